@@ -1,0 +1,78 @@
+# Every target sets up what it needs: a virtual environment in the checkout and the extras of
+# pyproject.toml. All it asks of the machine is python3 (3.11 or newer, with venv) and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Worker processes of the test run.
+JOBS ?= 2
+
+VENV_PYTHON := $(VENV)/bin/python
+# NPROC is XLA's number of threads: one per core by default, in every worker. Work stealing starts
+# from contiguous shares, so neighbouring tests find each other's compiled functions.
+PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# Two pips in one environment would get in each other's way.
+.NOTPARALLEL:
+# Keep the stamps; make would take them for intermediate files.
+.SECONDARY:
+.PHONY: help demo test golden lint format format-check types check build clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '  make %-13s %s\n' "$$name" "$$text"; done
+	@echo "  PYTHON=python3.13 picks the Python, VENV=DIR the environment, JOBS=4 the test workers"
+
+demo: $(VENV)/.installed-examples ## train a small network on digits to a settled structure
+	$(VENV_PYTHON) -m examples.digits
+
+test: $(VENV)/.installed-test ## all tests and doctests
+	$(PYTEST)
+
+golden: $(VENV)/.installed-test ## only the golden trajectories and the contracts
+	$(PYTEST) tests/test_golden.py tests/test_contracts.py
+
+lint: $(VENV)/.installed-lint ## ruff's lint rules
+	$(VENV_PYTHON) -m ruff check .
+
+format: $(VENV)/.installed-lint ## rewrite files in ruff's format
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+format-check: $(VENV)/.installed-lint ## fail where `make format` would rewrite the layout
+	$(VENV_PYTHON) -m ruff format --check .
+
+types: $(VENV)/.installed-dev ## pyright
+	$(VENV_PYTHON) -m pyright --pythonpath $(VENV_PYTHON)
+
+check: ## everything CI runs
+	bash .ci/run
+
+build: $(VENV)/.installed-dev ## wheel and sdist into dist/
+	rm -rf dist
+	$(VENV_PYTHON) -m build
+
+clean: ## remove environments, caches and build outputs
+	rm -rf $(VENV) .venv .venv-newest dist out .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c '' || { \
+	  echo "'$(PYTHON)' does not start; name a Python 3.11 or newer: make PYTHON=python3.13 ..." >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ramda_jax needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1);" \
+	    "name a newer one: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' comes without venv or ensurepip; install them" \
+	    "(Debian and Ubuntu: the package python3-venv) or name another Python:" \
+	    "make PYTHON=python3.13 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One stamp per extra: nothing is installed again until pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.created
+	@echo "Installing ramda_jax[$*] into $(VENV); the first time takes a few minutes."
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,71 @@
+"""Training of structured neural networks in JAX: regularised dual averaging and its family, for Optax.
+
+A regularizer such as the group LASSO gives a network structure only if the optimizer treats it by its proximal
+operator, and only if the iterates reach the structure of their limit. RMDA and RAMDA provably do.
+
+    optimizer = ramda_jax.ramda(1e-2, ramda_jax.GroupLasso(), strength=1e-4)
+"""
+
+from ramda_jax import averaging, inspection, methods, metrics, models, regularizers, solvers, structure
+from ramda_jax.averaging import IterateAveragingState, iterate_averaging, sqrt_growth, stage_growth, stages
+from ramda_jax.inspection import describe, eval_params, solver_info
+from ramda_jax.methods import ramda, rmda
+from ramda_jax.models import (
+    AdaptiveDualAveragingState,
+    DualAveragingState,
+    QuadraticModel,
+    adaptive_dual_averaging,
+    dual_averaging,
+)
+from ramda_jax.regularizers import GroupLasso, Null, Regularizer
+from ramda_jax.solvers import (
+    ClosedForm,
+    ProximalGradient,
+    ProximalPointState,
+    SecularNewton,
+    Solver,
+    SolverInfo,
+    default_solver,
+    proximal_point,
+    summable_tolerance,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdaptiveDualAveragingState",
+    "ClosedForm",
+    "DualAveragingState",
+    "GroupLasso",
+    "IterateAveragingState",
+    "Null",
+    "ProximalGradient",
+    "ProximalPointState",
+    "QuadraticModel",
+    "Regularizer",
+    "SecularNewton",
+    "Solver",
+    "SolverInfo",
+    "adaptive_dual_averaging",
+    "averaging",
+    "default_solver",
+    "describe",
+    "dual_averaging",
+    "eval_params",
+    "inspection",
+    "iterate_averaging",
+    "methods",
+    "metrics",
+    "models",
+    "proximal_point",
+    "ramda",
+    "regularizers",
+    "rmda",
+    "solver_info",
+    "solvers",
+    "sqrt_growth",
+    "stage_growth",
+    "stages",
+    "structure",
+    "summable_tolerance",
+]

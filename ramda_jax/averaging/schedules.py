@@ -1,0 +1,136 @@
+"""The papers' schedules: stages, and the averaging that grows to 1."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ramda_jax.validation import check_averaging, check_non_negative, check_positive, checked_restarts
+
+
+def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
+    """The averaging schedule of the NeurIPS paper: c until `start`, then `min(c sqrt(i), 1)`, i = 1, 2, ...
+
+    It must reach 1, at i = 1 / c^2, for the iterate itself to have exact zeros: with c = 0.01 the last
+    stage must be longer than 10,000 steps.
+
+    Args:
+        averaging: c in (0, 1].
+        start: steps before the last stage; i counts those after it.
+
+    Returns:
+        A schedule of the 0-based step.
+
+    Raises:
+        ValueError: averaging outside (0, 1], a negative start.
+
+    Example:
+        >>> import ramda_jax
+        >>> schedule = ramda_jax.sqrt_growth(0.5, start=10)
+        >>> [round(float(schedule(step)), 3) for step in (9, 10, 11, 12, 13, 14)]
+        [0.5, 0.5, 0.707, 0.866, 1.0, 1.0]
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1.
+    """
+    check_averaging(averaging)
+    if start < 0:
+        raise ValueError(f"`start` must be at least 0, got {start!r}; it is the end of the stage before the last.")
+    # 1 / c^2 in Python's arithmetic: the step at which c_t is to be exactly 1, not 1 less a rounding.
+    full = math.ceil(1 / float(averaging) ** 2 - 1e-6)
+
+    def schedule(step):
+        i = jnp.maximum(jnp.asarray(step) - start + 1, 1)
+        growing = averaging * jnp.sqrt(i.astype(float))
+        return jnp.where(i >= full, 1.0, jnp.minimum(growing, 1.0))
+
+    return schedule
+
+
+def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) -> optax.Schedule:
+    """The averaging schedule of the ICLR paper: c, times `growth` after every stage, at most 1.
+
+    Args:
+        averaging: c in (0, 1], that of the first stage.
+        ends: 1-based step counts after which a stage ends.
+        growth: above 1.
+
+    Returns:
+        A schedule of the 0-based step.
+
+    Raises:
+        ValueError: averaging outside (0, 1], ends that do not increase, growth of 1 or less.
+
+    Example:
+        >>> import ramda_jax
+        >>> schedule = ramda_jax.stage_growth(0.01, ends=(10, 20))
+        >>> [round(float(schedule(step)), 3) for step in (9, 10, 20)]
+        [0.01, 0.1, 1.0]
+
+    References:
+        Huang and Lee, ICLR 2022, arXiv:2112.02612, appendix, tables of hyperparameters.
+    """
+    check_averaging(averaging)
+    ends = checked_restarts("ends", ends)
+    if not growth > 1:
+        raise ValueError(f"`growth` must be above 1, got {growth!r}; the paper's is 10.")
+    # Powers in Python's arithmetic, so that 0.01 * 10 * 10 is 1 and not the float32 below it.
+    values = np.minimum([averaging * growth**stage * (1 + 1e-9) for stage in range(len(ends) + 1)], 1.0)
+
+    def schedule(step):
+        stage = jnp.sum(jnp.asarray(step) >= jnp.asarray(ends, int))
+        return jnp.asarray(values, float)[stage]
+
+    return schedule
+
+
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule,
+    ends: tuple[int, ...],
+    factor: float = 0.1,
+    eps: float | None = None,
+) -> dict:
+    """The papers' stage-wise training, as keyword arguments of `ramda` or (without eps) of `rmda`.
+
+    After each of `ends` steps a stage ends: dual averaging restarts, and learning rate and eps are
+    multiplied by `factor`. In the last stage the averaging grows as `sqrt_growth`.
+
+    Args:
+        learning_rate: that of the first stage, >= 0.
+        averaging: c in (0, 1]; a schedule (such as `stage_growth`) is passed on as it is.
+        ends: 1-based step counts after which a stage ends; the last stage has no end.
+        factor: above 0.
+        eps: RAMDA's eps of the first stage; None for `rmda`.
+
+    Returns:
+        A dict with `learning_rate`, `averaging`, `restarts` and, where given, `eps`.
+
+    Raises:
+        ValueError: a number out of its range, ends that do not increase.
+
+    Example:
+        >>> import ramda_jax
+        >>> settings = ramda_jax.stages(learning_rate=1e-2, averaging=0.1, eps=1e-6, ends=(400, 800))
+        >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=1e-4, **settings)
+        >>> sorted(settings)
+        ['averaging', 'eps', 'learning_rate', 'restarts']
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1.
+    """
+    check_non_negative("learning_rate", learning_rate)
+    check_averaging(averaging)
+    check_positive("factor", factor)
+    ends = checked_restarts("ends", ends)
+    scales = dict.fromkeys(ends, factor)
+    settings = {
+        "learning_rate": optax.piecewise_constant_schedule(learning_rate, scales),
+        "averaging": averaging if callable(averaging) else sqrt_growth(averaging, ends[-1] if ends else 0),
+        "restarts": ends,
+    }
+    if eps is not None:
+        check_positive("eps", eps)
+        settings["eps"] = optax.piecewise_constant_schedule(eps, scales)
+    return settings

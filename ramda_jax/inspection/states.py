@@ -1,0 +1,147 @@
+"""What an optimizer's state knows: the structured point and how its solver fares.
+
+Both find our states wherever Optax's wrappers have put them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.models.adaptive_dual_averaging import AdaptiveDualAveragingState
+from ramda_jax.models.dual_averaging import DualAveragingState
+from ramda_jax.solvers.base import SolverInfo
+from ramda_jax.solvers.proximal_point import ProximalPointState, restore_solution
+from ramda_jax.structure.paths import named_leaves
+
+#: The states that hold a model of which W_hat can be found again.
+_AVERAGED = (DualAveragingState, AdaptiveDualAveragingState)
+
+
+def _find(state, kinds):
+    """Our states in `state`, as a list of (path, state)."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, kinds))
+    return [(path, node) for path, node in flat if isinstance(node, kinds)]
+
+
+def _pairs(state):
+    """Each `ProximalPointState` with the model's state of its chain, None for methods with c = 1.
+
+    A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
+    belong together.
+    """
+    models = _find(state, _AVERAGED)
+    proximals = _find(state, ProximalPointState)
+    if not proximals:
+        raise ValueError(
+            f"No state of ramda_jax in a state of type {type(state).__name__}; give the state of `ramda`, `rmda` or of "
+            "a chain with `proximal_point` in it."
+        )
+
+    def shared_path(a, b):
+        return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+    candidates = [
+        (-shared_path(path, model_path), i, j)
+        for i, (path, _) in enumerate(proximals)
+        for j, (model_path, _) in enumerate(models)
+    ]
+    partner = {}
+    for _, i, j in sorted(candidates):
+        if i not in partner and j not in partner.values():
+            partner[i] = j
+    return [
+        (_plain(models[partner[i]][1]) if i in partner else None, _plain(proximal))
+        for i, (_, proximal) in enumerate(proximals)
+    ]
+
+
+def _plain(state):
+    """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
+
+    def unwrap(field):
+        if isinstance(field, dict):
+            return {key: unwrap(value) for key, value in field.items()}
+        leaves = named_leaves(field)
+        return leaves[0][1] if [name for name, _ in leaves] == [""] else field
+
+    fields = {name: unwrap(value) for name, value in state._asdict().items() if name not in ("info", "problem")}
+    if isinstance(state, ProximalPointState):
+        fields["info"] = SolverInfo(*map(unwrap, state.info))
+    return state._replace(**fields)
+
+
+def eval_params(state, params):
+    """The structured point W_hat: the last step's minimiser, exactly structured whatever c_t is.
+
+    Nothing is stored for it: the last step's model is rebuilt from the state and solved again. Where the
+    solver keeps radii (closed form, secular Newton) it is the step's own solution, zeros included; with
+    proximal gradient a solution of the same model, found from `params`.
+
+    Args:
+        state: an optimizer's state, ours or one in which `chain`, `inject_hyperparams`, `MultiSteps`,
+            `partition`, `masked`, `nnx.Optimizer` or any other wrapper holds ours, several if need be.
+        params: the current parameters; of any tree that has the paths of those given to `init`.
+
+    Returns:
+        A tree like params, with their dtypes. Leaves that no state of ours holds, and all leaves before the
+        first step and for methods with c = 1, are those of params.
+
+    Raises:
+        ValueError: no state of ours in `state`.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"kernel": jnp.array([[1.0, 1.0], [0.1, 0.1]])}
+        >>> optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=1.0, averaging=0.01)
+        >>> grads = {"kernel": jnp.array([[-9.0, -9.0], [0.0, 0.0]])}
+        >>> _, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> ramda_jax.eval_params(state, params)["kernel"]
+        Array([[1.3984188, 1.3984188],
+               [0.       , 0.       ]], dtype=float32)
+    """
+    values = {}
+    current = dict(named_leaves(params))
+    for model_state, proximal in _pairs(state):
+        if model_state is None:
+            continue
+        model = model_state.quadratic_model()
+        paths = [path for path, _ in named_leaves(model.linear)]
+        missing = [path for path in paths if path not in current]
+        if missing:
+            raise ValueError(
+                f"`params` must have the leaves that the state was made for, but lacks {missing}; its paths are "
+                f"{list(current)}."
+            )
+        starts = [current[path] for path in paths]
+        for path, value in restore_solution(proximal, model, starts):
+            start = current[path]
+            values[path] = jnp.where(model_state.model_step == 0, start, value.astype(start.dtype))
+    leaves = [values.get(path, leaf) for path, leaf in named_leaves(params)]
+    return jax.tree.structure(params).unflatten(leaves)
+
+
+def solver_info(state) -> SolverInfo:
+    """How the last step's solves went, over all of our states in an optimizer's state.
+
+    Args:
+        state: an optimizer's state, as for `eval_params`.
+
+    Returns:
+        A `SolverInfo`: the most iterations, the root of the sum of squared residuals, and whether all solves converged.
+        Before the first step 0, 0 and True.
+
+    Raises:
+        ValueError: no state of ours in `state`.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=1.0)
+        >>> info = ramda_jax.solver_info(optimizer.init({"kernel": jnp.ones((2, 3))}))
+        >>> int(info.num_steps), bool(info.converged)
+        (0, True)
+    """
+    infos = [proximal.info for _, proximal in _pairs(state)]
+    return SolverInfo(
+        num_steps=jnp.max(jnp.stack([info.num_steps for info in infos])),
+        residual=jnp.sqrt(sum(jnp.square(info.residual) for info in infos)),
+        converged=jnp.all(jnp.stack([info.converged for info in infos])),
+    )

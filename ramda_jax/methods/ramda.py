@@ -1,0 +1,83 @@
+"""RAMDA: regularised adaptive momentum dual averaging."""
+
+import optax
+
+from ramda_jax.averaging.iterate_averaging import iterate_averaging
+from ramda_jax.methods.chains import check_method
+from ramda_jax.models.adaptive_dual_averaging import adaptive_dual_averaging
+from ramda_jax.solvers.base import Solver
+from ramda_jax.solvers.proximal_point import proximal_point
+
+
+def ramda(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer=None,
+    strength: optax.ScalarOrSchedule | None = None,
+    *,
+    averaging: optax.ScalarOrSchedule = 0.01,
+    eps: optax.ScalarOrSchedule = 1e-6,
+    restarts: tuple[int, ...] = (),
+    solver: Solver | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """RAMDA: dual averaging in an adaptive metric, whose iterates reach the structure of their limit.
+
+        s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   U_t = U_{t-1} + s_t g_t^2,   alpha_t = alpha_{t-1} + s_t
+        W_hat = argmin_W <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + strength alpha_t psi(W)
+        W_t   = (1 - c_t) W_{t-1} + c_t W_hat
+
+    After finitely many steps the structure of W_hat (its zero groups, its rank) is that of the point the
+    iterates converge to, and stays. Without a regularizer it is MADGRAD. It must be the last in a chain: what
+    rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer acts all the same;
+    to freeze leaves use `optax.partition`.
+
+    It is a chain of three parts, to take apart and put together differently:
+    `optax.chain(adaptive_dual_averaging(...), proximal_point(...), iterate_averaging(...))`.
+
+    Args:
+        learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        regularizer: which leaf gets which psi: None (psi = 0); a `Regularizer` alone, for every leaf with two
+            axes or more whose last key is not bias, scale, embedding, *_embedding or *_token; a mapping of patterns
+            for `re.search` on the '/'-joined key paths, first match wins, to a `Regularizer` or None; or a pytree
+            of these, of the parameters' structure or a prefix. `describe` prints who gets what. Leaves that
+            get none are trained by the same method with psi = 0.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule. Only at 1 does
+            the iterate itself have exact zeros (`sqrt_growth`, `stages`); `eval_params` has them always.
+        eps: eps_t > 0, added to the metric; a scalar or a schedule.
+        restarts: 1-based step counts after which dual averaging starts anew from where it is.
+        solver: a `Solver`, or None for each regularizer's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs`. `update` needs params. Its state holds three buffers of the
+        parameters' size (sums in at least float32) and one number per group.
+
+    Raises:
+        ValueError: a number outside its range; a regularizer without strength; a solver that cannot solve it; at
+            `init`, a pattern that matches no leaf, or groups that a leaf does not have. Traced values
+            and schedules cannot be checked.
+        TypeError: something of the wrong kind; at `init`, integer or complex parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> target = jnp.zeros((4, 3)).at[0].set(1.0)
+        >>> def loss(params):
+        ...     return jnp.sum((params["kernel"] - target) ** 2) / 2
+        >>> params = {"kernel": jnp.full((4, 3), 0.5)}
+        >>> optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1, averaging=1.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print((params["kernel"] != 0).any(axis=1))
+        [ True False False False]
+
+    References:
+        Huang and Lee, `Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem
+        Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.
+    """
+    strength = check_method(regularizer, strength, solver, "diagonal")
+    return optax.chain(
+        adaptive_dual_averaging(learning_rate, eps, restarts),
+        proximal_point(regularizer, strength, solver),
+        iterate_averaging(averaging),
+    )

@@ -1,0 +1,69 @@
+"""RMDA: regularised momentum dual averaging."""
+
+import optax
+
+from ramda_jax.averaging.iterate_averaging import iterate_averaging
+from ramda_jax.methods.chains import check_method
+from ramda_jax.models.dual_averaging import dual_averaging
+from ramda_jax.solvers.base import Solver
+from ramda_jax.solvers.proximal_point import proximal_point
+
+
+def rmda(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer=None,
+    strength: optax.ScalarOrSchedule | None = None,
+    *,
+    averaging: optax.ScalarOrSchedule = 0.1,
+    restarts: tuple[int, ...] = (),
+    solver: Solver | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """RMDA: dual averaging whose iterates reach the structure of their limit.
+
+        s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   alpha_t = alpha_{t-1} + s_t
+        W_hat = argmin_W <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + strength alpha_t psi(W)
+        W_t   = (1 - c_t) W_{t-1} + c_t W_hat
+
+    RAMDA without the adaptive metric: the step is the ordinary prox, in closed form, and the learning rate is
+    that of SGD, not that of Adam. Everything else is as in `ramda`.
+
+    Args:
+        learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        regularizer: which leaf gets which psi, as in `ramda`.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule.
+        restarts: 1-based step counts after which dual averaging starts anew from where it is.
+        solver: a `Solver`, or None for each regularizer's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs`. `update` needs params. Its state holds two buffers of the
+        parameters' size (sums in at least float32) and one number per group.
+
+    Raises:
+        ValueError: as `ramda`.
+        TypeError: as `ramda`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> target = jnp.zeros((4, 3)).at[0].set(1.0)
+        >>> def loss(params):
+        ...     return jnp.sum((params["kernel"] - target) ** 2) / 2
+        >>> params = {"kernel": jnp.full((4, 3), 0.5)}
+        >>> optimizer = ramda_jax.rmda(0.5, ramda_jax.GroupLasso(), strength=0.1, averaging=1.0)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print((params["kernel"] != 0).any(axis=1))
+        [ True False False False]
+
+    References:
+        Huang and Lee, `Training Structured Neural Networks Through Manifold Identification and Variance
+        Reduction`, ICLR 2022, arXiv:2112.02612, Algorithm 1.
+    """
+    strength = check_method(regularizer, strength, solver, "scalar")
+    return optax.chain(
+        dual_averaging(learning_rate, restarts),
+        proximal_point(regularizer, strength, solver),
+        iterate_averaging(averaging),
+    )

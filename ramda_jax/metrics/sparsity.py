@@ -1,0 +1,161 @@
+"""How much is exactly zero, by the measures of the papers; each takes the optimizer's own regularizer."""
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.metrics.support import regularized_leaves
+
+
+def _share(zeros, total):
+    return jnp.asarray(sum(zeros) / total if total else 0.0)
+
+
+def group_sparsity(regularizer, params):
+    """The share of groups that are exactly zero, every group counting alike.
+
+        1 - (number of groups with a nonzero) / (number of groups)
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the parameters, or what `eval_params` returns.
+
+    Returns:
+        A scalar array in [0, 1], over the regularized leaves; 0 where there are none.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"kernel": jnp.array([[0.0, 0.0], [0.0, 1.0]])}
+        >>> print(ramda_jax.metrics.group_sparsity(ramda_jax.GroupLasso(), params))
+        0.5
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398 ("structured sparsity" of the released code).
+    """
+    supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]
+    return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
+
+
+def weighted_group_sparsity(regularizer, params):
+    """The share of regularized entries that lie in groups that are exactly zero: the papers' headline.
+
+        1 - sum_g [g has a nonzero] |g| / sum_g |g|
+
+    Args, returns: as `group_sparsity`.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"a": {"kernel": jnp.zeros((1, 6))}, "b": {"kernel": jnp.ones((1, 2))}}
+        >>> print(ramda_jax.metrics.weighted_group_sparsity(ramda_jax.GroupLasso(), params))
+        0.75
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 5.
+    """
+    zeros, total = [], 0
+    for _, leaf, one in regularized_leaves(regularizer, params):
+        zeros.append(jnp.sum(~one.support(leaf)) * one.sizes(leaf.shape))
+        total += leaf.size
+    return _share(zeros, total)
+
+
+def kernel_sparsity(regularizer, params):
+    """The share of kernels that are exactly zero, as the ICLR paper counts: kernel-wise.
+
+    In leaves of three axes or more a kernel is one spatial slice, `leaf[..., i, o]`, whatever the groups
+    were; in others the regularizer's own groups count (the columns of the paper's linear layers).
+
+    Args, returns: as `group_sparsity`.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"kernel": jnp.ones((3, 3, 1, 4)).at[..., 0, 0].set(0)}
+        >>> print(ramda_jax.metrics.kernel_sparsity(ramda_jax.GroupLasso(), params))
+        0.25
+
+    References:
+        Huang and Lee, ICLR 2022, arXiv:2112.02612, section 5.
+    """
+    supports = []
+    for _, leaf, one in regularized_leaves(regularizer, params):
+        supports.append(jnp.any(leaf != 0, axis=tuple(range(leaf.ndim - 2))) if leaf.ndim > 2 else one.support(leaf))
+    return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
+
+
+def unstructured_sparsity(regularizer, params, regularized_only=False):
+    """The share of single entries that are exactly zero.
+
+        1 - nnz / number of entries
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the parameters, or what `eval_params` returns.
+        regularized_only: count the regularized leaves only; by default all parameters, biases included, as in the
+            papers.
+
+    Returns:
+        A scalar array in [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}
+        >>> print(ramda_jax.metrics.unstructured_sparsity(ramda_jax.GroupLasso(), params))
+        0.25
+    """
+    if regularized_only:
+        leaves = [leaf for _, leaf, _ in regularized_leaves(regularizer, params)]
+    else:
+        leaves = jax.tree.leaves(params)
+    return _share([jnp.sum(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
+
+
+def layer_table(regularizer, params) -> str:
+    """A table as text: alive and total groups of every regularized leaf.
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the parameters, or what `eval_params` returns.
+
+    Returns:
+        A line for each regularized leaf and one for the total; the sparsity is weighted by size.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"dense": {"bias": jnp.zeros(2), "kernel": jnp.array([[0.0, 0.0], [0.0, 1.0]])}}
+        >>> print(ramda_jax.metrics.layer_table(ramda_jax.GroupLasso(), params))
+        leaf          alive  groups  sparsity
+        dense/kernel      1       2    50.0 %
+        total             1       2    50.0 %
+    """
+    rows = []
+    for path, leaf, one in regularized_leaves(regularizer, params):
+        alive = one.support(leaf)
+        rows.append((path or "(the array)", int(jnp.sum(alive)), alive.size))
+    share = 100 * float(weighted_group_sparsity(regularizer, params))
+    lines = [(path, alive, total, 100 * (1 - alive / total) if total else 0.0) for path, alive, total in rows]
+    lines.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows), share))
+    width = max(len(line[0]) for line in lines)
+    table = [f"{'leaf':<{width}}  alive  groups  sparsity"]
+    table += [f"{path:<{width}}  {alive:5d}  {total:6d}  {sparsity:6.1f} %" for path, alive, total, sparsity in lines]
+    return "\n".join(table)
+
+
+def objective(regularizer, params, loss, strength):
+    """The regularized objective `loss + strength * psi(params)`, psi over all regularized leaves.
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the parameters, or what `eval_params` returns.
+        loss: the loss at params, a scalar.
+        strength: lambda.
+
+    Returns:
+        A scalar array.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"kernel": jnp.array([[3.0, 4.0]])}
+        >>> print(ramda_jax.metrics.objective(ramda_jax.GroupLasso(group_weight=1.0), params, 1.0, 0.1))
+        1.5
+    """
+    psi = sum(one.value(leaf) for _, leaf, one in regularized_leaves(regularizer, params))
+    return jnp.asarray(loss + strength * psi)

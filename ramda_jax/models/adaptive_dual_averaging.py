@@ -1,0 +1,116 @@
+"""The model of RAMDA: dual averaging in the metric of the cube root of the squared gradients' sum."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
+from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
+from ramda_jax.numerics import at_step, cbrt, scalars_dtype
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts
+
+
+class AdaptiveDualAveragingState(NamedTuple):
+    """Sums of regularised adaptive dual averaging.
+
+    Attributes:
+        model_step: int32 `[]`, steps taken in all; what schedules are called with.
+        stage_step: int32 `[]`, t, steps taken in this stage.
+        step_size_sum: `[]`, alpha_t, the sum of the stage's step sizes s.
+        epsilon: `[]`, the eps of the last step.
+        grad_sum: V_t, the sum of s * gradient; the parameters' shapes, at least float32.
+        grad_sq_sum: U_t, the sum of s * gradient^2; like `grad_sum`.
+        anchor: W_0, the parameters at the stage's start.
+    """
+
+    model_step: jax.Array
+    stage_step: jax.Array
+    step_size_sum: jax.Array
+    epsilon: jax.Array
+    grad_sum: optax.Params
+    grad_sq_sum: optax.Params
+    anchor: optax.Params
+
+    def quadratic_model(self):
+        """The model of the last step, for `strength = 1`."""
+        metric = jax.tree.map(lambda u: cbrt(u) + self.epsilon.astype(u.dtype), self.grad_sq_sum)
+        return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum)
+
+
+def adaptive_dual_averaging(
+    learning_rate: optax.ScalarOrSchedule,
+    eps: optax.ScalarOrSchedule = 1e-6,
+    restarts: tuple[int, ...] = (),
+) -> optax.GradientTransformationExtraArgs:
+    """Model builder of RAMDA: turns gradients into a `QuadraticModel`.
+
+        s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  U_t = U_{t-1} + s_t g_t^2,  alpha_t = alpha_{t-1} + s_t
+        <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + alpha_t psi(W)
+
+    The first part of a chain that `proximal_point` and `iterate_averaging` complete; `ramda` is that chain.
+
+    Args:
+        learning_rate: eta_t >= 0, a scalar or a schedule of the 0-based step.
+        eps: eps_t > 0, added to the metric; a scalar or a schedule.
+        restarts: 1-based step counts after which a stage ends. The first step of the next stage sets
+            t, V, U and alpha to 0 and W_0 to the parameters it is given; schedules go on counting.
+
+    Returns:
+        A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
+
+    Raises:
+        ValueError: a negative learning rate, an eps of 0 or less, restarts that do not increase; in
+            `update`, no params.
+        TypeError: parameters that are not real floating-point arrays.
+
+    References:
+        Huang and Lee, `Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem
+        Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.
+    """
+    check_non_negative("learning_rate", learning_rate)
+    check_positive("eps", eps)
+    restarts = checked_restarts("restarts", restarts)
+
+    def init(params):
+        check_params(named_leaves(params))
+        dtype = scalars_dtype(params)
+        return AdaptiveDualAveragingState(
+            model_step=jnp.zeros([], jnp.int32),
+            stage_step=jnp.zeros([], jnp.int32),
+            step_size_sum=jnp.zeros([], dtype),
+            epsilon=jnp.ones([], dtype),
+            grad_sum=zeros_for_sums(params),
+            grad_sq_sum=zeros_for_sums(params),
+            anchor=copy(params),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        is_first = starts_stage(state.model_step, restarts) if restarts else None
+        stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
+
+        def accumulate(total, term):
+            return reset(is_first, total, 0) + step_size.astype(total.dtype) * term.astype(total.dtype)
+
+        def accumulate_square(total, g):
+            # Squared in the dtype of the sum: a float16 gradient of 1e-4 has the square 0.
+            return accumulate(total, jnp.square(g.astype(total.dtype)))
+
+        new_state = AdaptiveDualAveragingState(
+            model_step=optax.safe_increment(state.model_step),
+            stage_step=stage_step,
+            step_size_sum=alpha,
+            epsilon=at_step(eps, state.model_step, alpha.dtype),
+            grad_sum=jax.tree.map(accumulate, state.grad_sum, updates),
+            grad_sq_sum=jax.tree.map(accumulate_square, state.grad_sq_sum, updates),
+            anchor=reset(is_first, state.anchor, params),
+        )
+        return new_state.quadratic_model(), new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)

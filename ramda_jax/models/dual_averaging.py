@@ -1,0 +1,113 @@
+"""The model of RMDA: a weighted sum of all gradients of a stage, in the metric sqrt(t)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
+from ramda_jax.numerics import at_step, scalars_dtype
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_non_negative, check_params, checked_restarts
+
+NO_PARAMS = (
+    "You are using a transformation that requires the current value of parameters, but `update` was called "
+    "without them; call `optimizer.update(grads, state, params)`."
+)
+
+
+class DualAveragingState(NamedTuple):
+    """Sums of regularised dual averaging.
+
+    Attributes:
+        model_step: int32 `[]`, steps taken in all; what schedules are called with.
+        stage_step: int32 `[]`, t, steps taken in this stage.
+        step_size_sum: `[]`, alpha_t, the sum of the stage's step sizes s.
+        grad_sum: V_t, the sum of s * gradient; the parameters' shapes, at least float32.
+        anchor: W_0, the parameters at the stage's start.
+    """
+
+    model_step: jax.Array
+    stage_step: jax.Array
+    step_size_sum: jax.Array
+    grad_sum: optax.Params
+    anchor: optax.Params
+
+    def quadratic_model(self):
+        """The model of the last step, for `strength = 1`."""
+        # At least 1, so that the model of a fresh state is the anchor and no division by zero.
+        metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))
+        metrics = jax.tree.map(lambda v: metric.astype(v.dtype), self.grad_sum)
+        return QuadraticModel(self.grad_sum, self.anchor, metrics, self.step_size_sum)
+
+
+def dual_averaging(
+    learning_rate: optax.ScalarOrSchedule, restarts: tuple[int, ...] = ()
+) -> optax.GradientTransformationExtraArgs:
+    """Model builder of RMDA: turns gradients into a `QuadraticModel`.
+
+        s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  alpha_t = alpha_{t-1} + s_t
+        <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + alpha_t psi(W)
+
+    The first part of a chain that `proximal_point` and `iterate_averaging` complete; `rmda` is that chain.
+
+    Args:
+        learning_rate: eta_t >= 0, a scalar or a schedule of the 0-based step.
+        restarts: 1-based step counts after which a stage ends. The first step of the next stage sets
+            t, V and alpha to 0 and W_0 to the parameters it is given; schedules go on counting.
+
+    Returns:
+        A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
+
+    Raises:
+        ValueError: a negative learning rate, restarts that do not increase; in `update`, no params.
+        TypeError: parameters that are not real floating-point arrays.
+
+    References:
+        Huang and Lee, `Training Structured Neural Networks Through Manifold Identification and Variance
+        Reduction`, ICLR 2022, arXiv:2112.02612, Algorithm 1.
+    """
+    check_non_negative("learning_rate", learning_rate)
+    restarts = checked_restarts("restarts", restarts)
+
+    def init(params):
+        check_params(named_leaves(params))
+        return DualAveragingState(
+            model_step=jnp.zeros([], jnp.int32),
+            stage_step=jnp.zeros([], jnp.int32),
+            step_size_sum=jnp.zeros([], scalars_dtype(params)),
+            grad_sum=zeros_for_sums(params),
+            anchor=copy(params),
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        is_first = starts_stage(state.model_step, restarts) if restarts else None
+        stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
+        new_state = DualAveragingState(
+            model_step=optax.safe_increment(state.model_step),
+            stage_step=stage_step,
+            step_size_sum=alpha,
+            grad_sum=jax.tree.map(
+                lambda v, g: reset(is_first, v, 0) + step_size.astype(v.dtype) * g.astype(v.dtype),
+                state.grad_sum,
+                updates,
+            ),
+            anchor=reset(is_first, state.anchor, params),
+        )
+        return new_state.quadratic_model(), new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def next_step_size(learning_rate, state, is_first):
+    """t, alpha_t and s_t of the step after `state`, for any state that holds the first three fields."""
+    dtype = state.step_size_sum.dtype
+    stage_step = optax.safe_increment(reset(is_first, state.stage_step, 0))
+    # The root in the dtype of the sums: that of an int32 is float32 even under x64.
+    step_size = at_step(learning_rate, state.model_step, dtype) * jnp.sqrt(stage_step.astype(dtype))
+    return stage_step, reset(is_first, state.step_size_sum, 0) + step_size, step_size

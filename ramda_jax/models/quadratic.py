@@ -1,0 +1,56 @@
+"""The quadratic model of the loss: what a method hands to the solver."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class QuadraticModel(NamedTuple):
+    """`<linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
+
+    The hand-off between a model builder, which makes one from the gradients, and `proximal_point`, which
+    minimises it. The sign convention is the one above: a plus before `linear`. On trees every field but
+    `weight` is a tree of the parameters' structure; the properties work on the model of one leaf.
+
+    Attributes:
+        linear: coefficient of W; the parameters' shapes, in the dtype of the sums (at least float32).
+        anchor: the point that the quadratic is centred on; the parameters' shapes and dtypes.
+        metric: the positive diagonal of the quadratic; for each leaf its shape, or `[]` for a multiple
+            of the identity.
+        weight: the multiplier of psi, a scalar. The builder gives it for `strength = 1`.
+    """
+
+    linear: Any
+    anchor: Any
+    metric: Any
+    weight: Any
+
+    @property
+    def center(self):
+        """`anchor - linear / metric`, the minimiser without psi; moves by no bit where `linear` is 0."""
+        return self.anchor - self.linear / self.metric
+
+    @property
+    def rhs(self):
+        """`metric * anchor - linear`, the division-free form: a group of the group norm is zero iff
+        `||rhs_g|| <= weight_g`, also where the metric is next to nothing."""
+        return self.metric * self.anchor - self.linear
+
+    def smooth_value(self, w, where=None):
+        """`<linear, w - anchor> + 1/2 ||w - anchor||^2_metric`, summed over the entries in `where`."""
+        step = w - self.anchor
+        terms = step * (self.linear + 0.5 * (self.metric * step))
+        return jnp.sum(terms if where is None else jnp.where(where, terms, 0))
+
+    def objective(self, regularizer, w):
+        """`<linear, w - anchor> + 1/2 ||w - anchor||^2_metric + weight psi(w)`."""
+        return self.smooth_value(w) + self.weight * regularizer.value(w)
+
+    def leaves(self):
+        """The models of the single leaves, in flattening order, all in the dtype of `linear`."""
+        fields = (self.linear, self.anchor, self.metric)
+        return [
+            QuadraticModel(v, anchor.astype(v.dtype), metric.astype(v.dtype), jnp.asarray(self.weight, v.dtype))
+            for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)
+        ]

@@ -1,0 +1,94 @@
+"""What a regularizer is: psi, its prox, its structure."""
+
+import abc
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from ramda_jax.numerics import sums_dtype
+
+
+class Regularizer(abc.ABC):
+    """A function psi of one leaf, without its weight: `strength` stays outside, so that it can be scheduled.
+
+    Subclasses are frozen dataclasses of plain numbers, strings and tuples (they are compared and hashed:
+    the optimizer's state names them), and define no `__call__` (`optax.inject_hyperparams`
+    would take them for schedules). A subclass must give `value` and `prox`; everything else has a default
+    that is right for any psi, and a better answer makes it faster or makes more solvers fit.
+
+    All methods take leaves of float32 or wider, and `weight >= 0` as a scalar or an array
+    that broadcasts against the leaf and is constant on each block of psi.
+    """
+
+    #: Whether psi is convex. Where it is not, proximal gradient takes half the step.
+    convex: ClassVar[bool] = True
+    #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
+    elementwise: ClassVar[bool] = False
+
+    def resolve(self, path, shape):
+        """This regularizer with everything that depends on the leaf's path and shape filled in.
+
+        Args:
+            path: the leaf's '/'-joined key path.
+            shape: the leaf's shape.
+
+        Returns:
+            A regularizer of the same class that no longer depends on the path.
+
+        Raises:
+            ValueError: psi does not fit such a leaf.
+        """
+        del path, shape
+        return self
+
+    @abc.abstractmethod
+    def value(self, w):
+        """`psi(w)`, a scalar of w's dtype (float32 for narrower ones)."""
+
+    @abc.abstractmethod
+    def prox(self, x, weight):
+        """`argmin_z 1/2 ||z - x||^2 + weight psi(z)`, of x's shape and dtype.
+
+        For weight 0 it is x."""
+
+    def block_axes(self, ndim):
+        """The axes inside one block, where psi is a sum over blocks: all of them unless overridden."""
+        return tuple(range(ndim))
+
+    def solve_scaled(self, rhs, metric, weight):
+        """`argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, exactly.
+
+        Holds for a metric that is one number, and for any diagonal one where psi is `elementwise`.
+        """
+        return self.prox(rhs / metric, weight / metric)
+
+    def screen(self, rhs, weight):
+        """Where zero is certain to be the solution for a model of this `rhs`, whatever its metric.
+
+        Returns:
+            A boolean array that broadcasts against the leaf, or None where nothing can be said.
+        """
+        del rhs, weight
+
+    def support(self, w):
+        """Which parts of w are alive: True where a block (an entry unless overridden) is not exactly zero."""
+        return w != 0
+
+    def sizes(self, shape):
+        """How many entries of the leaf each element of `support` stands for: one number."""
+        del shape
+        return 1
+
+    def subdifferential_distance(self, w, slope, weight):
+        """The distance of `slope` to `weight` times the subdifferential of psi at w, one scalar.
+
+        With `slope = rhs - metric w` it is the KKT residual of the subproblem at w. The default is right
+        up to rounding and up to the prox's own accuracy, for convex psi: `slope` is in the subdifferential iff
+        `w = prox(w + slope)`.
+        """
+        return jnp.sqrt(jnp.sum(jnp.square(w - self.prox(w + slope, weight))))
+
+
+def widened(w):
+    """w in at least float32: values of psi are sums."""
+    return w.astype(sums_dtype(w.dtype))

@@ -1,0 +1,172 @@
+"""Groups: which slices of a leaf they are, from what a Flax kernel means to axes, and what they weigh.
+
+A group is addressed by an index over the *group axes*; the other axes lie inside it. For a Dense
+kernel of shape (in, out) the groups `"input"` have the group axes (0,): one group per input feature,
+the row `kernel[i, :]`.
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.numerics import group_norms
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.validation import check_non_negative
+
+GROUP_NAMES = ("input", "output", "heads", "kernel")
+GROUP_WEIGHTS = ("sqrt_size", "sqrt_layer_size")
+
+
+def check_groups(groups):
+    """`groups` as a name of `GROUP_NAMES` or a tuple of ints; raises for anything else."""
+    remedy = f"use one of {', '.join(map(repr, GROUP_NAMES))}, or axes such as 0 or (0, 1)."
+    if isinstance(groups, str):
+        if groups not in GROUP_NAMES:
+            raise ValueError(f"`groups` must be a known name or axes, got {groups!r}; {remedy}")
+        return groups
+    axes = (groups,) if isinstance(groups, (int, np.integer)) else groups
+    try:
+        axes = tuple(axes)
+    except TypeError:
+        raise TypeError(f"`groups` must be a name or axes, got {groups!r}; {remedy}") from None
+    if any(isinstance(a, bool) or not isinstance(a, (int, np.integer)) for a in axes):
+        raise TypeError(f"`groups` must be a name or whole-number axes, got {groups!r}; {remedy}")
+    axes = tuple(int(a) for a in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"`groups` must not name an axis twice, got {groups!r}; {remedy}")
+    return axes
+
+
+def group_axes(groups, path, ndim):
+    """The axes that index the groups of a leaf, as a sorted tuple of non-negative ints.
+
+    | name | group axes |
+    |---|---|
+    | `"input"` | rank 2: 0; rank 3 and more: -2; rank 3 under query, key or value: 0, under out: (0, 1) |
+    | `"output"` | -1; rank 3 under query, key or value: (-2, -1) |
+    | `"heads"` | rank 3 under query, key or value: -2; under out: 0 |
+    | `"kernel"` | (-2, -1), on rank 3 and more |
+
+    Args:
+        groups: a name or axes, as `check_groups` returns them.
+        path: the leaf's name, '/'-joined; its last but one key is the layer's name.
+        ndim: the leaf's number of axes.
+
+    Raises:
+        ValueError: the leaf has no such axes.
+    """
+    if isinstance(groups, str):
+        axes = _named_axes(groups, path, ndim)
+    else:
+        axes = groups
+        if any(not -ndim <= a < ndim for a in axes):
+            raise ValueError(
+                f"`groups={groups!r}` must be axes of the leaf '{path}', which has {ndim}; use axes from "
+                f"{-ndim} to {ndim - 1}, or a pattern that leaves '{path}' out."
+            )
+    axes = tuple(sorted(a % ndim for a in axes))
+    if len(set(axes)) < len(axes):
+        raise ValueError(
+            f"`groups={groups!r}` must not name an axis twice, but does on the leaf '{path}' of {ndim} axes."
+        )
+    return axes
+
+
+def _named_axes(groups, path, ndim):
+    layer = path.split("/")[-2] if "/" in path else ""
+    # Attention's projections in Flax: query, key, value are (features, heads, head size), out is
+    # (heads, head size, features). Only rank 3: a Dense or a 2-D Conv may carry those names too.
+    projection = layer if ndim == 3 else ""
+    if ndim < 2:
+        raise ValueError(
+            f"`groups=\"{groups}\"` must go to a leaf of two axes or more, but '{path}' has {ndim}; leave it out by a "
+            "narrower pattern (such as '.*kernel'), or name the axes, such as `groups=0`."
+        )
+    if groups == "input":
+        if projection in ("query", "key", "value"):
+            return (0,)
+        if projection == "out":
+            return (0, 1)
+        return (0,) if ndim == 2 else (-2,)
+    if groups == "output":
+        return (-2, -1) if projection in ("query", "key", "value") else (-1,)
+    if groups == "heads":
+        if projection in ("query", "key", "value"):
+            return (-2,)
+        if projection == "out":
+            return (0,)
+        raise ValueError(
+            f"`groups=\"heads\"` must go to a kernel of three axes under query, key, value or out, got '{path}' "
+            f"with {ndim}; name the axes, such as `groups=1`."
+        )
+    if ndim < 3:  # "kernel"
+        raise ValueError(
+            f"`groups=\"kernel\"` must go to a convolution's kernel (spatial axes, in, out), but '{path}' has {ndim} "
+            'axes; use `groups="input"` there.'
+        )
+    return (-2, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupRegularizer(Regularizer):
+    """A sum over groups of functions of the group: layout and relative weights of the groups.
+
+    Attributes:
+        groups: what a group is: `"input"`, `"output"`, `"heads"`, `"kernel"`, or the axes that index the groups
+            (`group_axes` has the table).
+        group_weight: omega_g, the relative weight of each group: `"sqrt_size"`, the root of the number of entries
+            in a group, as in the papers' code; `"sqrt_layer_size"`, the root of the number of entries in the
+            leaf, as in the regularizer study of the ICLR paper; or a number for all groups.
+    """
+
+    groups: str | int | tuple[int, ...] = "input"
+    group_weight: str | float = "sqrt_size"
+
+    def __post_init__(self):
+        object.__setattr__(self, "groups", check_groups(self.groups))
+        if isinstance(self.group_weight, str):
+            if self.group_weight not in GROUP_WEIGHTS:
+                raise ValueError(
+                    f"`group_weight` must be one of {GROUP_WEIGHTS} or a number, got {self.group_weight!r}; "
+                    "use 1.0 for equal weights."
+                )
+        elif not isinstance(self.group_weight, (int, float, np.number)):
+            raise TypeError(
+                f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {self.group_weight!r}."
+            )
+        else:
+            check_non_negative("group_weight", self.group_weight)
+            object.__setattr__(self, "group_weight", float(self.group_weight))
+
+    def resolve(self, path, shape):
+        return dataclasses.replace(self, groups=group_axes(self.groups, path, len(shape)))
+
+    def block_axes(self, ndim):
+        kept = group_axes(self.groups, "", ndim)
+        return tuple(axis for axis in range(ndim) if axis not in kept)
+
+    def sizes(self, shape):
+        return math.prod(shape[axis] for axis in self.block_axes(len(shape)))
+
+    def weights(self, shape):
+        """omega_g, one Python float: all groups of a leaf have one size."""
+        if self.group_weight == "sqrt_size":
+            return math.sqrt(self.sizes(shape))
+        if self.group_weight == "sqrt_layer_size":
+            return math.sqrt(math.prod(shape))
+        assert not isinstance(self.group_weight, str)
+        return self.group_weight
+
+    def radii_shape(self, shape):
+        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
+        inside = self.block_axes(len(shape))
+        return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
+
+    def norms(self, w):
+        """`||w_g||`, of the shape `radii_shape(w.shape)`."""
+        return group_norms(w, self.block_axes(w.ndim))
+
+    def support(self, w):
+        return jnp.any(w != 0, axis=self.block_axes(w.ndim), keepdims=True)

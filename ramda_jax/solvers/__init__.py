@@ -1,0 +1,23 @@
+"""Solvers: how the minimiser of model plus psi is found, and the transformation that finds it."""
+
+from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
+from ramda_jax.solvers.closed_form import ClosedForm
+from ramda_jax.solvers.proximal_gradient import ProximalGradient, summable_tolerance
+from ramda_jax.solvers.proximal_point import ProximalPointState, proximal_point
+from ramda_jax.solvers.secular_newton import SecularNewton
+from ramda_jax.solvers.select import choose_solver, default_solver
+
+__all__ = [
+    "ClosedForm",
+    "Context",
+    "ProximalGradient",
+    "ProximalPointState",
+    "SecularNewton",
+    "Solution",
+    "Solver",
+    "SolverInfo",
+    "choose_solver",
+    "default_solver",
+    "proximal_point",
+    "summable_tolerance",
+]

@@ -1,0 +1,93 @@
+"""What a solver is: the minimiser of one leaf's quadratic model plus psi."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+
+from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
+
+
+class Solution(NamedTuple):
+    """What a solve knows.
+
+    Attributes:
+        value: the minimiser of one leaf, in the dtype of the model.
+        radii: `||value_g||`, one number per group, exactly 0 where the group is; None from a solver that does
+            not find them.
+        num_steps: int32 `[]`, iterations.
+        residual: `[]`, the distance of 0 to the subdifferential of the objective at `value`, or a bound on it.
+        converged: bool `[]`, whether the solver's own stopping rule was met.
+    """
+
+    value: jax.Array
+    radii: Any
+    num_steps: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+
+
+class SolverInfo(NamedTuple):
+    """How the last step's solves went, over all the regularized leaves.
+
+    Attributes:
+        num_steps: int32 `[]`, the most iterations on any leaf.
+        residual: `[]`, root of the sum of the leaves' squared residuals.
+        converged: bool `[]`, whether all converged.
+    """
+
+    num_steps: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a solver may want to know beside the model.
+
+    Attributes:
+        start: the current parameters of the leaf, in the dtype of the model.
+        step: the 0-based step, for a tolerance that is a schedule.
+        share: the leaf's share of a tolerance on the norm over all regularized leaves:
+            the root of its size over the size of all.
+    """
+
+    start: jax.Array
+    step: Any = 0
+    share: float = 1.0
+
+
+class Solver(abc.ABC):
+    """Minimises `<linear, W> + 1/2 ||W - anchor||^2_metric + weight psi(W)` for one leaf.
+
+    Subclasses are frozen dataclasses, hashable, without `__call__`: the optimizer's state names them.
+    """
+
+    #: Whether `Solution.radii` are the groups' norms. They are kept in the state, one number per group.
+    keeps_radii: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def why_not(self, regularizer: Regularizer, metric: str) -> str | None:
+        """What it lacks to solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
+
+    @abc.abstractmethod
+    def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
+        """The minimiser; where the model's weight is 0, `proximal_point` takes the centre instead."""
+
+    def restore(self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii) -> jax.Array:
+        """The minimiser that `solve` found earlier for the same model, from the radii it left."""
+        del radii
+        return self.solve(model, regularizer, context).value
+
+
+def check_solver(solver: Solver, regularizer: Regularizer, metric: str):
+    """Raises a ValueError that names both and the remedy if the solver cannot solve that regularizer."""
+    reason = solver.why_not(regularizer, metric)
+    if reason is not None:
+        raise ValueError(
+            f"{type(solver).__name__} cannot solve {regularizer!r} in a {metric} metric: {reason}; use "
+            "`solver=None` for the default, `default_solver(regularizer, metric)` to see which that is, or "
+            "`ProximalGradient()`, which solves every regularizer."
+        )

@@ -1,0 +1,50 @@
+"""Closed forms: one formula, no iteration."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.solvers.radii import point_from_radii
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosedForm(Solver):
+    """The ordinary prox of the centre, where the subproblem is one.
+
+        W = argmin_W 1/2 ||W||^2_metric - <rhs, W> + weight psi(W)
+
+    Solves any psi in a scalar metric (RMDA, ProxSGD), and psi that is a sum over single entries in any
+    diagonal metric (RAMDA, ProxAdamW).
+
+    Example:
+        >>> import ramda_jax
+        >>> ramda_jax.default_solver(ramda_jax.GroupLasso(), "scalar")
+        ClosedForm()
+    """
+
+    keeps_radii = True
+
+    def why_not(self, regularizer, metric):
+        if metric == "diagonal" and not regularizer.elementwise:
+            return "its psi is no sum over single entries, so that there is no closed form in such a metric"
+        return None
+
+    def solve(self, model, regularizer, context):
+        if isinstance(regularizer, GroupRegularizer):
+            # The same as the prox, but by way of the radii, which the state keeps.
+            rhs, lam = regularizer.secular_form(model.rhs, model.weight)
+            radii = jnp.maximum(regularizer.norms(rhs) - lam, 0) / model.metric
+            value = point_from_radii(rhs, model.metric, lam, radii)
+        else:
+            radii = None
+            value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
+        dtype = value.dtype
+        return Solution(value, radii, jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool))
+
+    def restore(self, model, regularizer, context, radii):
+        if radii is None:
+            return self.solve(model, regularizer, context).value
+        rhs, lam = regularizer.secular_form(model.rhs, model.weight)
+        return point_from_radii(rhs, model.metric, lam, radii)

@@ -1,0 +1,206 @@
+"""The middle of every method: from a quadratic model to the minimiser of model plus psi."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.numerics import at_step, scalars_dtype, sums_dtype
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
+from ramda_jax.solvers.select import default_solver
+from ramda_jax.structure.assignment import Assignment, assign, assignment
+from ramda_jax.validation import check_non_negative
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ProximalProblem:
+    """What is solved and how, as a static part of the state; nothing in it depends on the parameters.
+
+    Attributes:
+        assignment: which leaf gets which regularizer.
+        solver: the solver named, or None for the default of each regularizer.
+    """
+
+    assignment: Assignment
+    solver: Solver | None
+
+    def solver_for(self, regularizer, metric):
+        """The solver of a leaf whose metric is an array: one number or one per entry."""
+        kind = "scalar" if metric.ndim == 0 else "diagonal"
+        if self.solver is None:
+            return default_solver(regularizer, kind)
+        check_solver(self.solver, regularizer, kind)
+        return self.solver
+
+    def keeps_radii(self, regularizer):
+        return isinstance(regularizer, GroupRegularizer) and (self.solver is None or self.solver.keeps_radii)
+
+
+class ProximalPointState(NamedTuple):
+    """State of `proximal_point`.
+
+    Attributes:
+        proximal_step: int32 `[]`, steps taken; what schedules are called with.
+        strength: `[]`, lambda of the last step.
+        radii: by the leaf's path, the groups' norms of the last solution, one number per group and exactly 0 where
+            the group is; only leaves whose solver finds them. (A scalar 0 for a tree without leaves, which
+            is how `optax.tree.map_params` sees that it does not have the parameters' shapes.)
+        info: how the last solves went.
+        problem: what is solved and how; static.
+    """
+
+    proximal_step: jax.Array
+    strength: jax.Array
+    radii: Any
+    info: SolverInfo
+    problem: ProximalProblem
+
+
+def proximal_point(
+    regularizer=None, strength: optax.ScalarOrSchedule = 0.0, solver: Solver | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Minimises the model it is given plus the regularizer.
+
+        W_hat = argmin_W <linear, W> + 1/2 ||W - anchor||^2_metric + strength * weight * psi(W)
+
+    The middle part of a chain: its incoming updates are a `QuadraticModel`, its outgoing ones W_hat, which
+    `iterate_averaging` turns into Optax's updates.
+
+    Args:
+        regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
+            (`structure.assignment`).
+        strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, bit by bit
+            what it is without a regularizer.
+        solver: a `Solver` for all the regularizers, or None for each one's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs` from `QuadraticModel` to W_hat.
+
+    Raises:
+        ValueError: a negative strength; a solver that cannot solve a regularizer; in `init` and `update`, a regularizer
+            that does not fit a leaf, a pattern that matches no leaf.
+        TypeError: something that is no regularizer or solver; in `update`, updates that are no `QuadraticModel`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, ramda_jax
+        >>> optimizer = optax.chain(
+        ...     ramda_jax.dual_averaging(0.1),
+        ...     ramda_jax.proximal_point(ramda_jax.GroupLasso(), strength=1.0),
+        ...     ramda_jax.iterate_averaging(1.0))
+        >>> params = {"kernel": jnp.array([[1.0, 1.0], [0.1, 0.1]])}
+        >>> grads = {"kernel": jnp.array([[-9.0, 0.0], [0.0, 0.0]])}
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> optax.apply_updates(params, updates)["kernel"]
+        Array([[1.7748538, 0.9341335],
+               [0.       , 0.       ]], dtype=float32)
+    """
+    check_non_negative("strength", strength)
+    problem = ProximalProblem(assignment(regularizer), solver)
+    if solver is not None:
+        if not isinstance(solver, Solver):
+            raise TypeError(f"`solver` must be a `Solver` or None, got {solver!r}; use for example `SecularNewton()`.")
+        for one in problem.assignment.regularizers:
+            check_solver(solver, one, "scalar")
+
+    def init(params):
+        leaves = assign(problem.assignment, params)
+        dtype = scalars_dtype(params)
+        radii = {
+            path: jnp.zeros(regularizer.radii_shape(leaf.shape), sums_dtype(leaf.dtype))
+            for path, leaf, regularizer in leaves
+            if problem.keeps_radii(regularizer)
+        }
+        return ProximalPointState(
+            proximal_step=jnp.zeros([], jnp.int32),
+            strength=jnp.zeros([], dtype),
+            radii=radii if leaves else jnp.zeros([], dtype),
+            info=SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool)),
+            problem=problem,
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        if not isinstance(updates, QuadraticModel):
+            raise TypeError(
+                f"`proximal_point` must be given a `QuadraticModel`, got {type(updates).__name__}; put a model builder "
+                "such as `dual_averaging` directly before it in the chain."
+            )
+        strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
+        value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params)
+        dtype = state.info.residual.dtype
+        new_state = ProximalPointState(
+            proximal_step=optax.safe_increment(state.proximal_step),
+            strength=strength_now,
+            radii=radii if isinstance(state.radii, dict) else state.radii,
+            info=info._replace(residual=info.residual.astype(dtype)),
+            problem=problem,
+        )
+        return value, new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _problems(problem, model, strength, step, params):
+    """Pairs every leaf with its model, regularizer, solver and context; None where psi is 0."""
+    leaves = assign(problem.assignment, model.linear)
+    regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
+    models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
+    for (path, leaf, regularizer), leaf_model, start in zip(leaves, models, jax.tree.leaves(params), strict=True):
+        if regularizer is None:
+            yield path, leaf_model, None, None, None
+            continue
+        share = math.sqrt(leaf.size / max(regularized, 1))
+        context = Context(start.astype(leaf_model.linear.dtype), step, share)
+        yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
+
+
+def _center_if_weightless(model, value):
+    # Where the weight is 0 the minimiser is the centre, by the formula that moves no bit at a learning rate of 0.
+    return jnp.where(model.weight == 0, model.center, value)
+
+
+def _solve(problem, model, strength, step, params):
+    values, radii, infos = [], {}, []
+    for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params):
+        if regularizer is None:
+            values.append(leaf_model.center)
+            continue
+        solution = solver.solve(leaf_model, regularizer, context)
+        values.append(_center_if_weightless(leaf_model, solution.value))
+        if problem.keeps_radii(regularizer):
+            radii[path] = solution.radii
+        infos.append((solution.num_steps, solution.residual, solution.converged))
+    info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
+    if infos:
+        steps, residuals, converged = zip(*infos, strict=True)
+        info = SolverInfo(
+            jnp.max(jnp.stack(steps)),
+            jnp.sqrt(sum(jnp.square(r) for r in residuals)),
+            jnp.all(jnp.stack(converged)),
+        )
+    return jax.tree.structure(model.linear).unflatten(values), radii, info
+
+
+def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
+    """The solution that `state` has last found, for the same model, as a list of (path, W_hat).
+
+    Where radii are kept it is the step's own solution, its zero pattern included; with proximal gradient it
+    is a solution of the same model, found anew from `params`.
+    """
+    values = []
+    last_step = jnp.maximum(state.proximal_step - 1, 0)
+    problem = state.problem
+    for path, leaf_model, regularizer, solver, context in _problems(problem, model, state.strength, last_step, params):
+        if regularizer is None:
+            values.append((path, leaf_model.center))
+            continue
+        radii = state.radii[path] if problem.keeps_radii(regularizer) else None
+        value = solver.restore(leaf_model, regularizer, context, radii)
+        values.append((path, _center_if_weightless(leaf_model, value)))
+    return values

@@ -1,0 +1,75 @@
+"""Which solver is taken where none is named."""
+
+from typing import NamedTuple
+
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Solver
+from ramda_jax.solvers.closed_form import ClosedForm
+from ramda_jax.solvers.proximal_gradient import ProximalGradient
+from ramda_jax.solvers.secular_newton import SecularNewton
+
+METRICS = ("scalar", "diagonal")
+
+
+class SolverChoice(NamedTuple):
+    """A solver and the reason, in a sentence, why it is the default."""
+
+    solver: Solver
+    reason: str
+
+
+def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
+    """The default solver for a regularizer in a kind of metric, and why: the first row that fits.
+
+    | regularizer | metric | solver | why |
+    |---|---|---|---|
+    | any | `"scalar"` (RMDA, ProxSGD) | `ClosedForm()` | the subproblem is the ordinary prox |
+    | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
+    | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
+    | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
+
+    Raises:
+        TypeError: not a `Regularizer`.
+        ValueError: an unknown kind of metric.
+
+    Example:
+        >>> import ramda_jax
+        >>> ramda_jax.solvers.choose_solver(ramda_jax.GroupLasso(), "diagonal").reason
+        'psi is a function of the group norms: one scalar equation per group, solved exactly'
+    """
+    if not isinstance(regularizer, Regularizer):
+        raise TypeError(f"`regularizer` must be a `Regularizer`, got {regularizer!r}; use for example `GroupLasso()`.")
+    if metric not in METRICS:
+        raise ValueError(f"`metric` must be one of {METRICS}, got {metric!r}; RAMDA's is 'diagonal', RMDA's 'scalar'.")
+    if metric == "scalar":
+        return SolverChoice(ClosedForm(), "the metric is a multiple of the identity: the ordinary prox")
+    if regularizer.elementwise:
+        return SolverChoice(ClosedForm(), "psi is a sum over single entries: one scalar prox per entry")
+    if isinstance(regularizer, GroupRegularizer):
+        return SolverChoice(
+            SecularNewton(), "psi is a function of the group norms: one scalar equation per group, solved exactly"
+        )
+    return SolverChoice(ProximalGradient(), "psi has a prox but no exact form in a diagonal metric")
+
+
+def default_solver(regularizer: Regularizer, metric: str = "diagonal") -> Solver:
+    """The solver that is taken where none is named; `solvers.choose_solver` also says why.
+
+    Args:
+        regularizer: a `Regularizer`.
+        metric: `"diagonal"` (RAMDA) or `"scalar"` (RMDA).
+
+    Returns:
+        A `Solver`, by the table in `solvers.choose_solver`.
+
+    Raises:
+        TypeError: not a `Regularizer`.
+        ValueError: an unknown kind of metric.
+
+    Example:
+        >>> import ramda_jax
+        >>> ramda_jax.default_solver(ramda_jax.GroupLasso())
+        SecularNewton(max_steps=40)
+    """
+    return choose_solver(regularizer, metric).solver

@@ -1,0 +1,181 @@
+"""Which leaf gets which regularizer: alone, by path patterns, or by a tree."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import jax
+import optax
+
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.structure.paths import hidden_names, named_leaves, path_name
+
+_NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One entry of an assignment: `regularizer` (or None, psi = 0) for what `key` names.
+
+    Attributes:
+        key: a pattern for `re.search` on the leaf's name, or the exact path of a leaf or a subtree.
+        regularizer: a `Regularizer` or None.
+        is_pattern: False where the key came out of a tree and is taken literally.
+    """
+
+    key: str
+    regularizer: Regularizer | None
+    is_pattern: bool
+
+    def covers_subtree(self, path):
+        """Whether the key is the path of a subtree that `path` lies in."""
+        return self.key == "" or path.startswith(self.key + "/")
+
+    def matches(self, path):
+        if path == self.key or self.covers_subtree(path):
+            return True
+        return self.is_pattern and re.search(self.key, path) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What a user said about regularizers, in a form that is hashable and needs no parameters.
+
+    Attributes:
+        alone: the regularizer given alone, or None.
+        rules: the ordered rules of a mapping or tree; empty where a regularizer was given alone.
+    """
+
+    alone: Regularizer | None = None
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def regularizers(self):
+        """All the regularizers named, without the Nones."""
+        named = (self.alone, *(rule.regularizer for rule in self.rules))
+        return tuple(regularizer for regularizer in named if regularizer is not None)
+
+
+def assignment(regularizer):
+    """Turns what users write into an `Assignment`.
+
+    Args:
+        regularizer: one of
+            None: psi = 0 everywhere;
+            a `Regularizer`: alone, for every leaf that `is_selected_alone`;
+            an ordered mapping of patterns (`re.search` on the '/'-joined key path, first match wins) to a
+            `Regularizer` or None;
+            a pytree of the parameters' structure, or a prefix of it, with a `Regularizer` or None at its leaves.
+            Where a key is the path of a whole subtree, its regularizer takes in there what it would take alone.
+
+    Raises:
+        TypeError: something in it is neither a regularizer nor None.
+        ValueError: a pattern is no regular expression.
+    """
+    if isinstance(regularizer, Assignment):
+        return regularizer
+    if regularizer is None or isinstance(regularizer, Regularizer):
+        return Assignment(alone=regularizer)
+
+    def is_value(node):
+        return node is None or isinstance(node, (Regularizer, optax.MaskedNode))
+
+    is_flat = isinstance(regularizer, Mapping) and all(isinstance(key, str) for key in regularizer)
+    if is_flat and all(map(is_value, regularizer.values())):
+        for key in regularizer:
+            try:
+                re.compile(key)
+            except re.error as error:
+                raise ValueError(
+                    f"A pattern must be a regular expression, got {key!r} ({error}); escape it by `re.escape`."
+                ) from None
+        return Assignment(
+            rules=tuple(
+                Rule(key, value, is_pattern=True)
+                for key, value in regularizer.items()
+                if not isinstance(value, optax.MaskedNode)
+            )
+        )
+    flat, _ = jax.tree_util.tree_flatten_with_path(regularizer, is_leaf=is_value)
+    for path, value in flat:
+        if not is_value(value):
+            raise TypeError(
+                f"A regularizer must be a `Regularizer` or None, got {value!r} at '{path_name(path)}'; use for "
+                "example `GroupLasso()`, a mapping of path patterns, or a tree of these."
+            )
+    return Assignment(
+        rules=tuple(
+            Rule(path_name(path), value, is_pattern=False)
+            for path, value in flat
+            if not isinstance(value, optax.MaskedNode)
+        )
+    )
+
+
+def is_selected_alone(path, ndim):
+    """Whether a regularizer given alone takes a leaf: two axes or more, and not one of the names
+    `bias`, `scale`, `embedding`, `*_embedding`, `*_token`. One bare rank-1 array (what
+    `optax.flatten` hands over) is taken too."""
+    if path == "":
+        return ndim >= 1
+    return ndim >= 2 and not _NEVER_ALONE.search(path)
+
+
+def assign(spec, params):
+    """Decides, from paths and shapes alone, what each leaf of `params` gets.
+
+    Args:
+        spec: an `Assignment`, or anything `assignment` takes.
+        params: a pytree of arrays (or anything with a shape).
+
+    Returns:
+        A list of (name, leaf, regularizer) in flattening order; the regularizer is resolved for its leaf
+        (groups as axes), or None for psi = 0.
+
+    Raises:
+        ValueError: a pattern or path matches nothing; a regularizer alone selects nothing although some leaf
+            has two axes or more; a regularizer does not fit its leaf.
+    """
+    spec = assignment(spec)
+    leaves = named_leaves(params)
+    if not spec.rules:
+        result = [
+            (path, leaf, _resolve(spec.alone, path, leaf) if is_selected_alone(path, leaf.ndim) else None)
+            for path, leaf in leaves
+        ]
+        selected_nothing = all(regularizer is None for *_, regularizer in result)
+        if spec.alone is not None and selected_nothing and any(leaf.ndim >= 2 for _, leaf in leaves):
+            raise ValueError(
+                f"{spec.alone!r} given alone selects no leaf: it takes leaves of two axes or more whose last key is "
+                "not bias, scale, embedding, *_embedding or *_token. The paths are "
+                f"{[path for path, _ in leaves]}; name what to regularize by a mapping of patterns."
+            )
+        return result
+
+    used = set()
+    result = []
+    for path, leaf in leaves:
+        regularizer = None
+        for number, rule in enumerate(spec.rules):
+            if rule.matches(path):
+                used.add(number)
+                if path == rule.key or not rule.covers_subtree(path) or is_selected_alone(path, leaf.ndim):
+                    regularizer = rule.regularizer
+                break
+        result.append((path, leaf, _resolve(regularizer, path, leaf)))
+    if leaves:  # `optax.tree.map_params` calls `init` with a tree that has none
+        hidden = hidden_names(params)
+        for number, rule in enumerate(spec.rules):
+            matches = [path for path, _ in leaves if rule.matches(path)]
+            known = number in used or matches or any(map(rule.matches, hidden))
+            if known or (rule.regularizer is None and not rule.is_pattern):
+                continue
+            raise ValueError(
+                f"The {'pattern' if rule.is_pattern else 'path'} {rule.key!r} matches no leaf. The paths are "
+                f"{[path for path, _ in leaves]}; mend the pattern or take it out."
+            )
+    return result
+
+
+def _resolve(regularizer, path, leaf):
+    return None if regularizer is None else regularizer.resolve(path, tuple(leaf.shape))

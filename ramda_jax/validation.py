@@ -1,0 +1,82 @@
+"""Checks of what users hand in, made wherever the value is a Python or NumPy number.
+
+Values that are traced (under `jax.jit`, or injected by `optax.inject_hyperparams`), device arrays and
+schedules cannot be looked at without a host sync or before their time: they pass unchecked.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _is_known(value):
+    return isinstance(value, (int, float, complex, np.number, np.bool_, str, bytes)) or value is None
+
+
+def _number(name, value, rule, remedy):
+    if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)) or value is None:
+        raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
+    if isinstance(value, np.ndarray):
+        if value.ndim or not np.issubdtype(value.dtype, np.number):
+            raise TypeError(f"`{name}` must be one real number, got {value!r}; {remedy}")
+        value = value.item()
+    if not (_is_known(value) or callable(value) or isinstance(value, jax.Array)):
+        raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
+    if _is_known(value) and not rule(value):
+        return False
+    return True
+
+
+def check_non_negative(name, value, remedy="use 0.0 or a positive number."):
+    """Raises unless the number `value` is finite and at least 0."""
+    if not _number(name, value, lambda x: 0 <= x < float("inf"), remedy):
+        raise ValueError(f"`{name}` must be finite and at least 0, got {value!r}; {remedy}")
+
+
+def check_positive(name, value, remedy="use a small positive number."):
+    """Raises unless the number `value` is finite and above 0."""
+    if not _number(name, value, lambda x: 0 < x < float("inf"), remedy):
+        raise ValueError(f"`{name}` must be finite and above 0, got {value!r}; {remedy}")
+
+
+def check_averaging(value):
+    """Raises unless the number `value` is in (0, 1]."""
+    remedy = "use `averaging=1.0` for no averaging."
+    if not _number("averaging", value, lambda x: 0 < x <= 1, remedy):
+        raise ValueError(f"`averaging` must be in (0, 1], got {value!r}; {remedy}")
+
+
+def check_count(name, value, minimum):
+    """Raises unless `value` is a whole number of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}; use an int.")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
+
+
+def checked_restarts(name, restarts):
+    """`restarts` as a tuple of ints: positive and increasing step counts."""
+    remedy = f"use increasing step counts, such as `{name}=(40_000, 80_000)`."
+    try:
+        steps = tuple(restarts)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a sequence of step counts, got {restarts!r}; {remedy}") from None
+    for step in steps:
+        if isinstance(step, (bool, np.bool_)) or not isinstance(step, (int, np.integer)):
+            raise TypeError(f"`{name}` must hold whole numbers, got {step!r} in {restarts!r}; {remedy}")
+    steps = tuple(int(step) for step in steps)
+    if any(a >= b for a, b in zip((0, *steps), steps, strict=False)):
+        raise ValueError(f"`{name}` must be positive and increasing, got {restarts!r}; {remedy}")
+    return steps
+
+
+def check_params(named_leaves):
+    """Raises a `TypeError` that names the first leaf that is not a real floating-point array."""
+    for path, leaf in named_leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
+            raise TypeError(
+                f"Parameters must be arrays of real floating-point numbers, got {kind} at '{path}'; train such "
+                "leaves with another optimizer by `optax.partition`, or split them off the parameters."
+            )

@@ -1,0 +1,83 @@
+"""The methods against trajectories of the papers' own code, step by step, in float64.
+
+`golden/README.md` says how the files were made and what is in them.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramda_jax
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+LEAVES = ("kernel", "conv", "bias")
+
+
+def settings_of(golden, has_eps):
+    return ramda_jax.stages(
+        learning_rate=float(golden["lr"]),
+        averaging=float(golden["momentum"]),
+        ends=tuple(int(step) for step in golden["milestones"]),
+        eps=float(golden["hyper_lr_momentum_epsilon"][0, 2]) if has_eps else None,
+    )
+
+
+def largest_deviation(golden, optimizer):
+    """Replays the trajectory by its own gradients; the largest deviation at any step of any entry."""
+    leaves = [name for name in LEAVES if f"init_{name}" in golden]
+    tree = {
+        part: {name: jnp.asarray(golden[f"{part}_{name}"]) for name in leaves}
+        for part in ("init", "target", "hessian", "noise", "traj")
+    }
+
+    def step(carry, at):
+        params, state = carry
+        noise, expected = at
+        grads = jax.tree.map(
+            lambda h, w, target, n: h * (w - target) + n, tree["hessian"], params, tree["target"], noise
+        )
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        deviation = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), params, expected)
+        return (params, state), jnp.max(jnp.stack(jax.tree.leaves(deviation)))
+
+    start = tree["init"]
+    _, deviations = jax.jit(lambda carry, xs: jax.lax.scan(step, carry, xs))(
+        (start, optimizer.init(start)), (tree["noise"], tree["traj"])
+    )
+    assert deviations.shape == (120,)
+    return float(jnp.max(deviations))
+
+
+GROUPS = {"kernel|conv": ramda_jax.GroupLasso("input")}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "solver", "tolerance"),
+    [
+        ("ramda_glasso", ramda_jax.ramda, None, 1e-10),
+        ("ramda_glasso", ramda_jax.ramda, ramda_jax.ProximalGradient(max_steps=3_000, rtol=0.0), 1e-6),
+        ("ramda_glasso_early_stopping", ramda_jax.ramda, ramda_jax.ProximalGradient(), 1e-8),
+        ("rmda_glasso", ramda_jax.rmda, None, 1e-10),
+        ("rmda_glasso", ramda_jax.rmda, ramda_jax.ProximalGradient(max_steps=3_000, rtol=0.0), 1e-6),
+    ],
+)
+def test_method_follows_golden_trajectory(x64, name, method, solver, tolerance):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    settings = settings_of(golden, has_eps=method is ramda_jax.ramda)
+    optimizer = method(regularizer=GROUPS, strength=float(golden["lambda"]), solver=solver, **settings)
+    assert largest_deviation(golden, optimizer) <= tolerance
+
+
+@pytest.mark.parametrize(("name", "has_eps"), [("ramda_glasso", True), ("rmda_glasso", False)])
+def test_stages_give_the_golden_hyperparameters(x64, name, has_eps):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    settings = settings_of(golden, has_eps)
+    table = golden["hyper_lr_momentum_epsilon"]
+    for column, schedule in enumerate(["learning_rate", "averaging", "eps"][: 3 if has_eps else 2]):
+        values = [float(settings[schedule](jnp.int32(step))) for step in range(len(table))]
+        np.testing.assert_allclose(values, table[:, column], rtol=1e-14)
