@@ -95,8 +95,8 @@ def eval_params(state, params):
         >>> grads = {"kernel": jnp.array([[-9.0, -9.0], [0.0, 0.0]])}
         >>> _, state = optimizer.update(grads, optimizer.init(params), params)
         >>> ramda_jax.eval_params(state, params)["kernel"]
-        Array([[1.3984188, 1.3984188],
-               [0.       , 0.       ]], dtype=float32)
+        Array([[1.398347, 1.398347],
+               [0.      , 0.      ]], dtype=float32)
     """
     values = {}
     current = dict(named_leaves(params))
