@@ -163,11 +163,12 @@ def assign(spec, params):
                     regularizer = rule.regularizer
                 break
         result.append((path, leaf, _resolve(regularizer, path, leaf)))
-    if leaves:  # `optax.tree.map_params` calls `init` with a tree that has none
-        hidden = hidden_names(params)
+    hidden, masked = hidden_names(params)
+    # No check on a tree without leaves, with which `optax.tree.map_params` calls `init`, and none where
+    # `optax.masked` or `partition` hide whole subtrees, in which the pattern may match.
+    if leaves and not masked:
         for number, rule in enumerate(spec.rules):
-            matches = [path for path, _ in leaves if rule.matches(path)]
-            known = number in used or matches or any(map(rule.matches, hidden))
+            known = number in used or any(map(rule.matches, [path for path, _ in leaves] + hidden))
             if known or (rule.regularizer is None and not rule.is_pattern):
                 continue
             raise ValueError(

@@ -22,18 +22,12 @@ def named_leaves(tree):
 
 
 def hidden_names(tree):
-    """Names of the places in `tree` that hold no leaf: None, and what `optax.masked` hides from us."""
+    """Names of the places in `tree` that hold no leaf: those of None, and those that `optax.masked` hides."""
 
     def is_hidden(node):
         return node is None or isinstance(node, optax.MaskedNode)
 
     flat, _ = tree_flatten_with_path(tree, is_leaf=is_hidden)
-    return [path_name(path) for path, leaf in flat if is_hidden(leaf)]
-
-
-def map_named(function, tree, *rest):
-    """`jax.tree.map` whose function also gets the leaf's name first; the trees are paired by leaves."""
-    leaves, treedef = jax.tree.flatten(tree)
-    names = [name for name, _ in named_leaves(tree)]
-    others = [jax.tree.leaves(other) for other in rest]
-    return treedef.unflatten([function(*args) for args in zip(names, leaves, *others, strict=True)])
+    nones = [path_name(path) for path, leaf in flat if leaf is None]
+    masked = [path_name(path) for path, leaf in flat if isinstance(leaf, optax.MaskedNode)]
+    return nones, masked
