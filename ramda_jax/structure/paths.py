@@ -1,6 +1,5 @@
 """Names of leaves: the same '/'-joined key path in dict, linen, nnx and dataclass trees."""
 
-import jax
 import optax
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
