@@ -107,7 +107,8 @@ class ProximalGradient(Solver):
             else:
                 new_q = objective(new)
                 # The first iteration has nothing to compare with: the released code never looks at Q(start).
-                is_done = (num_steps >= 1) & ((q - new_q) / (jnp.abs(new_q) + 1) < self.rtol)
+                # With rtol = 0 it never stops: at the end rounding lets Q increase.
+                is_done = (num_steps >= 1) & ((q - new_q) / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
             return new, new_q, residual, is_done, num_steps + 1
 
         def is_unfinished(carry):
