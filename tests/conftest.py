@@ -2,6 +2,11 @@
 
 import jax
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no deadline: the first example of a shape pays for its compilation.
+settings.register_profile("ramda_jax", deadline=None, derandomize=True, database=None)
+settings.load_profile("ramda_jax")
 
 
 @pytest.fixture
