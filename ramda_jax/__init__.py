@@ -9,17 +9,34 @@ operator, and only if the iterates reach the structure of their limit. RMDA and 
 from ramda_jax import averaging, inspection, methods, metrics, models, regularizers, solvers, structure
 from ramda_jax.averaging import IterateAveragingState, iterate_averaging, sqrt_growth, stage_growth, stages
 from ramda_jax.inspection import describe, eval_params, solver_info
-from ramda_jax.methods import ramda, rmda
+from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.models import (
     AdaptiveDualAveragingState,
     DualAveragingState,
+    PreconditionedState,
     QuadraticModel,
     adaptive_dual_averaging,
     dual_averaging,
+    preconditioned,
 )
-from ramda_jax.regularizers import GroupLasso, Null, Regularizer
+from ramda_jax.regularizers import (
+    L1,
+    MCP,
+    Binary,
+    Box,
+    GroupLasso,
+    GroupMCP,
+    NuclearNorm,
+    Null,
+    Projection,
+    Quantized,
+    Regularizer,
+    SparseGroupLasso,
+    SparseGroupMCP,
+)
 from ramda_jax.solvers import (
     ClosedForm,
+    NewtonRaphson,
     ProximalGradient,
     ProximalPointState,
     SecularNewton,
@@ -34,18 +51,30 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveDualAveragingState",
+    "Binary",
+    "Box",
     "ClosedForm",
     "DualAveragingState",
     "GroupLasso",
+    "GroupMCP",
     "IterateAveragingState",
+    "L1",
+    "MCP",
+    "NewtonRaphson",
+    "NuclearNorm",
     "Null",
+    "PreconditionedState",
+    "Projection",
     "ProximalGradient",
     "ProximalPointState",
     "QuadraticModel",
+    "Quantized",
     "Regularizer",
     "SecularNewton",
     "Solver",
     "SolverInfo",
+    "SparseGroupLasso",
+    "SparseGroupMCP",
     "adaptive_dual_averaging",
     "averaging",
     "default_solver",
@@ -57,6 +86,11 @@ __all__ = [
     "methods",
     "metrics",
     "models",
+    "preconditioned",
+    "prox_adamw",
+    "prox_gen",
+    "prox_sgd",
+    "prox_ssi",
     "proximal_point",
     "ramda",
     "regularizers",

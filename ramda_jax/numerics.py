@@ -33,6 +33,11 @@ def group_norms(x, axes):
     return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axes, keepdims=True))
 
 
+def norm(x):
+    """`||x||` of a whole array, a scalar; as `group_norms`, no square over- or underflows."""
+    return jnp.squeeze(group_norms(x, None))
+
+
 # Dividing the bits of a float by three divides its exponent by three, so `magic - bits / 3` are the
 # bits of a first guess for x ** (-1/3), 3.5 % off at most; each Newton step below squares the error
 # (and doubles it). The constants are 4/3 of the bits of 1.0, less the shift that balances the

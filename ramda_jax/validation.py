@@ -46,6 +46,20 @@ def check_averaging(value):
         raise ValueError(f"`averaging` must be in (0, 1], got {value!r}; {remedy}")
 
 
+def check_ratio(value):
+    """Raises unless the number `value` is in [0, 1]."""
+    remedy = "use 0.0 for the groups alone, 1.0 for l1 alone."
+    if not _number("l1_ratio", value, lambda x: 0 <= x <= 1, remedy):
+        raise ValueError(f"`l1_ratio` must be in [0, 1], got {value!r}; {remedy}")
+
+
+def check_decay(name, value):
+    """Raises unless the number `value` is in [0, 1)."""
+    remedy = "use 0.0 for no memory, 0.9 for a memory of about ten steps."
+    if not _number(name, value, lambda x: 0 <= x < 1, remedy):
+        raise ValueError(f"`{name}` must be in [0, 1), got {value!r}; {remedy}")
+
+
 def check_count(name, value, minimum):
     """Raises unless `value` is a whole number of at least `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):

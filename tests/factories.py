@@ -29,6 +29,9 @@ class Factory:
 FACTORIES = [
     Factory(ramda_jax.ramda, 0.1),
     Factory(ramda_jax.rmda, 0.5),
+    Factory(ramda_jax.prox_sgd, 0.5, averages=False),
+    Factory(ramda_jax.prox_adamw, 0.3, averages=False),
+    Factory(ramda_jax.prox_ssi, 0.03, averages=False),
 ]
 
 

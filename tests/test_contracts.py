@@ -59,7 +59,7 @@ def supports(params):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_what_the_solver_zeroes_is_exactly_zero_after_apply_updates(factory, dtype, jit):
-    params, state = run(factory(GroupLasso(), 0.1), make_params(dtype), jit=jit)
+    params, state = run(factory(GroupLasso(), 0.1), make_params(dtype), steps=60, jit=jit)
     radii = optax.tree.get(state, "radii")
     assert sorted(radii) == ["conv/kernel", "dense/kernel"]
     for path, alive in supports(params).items():
@@ -176,7 +176,8 @@ def test_inject_hyperparams_needs_no_static_args(factory):
     plain = factory(GroupLasso(), 0.1, averaging=0.5)
     expected, _ = run(plain, make_params())
     params, state = run(injected, make_params())
-    chex.assert_trees_all_close(params, expected, atol=1e-5)
+    # Injected decays such as b2 are float32 where plain ones are Python's floats: 1 - b2 differs by 5e-5 of itself.
+    chex.assert_trees_all_close(params, expected, atol=1e-4)
     state.hyperparams["strength"] = jnp.asarray(1e4)
     params, state = jax.jit(lambda p, s: step(injected, p, s))(params, state)
     # Every group of the structured point (or, with c = 1, of the iterate) is gone at such a strength.

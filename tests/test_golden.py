@@ -53,24 +53,49 @@ def largest_deviation(golden, optimizer):
     return float(jnp.max(deviations))
 
 
-GROUPS = {"kernel|conv": ramda_jax.GroupLasso("input")}
+STRUCTURES = {"glasso": {"kernel|conv": ramda_jax.GroupLasso("input")}, "nuclear": {"kernel": ramda_jax.NuclearNorm()}}
+
+
+def golden_optimizer(golden, method, structure, solver):
+    """The method with the settings that a golden file records."""
+    settings = settings_of(golden, has_eps=method is ramda_jax.ramda)
+    if method not in (ramda_jax.ramda, ramda_jax.rmda):
+        settings = {"learning_rate": settings["learning_rate"]}
+    if method is ramda_jax.prox_sgd:
+        settings["b1"] = 1 - float(golden["momentum"])
+    if method in (ramda_jax.prox_adamw, ramda_jax.prox_ssi):
+        settings["weight_decay"] = float(golden["weight_decay"])
+        settings["eps"] = 0.1 if method is ramda_jax.prox_adamw else 1e-6
+    return method(regularizer=STRUCTURES[structure], strength=float(golden["lambda"]), solver=solver, **settings)
+
+
+def exhausted(steps):
+    """Proximal gradient without early stopping, as the files were made."""
+    return ramda_jax.ProximalGradient(max_steps=steps, rtol=0.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "solver", "tolerance"),
+    ("method", "structure", "variant", "solver", "tolerance"),
     [
-        ("ramda_glasso", ramda_jax.ramda, None, 1e-10),
-        ("ramda_glasso", ramda_jax.ramda, ramda_jax.ProximalGradient(max_steps=3_000, rtol=0.0), 1e-6),
-        ("ramda_glasso_early_stopping", ramda_jax.ramda, ramda_jax.ProximalGradient(), 1e-8),
-        ("rmda_glasso", ramda_jax.rmda, None, 1e-10),
-        ("rmda_glasso", ramda_jax.rmda, ramda_jax.ProximalGradient(max_steps=3_000, rtol=0.0), 1e-6),
+        (ramda_jax.ramda, "glasso", "", None, 1e-10),
+        (ramda_jax.ramda, "glasso", "", exhausted(3_000), 1e-6),
+        (ramda_jax.ramda, "glasso", "_early_stopping", ramda_jax.ProximalGradient(), 1e-8),
+        (ramda_jax.rmda, "glasso", "", None, 1e-10),
+        (ramda_jax.rmda, "glasso", "", exhausted(3_000), 1e-6),
+        (ramda_jax.prox_sgd, "glasso", "", None, 1e-10),
+        (ramda_jax.prox_adamw, "glasso", "", None, 1e-10),
+        (ramda_jax.prox_adamw, "glasso", "", exhausted(4_000), 1e-8),
+        (ramda_jax.prox_ssi, "glasso", "", None, 1e-10),
+        (ramda_jax.prox_ssi, "glasso", "", ramda_jax.NewtonRaphson(), 1e-10),
+        (ramda_jax.ramda, "nuclear", "", exhausted(1_500), 1e-6),
+        (ramda_jax.rmda, "nuclear", "", None, 1e-6),
+        (ramda_jax.prox_sgd, "nuclear", "", None, 1e-6),
+        (ramda_jax.prox_adamw, "nuclear", "", exhausted(4_000), 1e-6),
     ],
 )
-def test_method_follows_golden_trajectory(x64, name, method, solver, tolerance):
-    golden = np.load(GOLDEN / f"{name}.npz")
-    settings = settings_of(golden, has_eps=method is ramda_jax.ramda)
-    optimizer = method(regularizer=GROUPS, strength=float(golden["lambda"]), solver=solver, **settings)
-    assert largest_deviation(golden, optimizer) <= tolerance
+def test_method_follows_golden_trajectory(x64, method, structure, variant, solver, tolerance):
+    golden = np.load(GOLDEN / f"{method.__name__.replace('_', '')}_{structure}{variant}.npz")
+    assert largest_deviation(golden, golden_optimizer(golden, method, structure, solver)) <= tolerance
 
 
 @pytest.mark.parametrize(("name", "has_eps"), [("ramda_glasso", True), ("rmda_glasso", False)])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ramda_jax.models.adaptive_dual_averaging import AdaptiveDualAveragingState
 from ramda_jax.models.dual_averaging import DualAveragingState
-from ramda_jax.numerics import group_norms
+from ramda_jax.numerics import norm
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.solvers.proximal_point import ProximalPointState, restore_solution
 from ramda_jax.structure.paths import named_leaves
@@ -143,6 +143,6 @@ def solver_info(state) -> SolverInfo:
     infos = [proximal.info for _, proximal in _pairs(state)]
     return SolverInfo(
         num_steps=jnp.max(jnp.stack([info.num_steps for info in infos])),
-        residual=group_norms(jnp.stack([info.residual for info in infos]), 0)[0],
+        residual=norm(jnp.stack([info.residual for info in infos])),
         converged=jnp.all(jnp.stack([info.converged for info in infos])),
     )

@@ -10,8 +10,8 @@ class QuadraticModel(NamedTuple):
     """`<linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
 
     The hand-off between a model builder, which makes one from the gradients, and `proximal_point`, which
-    minimises it. The sign convention is the one above: a plus before `linear`. On trees every field but
-    `weight` is a tree of the parameters' structure; the properties work on the model of one leaf.
+    minimises it. The sign convention is the one above: a plus before `linear`. On trees `linear`, `anchor` and `metric`
+    are trees of the parameters' structure; the properties work on the model of one leaf.
 
     Attributes:
         linear: coefficient of W; the parameters' shapes, in the dtype of the sums (at least float32).
@@ -19,12 +19,15 @@ class QuadraticModel(NamedTuple):
         metric: the positive diagonal of the quadratic; for each leaf its shape, or `[]` for a multiple
             of the identity.
         weight: the multiplier of psi, a scalar. The builder gives it for `strength = 1`.
+        scale: how many times the papers' objective the model is, a scalar: a tolerance on its gradient is multiplied
+            by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
     """
 
     linear: Any
     anchor: Any
     metric: Any
     weight: Any
+    scale: Any = 1.0
 
     @property
     def center(self):
@@ -51,6 +54,12 @@ class QuadraticModel(NamedTuple):
         """The models of the single leaves, in flattening order, all in the dtype of `linear`."""
         fields = (self.linear, self.anchor, self.metric)
         return [
-            QuadraticModel(v, anchor.astype(v.dtype), metric.astype(v.dtype), jnp.asarray(self.weight, v.dtype))
+            QuadraticModel(
+                v,
+                anchor.astype(v.dtype),
+                metric.astype(v.dtype),
+                jnp.asarray(self.weight, v.dtype),
+                jnp.asarray(self.scale, v.dtype),
+            )
             for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)
         ]

@@ -1,8 +1,32 @@
 """Regularizers: what structure psi asks for, one class each, strength outside."""
 
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.group_lasso import GroupLasso
+from ramda_jax.regularizers.box import Box, Projection
+from ramda_jax.regularizers.elementwise import ElementwiseRegularizer
+from ramda_jax.regularizers.group_lasso import GroupLasso, SparseGroupLasso
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.l1 import L1
+from ramda_jax.regularizers.mcp import MCP, GroupMCP, SparseGroupMCP
+from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 from ramda_jax.regularizers.null import Null
+from ramda_jax.regularizers.quantized import Binary, Quantized
+from ramda_jax.regularizers.secular_form import SecularForm
 
-__all__ = ["GroupLasso", "GroupRegularizer", "Null", "Regularizer"]
+__all__ = [
+    "L1",
+    "MCP",
+    "Binary",
+    "Box",
+    "ElementwiseRegularizer",
+    "GroupLasso",
+    "GroupMCP",
+    "GroupRegularizer",
+    "NuclearNorm",
+    "Null",
+    "Projection",
+    "Quantized",
+    "Regularizer",
+    "SecularForm",
+    "SparseGroupLasso",
+    "SparseGroupMCP",
+]

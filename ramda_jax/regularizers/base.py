@@ -3,9 +3,8 @@
 import abc
 from typing import ClassVar
 
-import jax.numpy as jnp
 
-from ramda_jax.numerics import sums_dtype
+from ramda_jax.numerics import norm, sums_dtype
 
 
 class Regularizer(abc.ABC):
@@ -86,7 +85,7 @@ class Regularizer(abc.ABC):
         up to rounding and up to the prox's own accuracy, for convex psi: `slope` is in the subdifferential iff
         `w = prox(w + slope)`.
         """
-        return jnp.sqrt(jnp.sum(jnp.square(w - self.prox(w + slope, weight))))
+        return norm(w - self.prox(w + slope, weight))
 
 
 def widened(w):

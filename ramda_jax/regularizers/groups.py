@@ -5,14 +5,17 @@ kernel of shape (in, out) the groups `"input"` have the group axes (0,): one gro
 the row `kernel[i, :]`.
 """
 
+import abc
 import dataclasses
 import math
 
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.numerics import group_norms
-from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.numerics import group_norms, norm
+from ramda_jax.regularizers.base import Regularizer, widened
+from ramda_jax.regularizers.elementwise import soft_threshold
+from ramda_jax.regularizers.secular_form import SecularForm
 from ramda_jax.validation import check_non_negative
 
 GROUP_NAMES = ("input", "output", "heads", "kernel")
@@ -111,7 +114,11 @@ def _named_axes(groups, path, ndim):
 
 @dataclasses.dataclass(frozen=True)
 class GroupRegularizer(Regularizer):
-    """A sum over groups of functions of the group: layout and relative weights of the groups.
+    """A sum over groups of a function of the group's norm, and of l1 norms where `l1_ratio` is not 0.
+
+        psi(w) = l1_ratio ||w||_1 + (1 - l1_ratio) sum_g P_g(||w_g||)
+
+    A subclass says what P_g is (`norm_penalty`); everything else follows from that.
 
     Attributes:
         groups: what a group is: `"input"`, `"output"`, `"heads"`, `"kernel"`, or the axes that index the groups
@@ -120,6 +127,9 @@ class GroupRegularizer(Regularizer):
             in a group, as in the papers' code; `"sqrt_layer_size"`, the root of the number of entries in the
             leaf, as in the regularizer study of the ICLR paper; or a number for all groups.
     """
+
+    # Not annotated, so no field: subclasses that have it say where it stands among theirs.
+    l1_ratio = 0.0
 
     groups: str | int | tuple[int, ...] = "input"
     group_weight: str | float = "sqrt_size"
@@ -170,3 +180,39 @@ class GroupRegularizer(Regularizer):
 
     def support(self, w):
         return jnp.any(w != 0, axis=self.block_axes(w.ndim), keepdims=True)
+
+    @abc.abstractmethod
+    def norm_penalty(self, shape, weight):
+        """`weight * P_g` for a leaf of that shape, as (lam, concavity, knee) of `SecularForm`."""
+
+    def secular_form(self, rhs, weight):
+        """The subproblem with this `rhs` and `weight` as one in the groups' norms."""
+        ratio = self.l1_ratio
+        # The l1 norm takes its share of every entry first: the minimiser has the signs of rhs.
+        reduced = soft_threshold(rhs, weight * ratio) if ratio else rhs
+        return SecularForm(reduced, *self.norm_penalty(rhs.shape, weight * (1 - ratio)))
+
+    def value(self, w):
+        w = widened(w)
+        penalty = SecularForm(w, *self.norm_penalty(w.shape, jnp.ones([], w.dtype))).penalty(self.norms(w))
+        return (1 - self.l1_ratio) * jnp.sum(penalty) + self.l1_ratio * jnp.sum(jnp.abs(w))
+
+    def prox(self, x, weight):
+        form = self.secular_form(x, weight)
+        one = jnp.ones([], x.dtype)
+        return form.point(one, form.scalar_radii(self.norms(form.rhs), one))
+
+    def screen(self, rhs, weight):
+        # Certain for a convex psi only: otherwise 0 may lose against a point beyond the knee.
+        if not self.convex:
+            return None
+        form = self.secular_form(rhs, weight)
+        return self.norms(form.rhs) <= form.lam
+
+    def subdifferential_distance(self, w, slope, weight):
+        form = self.secular_form(slope, weight)
+        norms = self.norms(w)
+        dead = jnp.maximum(self.norms(form.rhs) - form.lam, 0)
+        radial = form.derivative(norms) / jnp.where(norms == 0, 1, norms)
+        alive = self.norms(jnp.where(w == 0, form.rhs, slope - weight * self.l1_ratio * jnp.sign(w) - radial * w))
+        return norm(jnp.where(norms == 0, dead, alive))

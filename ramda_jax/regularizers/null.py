@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer, widened
 
 
@@ -32,4 +33,4 @@ class Null(Regularizer):
         return ()
 
     def subdifferential_distance(self, w, slope, weight):
-        return jnp.sqrt(jnp.sum(jnp.square(slope)))
+        return norm(slope)

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solution, Solver
-from ramda_jax.solvers.radii import point_from_radii
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +33,9 @@ class ClosedForm(Solver):
     def solve(self, model, regularizer, context):
         if isinstance(regularizer, GroupRegularizer):
             # The same as the prox, but by way of the radii, which the state keeps.
-            rhs, lam = regularizer.secular_form(model.rhs, model.weight)
-            radii = jnp.maximum(regularizer.norms(rhs) - lam, 0) / model.metric
-            value = point_from_radii(rhs, model.metric, lam, radii)
+            form = regularizer.secular_form(model.rhs, model.weight)
+            radii = form.scalar_radii(regularizer.norms(form.rhs), model.metric)
+            value = form.point(model.metric, radii)
         else:
             radii = None
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
@@ -46,5 +45,4 @@ class ClosedForm(Solver):
     def restore(self, model, regularizer, context, radii):
         if radii is None:
             return self.solve(model, regularizer, context).value
-        rhs, lam = regularizer.secular_form(model.rhs, model.weight)
-        return point_from_radii(rhs, model.metric, lam, radii)
+        return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)

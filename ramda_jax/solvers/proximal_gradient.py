@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import at_step
+from ramda_jax.numerics import at_step, norm
 from ramda_jax.solvers.base import Solution, Solver
 from ramda_jax.validation import check_count, check_non_negative
 
@@ -26,7 +26,8 @@ class ProximalGradient(Solver):
 
     `tolerance=epsilon_t`: the papers' condition (7), `min ||s|| over s in dQ(Z) <= epsilon_t` and
     `Q(Z) <= Q(start)`. It is nearly free, since `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
-    The norm is over all regularized leaves; each gets the share sqrt(its size / all). A tolerance below
+    The norm is over all regularized leaves; each gets the share sqrt(its size / all), times eta_t where the model is
+    eta_t times the paper's (`QuadraticModel.scale`). A tolerance below
     10 machine eps ||rhs|| means nothing in floating point and is raised to that. The theory of both papers asks for
     a sum of epsilon_t^2 that is finite, which `summable_tolerance` gives; a constant epsilon voids the theorems
     on convergence and on identification, though not the descent.
@@ -36,9 +37,12 @@ class ProximalGradient(Solver):
 
     Args:
         max_steps: most iterations per solve and leaf.
-        rtol: relative decrease at which the released rule stops, >= 0; 0 never stops early.
+        rtol: relative decrease at which the released rule stops, >= 0; 0 never stops early, and
+            has converged where the residual is below 10 machine eps ||rhs||.
         tolerance: epsilon_t >= 0 of condition (7), a number or a schedule of the 0-based step; None for the released
             rule.
+        accelerate: FISTA with gradient restart: far fewer iterations for the nuclear norm. It does not descend
+            monotonically, so that the released rule looks at the size of the relative change of Q.
         stepsize: `"block"`, theta for each block of psi (each group), as in the released code;
             `"leaf"`, one for the leaf, as in the paper, up to hundreds of times slower.
 
@@ -57,6 +61,7 @@ class ProximalGradient(Solver):
     max_steps: int = 100
     rtol: float = 1e-8
     tolerance: object = None
+    accelerate: bool = False
     stepsize: str = "block"
 
     def __post_init__(self):
@@ -93,34 +98,55 @@ class ProximalGradient(Solver):
             return model.smooth_value(z, where=alive) + weight * regularizer.value(z)
 
         start = clip(context.start)
+        floor = 10 * jnp.finfo(rhs.dtype).eps * norm(rhs)
         if self.tolerance is not None:
-            floor = 10 * jnp.finfo(rhs.dtype).eps * jnp.sqrt(jnp.sum(jnp.square(rhs)))
-            target = jnp.maximum(at_step(self.tolerance, context.step, rhs.dtype) * context.share, floor)
+            target = jnp.maximum(
+                at_step(self.tolerance, context.step, rhs.dtype) * (context.share * model.scale), floor
+            )
 
         def step(carry):
-            z, q, _, _, num_steps = carry
-            new = clip(regularizer.prox(z - (metric * z - rhs) / curvature, weight / curvature))
-            subgradient = clip((metric - curvature) * (new - z))
-            residual = jnp.sqrt(jnp.sum(jnp.square(subgradient)))
+            z, y, momentum, q, _, _, num_steps = carry
+            new = clip(regularizer.prox(y - (metric * y - rhs) / curvature, weight / curvature))
+            subgradient = clip((metric - curvature) * (new - y))
+            residual = norm(subgradient)
             if self.tolerance is not None:
                 new_q, is_done = q, residual <= target
             else:
                 new_q = objective(new)
+                change = jnp.abs(q - new_q) if self.accelerate else q - new_q
                 # The first iteration has nothing to compare with: the released code never looks at Q(start).
                 # With rtol = 0 it never stops: at the end rounding lets Q increase.
-                is_done = (num_steps >= 1) & ((q - new_q) / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
-            return new, new_q, residual, is_done, num_steps + 1
+                is_done = (num_steps >= 1) & (change / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
+                if self.rtol == 0:  # else rounding could make Q grow, and stop it
+                    is_done = jnp.zeros_like(is_done)
+            if not self.accelerate:
+                return new, new, momentum, new_q, residual, is_done, num_steps + 1
+            # Restart where the momentum points uphill (O'Donoghue and Candes, 2015).
+            is_uphill = jnp.sum((y - new) * (new - z)) > 0
+            next_momentum = jnp.where(is_uphill, 1, (1 + jnp.sqrt(1 + 4 * jnp.square(momentum))) / 2)
+            factor = jnp.where(is_uphill, 0, (momentum - 1) / next_momentum)
+            return new, new + factor * (new - z), next_momentum, new_q, residual, is_done, num_steps + 1
 
         def is_unfinished(carry):
             *_, is_done, num_steps = carry
             return ~is_done & (num_steps < self.max_steps)
 
         start_q = objective(start)
-        value, _, residual, converged, num_steps = jax.lax.while_loop(
+        value, _, _, _, residual, converged, num_steps = jax.lax.while_loop(
             is_unfinished,
             step,
-            (start, start_q, jnp.zeros_like(start_q), jnp.zeros([], bool), jnp.zeros([], jnp.int32)),
+            (
+                start,
+                start,
+                jnp.ones_like(start_q),
+                start_q,
+                jnp.zeros_like(start_q),
+                jnp.zeros([], bool),
+                jnp.zeros([], jnp.int32),
+            ),
         )
+        if self.tolerance is None and self.rtol == 0:
+            converged = residual <= floor
         if self.tolerance is not None:
             # The second half of condition (7): iterates descend, so that only rounding can be in the way.
             slack = 10 * jnp.finfo(rhs.dtype).eps * (jnp.abs(start_q) + 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.models.quadratic import QuadraticModel
-from ramda_jax.numerics import at_step, group_norms, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, norm, scalars_dtype, sums_dtype
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
@@ -181,7 +181,7 @@ def _solve(problem, model, strength, step, params):
         steps, residuals, converged = zip(*infos, strict=True)
         info = SolverInfo(
             jnp.max(jnp.stack(steps)),
-            group_norms(jnp.stack(residuals), 0)[0],
+            norm(jnp.stack(residuals)),
             jnp.all(jnp.stack(converged)),
         )
     return jax.tree.structure(model.linear).unflatten(values), radii, info

@@ -1,0 +1,79 @@
+"""ProxAdamW: ProxGen with AdamW."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.methods.prox_gen import prox_gen
+from ramda_jax.solvers.base import Solver
+from ramda_jax.validation import check_decay, check_positive
+
+
+def prox_adamw(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer=None,
+    strength: optax.ScalarOrSchedule | None = None,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    amsgrad: bool = False,
+    solver: Solver | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """ProxAdamW: ProxGen with AdamW, proximal steps in Adam's metric.
+
+        m_t = b1 m_{t-1} + (1 - b1) g_t,  v_t = b2 v_{t-1} + (1 - b2) g_t^2,  D_t = sqrt(v_t / (1 - b2^t)) + eps
+        W_t = argmin_W <eta_t m_t / (1 - b1^t), W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + strength eta_t psi(W)
+
+    Weight decay comes before the step, the metric is bias-corrected: `prox_ssi` does both differently. By
+    default the subproblem is solved exactly where it can be; `solver=ProximalGradient(tolerance=...)` is the
+    papers' inexact solution (Algorithm 3, Theorem 4). Without a regularizer it is `optax.adamw`, with `amsgrad`
+    AMSGrad as Optax has it (the largest of the bias-corrected v).
+
+    Args:
+        learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        regularizer: which leaf gets which psi, as in `ramda`.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        b1, b2: decay of the averages of the gradient and its square, in [0, 1).
+        eps: added to the metric, > 0.
+        weight_decay: wd >= 0, decoupled; a scalar or a schedule.
+        amsgrad: a metric that never shrinks; one more buffer.
+        solver: a `Solver`, or None for each regularizer's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs`; `update` needs params. Its state holds two buffers of the parameters' size
+        (three with amsgrad).
+
+    Raises:
+        ValueError, TypeError: as `ramda`; b1 or b2 outside [0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> params = {"kernel": jnp.array([[1.0, 1.0], [0.01, 0.01]])}
+        >>> optimizer = ramda_jax.prox_adamw(0.1, ramda_jax.GroupLasso(), strength=0.1)
+        >>> grads = {"kernel": jnp.full((2, 2), 0.1)}
+        >>> updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        >>> (optax.apply_updates(params, updates)["kernel"] != 0).any(axis=1)
+        Array([ True, False], dtype=bool)
+
+    References:
+        Yun, Lozano and Yang, NeurIPS 2021, arXiv:2006.07484. Huang and Lee, NeurIPS 2024, arXiv:2403.14398,
+        Algorithm 3 and Theorem 4.
+    """
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_positive("eps", eps)
+
+    def metric(state):
+        if amsgrad:
+            return jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu_max)
+
+        def corrected(nu):
+            return jnp.sqrt(nu / (1 - jnp.asarray(b2, nu.dtype) ** state.count)) + eps
+
+        return jax.tree.map(corrected, state.nu)
+
+    scale_by = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
+    transform = scale_by(b1=b1, b2=b2, eps=eps)
+    return prox_gen(learning_rate, transform, metric, regularizer, strength, weight_decay=weight_decay, solver=solver)

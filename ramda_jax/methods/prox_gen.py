@@ -1,0 +1,67 @@
+"""ProxGen: proximal steps in the metric of any adaptive method."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from ramda_jax.averaging.iterate_averaging import iterate_averaging
+from ramda_jax.methods.chains import check_method
+from ramda_jax.models.preconditioned import preconditioned
+from ramda_jax.solvers.base import Solver
+from ramda_jax.solvers.proximal_point import proximal_point
+
+
+def prox_gen(
+    learning_rate: optax.ScalarOrSchedule,
+    transform: optax.GradientTransformation,
+    metric: Callable[[Any], Any] | None = None,
+    regularizer=None,
+    strength: optax.ScalarOrSchedule | None = None,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    decay_after_step: bool = False,
+    solver: Solver | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """ProxGen: the proximal version of any Optax transformation with a diagonal metric.
+
+        W_t = argmin_W <eta_t D_t u_t, W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + strength eta_t psi(W)
+
+    with u_t what `transform` makes of the gradient and D_t = `metric(its state)`; `preconditioned` has the table of
+    transformations and metrics. The iterate is exactly structured at every step, but by the noise of
+    the last gradients its structure need not settle: that is what `ramda` is for.
+
+    Args:
+        learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        transform: from gradients to u_t, unscaled, such as `optax.scale_by_adam()`.
+        metric: from the transformation's state to D_t > 0; None for 1. (Under `optax.inject_hyperparams` name it
+            in `static_args`, which takes functions for schedules.)
+        regularizer: which leaf gets which psi, as in `ramda`.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        weight_decay: wd >= 0, decoupled; a scalar or a schedule.
+        decay_after_step: decay what the step has made instead of what it starts from.
+        solver: a `Solver`, or None for each regularizer's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs`; `update` needs params.
+
+    Raises:
+        ValueError, TypeError: as `ramda` and `preconditioned`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> optimizer = ramda_jax.prox_gen(
+        ...     0.1, optax.scale_by_rss(0.0, eps=1e-7),  # Adagrad
+        ...     lambda state: jax.tree.map(lambda s: jnp.sqrt(s + 1e-7), state.sum_of_squares),
+        ...     ramda_jax.L1(), strength=0.1)
+
+    References:
+        Yun, Lozano and Yang, `Adaptive Proximal Gradient Methods for Structured Neural Networks`, NeurIPS 2021,
+        arXiv:2006.07484.
+    """
+    strength = check_method(regularizer, strength, solver, "scalar" if metric is None else "diagonal")
+    return optax.chain(
+        preconditioned(learning_rate, transform, metric, weight_decay, decay_after_step=decay_after_step),
+        proximal_point(regularizer, strength, solver),
+        iterate_averaging(1.0),
+    )

@@ -1,0 +1,120 @@
+"""The model of the methods that step from the last iterate: ProxSGD, ProxGen, ProxSSI."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.models.dual_averaging import NO_PARAMS
+from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.models.restarts import zeros_for_sums
+from ramda_jax.numerics import at_step, scalars_dtype, sums_dtype
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_non_negative, check_params
+
+
+class PreconditionedState(NamedTuple):
+    """State of `preconditioned`.
+
+    Attributes:
+        model_step: int32 `[]`, steps taken; what schedules are called with.
+        direction_state: the state of the Optax transformation that gives the direction; in at least float32.
+    """
+
+    model_step: jax.Array
+    direction_state: Any
+
+
+def preconditioned(
+    learning_rate: optax.ScalarOrSchedule,
+    transform: optax.GradientTransformation,
+    metric: Callable[[Any], Any] | None = None,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    *,
+    decay_after_step: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Model builder of ProxGen: the proximal version of any Optax transformation with a diagonal metric.
+
+        <eta_t D_t u_t, W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + eta_t psi(W)
+
+    where u_t is what `transform` makes of the gradient and D_t the diagonal by which it has divided: without psi the
+    minimiser is the step of the transformation itself, `W_{t-1} - eta_t (u_t + wd W_{t-1})`. The first part of a
+    chain that `proximal_point` and `iterate_averaging(1.0)` complete; `prox_gen` is that chain, and `prox_sgd`,
+    `prox_adamw` and `prox_ssi` are special cases.
+
+    | transform | metric |
+    |---|---|
+    | `optax.ema(b1, debias=False)` | None |
+    | `optax.scale_by_adam(b1, b2, eps)` | `sqrt(nu / (1 - b2^count)) + eps` |
+    | `optax.scale_by_amsgrad(b1, b2, eps)` | `sqrt(nu_max) + eps` |
+    | `optax.scale_by_rms(decay, eps)` | `sqrt(nu + eps)` |
+    | `optax.scale_by_rss(0.0, eps)` (Adagrad) | `sqrt(sum_of_squares + eps)` |
+
+    Args:
+        learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        transform: from gradients to u_t, unscaled and not negated. It is given gradients, and at `init` zeros, of at
+            least float32, so that its sums are.
+        metric: from the transformation's new state to D_t > 0, a tree of the parameters' structure; None for 1.
+        weight_decay: wd >= 0, decoupled as in AdamW; a scalar or a schedule.
+        decay_after_step: decay what the step has made, `(1 - eta_t wd)(W_{t-1} - eta_t u_t)`, as ProxSSI does.
+
+    Returns:
+        A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
+
+    Raises:
+        ValueError: a negative learning rate or weight decay; in `update`, no params.
+        TypeError: transform is no Optax transformation; parameters that are not real floating-point arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> optimizer = optax.chain(
+        ...     ramda_jax.preconditioned(0.1, optax.scale_by_rms(decay=0.9, eps=1e-8),
+        ...         lambda state: jax.tree.map(lambda nu: jnp.sqrt(nu + 1e-8), state.nu)),
+        ...     ramda_jax.proximal_point(ramda_jax.L1(), strength=0.1),
+        ...     ramda_jax.iterate_averaging(1.0))
+
+    References:
+        Yun, Lozano and Yang, `Adaptive Proximal Gradient Methods for Structured Neural Networks` (ProxGen),
+        NeurIPS 2021, arXiv:2006.07484. Huang and Lee, NeurIPS 2024, arXiv:2403.14398, Algorithm 3.
+    """
+    check_non_negative("learning_rate", learning_rate)
+    check_non_negative("weight_decay", weight_decay)
+    if not (hasattr(transform, "init") and hasattr(transform, "update")):
+        raise TypeError(
+            f"`transform` must be an `optax.GradientTransformation`, got {transform!r}; use for example "
+            "`optax.scale_by_adam()`."
+        )
+    transform = optax.with_extra_args_support(transform)
+
+    def widen(tree):
+        return jax.tree.map(lambda x: x.astype(sums_dtype(x.dtype)), tree)
+
+    def init(params):
+        check_params(named_leaves(params))
+        return PreconditionedState(
+            model_step=jnp.zeros([], jnp.int32), direction_state=transform.init(zeros_for_sums(params))
+        )
+
+    def update(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        direction, direction_state = transform.update(
+            widen(updates), state.direction_state, widen(params), **extra_args
+        )
+        dtype = scalars_dtype(params)
+        rate = at_step(learning_rate, state.model_step, dtype)
+        kept = 1 - rate * at_step(weight_decay, state.model_step, dtype)
+        diagonal = jax.tree.map(lambda u: jnp.ones([], u.dtype), direction)
+        if metric is not None:
+            diagonal = metric(direction_state)
+        # The decayed point is never stored: in the dtype of the sums, not rounded to that of the parameters.
+        anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
+        factor = rate * kept if decay_after_step else rate
+        linear = jax.tree.map(lambda u, d: (factor.astype(u.dtype) * u) * d, direction, diagonal)
+        model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate)
+        new_state = PreconditionedState(optax.safe_increment(state.model_step), direction_state)
+        return model, new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)

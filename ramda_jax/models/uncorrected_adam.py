@@ -1,0 +1,30 @@
+"""ProxSSI's direction: Adam's in the metric without bias correction."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTransformation:
+    """`sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + eps)`: the bias correction in the step, not in the metric.
+
+    As AdamW of the `transformers` package has it, and ProxSSI's code after it. Without eps it is Adam's
+    direction; what differs is the metric, `sqrt(v_t) + eps`, in which the prox is taken. Its state is Adam's.
+
+    Args:
+        b1, b2: decay of the averages of the gradient and its square, in [0, 1).
+        eps: > 0, beside the uncorrected root.
+    """
+    adam = optax.scale_by_adam(b1=b1, b2=b2)
+
+    def update(updates, state, params=None):
+        _, state = adam.update(updates, state, params)
+
+        def direction(m, v):
+            count = state.count.astype(m.dtype)
+            correction = jnp.sqrt(1 - jnp.asarray(b2, m.dtype) ** count) / (1 - jnp.asarray(b1, m.dtype) ** count)
+            return correction * m / (jnp.sqrt(v) + eps)
+
+        return jax.tree.map(direction, state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)

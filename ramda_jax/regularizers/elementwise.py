@@ -1,0 +1,20 @@
+"""What psi of single entries have in common, and soft thresholding."""
+
+import jax.numpy as jnp
+
+from ramda_jax.regularizers.base import Regularizer
+
+
+def soft_threshold(x, threshold):
+    """`sign(x) max(|x| - threshold, 0)`, the prox of `threshold ||x||_1`; a NaN stays one."""
+    # As a difference: no entry becomes -0.0.
+    return x - jnp.clip(x, -threshold, threshold)
+
+
+class ElementwiseRegularizer(Regularizer):
+    """A sum over single entries: `solve_scaled` must hold for any diagonal metric, entry by entry."""
+
+    elementwise = True
+
+    def block_axes(self, ndim):
+        return ()

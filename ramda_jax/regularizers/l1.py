@@ -1,0 +1,54 @@
+"""The LASSO: single entries at exactly zero."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ramda_jax.numerics import norm
+from ramda_jax.regularizers.base import widened
+from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
+from ramda_jax.validation import check_non_negative
+
+
+@dataclasses.dataclass(frozen=True)
+class L1(ElementwiseRegularizer):
+    """`psi(w) = factor * sum_i |w_i|`: drives single entries to exactly zero.
+
+    In a diagonal metric still in closed form: `w = soft_threshold(rhs, weight) / metric`.
+
+    Args:
+        factor: relative weight beside other regularizers of the same optimizer, >= 0.
+
+    Raises:
+        ValueError, TypeError: a factor that is negative or no number.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> ramda_jax.L1().prox(jnp.array([3.0, -0.5]), 1.0)
+        Array([2., 0.], dtype=float32)
+
+    References:
+        Tibshirani, `Regression shrinkage and selection via the lasso`, 1996.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self):
+        check_non_negative("factor", self.factor)
+
+    def value(self, w):
+        return self.factor * jnp.sum(jnp.abs(widened(w)))
+
+    def prox(self, x, weight):
+        return soft_threshold(x, weight * self.factor)
+
+    def solve_scaled(self, rhs, metric, weight):
+        return soft_threshold(rhs, weight * self.factor) / metric
+
+    def screen(self, rhs, weight):
+        return jnp.abs(rhs) <= weight * self.factor
+
+    def subdifferential_distance(self, w, slope, weight):
+        lam = weight * self.factor
+        alive = slope - lam * jnp.sign(w)
+        return norm(jnp.where(w == 0, soft_threshold(slope, lam), alive))

@@ -1,0 +1,96 @@
+"""ProxSSI's Newton-Raphson: the iteration of its authors' code, for comparison."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.numerics import norm
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.validation import check_count, check_non_negative
+
+
+@dataclasses.dataclass(frozen=True)
+class NewtonRaphson(Solver):
+    """Newton's method on the secular equation itself, as the released code of ProxSSI has it.
+
+        h(r) = sum (rhs / (metric r + lam))^2 - 1 = 0,   r <- r + h / (2 sum rhs^2 metric / (metric r + lam)^3)
+
+    from r = (||rhs|| - lam) / max of the metric. h is convex and decreasing, so that it climbs to the root
+    monotonically, but in many steps where the metric is spread: `SecularNewton` solves the same equation in its
+    reciprocal form. It stops when all `|h| < atol`, or all `|h - h before| < rtol`.
+
+    Args:
+        max_steps: most steps per solve.
+        atol: on h, >= 0.
+        rtol: on the change of h, >= 0; as in the released code it is absolute, whatever its name says.
+
+    Raises:
+        ValueError, TypeError: max_steps below 1, a negative atol or rtol.
+
+    Example:
+        >>> import ramda_jax
+        >>> optimizer = ramda_jax.prox_ssi(1e-3, ramda_jax.GroupLasso(), strength=1e-4,
+        ...     solver=ramda_jax.NewtonRaphson())
+
+    References:
+        Deleu and Bengio, `Structured Sparsity Inducing Adaptive Optimizers for Deep Learning`, 2021,
+        arXiv:2102.03869.
+    """
+
+    max_steps: int = 100
+    atol: float = 1e-7
+    rtol: float = 1e-7
+    keeps_radii = True
+
+    def __post_init__(self):
+        check_count("max_steps", self.max_steps, 1)
+        check_non_negative("atol", self.atol)
+        check_non_negative("rtol", self.rtol)
+
+    def why_not(self, regularizer, metric):
+        if not isinstance(regularizer, GroupRegularizer):
+            return "it needs a psi of the group norms"
+        if not regularizer.convex:
+            return "its start is below the root for a convex psi only"
+        return None
+
+    def solve(self, model, regularizer, context):
+        form = regularizer.secular_form(model.rhs, model.weight)
+        axes = regularizer.block_axes(form.rhs.ndim)
+        metric = jnp.broadcast_to(model.metric, form.rhs.shape)
+        norms = regularizer.norms(form.rhs)
+        is_zero = norms <= form.lam
+        largest = jnp.max(metric, axis=axes, keepdims=True, initial=0)
+        start = jnp.where(is_zero, 1, (norms - form.lam) / jnp.where(largest == 0, 1, largest))
+
+        def h_and_slope(r):
+            t = metric * r + form.lam
+            t = jnp.where(t == 0, 1, t)
+            q2 = jnp.square(form.rhs / t)
+            # Zero groups count as solved.
+            h = jnp.where(is_zero, 0, jnp.sum(q2, axis=axes, keepdims=True) - 1)
+            slope = jnp.sum(q2 * (metric / t), axis=axes, keepdims=True)
+            return h, jnp.where(slope == 0, 1, slope)
+
+        def step(carry):
+            r, previous, _, num_steps = carry
+            h, slope = h_and_slope(r)
+            is_done = jnp.all(jnp.abs(h) < self.atol) | jnp.all(jnp.abs(h - previous) < self.rtol)
+            return r + 0.5 * h / slope, h, is_done, num_steps + 1
+
+        def is_unfinished(carry):
+            *_, is_done, num_steps = carry
+            return ~is_done & (num_steps < self.max_steps)
+
+        r, h, converged, num_steps = jax.lax.while_loop(
+            is_unfinished, step, (start, jnp.zeros_like(start), jnp.zeros([], bool), jnp.zeros([], jnp.int32))
+        )
+        radii = jnp.where(is_zero, 0, r)
+        # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |; that before the last step.
+        residual = norm(form.lam * jnp.abs(h) / (jnp.sqrt(jnp.maximum(1 + h, 0)) + 1))
+        return Solution(form.point(model.metric, radii), radii, num_steps, residual, converged)
+
+    def restore(self, model, regularizer, context, radii):
+        return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)
