@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 
 
 def _share(zeros, total):
@@ -106,6 +107,65 @@ def unstructured_sparsity(regularizer, params, regularized_only=False):
     else:
         leaves = jax.tree.leaves(params)
     return _share([jnp.sum(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
+
+
+def low_rank_level(regularizer, params, rtol=None):
+    """The share of singular values that are zero, over all leaves with a nuclear norm.
+
+        1 - (number of nonzero singular values) / (number of singular values)
+
+    The papers measure it on W_hat: give what `eval_params` returns. The iterate itself is W + (W_hat - W), whose
+    rounding has full rank: its rank is the numerical one.
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the parameters, or what `eval_params` returns.
+        rtol: singular values of up to rtol times the largest count as zero; None for the larger side times
+            the machine eps of the leaf's dtype, as NumPy has it.
+
+    Returns:
+        A scalar array in [0, 1]; 0 where no leaf has a nuclear norm.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"kernel": jnp.ones((4, 5))}
+        >>> print(ramda_jax.metrics.low_rank_level(ramda_jax.NuclearNorm(), params))
+        0.75
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix: low-rank experiments.
+    """
+    ranks, total = [], 0
+    for alive, size in _ranks(regularizer, params, rtol).values():
+        ranks.append(size - alive)
+        total += size
+    return _share(ranks, total)
+
+
+def numerical_rank(regularizer, params, rtol=None) -> dict:
+    """The numerical rank of every leaf with a nuclear norm.
+
+    Args: as `low_rank_level`.
+
+    Returns:
+        A dict from paths to int32 scalars.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> {path: int(rank) for path, rank in ramda_jax.metrics.numerical_rank(
+        ...     ramda_jax.NuclearNorm(), {"kernel": jnp.ones((4, 5))}).items()}
+        {'kernel': 1}
+    """
+    return {path: rank for path, (rank, _) in _ranks(regularizer, params, rtol).items()}
+
+
+def _ranks(regularizer, params, rtol):
+    result = {}
+    for path, leaf, one in regularized_leaves(regularizer, params):
+        if isinstance(one, NuclearNorm):
+            alive = one.support(leaf, rtol)
+            result[path] = (jnp.sum(alive), alive.size)
+    return result
 
 
 def layer_table(regularizer, params) -> str:

@@ -3,7 +3,6 @@
 import abc
 from typing import ClassVar
 
-
 from ramda_jax.numerics import norm, sums_dtype
 
 
@@ -21,6 +20,8 @@ class Regularizer(abc.ABC):
 
     #: Whether psi is convex. Where it is not, proximal gradient takes half the step.
     convex: ClassVar[bool] = True
+    #: Whether leaves of equal shape are solved in one batch: pays where the prox is one big operation, an SVD.
+    batched: ClassVar[bool] = False
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
 

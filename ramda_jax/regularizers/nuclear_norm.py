@@ -41,6 +41,8 @@ class NuclearNorm(Regularizer):
     split: int | None = None
     factor: float = 1.0
 
+    batched = True
+
     def __post_init__(self):
         check_non_negative("factor", self.factor)
         if self.split is not None and (isinstance(self.split, bool) or not isinstance(self.split, int)):
@@ -97,16 +99,21 @@ class NuclearNorm(Regularizer):
         is_zero = jnp.minimum(jnp.sqrt(columns) * jnp.sqrt(rows), frobenius) <= weight * self.factor
         return is_zero.reshape((1,) * rhs.ndim)
 
-    def support(self, w):
+    def support(self, w, rtol=None):
+        """Which singular values are above `rtol` times the largest; None for the rounding of an SVD."""
         s = self.singular_values(w)
+        if rtol is None:
+            rtol = self._rounding(w)
+        return s > jnp.max(s, initial=0) * rtol
+
+    def _rounding(self, w):
         # NumPy's rule for the rank: the rounding of an SVD is eps times the largest value and side.
-        tolerance = jnp.max(s, initial=0) * max(self.matrix(w).shape) * jnp.finfo(w.dtype).eps
-        return s > tolerance
+        return max(self.matrix(w).shape) * jnp.finfo(w.dtype).eps
 
     def subdifferential_distance(self, w, slope, weight):
         lam = weight * self.factor
         u, s, vt = jnp.linalg.svd(self.matrix(w), full_matrices=False)
-        alive = s > jnp.max(s, initial=0) * max(self.matrix(w).shape) * jnp.finfo(w.dtype).eps
+        alive = s > jnp.max(s, initial=0) * self._rounding(w)
         u, vt = u * alive, vt * alive[:, None]
         matrix = self.matrix(slope)
         # The subdifferential is U V^T plus what is orthogonal to both and of spectral norm at most 1.

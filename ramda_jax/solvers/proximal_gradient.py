@@ -117,8 +117,6 @@ class ProximalGradient(Solver):
                 # The first iteration has nothing to compare with: the released code never looks at Q(start).
                 # With rtol = 0 it never stops: at the end rounding lets Q increase.
                 is_done = (num_steps >= 1) & (change / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
-                if self.rtol == 0:  # else rounding could make Q grow, and stop it
-                    is_done = jnp.zeros_like(is_done)
             if not self.accelerate:
                 return new, new, momentum, new_q, residual, is_done, num_steps + 1
             # Restart where the momentum points uphill (O'Donoghue and Candes, 2015).

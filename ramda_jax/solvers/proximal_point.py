@@ -14,6 +14,7 @@ from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign, assignment
+from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
 
 
@@ -166,25 +167,47 @@ def _center_if_weightless(model, value):
 
 
 def _solve(problem, model, strength, step, params):
-    values, radii, infos = [], {}, []
+    values, radii, solutions = {}, {}, []
+    batches = {}
     for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params):
         if regularizer is None:
-            values.append(leaf_model.center)
+            values[path] = leaf_model.center
             continue
-        solution = solver.solve(leaf_model, regularizer, context)
-        values.append(_center_if_weightless(leaf_model, solution.value))
-        if problem.keeps_radii(regularizer):
-            radii[path] = solution.radii
-        infos.append((solution.num_steps, solution.residual, solution.converged))
+        # Leaves of equal shape go in one batch where the regularizer asks for it; else each is its own.
+        shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
+        key = (regularizer, solver, *shape) if regularizer.batched else path
+        batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
+    for regularizer, solver, members in batches.values():
+        for (path, leaf_model, _), solution in zip(members, _solve_batch(solver, regularizer, members), strict=True):
+            values[path] = _center_if_weightless(leaf_model, solution.value)
+            if problem.keeps_radii(regularizer):
+                radii[path] = solution.radii
+            solutions.append(solution)
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
-    if infos:
-        steps, residuals, converged = zip(*infos, strict=True)
+    if solutions:
         info = SolverInfo(
-            jnp.max(jnp.stack(steps)),
-            norm(jnp.stack(residuals)),
-            jnp.all(jnp.stack(converged)),
+            jnp.max(jnp.stack([solution.num_steps for solution in solutions])),
+            norm(jnp.stack([solution.residual for solution in solutions])),
+            jnp.all(jnp.stack([solution.converged for solution in solutions])),
         )
-    return jax.tree.structure(model.linear).unflatten(values), radii, info
+    leaves = [values[path] for path, _ in named_leaves(model.linear)]
+    return jax.tree.structure(model.linear).unflatten(leaves), radii, info
+
+
+def _solve_batch(solver, regularizer, members):
+    """Solutions for leaves of equal shape, in one vectorised solve where there are several."""
+    if len(members) == 1:
+        _, model, context = members[0]
+        return [solver.solve(model, regularizer, context)]
+    context = members[0][2]  # equal sizes have equal shares
+    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
+    starts = jnp.stack([one.start for *_, one in members])
+
+    def solve(model, start):
+        return solver.solve(model, regularizer, dataclasses.replace(context, start=start))
+
+    batch = jax.vmap(solve)(models, starts)
+    return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
