@@ -43,6 +43,15 @@ def random_problem(shape, group_axes, seed=0, decades=4, weight_factor=0.7):
     return rhs, metric, weight, group_axes
 
 
+def underflow(solution, metric, weight, group_axes):
+    """What it costs at most, for each group, that entries below the smallest normal number are flushed to 0."""
+    tiny = np.finfo(solution.value.dtype).tiny
+    radii = group_norm.wide(solution.radii.reshape(-1, 1))
+    slope = group_norm.rows(metric, group_axes) + group_norm.wide(weight) / np.where(radii == 0, 1, radii)
+    is_flushed = np.abs(group_norm.rows(solution.value, group_axes)) < tiny
+    return tiny * (1 + np.sqrt(np.sum(np.where(is_flushed & (radii > 0), slope, 0) ** 2, axis=1)))
+
+
 def check_optimal(rhs, metric, weight, group_axes):
     """KKT residual at rounding; zeros where and only where they belong; few steps."""
     eps = np.finfo(rhs.dtype).eps
@@ -52,7 +61,7 @@ def check_optimal(rhs, metric, weight, group_axes):
     norms = group_norm.norms(rhs, group_axes)
     residuals = group_norm.kkt_residuals(solution.value, rhs, metric, group_norm.wide(weight), group_axes)
     # 4 machine eps times ||rhs||, of each group.
-    np.testing.assert_array_less(residuals, 4 * eps * norms + np.finfo(rhs.dtype).tiny)
+    np.testing.assert_array_less(residuals, 4 * eps * norms + underflow(solution, metric, weight, group_axes))
     alive = np.any(group_norm.rows(solution.value, group_axes) != 0, axis=1)
     radii = solution.radii.reshape(-1)
     border = 4 * eps * norms
@@ -66,7 +75,7 @@ def check_optimal(rhs, metric, weight, group_axes):
 
 
 @every_dtype
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(problem=problems.group_subproblems(problems.SMALL_LAYOUTS + problems.EMPTY_LAYOUTS))
 def test_secular_newton_is_optimal_to_rounding(dtype, problem):
     check_optimal(*rounded(problem, dtype))
@@ -120,7 +129,7 @@ def test_secular_newton_is_zero_exactly_where_the_norm_is_at_most_the_weight(dty
     assert residual <= 4 * eps * norm
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems.group_subproblems([((), ()), ((4, 6), (0,)), ((2, 0), (0,)), ((3, 2, 3), (2,))]))
 @example(problem=(np.zeros((4, 6)), np.ones((4, 6)), 0.0, (0,)))
 @example(problem=(np.zeros((4, 6)), np.ones((4, 6)), 1e30, (0,)))
