@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def sums_dtype(dtype):
@@ -20,6 +21,11 @@ def scalars_dtype(tree):
 def at_step(value, step, dtype):
     """`value` as a scalar of `dtype`: itself, or what the schedule `value` gives at `step`."""
     return jnp.asarray(value(step) if callable(value) else value, dtype=dtype)
+
+
+def next_count(count):
+    """count + 1, which stays where it is at the end of int32 instead of wrapping around."""
+    return jnp.asarray(optax.safe_increment(count))
 
 
 def group_norms(x, axes):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.numerics import at_step, sums_dtype
+from ramda_jax.numerics import at_step, next_count, sums_dtype
 from ramda_jax.validation import check_averaging
 
 
@@ -54,7 +54,7 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule) -> optax.GradientTransf
             # As c (W_hat - W): exactly -W where W_hat is 0 and c is 1, exactly 0 where W_hat is W.
             return (c * (point.astype(dtype) - p.astype(dtype))).astype(p.dtype)
 
-        new_state = IterateAveragingState(averaging_step=optax.safe_increment(state.averaging_step))
+        new_state = IterateAveragingState(averaging_step=next_count(state.averaging_step))
         return jax.tree.map(average, updates, params), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

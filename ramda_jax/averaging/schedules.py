@@ -127,7 +127,7 @@ def stages(
     scales = dict.fromkeys(ends, factor)
     settings = {
         "learning_rate": optax.piecewise_constant_schedule(learning_rate, scales),
-        "averaging": averaging if callable(averaging) else sqrt_growth(averaging, ends[-1] if ends else 0),
+        "averaging": averaging if callable(averaging) else sqrt_growth(float(averaging), ends[-1] if ends else 0),
         "restarts": ends,
     }
     if eps is not None:

@@ -30,7 +30,7 @@ def describe(regularizer, params, metric: str = "diagonal") -> str:
         conv/kernel  (3, 3, 4, 8)  GroupLasso   (2,)             4    72   8.485  SecularNewton
         total        296 entries   288 regularized               4
     """
-    rows = [("leaf", "shape", "regularizer", "group axes", "groups", "size", "weight", "solver")]
+    rows: list[tuple[str, ...]] = [("leaf", "shape", "regularizer", "group axes", "groups", "size", "weight", "solver")]
     entries = regularized = groups = 0
     for path, leaf, one in assign(regularizer, params):
         shape = tuple(leaf.shape)

@@ -3,6 +3,8 @@
 Both find our states wherever Optax's wrappers have put them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -55,10 +57,10 @@ def _pairs(state):
     ]
 
 
-def _plain(state):
+def _plain(state) -> Any:
     """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
 
-    def unwrap(field):
+    def unwrap(field) -> Any:
         if isinstance(field, dict):
             return {key: unwrap(value) for key, value in field.items()}
         leaves = named_leaves(field)

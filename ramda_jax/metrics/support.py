@@ -3,17 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.assignment import assign
 
 
 def regularized_leaves(regularizer, params):
-    """(path, leaf, resolved regularizer) of the leaves that get a regularizer other than `Null`."""
-    return [
-        (path, leaf, one)
-        for path, leaf, one in assign(regularizer, params)
-        if one is not None and not isinstance(one, Null)
-    ]
+    """(path, leaf, resolved regularizer) of the leaves that get one."""
+    return [(path, leaf, one) for path, leaf, one in assign(regularizer, params) if one is not None]
 
 
 def support(regularizer, params) -> dict:

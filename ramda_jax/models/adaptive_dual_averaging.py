@@ -9,7 +9,7 @@ import optax
 from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
-from ramda_jax.numerics import at_step, cbrt, scalars_dtype
+from ramda_jax.numerics import at_step, cbrt, next_count, scalars_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts
 
@@ -103,7 +103,7 @@ def adaptive_dual_averaging(
             return accumulate(total, jnp.square(g.astype(total.dtype)))
 
         new_state = AdaptiveDualAveragingState(
-            model_step=optax.safe_increment(state.model_step),
+            model_step=next_count(state.model_step),
             stage_step=stage_step,
             step_size_sum=alpha,
             epsilon=at_step(eps, state.model_step, alpha.dtype),

@@ -8,7 +8,7 @@ import optax
 
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
-from ramda_jax.numerics import at_step, scalars_dtype
+from ramda_jax.numerics import at_step, next_count, scalars_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, checked_restarts
 
@@ -89,7 +89,7 @@ def dual_averaging(
         is_first = starts_stage(state.model_step, restarts) if restarts else None
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
         new_state = DualAveragingState(
-            model_step=optax.safe_increment(state.model_step),
+            model_step=next_count(state.model_step),
             stage_step=stage_step,
             step_size_sum=alpha,
             grad_sum=jax.tree.map(
@@ -107,7 +107,7 @@ def dual_averaging(
 def next_step_size(learning_rate, state, is_first):
     """t, alpha_t and s_t of the step after `state`, for any state that holds the first three fields."""
     dtype = state.step_size_sum.dtype
-    stage_step = optax.safe_increment(reset(is_first, state.stage_step, 0))
+    stage_step = next_count(reset(is_first, state.stage_step, 0))
     # The root in the dtype of the sums: that of an int32 is float32 even under x64.
     step_size = at_step(learning_rate, state.model_step, dtype) * jnp.sqrt(stage_step.astype(dtype))
     return stage_step, reset(is_first, state.step_size_sum, 0) + step_size, step_size

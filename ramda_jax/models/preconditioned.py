@@ -10,7 +10,7 @@ import optax
 from ramda_jax.models.dual_averaging import NO_PARAMS
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import zeros_for_sums
-from ramda_jax.numerics import at_step, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params
 
@@ -114,7 +114,7 @@ def preconditioned(
         factor = rate * kept if decay_after_step else rate
         linear = jax.tree.map(lambda u, d: (factor.astype(u.dtype) * u) * d, direction, diagonal)
         model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate)
-        new_state = PreconditionedState(optax.safe_increment(state.model_step), direction_state)
+        new_state = PreconditionedState(next_count(state.model_step), direction_state)
         return model, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,5 +1,7 @@
 """ProxSSI's direction: Adam's in the metric without bias correction."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +19,7 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2)
 
-    def update(updates, state, params=None):
+    def update(updates, state: Any, params=None) -> tuple[Any, Any]:
         _, state = adam.update(updates, state, params)
 
         def direction(m, v):

@@ -1,7 +1,9 @@
 """What a regularizer is: psi, its prox, its structure."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import jax
 
 from ramda_jax.numerics import norm, sums_dtype
 
@@ -42,11 +44,11 @@ class Regularizer(abc.ABC):
         return self
 
     @abc.abstractmethod
-    def value(self, w):
+    def value(self, w) -> jax.Array:
         """`psi(w)`, a scalar of w's dtype (float32 for narrower ones)."""
 
     @abc.abstractmethod
-    def prox(self, x, weight):
+    def prox(self, x, weight) -> jax.Array:
         """`argmin_z 1/2 ||z - x||^2 + weight psi(z)`, of x's shape and dtype.
 
         For weight 0 it is x."""
@@ -62,7 +64,7 @@ class Regularizer(abc.ABC):
         """
         return self.prox(rhs / metric, weight / metric)
 
-    def screen(self, rhs, weight):
+    def screen(self, rhs, weight) -> Any:
         """Where zero is certain to be the solution for a model of this `rhs`, whatever its metric.
 
         Returns:

@@ -8,6 +8,7 @@ the row `kernel[i, :]`.
 import abc
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -182,7 +183,7 @@ class GroupRegularizer(Regularizer):
         return jnp.any(w != 0, axis=self.block_axes(w.ndim), keepdims=True)
 
     @abc.abstractmethod
-    def norm_penalty(self, shape, weight):
+    def norm_penalty(self, shape, weight) -> tuple[Any, Any, Any]:
         """`weight * P_g` for a leaf of that shape, as (lam, concavity, knee) of `SecularForm`."""
 
     def secular_form(self, rhs, weight):

@@ -52,7 +52,9 @@ class MCP(ElementwiseRegularizer):
         return self.solve_scaled(x, jnp.ones([], x.dtype), weight)
 
     def solve_scaled(self, rhs, metric, weight):
-        return jnp.sign(rhs) * self._form(rhs, weight).scalar_radii(jnp.abs(rhs), metric)
+        radii = self._form(rhs, weight).scalar_radii(jnp.abs(rhs), metric)
+        # No -0.0.
+        return jnp.where(radii == 0, 0, jnp.sign(rhs) * radii)
 
     def subdifferential_distance(self, w, slope, weight):
         alive = slope - self._form(w, weight).derivative(jnp.abs(w)) * jnp.sign(w)

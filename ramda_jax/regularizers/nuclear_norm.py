@@ -5,6 +5,7 @@ import math
 
 import jax.numpy as jnp
 
+from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.validation import check_non_negative
@@ -87,16 +88,17 @@ class NuclearNorm(Regularizer):
             return x
         u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
         kept = jnp.maximum(s - weight * self.factor, 0)
+        product = jnp.matmul(u * kept, vt, precision="highest")
+        product = jnp.where(product == 0, 0, product)  # no -0.0
         # Without a weight x itself: not its SVD multiplied out.
-        return jnp.where(weight > 0, jnp.matmul(u * kept, vt, precision="highest"), matrix).reshape(x.shape)
+        return jnp.where(weight > 0, product, matrix).reshape(x.shape)
 
     def screen(self, rhs, weight):
         # Zero iff the spectral norm is at most the weight; this bound on it costs no SVD.
         matrix = jnp.abs(self.matrix(rhs))
         columns = jnp.max(jnp.sum(matrix, axis=0), initial=0)
         rows = jnp.max(jnp.sum(matrix, axis=1), initial=0)
-        frobenius = jnp.sqrt(jnp.sum(jnp.square(matrix)))
-        is_zero = jnp.minimum(jnp.sqrt(columns) * jnp.sqrt(rows), frobenius) <= weight * self.factor
+        is_zero = jnp.minimum(jnp.sqrt(columns) * jnp.sqrt(rows), norm(matrix)) <= weight * self.factor
         return is_zero.reshape((1,) * rhs.ndim)
 
     def support(self, w, rtol=None):

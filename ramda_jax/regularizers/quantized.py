@@ -16,7 +16,7 @@ class Quantized(ElementwiseRegularizer):
 
         psi(w) = sum_i min_k |w_i - levels_k|
 
-    It is not convex; the prox is in closed form, `q + soft_threshold(x - q, weight)` with q the level nearest to x, and
+    It is not convex; the prox is in closed form, x moved by weight towards the level nearest to it but not beyond, and
     is the global minimiser, in any diagonal metric. Its `support` are the entries at no level. A level that the
     parameters' dtype cannot hold is rounded to it.
 
@@ -65,8 +65,9 @@ class Quantized(ElementwiseRegularizer):
     def prox(self, x, weight):
         level = self.nearest(x)
         distance = x - level
-        # Not level + 0: with the distance in it the sum would only be near the level.
-        return jnp.where(jnp.abs(distance) <= weight, level, level + soft_threshold(distance, weight))
+        # From x, not from the level, whose rounding is larger where x is small; for weight 0 it is x. At the level
+        # it is the level itself: x less the distance would only be near it.
+        return jnp.where(jnp.abs(distance) <= weight, level, x - jnp.clip(distance, -weight, weight))
 
     def support(self, w):
         return w != self.nearest(w)

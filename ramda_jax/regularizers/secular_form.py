@@ -51,7 +51,8 @@ class SecularForm(NamedTuple):
     def scalar_radii(self, norms, metric):
         """The minimising radii where the metric is one number (per group): `norms` are those of rhs.
 
-        For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it.
+        For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it. Where metric >
+        concavity the sum is convex and only one of them exists; otherwise the one below the knee is no minimum.
         """
         # A NaN is not zero: it goes through.
         below = jnp.where(norms <= self.lam, 0, norms - self.lam)
@@ -62,8 +63,8 @@ class SecularForm(NamedTuple):
             return r * (0.5 * metric * r - norms) + self.penalty(r)
 
         slope = metric - self.concavity
-        inner = below / jnp.where(slope > 0, slope, 1)
-        inner = jnp.where((slope > 0) & (inner < self.knee), inner, 0)
+        inner = jnp.where(slope > 0, below / jnp.where(slope > 0, slope, 1), 0)
         outer = norms / metric
-        is_outer = (outer >= self.knee) & (objective(outer) < objective(inner))
+        # At the knee rounding may take both for beyond their range: one question decides, so that there is always one.
+        is_outer = jnp.where(slope > 0, inner >= self.knee, (outer >= self.knee) & (objective(outer) < 0))
         return jnp.where(is_outer | jnp.isnan(norms), outer, inner)

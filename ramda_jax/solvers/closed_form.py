@@ -43,6 +43,6 @@ class ClosedForm(Solver):
         return Solution(value, radii, jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool))
 
     def restore(self, model, regularizer, context, radii):
-        if radii is None:
+        if not isinstance(regularizer, GroupRegularizer):
             return self.solve(model, regularizer, context).value
         return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)

@@ -57,6 +57,7 @@ class NewtonRaphson(Solver):
         return None
 
     def solve(self, model, regularizer, context):
+        assert isinstance(regularizer, GroupRegularizer)  # why_not
         form = regularizer.secular_form(model.rhs, model.weight)
         axes = regularizer.block_axes(form.rhs.ndim)
         metric = jnp.broadcast_to(model.metric, form.rhs.shape)
@@ -93,4 +94,5 @@ class NewtonRaphson(Solver):
         return Solution(form.point(model.metric, radii), radii, num_steps, residual, converged)
 
     def restore(self, model, regularizer, context, radii):
+        assert isinstance(regularizer, GroupRegularizer)  # why_not
         return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.models.quadratic import QuadraticModel
-from ramda_jax.numerics import at_step, norm, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
@@ -109,13 +109,13 @@ def proximal_point(
         for one in problem.assignment.regularizers:
             check_solver(solver, one, "scalar")
 
-    def init(params):
+    def init(params) -> Any:
         leaves = assign(problem.assignment, params)
         dtype = scalars_dtype(params)
         radii = {
             path: jnp.zeros(regularizer.radii_shape(leaf.shape), sums_dtype(leaf.dtype))
             for path, leaf, regularizer in leaves
-            if problem.keeps_radii(regularizer)
+            if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
         }
         return ProximalPointState(
             proximal_step=jnp.zeros([], jnp.int32),
@@ -125,7 +125,7 @@ def proximal_point(
             problem=problem,
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         del extra_args
         if not isinstance(updates, QuadraticModel):
             raise TypeError(
@@ -136,7 +136,7 @@ def proximal_point(
         value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params)
         dtype = state.info.residual.dtype
         new_state = ProximalPointState(
-            proximal_step=optax.safe_increment(state.proximal_step),
+            proximal_step=next_count(state.proximal_step),
             strength=strength_now,
             radii=radii if isinstance(state.radii, dict) else state.radii,
             info=info._replace(residual=info.residual.astype(dtype)),
@@ -220,7 +220,7 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     problem = state.problem
     for path, leaf_model, regularizer, solver, context in _problems(problem, model, state.strength, last_step, params):
-        if regularizer is None:
+        if regularizer is None or solver is None or context is None:
             values.append((path, leaf_model.center))
             continue
         radii = state.radii[path] if problem.keeps_radii(regularizer) else None

@@ -159,6 +159,7 @@ class SecularNewton(Solver):
         return None
 
     def solve(self, model, regularizer, context):
+        assert isinstance(regularizer, GroupRegularizer)  # why_not
         form = regularizer.secular_form(model.rhs, model.weight)
         axes = regularizer.block_axes(form.rhs.ndim)
         if form.knee is None:
@@ -167,7 +168,7 @@ class SecularNewton(Solver):
         else:
             shifted = model.metric - form.concavity
             root = secular_root(form.rhs, shifted, form.lam, axes, self.max_steps, limit=form.knee)
-            radii = _lower_minimum(form, model.metric, root.radii, regularizer)
+            radii = _lower_minimum(form, model.metric, root, regularizer)
         # With (metric + lam / r) w = rhs the residual of a group is lam | ||w|| / r - 1 |, at most lam times
         # r's relative error, which the last step squared. (Rounding, a few eps ||rhs||, is not in it.)
         residual = norm(form.lam * 1.5 * jnp.square(root.relative_step))
@@ -175,12 +176,13 @@ class SecularNewton(Solver):
         return Solution(form.point(model.metric, radii), radii, root.num_steps, residual, converged)
 
     def restore(self, model, regularizer, context, radii):
+        assert isinstance(regularizer, GroupRegularizer)  # why_not
         return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)
 
 
-def _lower_minimum(form, metric, radii, regularizer):
-    """Of the stationary point with these radii (0 or below the knee) and the one beyond the knee, the lower."""
-    inner = form.point(metric, radii)
+def _lower_minimum(form, metric, root, regularizer):
+    """Of the stationary point at the root (below the knee, or 0) and the one beyond the knee, the lower."""
+    inner = form.point(metric, root.radii)
     outer = form.rhs / metric
     outer_radii = regularizer.norms(outer)
     axes = regularizer.block_axes(inner.ndim)
@@ -189,5 +191,7 @@ def _lower_minimum(form, metric, radii, regularizer):
         terms = w * (0.5 * metric * w - form.rhs)
         return jnp.sum(terms, axis=axes, keepdims=True) + form.penalty(r)
 
-    is_outer = (outer_radii >= form.knee) & (objective(outer, outer_radii) < objective(inner, radii))
-    return jnp.where(is_outer | jnp.isnan(outer_radii), outer_radii, radii)
+    is_outer = (outer_radii >= form.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))
+    # Where 0 is not stationary and nothing is below the knee it is beyond, even if rounding has it just short of it.
+    is_outer |= ~root.exists & (regularizer.norms(form.rhs) > form.lam)
+    return jnp.where(is_outer | jnp.isnan(outer_radii), outer_radii, root.radii)

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.paths import hidden_names, named_leaves, path_name
 
 _NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
@@ -144,7 +145,11 @@ def assign(spec, params):
             for path, leaf in leaves
         ]
         selected_nothing = all(regularizer is None for *_, regularizer in result)
-        if spec.alone is not None and selected_nothing and any(leaf.ndim >= 2 for _, leaf in leaves):
+        if (
+            not (spec.alone is None or isinstance(spec.alone, Null))
+            and selected_nothing
+            and any(leaf.ndim >= 2 for _, leaf in leaves)
+        ):
             raise ValueError(
                 f"{spec.alone!r} given alone selects no leaf: it takes leaves of two axes or more whose last key is "
                 "not bias, scale, embedding, *_embedding or *_token. The paths are "
@@ -179,4 +184,6 @@ def assign(spec, params):
 
 
 def _resolve(regularizer, path, leaf):
-    return None if regularizer is None else regularizer.resolve(path, tuple(leaf.shape))
+    if regularizer is None or isinstance(regularizer, Null):
+        return None
+    return regularizer.resolve(path, tuple(leaf.shape))
