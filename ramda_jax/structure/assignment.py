@@ -76,7 +76,7 @@ def assignment(regularizer):
     if isinstance(regularizer, Assignment):
         return regularizer
     if regularizer is None or isinstance(regularizer, Regularizer):
-        return Assignment(alone=regularizer)
+        return Assignment(alone=None if isinstance(regularizer, Null) else regularizer)
 
     def is_value(node):
         return node is None or isinstance(node, (Regularizer, optax.MaskedNode))
@@ -145,11 +145,7 @@ def assign(spec, params):
             for path, leaf in leaves
         ]
         selected_nothing = all(regularizer is None for *_, regularizer in result)
-        if (
-            not (spec.alone is None or isinstance(spec.alone, Null))
-            and selected_nothing
-            and any(leaf.ndim >= 2 for _, leaf in leaves)
-        ):
+        if spec.alone is not None and selected_nothing and any(leaf.ndim >= 2 for _, leaf in leaves):
             raise ValueError(
                 f"{spec.alone!r} given alone selects no leaf: it takes leaves of two axes or more whose last key is "
                 "not bias, scale, embedding, *_embedding or *_token. The paths are "

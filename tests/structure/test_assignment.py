@@ -112,12 +112,7 @@ def test_first_matching_pattern_wins():
     assert given_to(spec) == {
         "conv/kernel": dataclasses.replace(COLUMNS, groups=(3,)),
         "encoder/w": dataclasses.replace(ROWS, groups=(0,)),
-        "conv/bias": Null(),
-        "encoder/cls_token": Null(),
-        "norm/bias": Null(),
-        "norm/scale": Null(),
-        "temperature": Null(),
-    }
+    }  # Null is None: psi = 0
     reversed_order = {r"kernel|w$": ROWS, r"conv/kernel": COLUMNS}
     assert given_to(reversed_order)["conv/kernel"] == dataclasses.replace(ROWS, groups=(2,))
 
