@@ -42,10 +42,16 @@ def _pairs(state):
     def shared_path(a, b):
         return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
+    def fits(proximal, model):
+        # A builder may also stand before a user's own step, and have no partner.
+        radii = proximal.radii
+        return not isinstance(radii, dict) or radii.keys() <= dict(named_leaves(model.grad_sum)).keys()
+
     candidates = [
         (-shared_path(path, model_path), i, j)
-        for i, (path, _) in enumerate(proximals)
-        for j, (model_path, _) in enumerate(models)
+        for i, (path, proximal) in enumerate(proximals)
+        for j, (model_path, model) in enumerate(models)
+        if fits(proximal, model)
     ]
     partner = {}
     for _, i, j in sorted(candidates):

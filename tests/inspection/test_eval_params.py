@@ -309,6 +309,22 @@ def test_eval_params_with_inexact_proximal_gradient_is_structured_and_near_the_s
     check_has_structure(structured)
 
 
+def test_eval_params_solves_anew_to_the_tolerance_of_the_last_step():
+    # Tight in the third step only; anywhere else the first iteration will do.
+    def tolerance(step):
+        return jnp.where(step == 2, 0.0, 1e3)
+
+    optimizer = recorded_ramda(ALL, solver=ProximalGradient(max_steps=3_000, tolerance=tolerance))
+    far = jax.tree.map(lambda p: p + 10, init_params())
+    for number, (_, state) in enumerate(train(optimizer, init_params(), num_steps=4)):
+        error = np.max(
+            np.abs(
+                jax.jit(ramda_jax.eval_params)(state, far)["dense"]["kernel"] - recorded_points(state)["dense/kernel"]
+            )
+        )
+        assert (error < 1e-4) == (number == 2)
+
+
 @every_method
 def test_eval_params_around_restarts_is_that_of_the_step_just_taken(method):
     optimizer = RECORDED[method](ALL, restarts=(3, 4))
@@ -337,6 +353,16 @@ def test_eval_params_with_zero_strength_or_weight_is_the_center(method):
             for path, value in by_path(structured).items():
                 assert (value != 0).all()
                 np.testing.assert_allclose(value, by_path(params)[path], rtol=1e-5, atol=1e-6)
+
+
+@every_method
+def test_eval_params_with_zero_learning_rate_or_strength_moves_no_bit(method):
+    params = init_params()
+    *_, (_, state) = train(PLAIN[method](ALL, STRENGTH, learning_rate=0.0), params, num_steps=3)
+    check_equal(ramda_jax.eval_params(state, params), params)
+    *_, (_, state) = train(PLAIN[method](ALL, 0.0), params, num_steps=3)
+    *_, (_, without) = train(PLAIN[method](None, None), params, num_steps=3)
+    check_equal(ramda_jax.eval_params(state, params), ramda_jax.eval_params(without, params))
 
 
 @every_method
@@ -497,6 +523,25 @@ def test_eval_params_of_a_method_without_a_model_of_ours_is_params():
         expected = recorded_points(state)["dense/kernel"]
         np.testing.assert_array_equal(structured["dense"]["kernel"] == 0, expected == 0)
         np.testing.assert_allclose(structured["dense"]["kernel"], expected, rtol=2e-6, atol=2e-6)
+
+
+def test_eval_params_leaves_a_builder_of_ours_before_a_users_own_step_alone():
+    def own_step():
+        def update(model, state, params=None, **extra_args):
+            return jax.tree.map(lambda v, w0, m, w: w0 - v / m - w, *model[:3], params), state
+
+        return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+    optimizer = optax.partition(
+        {
+            "first": optax.chain(ramda_jax.adaptive_dual_averaging(0.1), own_step()),
+            "second": ramda_jax.prox_sgd(0.1, ALL, STRENGTH),
+            "rest": optax.sgd(0.1),
+        },
+        labels_by_layer,
+    )
+    *_, (params, state) = train(optimizer, init_params(), num_steps=2)
+    check_equal(ramda_jax.eval_params(state, params), params)
 
 
 # Flax.
