@@ -9,7 +9,12 @@ from ramda_jax import GroupLasso, ramda, rmda, sqrt_growth, stage_growth, stages
 
 
 @pytest.mark.parametrize(
-    ("averaging", "full"), [(0.01, 10_000), (0.1, 100), (0.3, 12), (0.5, 4), (1 / 3, 9), (0.7, 3), (1.0, 1)]
+    ("averaging", "full"),
+    [
+        *[(0.01, 10_000), (0.1, 100), (0.3, 12), (0.5, 4), (1 / 3, 9), (0.7, 3), (1.0, 1)],
+        # Where c sqrt(1 / c^2) rounds to less than 1, in float32, in float64, in both.
+        *[(1 / 41, 1681), (1 / 49, 2401), (3**-0.5, 3)],
+    ],
 )
 @pytest.mark.parametrize("start", [0, 1234])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
@@ -58,9 +63,10 @@ def test_sqrt_growth_refuses_bad_settings_by_name(arguments, error, message):
         (0.1, (10, 20, 30), 10.0, [0.1, 1.0, 1.0, 1.0]),
         (0.2, (3,), 2.0, [0.2, 0.4]),
         (0.3, (), 10.0, [0.3]),
+        (1 / 49, (10, 20), 7.0, [1 / 49, 1 / 7, 1.0]),  # 7 * 7 / 49 rounds to less than 1 in float64
     ],
 )
-def test_stage_growth_multiplies_after_every_end(averaging, ends, growth, expected):
+def test_stage_growth_multiplies_after_every_end(x64, averaging, ends, growth, expected):
     schedule = stage_growth(averaging, ends, growth)
     bounds = [0, *ends, (ends[-1] if ends else 0) + 50]
     for value, first, after in zip(expected, bounds, bounds[1:], strict=False):
