@@ -29,7 +29,10 @@ import pytest
 import ramda_jax
 from tests.reference import logistic
 
-SEEDS = range(10)  # the first ten; none was left out
+# The first ten, none left out; but the generator's strength, 0.03, is one at which all ten are strictly complementary (at
+# 0.02 the margin of seed 9 is 0.0001), and the settings below are ones that settle all of them: with two ends
+# instead of three RAMDA's last learning rate is too large for the smallest row of seed 7.
+SEEDS = range(10)
 NUM_STEPS = 40_000
 BATCH = 32
 ENDS = (2_000, 4_000, 6_000)
