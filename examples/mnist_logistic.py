@@ -66,6 +66,9 @@ class Method:
 METHODS = {
     "rmda": Method(ramda_jax.rmda, learning_rate=1e-1, averaging=0.1),
     "ramda": Method(ramda_jax.ramda, learning_rate=1e-2, averaging=0.01, eps=1e-6),
+    "prox_sgd": Method(ramda_jax.prox_sgd, learning_rate=1e-1),
+    "prox_adamw": Method(ramda_jax.prox_adamw, learning_rate=1e-3),
+    "prox_ssi": Method(ramda_jax.prox_ssi, learning_rate=1e-3),
 }
 
 
@@ -158,7 +161,7 @@ def train(method, train_set, test_set, epochs, seed):
     """Trains for `epochs` in five stages of equal length; returns what the paper's table has, as fractions.
 
     `last_change_epoch` is strict: the last epoch in which a single step made a group of W zero or nonzero, even if a
-    later step took it back.
+    later step took it back. `changed_groups_last_epochs` counts these changes for each of the last ten epochs.
     """
     images, labels = train_set
     steps_per_epoch = -(-len(images) // BATCH)
@@ -167,11 +170,12 @@ def train(method, train_set, test_set, epochs, seed):
     params = {"bias": jnp.zeros(10), "kernel": jnp.zeros((784, 10))}
     state = optimizer.init(params)
 
-    start, last_change = time.perf_counter(), 0
+    start, last_change, changes = time.perf_counter(), 0, []
     with tqdm(range(1, epochs + 1), desc=method, unit="epoch", mininterval=1) as progress:
         for epoch in progress:
             key = jax.random.fold_in(jax.random.key(seed), epoch)
             params, state, changed = train_epoch(optimizer, params, state, key, images, labels)
+            changes.append(int(changed))
             if changed:
                 last_change = epoch
                 progress.set_postfix(last_change=last_change)
@@ -188,6 +192,7 @@ def train(method, train_set, test_set, epochs, seed):
         "objective": float(metrics.objective(REGULARIZER, params, mean_loss, STRENGTH)),
         "seconds": seconds,
         "last_change_epoch": last_change,
+        "changed_groups_last_epochs": changes[-10:],
     }
 
 
