@@ -6,8 +6,8 @@ Each class has
     distances(w, slope, weight)       for every block of psi the distance of slope to weight times the (limiting)
                                       subdifferential of psi at w; broadcasts against w
     block_norms(x)                    ||x||, block by block, of that shape
-    conjugate(y, weight, slack)       for convex psi: sup_w <y, w> - weight psi(w); slack is y's distance from the domain
-                                      that counts as rounding
+    conjugate(y, weight, slack)       for convex psi: sup_w <y, w> - weight psi(w); slack is a distance of y from the
+                                      domain that counts as rounding
     is_zero(rhs, metric, weight)      whether w = 0 minimises 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)
 
 in NumPy's widest float where that is possible (not for singular values).

@@ -1,4 +1,4 @@
-"""Every regularizer with its independent definition, random problems of all scales, and their solutions in one batch."""
+"""Every regularizer with its independent definition, random problems of all scales, their solutions in one batch."""
 
 import functools
 from collections.abc import Callable
