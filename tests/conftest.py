@@ -9,6 +9,13 @@ settings.register_profile("ramda_jax", deadline=None, derandomize=True, database
 settings.load_profile("ramda_jax")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Forgets a module's compiled functions when it is done: those of all modules together are gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Runs a test in float64."""

@@ -55,7 +55,7 @@ def test_digits_trains_prints_its_tables_and_draws(tmp_path, capsys):
     assert runs["RAMDA"]["sparsity_eval"][-1] > runs["AdamW"]["sparsity"][-1] == 0
 
 
-@pytest.mark.parametrize("method", ["ramda", "rmda"])
+@pytest.mark.parametrize("method", mnist_logistic.METHODS)
 def test_mnist_logistic_learns_and_writes_its_result(data_dir, method, tmp_path):
     result_file = tmp_path / "result.json"
     arguments = ["--data-dir", str(data_dir), "--method", method, "--epochs", "10", "--json", str(result_file)]
@@ -69,12 +69,15 @@ def test_mnist_logistic_learns_and_writes_its_result(data_dir, method, tmp_path)
         "objective",
         "seconds",
         "last_change_epoch",
+        "changed_groups_last_epochs",
     ]
     assert result["method"] == method
     assert result["test_accuracy"] > 0.9
     assert 0 <= result["weighted_group_sparsity"] <= result["weighted_group_sparsity_eval"] < 1
     assert 0 < result["objective"] < np.log(10)
     assert 1 <= result["last_change_epoch"] <= 10
+    changes = result["changed_groups_last_epochs"]
+    assert len(changes) == 10 and max(e for e, n in enumerate(changes, 1) if n) == result["last_change_epoch"]
 
 
 def test_the_same_seed_gives_the_same_result(data_dir):
