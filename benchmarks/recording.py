@@ -118,10 +118,10 @@ class Trainer:
     """Trains fresh nets; what a seed decides, the initial net and the batches, is the same for every method."""
 
     def __init__(self, net, method, steps, solver=None, width=None):
-        data = load_digits()
-        images = (data.images[..., None] / 16).astype(np.float32)
+        pixels, labels = load_digits(return_X_y=True)
+        images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
         self.images, self.test_images, self.labels, self.test_labels = train_test_split(
-            images, data.target, test_size=0.25, stratify=data.target, random_state=0
+            images, labels, test_size=0.25, stratify=labels, random_state=0
         )
         self.make_net = functools.partial(NETS[net], **({"width": width} if width else {}))
         self.graph = nnx.graphdef(self.make_net(nnx.Rngs(0)))

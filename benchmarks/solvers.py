@@ -204,7 +204,7 @@ def print_tables(rows):
 
 def main(argv=None):
     """Reads the command line, runs the three studies, prints their tables; returns the rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Solvers on subproblems of real training.")
     parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
     parser.add_argument(
         "--small", action="store_true", help="RAMDA on a narrow MLP, few solvers, one round: to see that it runs"
