@@ -8,7 +8,7 @@ operator, and only if the iterates reach the structure of their limit. RMDA and 
 
 from ramda_jax import averaging, inspection, methods, metrics, models, regularizers, solvers, structure
 from ramda_jax.averaging import IterateAveragingState, iterate_averaging, sqrt_growth, stage_growth, stages
-from ramda_jax.inspection import describe, eval_params, solver_info
+from ramda_jax.inspection import check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.models import (
     AdaptiveDualAveragingState,
@@ -77,6 +77,7 @@ __all__ = [
     "SparseGroupMCP",
     "adaptive_dual_averaging",
     "averaging",
+    "check_last",
     "default_solver",
     "describe",
     "dual_averaging",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.numerics import at_step, next_count, sums_dtype
+from ramda_jax.probe import TARGET
 from ramda_jax.validation import check_averaging
 
 
@@ -46,11 +47,9 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule) -> optax.GradientTransf
         return IterateAveragingState(averaging_step=jnp.zeros([], jnp.int32))
 
     def update(updates, state, params=None, **extra_args):
-        del extra_args
-
         def average(point, p):
             dtype = sums_dtype(p.dtype)
-            c = at_step(averaging, state.averaging_step, dtype)
+            c = at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)
             # As c (W_hat - W): exactly -W where W_hat is 0 and c is 1, exactly 0 where W_hat is W.
             return (c * (point.astype(dtype) - p.astype(dtype))).astype(p.dtype)
 

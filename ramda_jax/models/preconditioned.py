@@ -88,8 +88,9 @@ def preconditioned(
         )
     transform = optax.with_extra_args_support(transform)
 
-    def widen(tree):
-        return jax.tree.map(lambda x: x.astype(sums_dtype(x.dtype)), tree)
+    def widen(tree, params):
+        # By the parameters' dtype, whatever the gradients' is: sums must not change theirs.
+        return jax.tree.map(lambda x, p: x.astype(sums_dtype(p.dtype)), tree, params)
 
     def init(params):
         check_params(named_leaves(params))
@@ -101,7 +102,7 @@ def preconditioned(
         if params is None:
             raise ValueError(NO_PARAMS)
         direction, direction_state = transform.update(
-            widen(updates), state.direction_state, widen(params), **extra_args
+            widen(updates, params), state.direction_state, widen(params, params), **extra_args
         )
         dtype = scalars_dtype(params)
         rate = at_step(learning_rate, state.model_step, dtype)

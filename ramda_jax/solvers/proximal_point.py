@@ -10,6 +10,7 @@ import optax
 
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
+from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
@@ -126,7 +127,6 @@ def proximal_point(
         )
 
     def update(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
-        del extra_args
         if not isinstance(updates, QuadraticModel):
             raise TypeError(
                 f"`proximal_point` must be given a `QuadraticModel`, got {type(updates).__name__}; put a model builder "
@@ -134,6 +134,8 @@ def proximal_point(
             )
         strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
         value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params)
+        if TARGET in extra_args:
+            value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
         dtype = state.info.residual.dtype
         new_state = ProximalPointState(
             proximal_step=next_count(state.proximal_step),

@@ -1,0 +1,109 @@
+"""Whether a transformation after ours spoils what ours has put out."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ramda_jax.probe import TARGET
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_count, check_params
+
+#: Steps after which an optimizer that has done nothing yet is taken to do nothing of ours ever.
+_MAX_STEPS = 64
+
+
+def check_last(optimizer, params, num_steps: int = 2, **extra_args) -> None:
+    """Raises if something after our methods changes their updates: the commonest mistake, and a silent one.
+
+    What rescales, clips or averages updates after `ramda` and its family revives the zeros. Here `update` is called
+    with a mark that every part of ours understands: it then goes to a given point, c = 1, whatever regularizer and
+    strength are. With zero for that point, nothing but exact zeros may be left after `optax.apply_updates`. The
+    leaves that are ours are those whose update depends on the point; all others may be trained by anything.
+
+    It sees `optax.scale`, clipping, weight decay, noise and schedules after ours, at any depth of wrappers, and
+    wrappers that average iterates (`optax.lookahead`, `optax.contrib.schedule_free`, `optax.contrib.mechanize`).
+    It takes parameters and gradients of its own making, of sizes from 1e-3 to 1e3, and so does not see what lets
+    these pass: a clip at more than 1e3, `optax.zero_nans`; nor what does nothing in the first `num_steps` steps,
+    such as `optax.contrib.reduce_on_plateau`, or a schedule that begins with 1. Leaves whose updates a
+    transformation after ours sets to zero (`optax.freeze`, `optax.selective_transform`) count as not ours.
+
+    Args:
+        optimizer: an Optax transformation with one of our methods in it; for `flax.nnx.Optimizer` its `tx`.
+        params: parameters of the shapes and dtypes it is for; their values do not matter.
+        num_steps: how many steps to look at, counted from the first in which ours does something: behind
+            `optax.MultiSteps` that is the last micro-step.
+        **extra_args: what the optimizer's `update` needs beside gradients, state and params.
+
+    Raises:
+        ValueError: what arrives is not what our part has put out; or nothing of ours has answered in 64 steps, because
+            there is none, or because a wrapper does not hand on keyword arguments.
+        TypeError: parameters that are not real floating-point arrays; what is no Optax transformation.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, ramda_jax
+        >>> params = {"kernel": jnp.ones((3, 2))}
+        >>> method = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1)
+        >>> ramda_jax.check_last(optax.chain(optax.clip_by_global_norm(1.0), method), params)
+        >>> ramda_jax.check_last(optax.chain(method, optax.clip_by_global_norm(1.0)), params)
+        Traceback (most recent call last):
+            ...
+        ValueError: Nothing may change the updates after a method of ramda_jax, but its zeros do not arrive at
+        ['kernel']; put it before the method in the chain, or change the method's own learning_rate or averaging.
+    """
+    check_count("num_steps", num_steps, 1)
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"`optimizer` must be an Optax transformation, got {optimizer!r}; of `flax.nnx.Optimizer` give its `tx`."
+        )
+    check_params(named_leaves(params))
+    rng = np.random.default_rng(0)
+    params = _like(params, rng)
+    grads = _like(params.fast if isinstance(params, optax.LookaheadParams) else params, rng)
+    if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(optimizer.update).parameters.values()):
+        optimizer = optax.with_extra_args_support(optimizer)
+
+    @jax.jit
+    def step(state, target):
+        # The user's extra arguments are closed over: they may be functions.
+        return optimizer.update(grads, state, params, **extra_args, **{TARGET: target})
+
+    state = optimizer.init(params)
+    for _ in range(_MAX_STEPS):
+        to_zero, new_state = step(state, jnp.zeros([]))
+        to_one, _ = step(state, jnp.ones([]))
+        ours = [path for path, zero, one in _zipped(to_zero, to_one) if not np.array_equal(zero, one)]
+        if ours:
+            left = optax.apply_updates(params, to_zero)
+            spoiled = [path for path, leaf in named_leaves(left) if path in ours and np.any(np.asarray(leaf) != 0)]
+            if spoiled:
+                raise ValueError(
+                    "Nothing may change the updates after a method of ramda_jax, but its zeros do not arrive at "
+                    f"{spoiled}; put it before the method in the chain, or change the method's own learning_rate or "
+                    "averaging."
+                )
+            num_steps -= 1
+            if num_steps == 0:
+                return
+        state = new_state
+    raise ValueError(
+        f"One of ramda_jax's methods must be in the optimizer and answer, but in {_MAX_STEPS} steps too few updates "
+        "have come from one; if it is in there, something around it does not hand on keyword arguments (as "
+        "`optax.lookahead` does not) or never lets it step: use what is a `GradientTransformationExtraArgs`."
+    )
+
+
+def _like(tree, rng):
+    """Entries of either sign and of sizes from 1e-3 to 1e3, so that some are above most clips; none is 0."""
+
+    def leaf_like(leaf):
+        values = rng.choice([-1.0, 1.0], leaf.shape) * 10.0 ** rng.uniform(-3, 3, leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree.map(leaf_like, tree)
+
+
+def _zipped(a, b):
+    return [(path, x, y) for (path, x), (_, y) in zip(named_leaves(a), named_leaves(b), strict=True)]

@@ -1,0 +1,453 @@
+"""What Optax demands of the optimizers it takes in, for every factory of the library.
+
+A test's number is that of a line in the list of 31 in `tests/README.md`, which says where the other lines are. One
+tree has a leaf under each regularizer and one under none: leaves do not see each other, so one run shows them all.
+"""
+
+import functools
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramda_jax
+from ramda_jax import L1, GroupLasso, NuclearNorm
+from ramda_jax.structure import named_leaves
+from tests.factories import FACTORIES, Factory, factory_id
+
+
+def prox_rmsprop(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer=None,
+    strength: optax.ScalarOrSchedule | None = None,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    solver=None,
+):
+    """`prox_gen` with RMSProp: a factory of a user's own."""
+
+    def metric(state):
+        return jax.tree.map(lambda nu: jnp.sqrt(nu + 1e-8), state.nu)
+
+    rms = optax.scale_by_rms(decay=0.9, eps=1e-8)
+    return ramda_jax.prox_gen(
+        learning_rate, rms, metric, regularizer, strength, weight_decay=weight_decay, solver=solver
+    )
+
+
+EVERY = [*FACTORIES, Factory(prox_rmsprop, 0.02, averages=False)]
+every_factory = pytest.mark.parametrize("factory", EVERY, ids=factory_id)
+
+REGULARIZERS = {"lasso/kernel": L1(), "group/kernel": GroupLasso(), "nuclear/kernel": NuclearNorm()}
+#: The fields of states that are trees of the parameters' shapes.
+PARAMS_SHAPED = re.compile(r"\.(grad_sum|grad_sq_sum|anchor|ema|mu|nu)\b")
+
+
+def make_params(dtype=jnp.float32, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
+    return {
+        "group": {"kernel": normal(4, 3)},
+        "lasso": {"kernel": normal(4, 3)},
+        "nuclear": {"kernel": normal(3, 3)},
+        "plain": {"bias": normal(3)},
+    }
+
+
+TARGETS = jax.tree.map(lambda p: 2 * p, make_params(seed=1))
+
+
+def gradient(params):
+    """Of half the squared distance to `TARGETS`."""
+    return jax.tree.map(lambda p, target: p - target.astype(p.dtype), params, TARGETS)
+
+
+#: Without the one whose solver takes seconds to compile.
+FEWER = {path: one for path, one in REGULARIZERS.items() if path != "nuclear/kernel"}
+
+
+def make(factory, regularizer=None, averaging=0.5, **settings):
+    regularizer = REGULARIZERS if regularizer is None else regularizer
+    return factory(regularizer, 0.1, averaging=averaging, **settings)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def run(optimizer, params, state, num_steps):
+    def body(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(gradient(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(body, (params, state), length=num_steps)[0]
+
+
+def train(optimizer, params=None, num_steps=10):
+    params = make_params() if params is None else params
+    return run(optimizer, params, optimizer.init(params), num_steps)
+
+
+# The interface.
+
+
+@every_factory
+def test_line_01_takes_extra_arguments(factory):
+    optimizer = make(factory, FEWER)
+    assert isinstance(optimizer, optax.GradientTransformationExtraArgs)
+    params = make_params()
+    state = optimizer.init(params)
+    expected = optimizer.update(gradient(params), state, params)
+    actual = optimizer.update(gradient(params), state, params, value=jnp.ones([]), unheard_of="text")
+    chex.assert_trees_all_equal(actual, expected)
+
+
+@every_factory
+def test_line_02_update_without_params_is_refused(factory):
+    optimizer = make(factory)
+    with pytest.raises(ValueError, match="requires the current value of parameters"):
+        optimizer.update(make_params(), optimizer.init(make_params()))
+
+
+@every_factory
+def test_line_03_map_params_finds_exactly_what_is_shaped_like_the_parameters(factory):
+    optimizer = make(factory)
+    state = optimizer.init(make_params())
+    chex.assert_trees_all_equal(optax.tree.map_params(optimizer, lambda v: v, state), state)
+    kinds = optax.tree.map_params(optimizer, lambda v: True, state, transform_non_params=lambda v: False)
+    flat, _ = jax.tree_util.tree_flatten_with_path(kinds)
+    names = {jax.tree_util.keystr(path): kind for path, kind in flat}
+    assert names == {name: PARAMS_SHAPED.search(name) is not None for name in names}
+    assert any(names.values()) and not all(names.values())
+    # With the parameters at hand, as shardings are assigned.
+    specs = jax.tree.map(lambda p: str(p.shape), make_params())
+    placed = optax.tree.map_params(optimizer, lambda v, spec: spec, state, specs, transform_non_params=lambda v: "-")
+    for (path, spec), (_, leaf) in zip(
+        jax.tree_util.tree_flatten_with_path(placed)[0],
+        jax.tree_util.tree_flatten_with_path(state)[0],
+        strict=True,
+    ):
+        assert spec == (str(leaf.shape) if PARAMS_SHAPED.search(jax.tree_util.keystr(path)) else "-")
+
+
+@every_factory
+@pytest.mark.parametrize("params", [{}, (), {"a": None}, {"a": ()}, jnp.ones([]), {"a": jnp.ones([])}], ids=repr)
+def test_line_04_trees_without_leaves_and_of_scalars_work(factory, params):
+    for regularizer, strength in [(None, None), (GroupLasso(), 0.1), (NuclearNorm(), 0.1)]:
+        optimizer = factory(regularizer, strength)
+        state = optimizer.init(params)
+        updates, new_state = optimizer.update(params, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (params, state))
+
+
+@every_factory
+def test_line_05_init_works_on_shapes(factory):
+    optimizer = make(factory)
+    params = make_params()
+    state = optimizer.init(params)
+    shapes = jax.eval_shape(optimizer.init, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, state)
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(optimizer.init(abstract), state)
+
+
+@every_factory
+def test_line_06_second_step_and_fresh_state_do_not_recompile(factory):
+    optimizer = make(factory)
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+        updates, state = optimizer.update(gradient(params), state, params, loss=jnp.ones([]))
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(2):
+        params = make_params()
+        state = optimizer.init(params)
+        for _ in range(2):
+            params, state = step(params, state)
+    params, state = step(make_params(), jax.jit(optimizer.init)(make_params()))
+    assert len(traces) == 1
+
+
+def cast(params, dtype):
+    if dtype != "mixed":
+        return jax.tree.map(lambda p: p.astype(dtype), params)
+    return {
+        name: jax.tree.map(lambda p, dtype=dtype: p.astype(dtype), layer)
+        for (name, layer), dtype in zip(params.items(), [jnp.float32, jnp.float64] * 2, strict=True)
+    }
+
+
+@every_factory
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "mixed"])
+def test_line_07_avals_are_stable_in_every_dtype(factory, dtype):
+    """Tracing is enough: `cond` and `scan` refuse what changes shape, dtype or weak type."""
+    with jax.enable_x64(dtype in ("float64", "mixed")):
+        params = cast(make_params(), dtype)
+        settings = {"restarts": (2,)} if factory.averages else {}
+        optimizer = make(factory, averaging=ramda_jax.sqrt_growth(0.5), **settings)
+
+        def both(params, state):
+            value = jnp.ones([], jnp.float16)  # a loss of some other dtype must not leak into anything
+            branch = functools.partial(optimizer.update, gradient(params), state, params, value=value)
+            cond = jax.lax.cond(params["plain"]["bias"][0] > 0, branch, lambda: (params, state))
+            step = lambda carry, _: (optimizer.update(gradient(carry[0]), carry[1], carry[0]), None)  # noqa: E731
+            return cond, jax.lax.scan(step, (params, state), length=2)[0]
+
+        state = optimizer.init(params)
+        for result in jax.eval_shape(both, params, state):
+            chex.assert_trees_all_equal_shapes_and_dtypes(result, (params, state))
+        assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+
+@every_factory
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_line_08_updates_have_the_dtype_of_the_parameters(factory, dtype):
+    params = make_params()
+    grads = cast(gradient(params), dtype)
+    for number in (np.float64, np.float16, np.asarray):
+        optimizer = factory.make(number(0.125), REGULARIZERS, number(0.125))
+        updates, _ = jax.eval_shape(optimizer.update, grads, jax.eval_shape(optimizer.init, params), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    with jax.enable_x64(True):
+        optimizer = factory.make(jnp.asarray(0.125, jnp.float64), REGULARIZERS, jnp.asarray(0.125, jnp.float64))
+        state = jax.eval_shape(optimizer.init, params)
+        updates, new_state = jax.eval_shape(optimizer.update, grads, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (params, state))
+        # The other way round: wide gradients of narrow parameters.
+        narrow = cast(params, dtype)
+        state = jax.eval_shape(optimizer.init, narrow)
+        updates, new_state = jax.eval_shape(optimizer.update, cast(params, "float64"), state, narrow)
+        chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (narrow, state))
+
+
+# The numbers.
+
+
+@every_factory
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_line_09_zeros_are_exact_and_positive(factory, dtype):
+    optimizer = factory(FEWER, 1.2, averaging=1.0)
+    # ProxSSI's metric starts far below its limit, and its psi far above.
+    params, _ = train(optimizer, make_params(dtype), 1500)
+    eager, state = make_params(dtype), optimizer.init(make_params(dtype))
+    for _ in range(2):
+        updates, state = optimizer.update(gradient(eager), state, eager)
+        eager = optax.apply_updates(eager, updates)
+    for result in (params, eager):
+        for path in FEWER:
+            values = np.asarray(dict(named_leaves(result))[path], np.float32)
+            assert not np.signbit(values[values == 0]).any()
+    lasso, group = np.asarray(params["lasso"]["kernel"]), np.asarray(params["group"]["kernel"])
+    assert (lasso == 0).any() and (lasso != 0).any()
+    assert set((group == 0).sum(axis=1)) == {0, 3}
+
+
+@every_factory
+@pytest.mark.parametrize("strength", [None, 0.0])
+def test_line_10_converges_without_regularizer_on_four_problems(factory, strength):
+    """All four in one run, for a method without regularizer moves each entry for itself."""
+    tall = jnp.array([[1.0, 2.0], [3.0, -1.0]])
+
+    def parabola(x):
+        return jnp.sum((x - jnp.array([1.0, -1.0, 1.0])) ** 2)
+
+    def rosenbrock(x):
+        return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+    def matrix(x):
+        return jnp.sum((tall @ x - tall) ** 2)
+
+    def mixed(x):
+        return jnp.sum((x[1] @ tall - jnp.ones((2, 2)) @ tall) ** 2) + jnp.sum((x[0] - x[1][0]) ** 2)
+
+    problems = {"parabola": parabola, "rosenbrock": rosenbrock, "matrix": matrix, "mixed": mixed}
+    solutions = {
+        "parabola": jnp.array([1.0, -1.0, 1.0]),
+        "rosenbrock": jnp.ones(2),
+        "matrix": jnp.eye(2),
+        "mixed": (jnp.ones(2), jnp.ones((2, 2))),
+    }
+    start = jax.tree.map(jnp.zeros_like, solutions) | {"parabola": jnp.array([-1.0, 10.0, 1.0])}
+    rate = {"ramda": 1e-2, "rmda": 1e-2, "prox_sgd": 1e-3}.get(factory.name, 3e-3)
+    regularizer = None if strength is None else L1()
+    optimizer = factory(regularizer, strength, learning_rate=rate, averaging=0.1)
+
+    @jax.jit
+    def optimize(params):
+        def body(carry, _):
+            params, state = carry
+            grads = {name: jax.grad(problem)(params[name]) for name, problem in problems.items()}
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(body, (params, optimizer.init(params)), length=30_000)[0]
+
+    params, state = optimize(start)
+    chex.assert_trees_all_close(params, solutions, rtol=3e-2, atol=3e-2)
+    assert jax.tree.structure(optax.tree.map_params(optimizer, lambda v: v, state)) == jax.tree.structure(state)
+
+
+@every_factory
+def test_line_11_converges_to_the_closed_form_with_its_support(factory):
+    """Half the squared distance to T plus strength psi has the minimiser prox(T), of T's structure."""
+    strength = 1.2
+    rate, num_steps = factory.learning_rate, 3000
+    if not factory.averages:
+        # Those that divide by the root of recent squared gradients need steps that shrink, and ProxSSI's psi is too
+        # strong until the average of squares has forgotten its start.
+        num_steps = 10_000 if factory.name == "prox_ssi" else 3000
+        rate = optax.cosine_decay_schedule(factory.learning_rate, num_steps, 1e-4)
+    optimizer = factory(REGULARIZERS, strength, learning_rate=rate, averaging=1.0)
+    params, state = train(optimizer, num_steps=num_steps)
+    leaves, targets = dict(named_leaves(params)), dict(named_leaves(TARGETS))
+    for path, regularizer in REGULARIZERS.items():
+        regularizer = regularizer.resolve(path, leaves[path].shape)
+        expected = regularizer.prox(targets[path], strength)
+        np.testing.assert_allclose(leaves[path], expected, atol=4e-3)
+        if path == "nuclear/kernel":
+            ranks = [np.linalg.matrix_rank(w, tol=1e-3) for w in (leaves[path], expected)]
+            assert ranks[0] == ranks[1] < 3
+        else:
+            np.testing.assert_array_equal(leaves[path] == 0, expected == 0)
+            assert (expected == 0).any() and (expected != 0).any()
+    np.testing.assert_allclose(params["plain"]["bias"], TARGETS["plain"]["bias"], atol=4e-3)
+    assert ramda_jax.solver_info(state).converged
+
+
+@every_factory
+def test_line_12_inject_hyperparams(factory):
+    settings = {"averaging": 0.5} if factory.averages else {}
+    schedules = {name: optax.constant_schedule(value) for name, value in settings.items()}
+    rate = factory.learning_rate
+    plain = factory.make(rate, REGULARIZERS, 0.1, **settings)
+    expected, expected_state = train(plain)
+    inject = optax.inject_hyperparams(factory.make)
+    injected = inject(optax.constant_schedule(rate), regularizer=REGULARIZERS, strength=0.1, **schedules)
+    params, state = train(injected)
+    # Injected decays such as b2 are float32 where plain ones are Python's: 1 - b2 differs by 5e-5 of itself.
+    tolerance = 1e-5 if factory.averages or factory.name in ("prox_sgd", "prox_rmsprop") else 1e-4
+    chex.assert_trees_all_close(params, expected, atol=tolerance, rtol=tolerance)
+    inner = state.inner_state
+    for mine, theirs in [(inner[0], expected_state[0]), (inner[2], expected_state[2])]:
+        chex.assert_trees_all_close(mine, theirs, atol=tolerance, rtol=tolerance)
+    chex.assert_trees_all_close(inner[1].radii, expected_state[1].radii, atol=tolerance, rtol=tolerance)
+    # By hand: everything that is regularized vanishes, and nothing is compiled anew.
+    state.hyperparams["strength"] = jnp.asarray(1e4, jnp.float32)
+    traces = run._cache_size()
+    params, state = run(injected, params, state, 10)
+    assert run._cache_size() == traces
+    structured = dict(named_leaves(ramda_jax.eval_params(state, params)))
+    for path in REGULARIZERS:
+        np.testing.assert_array_equal(structured[path], 0)
+
+
+@every_factory
+def test_line_13_scalar_array_and_constant_schedule_are_the_same(factory):
+    parameters = inspect.signature(factory.make).parameters
+    for name in ("learning_rate", "averaging", "eps", "weight_decay"):
+        if name in parameters and not (name == "eps" and factory.name != "ramda"):
+            assert parameters[name].annotation is optax.ScalarOrSchedule, name
+    assert parameters["strength"].annotation == (optax.ScalarOrSchedule | None)
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values())
+    values = {"learning_rate": factory.learning_rate, "strength": 0.1}
+    values |= {"averaging": 0.5} if factory.averages else {}
+    expected, _ = train(factory.make(regularizer=REGULARIZERS, **values))
+    for convert in (jnp.asarray, optax.constant_schedule):
+        optimizer = factory.make(regularizer=REGULARIZERS, **{name: convert(v) for name, v in values.items()})
+        actual, _ = train(optimizer)
+        chex.assert_trees_all_equal(actual, expected)
+
+
+@every_factory
+def test_line_14_learning_rate_zero_moves_no_bit(factory):
+    for strength in (0.0, 0.1):
+        params, _ = train(factory(FEWER, strength, learning_rate=0.0, averaging=0.5), num_steps=2)
+        chex.assert_trees_all_equal(params, make_params())
+
+
+@every_factory
+def test_line_15_parameters_and_fresh_state_are_donated_together(factory):
+    optimizer = make(factory, FEWER)
+    step = jax.jit(lambda p, s: optimizer.update(gradient(p), s, p), donate_argnums=(0, 1))
+    params = make_params()
+    state = optimizer.init(params)
+    # Copied: the new state's anchor is the old one.
+    expected = jax.tree.map(np.array, optimizer.update(gradient(params), state, params))
+    chex.assert_trees_all_close(step(params, state), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_factory
+def test_line_24_states_are_found_and_set_by_name(factory):
+    """`optax.tree.get` by the state's name, `set` by a field's, inside inject, MultiSteps and partition at once."""
+    settings = {"averaging": 0.5} if factory.averages else {}
+    inject = optax.inject_hyperparams(factory.make)
+    injected = inject(factory.learning_rate, regularizer=REGULARIZERS, strength=0.1, **settings)
+    labels = {"group": "ours", "lasso": "ours", "nuclear": "ours", "plain": "theirs"}
+    optimizer = optax.MultiSteps(optax.partition({"ours": injected, "theirs": optax.adam(0.1)}, labels), 2)
+    state = optimizer.init(make_params())
+    model = {"ramda": "AdaptiveDualAveragingState", "rmda": "DualAveragingState"}.get(
+        factory.name, "PreconditionedState"
+    )
+    fields = ["model_step", "proximal_step", "radii", "averaging_step"]
+    for name in (model, "ProximalPointState", "IterateAveragingState"):
+        assert type(optax.tree.get(state, name)).__name__ == name
+    for name in fields:
+        assert optax.tree.get(state, name) is not None
+    changed = optax.tree.set(state, proximal_step=jnp.asarray(7, jnp.int32))
+    assert int(optax.tree.get(changed, "proximal_step")) == 7
+    assert int(optax.tree.get(changed, "model_step")) == 0
+    # No field has a name of Optax's own states: neither shadows the other.
+    own = set(type(optax.tree.get(state, model))._fields) | {"radii", "strength", "info", "problem"}
+    assert not own & {"count", "mu", "nu", "trace", "learning_rate", "hyperparams", "inner_state"}
+
+
+@every_factory
+def test_line_30_vmap_over_parameters_is_a_loop(factory):
+    optimizer = make(factory)
+    batch = [make_params(seed=seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
+    states = jax.jit(jax.vmap(optimizer.init))(stacked)
+    actual, states = jax.jit(jax.vmap(lambda p, s: run(optimizer, p, s, 5)))(stacked, states)
+    for i, params in enumerate(batch):
+        expected, state = train(optimizer, params, 5)
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], actual), expected, rtol=1e-4, atol=1e-5)
+        structured = ramda_jax.eval_params(jax.tree.map(lambda x, i=i: x[i], states), expected)
+        np.testing.assert_array_equal(
+            structured["lasso"]["kernel"] == 0, ramda_jax.eval_params(state, expected)["lasso"]["kernel"] == 0
+        )
+
+
+def test_line_31_examples_are_run_and_warnings_are_errors():
+    """The settings that make it so: pytest runs the docstrings of the package and fails at any warning."""
+    root = Path(__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "--doctest-modules" in settings["addopts"] and "ramda_jax" in settings["testpaths"]
+    assert settings["filterwarnings"] == ["error"]
+    for name in ("ramda", "rmda", "prox_sgd", "prox_adamw", "prox_ssi", "prox_gen", "eval_params", "solver_info"):
+        assert ">>> " in getattr(ramda_jax, name).__doc__
+    # Only what Optax and JAX promise to keep.
+    for path in (root / "ramda_jax").rglob("*.py"):
+        assert not re.search(r"(import|from) \S*\._src|optax\._src|jax\._src", path.read_text()), path
+
+
+# What Optax's own battery has beside the list.
+
+
+@every_factory
+def test_first_micro_step_of_multisteps_does_nothing(factory):
+    optimizer = optax.MultiSteps(make(factory), 4)
+    params = make_params()
+    state = optimizer.init(params)
+    updates, _ = optimizer.update(gradient(params), state, params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))

@@ -1,0 +1,214 @@
+"""Optax's wrappers around our methods: which keep the zeros, and, pinned as facts, which cannot.
+
+A test's number is that of a line in the list of 31 in `tests/README.md`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramda_jax
+from ramda_jax import L1, GroupLasso
+
+TARGET = {
+    "body": {"bias": jnp.ones(3), "kernel": jnp.zeros((5, 3)).at[0].set(2.0)},
+    "head": {"kernel": jnp.zeros((3, 2)).at[1].set(-2.0)},
+}
+LABELS = {"body": "ours", "head": "theirs"}
+
+
+def make_params():
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda t: jnp.asarray(rng.normal(size=t.shape), jnp.float32), TARGET)
+
+
+def gradient(params):
+    return jax.tree.map(lambda p, t: p - t, params, TARGET)
+
+
+def method(regularizer=GroupLasso(), **settings):  # noqa: B008
+    return ramda_jax.rmda(0.5, regularizer, 0.1, **({"averaging": 1.0} | settings))
+
+
+def train(optimizer, num_steps=40, params=None, extra_args=None, gradient=gradient):
+    params = make_params() if params is None else params
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(gradient(params), state, params, **(extra_args or {}))
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(num_steps):
+        params, state = step(params, state)
+    return params, state
+
+
+def alive(params):
+    return {layer: np.any(np.asarray(params[layer]["kernel"]) != 0, axis=1).tolist() for layer in ("body", "head")}
+
+
+STRUCTURED = {"body": [True] + [False] * 4, "head": [False, True, False]}
+
+KEEP = {
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(10.0), method()),
+    "named_chain": lambda: optax.named_chain(("clip", optax.clip(5.0)), ("ours", method())),
+    "partition of ours": lambda: optax.partition({"ours": method(), "theirs": method()}, LABELS),
+    "nested": lambda: optax.partition(
+        {"all": optax.chain(optax.partition({"ours": method(), "theirs": method()}, LABELS))}, lambda tree: "all"
+    ),
+    "MultiSteps": lambda: optax.MultiSteps(method(), 2).gradient_transformation(),
+    "MultiSteps, skip_not_finite": lambda: optax.MultiSteps(
+        method(), 2, should_skip_update_fn=optax.skip_not_finite
+    ).gradient_transformation(),
+    "apply_if_finite": lambda: optax.apply_if_finite(method(), 3),
+    "conditionally_transform": lambda: optax.conditionally_transform(method(), lambda step: step >= 0),
+    "conditionally_mask": lambda: optax.conditionally_mask(method(), lambda step: step % 2 == 0),
+    "inject_hyperparams": lambda: optax.inject_hyperparams(ramda_jax.rmda)(
+        0.5, regularizer=GroupLasso(), strength=0.1, averaging=1.0
+    ),
+    "snapshot": lambda: optax.chain(optax.snapshot("before", lambda updates: updates), method()),
+    "zero_nans": lambda: optax.chain(optax.zero_nans(), method()),
+}
+
+
+@pytest.mark.parametrize("name", KEEP)
+def test_line_21_wrappers_keep_exact_zeros(name):
+    params, state = train(KEEP[name](), num_steps=300)
+    assert alive(params) == STRUCTURED
+    assert alive(ramda_jax.eval_params(state, params)) == STRUCTURED
+
+
+def test_line_21_apply_if_finite_rejects_a_nan_whole():
+    optimizer = optax.apply_if_finite(method(), 3)
+    params, state = train(optimizer, 3)
+    grads = gradient(params)
+    grads["body"]["kernel"] = grads["body"]["kernel"].at[2, 1].set(jnp.nan)
+    updates, new_state = jax.jit(optimizer.update)(grads, state, params)
+    chex.assert_trees_all_equal(optax.apply_updates(params, updates), params)
+    chex.assert_trees_all_equal(new_state.inner_state, state.inner_state)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_without_a_guard_a_nan_stays_in_its_group_for_good(bad):
+    """As the docstring of `ramda` says: the sums never forget."""
+    params, state = train(method(), 3)
+    grads = gradient(params)
+    grads["body"]["kernel"] = grads["body"]["kernel"].at[2, 1].set(bad)
+    updates, state = jax.jit(method().update)(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    for _ in range(2):
+        finite = jnp.isfinite(params["body"]["kernel"])
+        assert not finite[2, 1] and finite[jnp.array([0, 1, 3, 4])].all()
+        assert all(jnp.isfinite(leaf).all() for leaf in (params["head"]["kernel"], params["body"]["bias"]))
+        updates, state = jax.jit(method().update)(jax.tree.map(jnp.zeros_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+
+
+def test_line_16_multisteps_is_one_step_on_the_mean_gradient():
+    optimizer = optax.MultiSteps(method(), 3, should_skip_update_fn=optax.skip_not_finite)
+    params = make_params()
+    state = optimizer.init(params)
+    rng = np.random.default_rng(1)
+    draws = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params) for _ in range(3)]
+    poisoned = jax.tree.map(lambda g: g.at[0].set(jnp.nan), draws[0])
+    update = jax.jit(optimizer.update)
+    for grads in (draws[0], poisoned, draws[1]):  # the poisoned one does not count
+        updates, state = update(grads, state, params)
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    updates, state = update(draws[2], state, params)
+    mean = jax.tree.map(lambda *g: sum(g) / 3, *draws)
+    expected, _ = method().update(mean, method().init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_line_17_partition_leaves_other_groups_alone():
+    sgd, _ = train(optax.sgd(0.1))
+    alone, _ = train(method())
+    by_prefix = optax.partition({"ours": method(), "theirs": optax.sgd(0.1)}, LABELS)
+
+    def label(tree):
+        return jax.tree.map_with_path(lambda path, _: LABELS[path[0].key], tree)
+
+    by_function = optax.partition({"ours": method({"body": GroupLasso()}), "theirs": optax.sgd(0.1)}, label)
+    for optimizer in (by_prefix, by_function):
+        params, state = train(optimizer)
+        chex.assert_trees_all_equal(params["head"], sgd["head"])
+        chex.assert_trees_all_equal(params["body"], alone["body"])
+        model = optax.tree.get(state, "DualAveragingState")
+        assert isinstance(jax.tree.leaves(model.grad_sum, is_leaf=lambda x: isinstance(x, optax.MaskedNode))[-1],
+                          optax.MaskedNode)  # fmt: skip
+
+
+FROZEN = {"body": False, "head": True}
+
+FREEZE = {
+    "freeze after": lambda: optax.chain(method(), optax.freeze(FROZEN)),
+    "selective_transform": lambda: optax.selective_transform(method(), freeze_mask=FROZEN),
+    "set_to_zero": lambda: optax.partition({"ours": method(), "theirs": optax.set_to_zero()}, LABELS),
+}
+
+
+@pytest.mark.parametrize("name", FREEZE)
+def test_line_20_frozen_leaves_keep_every_bit(name):
+    params, _ = train(FREEZE[name]())
+    chex.assert_trees_all_equal(params["head"], make_params()["head"])
+    assert alive(params)["body"] == STRUCTURED["body"]
+
+
+def test_line_20_freezing_before_does_not_freeze():
+    params, _ = train(optax.chain(optax.freeze(FROZEN), method()))
+    assert not np.array_equal(params["head"]["kernel"], make_params()["head"]["kernel"])
+
+
+def test_line_22_flatten_fits_elementwise_regularizers_only():
+    params, _ = train(optax.flatten(method(L1())))
+    expected, _ = train(method({".*": L1()}))
+    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
+    assert (params["body"]["kernel"] == 0).any()
+    with pytest.raises(ValueError, match="must go to a leaf of two axes or more, but '' has 1"):
+        optax.flatten(method()).init(make_params())
+
+
+def test_line_23_sam_in_opaque_mode_keeps_zeros():
+    optimizer = optax.contrib.sam(method(), optax.sgd(0.01), opaque_mode=True)
+    params, _ = train(optimizer, extra_args={"grad_fn": lambda params, _: gradient(params)})
+    assert alive(params) == STRUCTURED
+
+
+LOSE = {
+    "scale": lambda: optax.chain(method(), optax.scale(0.5)),
+    "clip": lambda: optax.chain(method(), optax.clip(1e-3)),
+    "reduce_on_plateau": lambda: optax.chain(
+        method(), optax.contrib.reduce_on_plateau(factor=0.5, patience=1, cooldown=0)
+    ),
+    "schedule_free": lambda: optax.contrib.schedule_free(method(), learning_rate=0.5),
+    "mechanize": lambda: optax.contrib.mechanize(method()),
+}
+
+
+@pytest.mark.parametrize("name", LOSE)
+def test_line_23_what_rescales_or_averages_after_us_loses_zeros(name):
+    """A fact, not a wish: such wrappers cannot keep the structure, and `check_last` finds them."""
+    params, _ = train(LOSE[name](), num_steps=30, extra_args={"value": 1.0})
+    plain, _ = train(method(), num_steps=30)
+    assert alive(plain) == STRUCTURED
+    assert alive(params) != STRUCTURED
+
+
+def test_line_23_lookahead_loses_zeros_in_its_slow_parameters():
+    optimizer = optax.lookahead(method(), sync_period=3, slow_step_size=0.5)
+    params = optax.LookaheadParams.init_synced(make_params())
+    params, _ = train(optimizer, 30, params, gradient=lambda params: gradient(params.fast))
+    assert alive(params.slow) != STRUCTURED
+
+
+def test_apply_every_is_another_method():
+    """It feeds zero gradients between its steps, on which a proximal step shrinks all the same."""
+    optimizer = optax.chain(optax.apply_every(4), method())
+    params = make_params()
+    updates, _ = optimizer.update(gradient(params), optimizer.init(params), params)
+    assert np.any(np.asarray(updates["body"]["kernel"]) != 0)
