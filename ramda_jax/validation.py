@@ -22,9 +22,10 @@ def _number(name, value, rule, remedy):
         value = value.item()
     if not (_is_known(value) or callable(value) or isinstance(value, jax.Array)):
         raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
-    if _is_known(value) and not rule(value):
+    try:
+        return not _is_known(value) or rule(float(value))
+    except OverflowError:  # an int beyond all floats
         return False
-    return True
 
 
 def check_non_negative(name, value, remedy="use 0.0 or a positive number."):
@@ -82,6 +83,21 @@ def checked_restarts(name, restarts):
     if any(a >= b for a, b in zip((0, *steps), steps, strict=False)):
         raise ValueError(f"`{name}` must be positive and increasing, got {restarts!r}; {remedy}")
     return steps
+
+
+def checked_dtype(name, dtype):
+    """`dtype` as a floating-point dtype that JAX has, or None."""
+    if dtype is None:
+        return None
+    remedy = "use `jnp.float32`, or its name where `optax.inject_hyperparams` would take it for a schedule."
+    try:
+        # An array has a dtype but is none: it is what `optax.inject_hyperparams` makes of `jnp.float32`.
+        known = None if isinstance(dtype, (jax.Array, np.ndarray, np.generic)) else jnp.dtype(dtype)
+    except TypeError:
+        known = None
+    if known is None or not jnp.issubdtype(known, jnp.floating):
+        raise TypeError(f"`{name}` must be a floating-point dtype or None, got {dtype!r}; {remedy}")
+    return jax.dtypes.canonicalize_dtype(known)
 
 
 def check_params(named_leaves):

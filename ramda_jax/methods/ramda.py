@@ -18,6 +18,7 @@ def ramda(
     eps: optax.ScalarOrSchedule = 1e-6,
     restarts: tuple[int, ...] = (),
     solver: Solver | None = None,
+    iterate_dtype=None,
 ) -> optax.GradientTransformationExtraArgs:
     """RAMDA: dual averaging in an adaptive metric, whose iterates reach the structure of their limit.
 
@@ -28,7 +29,8 @@ def ramda(
     After finitely many steps the structure of W_hat (its zero groups, its rank) is that of the point the
     iterates converge to, and stays. Without a regularizer it is MADGRAD. It must be the last in a chain: what
     rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer acts all the same;
-    to freeze leaves use `optax.partition`.
+    to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so in that entry and its
+    group, until the next restart: `optax.apply_if_finite` around it skips such steps whole.
 
     It is a chain of three parts, to take apart and put together differently:
     `optax.chain(adaptive_dual_averaging(...), proximal_point(...), iterate_averaging(...))`.
@@ -46,6 +48,8 @@ def ramda(
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts anew from where it is.
         solver: a `Solver`, or None for each regularizer's `default_solver`.
+        iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
+            would stall: keeps the iterate in the state too (`iterate_averaging`).
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds three buffers of the
@@ -79,5 +83,5 @@ def ramda(
     return optax.chain(
         adaptive_dual_averaging(learning_rate, eps, restarts),
         proximal_point(regularizer, strength, solver),
-        iterate_averaging(averaging),
+        iterate_averaging(averaging, iterate_dtype),
     )

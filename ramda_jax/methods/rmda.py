@@ -17,6 +17,7 @@ def rmda(
     averaging: optax.ScalarOrSchedule = 0.1,
     restarts: tuple[int, ...] = (),
     solver: Solver | None = None,
+    iterate_dtype=None,
 ) -> optax.GradientTransformationExtraArgs:
     """RMDA: dual averaging whose iterates reach the structure of their limit.
 
@@ -34,6 +35,8 @@ def rmda(
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts anew from where it is.
         solver: a `Solver`, or None for each regularizer's `default_solver`.
+        iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
+            would stall: keeps the iterate in the state too (`iterate_averaging`).
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds two buffers of the
@@ -65,5 +68,5 @@ def rmda(
     return optax.chain(
         dual_averaging(learning_rate, restarts),
         proximal_point(regularizer, strength, solver),
-        iterate_averaging(averaging),
+        iterate_averaging(averaging, iterate_dtype),
     )
