@@ -28,6 +28,22 @@ def next_count(count):
     return jnp.asarray(optax.safe_increment(count))
 
 
+def with_type_sharding(x, sharding):
+    """x in `sharding`, that of another array's type; of use on meshes whose axes are explicit, elsewhere x itself."""
+    return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
+
+
+def gathered(x):
+    """x with no axis sharded in its type: `reshape` and the SVD refuse sharded axes on meshes whose axes are explicit.
+
+    On other meshes, where types say nothing of sharding, x itself: there XLA gathers what an operation needs whole.
+    """
+    sharding = jax.typeof(x).sharding
+    if all(axis is None for axis in sharding.spec):
+        return x
+    return jax.sharding.reshard(x, sharding.update(spec=jax.sharding.PartitionSpec(*[None] * x.ndim)))
+
+
 def group_norms(x, axes):
     """`||x_g||` over `axes`, kept as axes of length one; no square over- or underflows.
 

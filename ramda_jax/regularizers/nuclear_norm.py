@@ -3,9 +3,10 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import norm
+from ramda_jax.numerics import gathered, norm, with_type_sharding
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.validation import check_non_negative
@@ -18,7 +19,8 @@ class NuclearNorm(Regularizer):
     A leaf of more than two axes is a matrix whose rows are all axes before `split` and whose columns are the others:
     with -1 a Flax kernel maps inputs (and offsets) to outputs. The prox is one SVD: the singular values are
     soft-thresholded. In a diagonal metric there is no closed form; the default is proximal gradient from
-    the current parameters with the papers' 5 SVDs a step. Its `support` are the singular values above rounding.
+    the current parameters with the papers' 5 SVDs a step. Its `support` are the singular values above rounding. A
+    sharded leaf is gathered for its SVDs, which every device does whole, and sharded again.
 
     Args:
         split: the first column axis; None for -1, and 1 for attention's query, key and value of rank 3.
@@ -68,8 +70,9 @@ class NuclearNorm(Regularizer):
         return dataclasses.replace(self, split=split % ndim)
 
     def matrix(self, w):
-        """w as a matrix."""
+        """w as a matrix, on every device whole where a mesh with explicit axes has it sharded."""
         split = -1 if self.split is None else self.split
+        w = gathered(w)
         return w.reshape(math.prod(w.shape[:split]), math.prod(w.shape[split:]))
 
     def singular_values(self, w):
@@ -91,7 +94,8 @@ class NuclearNorm(Regularizer):
         product = jnp.matmul(u * kept, vt, precision="highest")
         product = jnp.where(product == 0, 0, product)  # no -0.0
         # Without a weight x itself: not its SVD multiplied out.
-        return jnp.where(weight > 0, product, matrix).reshape(x.shape)
+        value = jnp.where(weight > 0, product, matrix).reshape(x.shape)
+        return with_type_sharding(value, jax.typeof(x).sharding)
 
     def screen(self, rhs, weight):
         # Zero iff the spectral norm is at most the weight; this bound on it costs no SVD.

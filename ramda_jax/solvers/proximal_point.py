@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,22 @@ class ProximalProblem:
         return isinstance(regularizer, GroupRegularizer) and (self.solver is None or self.solver.keeps_radii)
 
 
-class ProximalPointState(NamedTuple):
+def _serialize_with_flax(kind):
+    """Tells `flax.serialization`, where it has been imported, that `kind` has nothing in it to store."""
+    serialization = sys.modules.get("flax.serialization")
+    if serialization is not None and not serialization.is_serializable(kind):
+        serialization.register_serialization_state(kind, lambda problem: {}, lambda problem, stored: problem)
+
+
+class _ProximalPointFields(NamedTuple):
+    proximal_step: jax.Array
+    strength: jax.Array
+    radii: Any
+    info: SolverInfo
+    problem: ProximalProblem
+
+
+class ProximalPointState(_ProximalPointFields):
     """State of `proximal_point`.
 
     Attributes:
@@ -57,11 +73,14 @@ class ProximalPointState(NamedTuple):
         problem: what is solved and how; static.
     """
 
-    proximal_step: jax.Array
-    strength: jax.Array
-    radii: Any
-    info: SolverInfo
-    problem: ProximalProblem
+    __slots__ = ()
+
+    @property
+    def problem(self):
+        # flax.serialization asks for every field by its name before it looks up how to store it: late enough to know
+        # that Flax is there, and early enough to tell it, without our importing it.
+        _serialize_with_flax(ProximalProblem)
+        return self[-1]
 
 
 def proximal_point(
@@ -114,7 +133,8 @@ def proximal_point(
         leaves = assign(problem.assignment, params)
         dtype = scalars_dtype(params)
         radii = {
-            path: jnp.zeros(regularizer.radii_shape(leaf.shape), sums_dtype(leaf.dtype))
+            # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
+            path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
             for path, leaf, regularizer in leaves
             if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
         }

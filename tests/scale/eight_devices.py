@@ -1,0 +1,279 @@
+"""Tests for eight devices; test_sharding.py runs them in processes that have them."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import ramda_jax
+from tests.factories import FACTORIES, factory_id
+from tests.scale.problem import REGULARIZERS, batches, loss, make_params
+
+every_factory = pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
+STRENGTHS = {"ramda": 0.008, "rmda": 0.08, "prox_sgd": 0.05, "prox_adamw": 0.01, "prox_ssi": 0.002}
+STEPS = 6
+
+
+def make_optimizer(factory, regularizer=ramda_jax.GroupLasso()):  # noqa: B008
+    settings = {"averaging": ramda_jax.sqrt_growth(0.5, 3), "restarts": (3,)} if factory.averages else {}
+    return factory(regularizer, STRENGTHS[factory.name], **settings)
+
+
+def make_step(optimizer, reduce=lambda grads: grads, loss=loss, local=lambda params: params):
+    def step(params, state, batch):
+        grads = reduce(jax.grad(loss)(local(params), batch))
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def train(step, params, state, place=lambda batch: batch):
+    for batch in batches(STEPS):
+        params, state = step(params, state, place(batch))
+    return params, state
+
+
+def assert_same_trajectory(actual, expected, dtype):
+    """Of (params, state) pairs: parameters and the structured point's radii to rounding, and the same groups."""
+    tolerance = 1e-10 if dtype == "float64" else 1e-5
+    actual, expected = jax.device_get((actual, expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual[0], expected[0])
+    ours, theirs = (optax.tree.get(state, "radii") for _, state in (actual, expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a != 0, b != 0), ours, theirs)
+    alive = np.concatenate([radii.ravel() != 0 for radii in theirs.values()])
+    assert alive.any() and not alive.all(), alive.mean()
+
+
+def mesh_of(*shape, explicit=False):
+    names = ("x", "y")[: len(shape)]
+    kind = AxisType.Explicit if explicit else AxisType.Auto
+    return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
+
+
+def on_one_device(optimizer, dtype):
+    params = make_params(dtype)
+    return train(jax.jit(make_step(optimizer)), params, optimizer.init(params))
+
+
+# Data parallel: the batch is sharded, parameters and state are on every device whole.
+
+
+def jit_with_shardings(optimizer, params):
+    mesh = mesh_of(8)
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("x"))
+    step = jax.jit(make_step(optimizer), in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
+    params = jax.device_put(params, everywhere)
+    return train(step, params, optimizer.init(params), lambda batch: jax.device_put(batch, split))
+
+
+def shard_map_with_psum(optimizer, params):
+    def local(params):
+        # Made to differ from device to device, so that the gradients are each device's own until the sum.
+        return jax.lax.pcast(params, "x", to="varying")
+
+    step = make_step(optimizer, lambda grads: jax.tree.map(lambda g: jax.lax.psum(g / 8, "x"), grads), local=local)
+    return train(
+        jax.jit(jax.shard_map(step, mesh=mesh_of(8), in_specs=(P(), P(), P("x")), out_specs=P())),
+        params,
+        optimizer.init(params),
+    )
+
+
+def pmap(optimizer, params):
+    step = make_step(optimizer, lambda grads: jax.lax.pmean(grads, "x"))
+
+    def replicate(tree):
+        return jax.tree.map(lambda x: jnp.stack([x] * 8), tree)
+
+    def split(batch):
+        return jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), batch)
+
+    result = train(jax.pmap(step, axis_name="x"), replicate(params), replicate(optimizer.init(params)), split)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape)), jax.device_get(result))
+    return jax.tree.map(lambda x: x[0], result)
+
+
+@every_factory
+@pytest.mark.parametrize("way", [jit_with_shardings, shard_map_with_psum, pmap], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_data_parallel_is_the_trajectory_of_one_device(factory, way, dtype):
+    if factory.name != "ramda" and (dtype, way) != ("float64", jit_with_shardings):
+        pytest.skip("every way with RAMDA, every factory in one way")
+    with jax.enable_x64(dtype == "float64"):
+        optimizer = make_optimizer(factory)
+        assert_same_trajectory(way(optimizer, make_params(dtype)), on_one_device(optimizer, dtype), dtype)
+
+
+# Fully sharded: every parameter, and what the state holds of its shape, is cut into eight.
+
+LAYOUTS = {
+    "group axis": {"conv": P(None, None, ("x", "y")), "first": P(("x", "y")), "second": P(("x", "y"))},
+    "inside the groups": {
+        "conv": P(None, None, None, ("x", "y")),
+        "first": P(None, ("x", "y")),
+        "second": P(None, "y"),
+    },
+    "both": {"conv": P(None, None, "y", "x"), "first": P("x", "y"), "second": P("y", "x")},
+    "offsets": {"conv": P("x", None, "y"), "first": P("y", "x"), "second": P("x", "y")},
+    "offsets and outputs": {"conv": P(None, "x", None, "y"), "first": P("y", "x"), "second": P("x", "y")},
+}
+
+
+def shardings(mesh, layout):
+    specs = LAYOUTS[layout]
+    return {
+        name: {key: NamedSharding(mesh, specs[name] if key == "kernel" else P("y")) for key in layer}
+        for name, layer in make_params("float32").items()
+    }
+
+
+def state_shardings(optimizer, params, mesh):
+    """The parameters' shardings for all of the state that has their shapes; the rest is on every device."""
+    return optax.tree.map_params(
+        optimizer,
+        lambda _, p: p.sharding,
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda _: NamedSharding(mesh, P()),
+    )
+
+
+def assert_state_is_sharded_as(optimizer, state, params):
+    """All of the state that has the parameters' shapes has their shardings."""
+
+    def check(leaf, p):
+        assert leaf.sharding.is_equivalent_to(p.sharding, p.ndim), (leaf.sharding, p.sharding)
+        return leaf
+
+    optax.tree.map_params(optimizer, check, state, params)
+
+
+@every_factory
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fully_sharded_is_the_trajectory_of_one_device(factory, layout):
+    if factory.name != "ramda" and layout != "both":
+        pytest.skip("every layout with RAMDA, every factory in one layout")
+    dtype = "float32" if layout in ("both", "group axis") else "float64"
+    with jax.enable_x64(dtype == "float64"):
+        mesh = mesh_of(2, 4)
+        optimizer = make_optimizer(factory)
+        placed = shardings(mesh, layout)
+        params = jax.device_put(make_params(dtype), placed)
+        state = optimizer.init(params)
+        assert_state_is_sharded_as(optimizer, state, params)
+        step = jax.jit(
+            make_step(optimizer),
+            out_shardings=(placed, state_shardings(optimizer, params, mesh)),
+            donate_argnums=(0, 1),
+        )
+        split = NamedSharding(mesh, P(("x", "y")))
+        sharded = train(step, params, state, lambda batch: jax.device_put(batch, split))
+        assert_state_is_sharded_as(optimizer, sharded[1], sharded[0])
+        assert_same_trajectory(sharded, on_one_device(optimizer, dtype), dtype)
+
+
+def test_state_of_a_jitted_init_can_be_given_shardings_by_map_params():
+    mesh = mesh_of(2, 4)
+    params = jax.device_put(make_params("float32"), shardings(mesh, "both"))
+    optimizer = make_optimizer(FACTORIES[0])
+    state = jax.jit(optimizer.init, out_shardings=state_shardings(optimizer, params, mesh))(params)
+    assert_state_is_sharded_as(optimizer, state, params)
+
+
+# Meshes with explicit axes: shardings are part of the types.
+
+
+def pull(params, batch):
+    """A loss whose gradient needs no matrix product, for which explicit axes would want a sharding named."""
+    x, y = (jnp.mean(part) for part in batch)
+    return sum(
+        jnp.sum((p - (jnp.arange(p.shape[-1]) % 3 == 0) * (1 + x) + y) ** 2) / 2 for p in jax.tree.leaves(params)
+    )
+
+
+def types_of(tree):
+    """The leaves' types in words, such as `float32[16@x,24]`."""
+    return jax.tree.map(lambda leaf: str(jax.typeof(leaf)), tree)
+
+
+def check_explicit(factory, regularizer, spec):
+    mesh = mesh_of(8, explicit=True)
+    optimizer = make_optimizer(factory, regularizer)
+    params = {"a": {"kernel": jax.random.normal(jax.random.key(0), (16, 24))}, "b": {"kernel": jnp.ones((16, 24))}}
+    expected = train(jax.jit(make_step(optimizer, loss=pull)), params, optimizer.init(params))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, NamedSharding(mesh, spec))
+        state = optimizer.init(sharded)
+        types = types_of((sharded, state))
+        assert types_of(jax.eval_shape(optimizer.init, sharded)) == types[1]
+        result = train(jax.jit(make_step(optimizer, loss=pull)), sharded, state)
+        assert types_of(result) == types
+        structured = jax.jit(ramda_jax.eval_params)(result[1], result[0])
+        assert types_of(structured) == types[0]
+    expected_structured = jax.jit(ramda_jax.eval_params)(expected[1], expected[0])
+    actual, structured, expected = jax.device_get((result[0], structured, expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected[0])
+    np.testing.assert_array_equal(structured["a"]["kernel"] == 0, expected_structured["a"]["kernel"] == 0)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("spec", [P("x"), P(None, "x")], ids=["rows", "columns"])
+def test_explicit_sharding_keeps_the_types_for_every_regularizer(name, spec):
+    if spec == P(None, "x") and "Group" not in name and name != "NuclearNorm":
+        pytest.skip("has no axes to tell apart")
+    check_explicit(FACTORIES[0], REGULARIZERS[name], spec)
+
+
+@pytest.mark.parametrize("factory", FACTORIES[1:], ids=factory_id)
+def test_explicit_sharding_keeps_the_types_for_every_factory(factory):
+    check_explicit(factory, REGULARIZERS["GroupLasso"], P("x"))
+
+
+# The nuclear norm: gathered for its SVD, on either kind of mesh.
+
+
+def test_nuclear_norm_of_sharded_leaves_is_that_of_one_device():
+    check_explicit(FACTORIES[1], REGULARIZERS["NuclearNorm"], P("x"))  # in closed form; RAMDA's is proximal gradient
+    mesh = mesh_of(8)
+    regularizer = REGULARIZERS["NuclearNorm"]
+    optimizer = FACTORIES[1](regularizer, 0.1)
+    params = make_params("float32")
+    expected = train(jax.jit(make_step(optimizer)), params, optimizer.init(params))
+    sharded = jax.device_put(params, NamedSharding(mesh, P()))
+    for name in ("first", "second"):
+        sharded[name]["kernel"] = jax.device_put(params[name]["kernel"], NamedSharding(mesh, P("x")))
+    actual = train(jax.jit(make_step(optimizer)), sharded, optimizer.init(sharded))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *jax.device_get((actual[0], expected[0]))
+    )
+
+
+# Checkpoints move between shardings.
+
+
+def test_checkpoint_is_restored_onto_another_sharding(tmp_path):
+    optimizer = make_optimizer(FACTORIES[0])
+    mesh = mesh_of(2, 4)
+    step = jax.jit(make_step(optimizer))
+    params = jax.device_put(make_params("float32"), shardings(mesh, "both"))
+    params, state = train(step, params, optimizer.init(params))
+    placed = jax.device_put(params, shardings(mesh, "offsets"))
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        (params, state),
+        (shardings(mesh, "offsets"), state_shardings(optimizer, placed, mesh)),
+    )
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint", (params, state))
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "checkpoint", target)
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get((params, state)))
+    assert_state_is_sharded_as(optimizer, restored[1], placed)
+    assert_same_trajectory(train(step, *restored), train(step, params, state), "float32")

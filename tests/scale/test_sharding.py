@@ -1,0 +1,72 @@
+"""Training on many devices, simulated, is training on one; and the steps can be lowered for any platform."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import ramda_jax
+from tests.factories import FACTORIES, factory_id
+from tests.scale.problem import REGULARIZERS, loss, make_params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("topic", ["data_parallel", "fully_sharded or map_params", "explicit", "nuclear or checkpoint"])
+def test_eight_devices(topic):
+    # The number of devices is fixed when JAX starts, so these tests have processes of their own.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", topic]
+    done = subprocess.run(
+        [*command, "tests/scale/eight_devices.py"],
+        cwd=ROOT,
+        env=environment | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-3_000:]
+    assert re.search(r"\d+ passed", done.stdout)
+
+
+def custom_calls(optimizer):
+    """What a step's program calls that is not in it, lowered for three platforms at once."""
+
+    def step(params, state, batch):
+        updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.eval_shape(lambda: make_params("float32"))
+    batch = (jax.ShapeDtypeStruct((8, 2, 2, 8), jnp.float32), jax.ShapeDtypeStruct((8, 8), jnp.float32))
+    exported = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(
+        params, jax.eval_shape(optimizer.init, params), batch
+    )
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    return set(re.findall(r"custom_call @([\w.$]+)", exported.mlir_module()))
+
+
+@pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_every_step_is_lowered_for_cpu_cuda_and_tpu(factory, name):
+    if name == "Quantized" or (name == "NuclearNorm" and factory.name == "prox_ssi"):
+        pytest.skip("as Binary; as ProxAdamW")
+    calls = custom_calls(factory(REGULARIZERS[name], 0.1))
+    if name == "NuclearNorm":
+        assert calls
+        assert all(
+            re.match(r"lapack_|cusolver_|cublas_|cu_|Qr$|Eigh$|Householder|ProductOf|Sharding", call) for call in calls
+        ), calls
+    else:
+        assert calls == set()
+
+
+@pytest.mark.parametrize("solver", [ramda_jax.NewtonRaphson(), ramda_jax.ProximalGradient()], ids=repr)
+def test_steps_of_the_other_solvers_are_lowered_for_cpu_cuda_and_tpu(solver):
+    assert custom_calls(ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1, solver=solver)) == set()
