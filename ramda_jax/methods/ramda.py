@@ -29,7 +29,7 @@ def ramda(
     After finitely many steps the structure of W_hat (its zero groups, its rank) is that of the point the
     iterates converge to, and stays. Without a regularizer it is MADGRAD. It must be the last in a chain: what
     rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer acts all the same;
-    to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so in that entry and its
+    to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so in its entry and
     group, until the next restart: `optax.apply_if_finite` around it skips such steps whole.
 
     It is a chain of three parts, to take apart and put together differently:

@@ -1,0 +1,147 @@
+"""Anything at all for `init` and the factories: it works, or it raises TypeError or ValueError, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ramda_jax
+from tests.factories import FACTORIES
+
+NUMBERS = st.one_of(
+    st.floats(),
+    st.integers(-3, 3),
+    st.sampled_from([
+        None, True, "1", b"1", 1j, float("nan"), float("inf"), -0.0, np.nan, np.float32(0.1), np.float16("inf"),
+        np.asarray(0.1), np.ones(2), np.asarray("a"), [0.1], (), {}, object(), optax.constant_schedule(0.1), 10**400,
+    ]),
+)  # fmt: skip
+DTYPES = ["float32", "float16", "bfloat16", "int32", "uint8", "bool", "complex64"]
+SHAPES = st.lists(st.integers(0, 3), max_size=5).map(tuple)
+ARRAYS = st.builds(lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype), SHAPES, st.sampled_from(DTYPES))
+GOOD_ARRAYS = st.builds(lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype), SHAPES, st.sampled_from(DTYPES[:3]))
+NAMES = st.sampled_from(["kernel", "bias", "a", "b", "query", "out", "embedding", "0", "value", "x.y", "scale"])
+OTHERS = st.sampled_from([None, "text", 3, 1.5, object(), optax.MaskedNode(), b"x", (), {}])
+
+
+def trees(leaves):
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.dictionaries(NAMES, inner, max_size=3), st.lists(inner, max_size=2), st.tuples(inner, inner)
+        ),
+        max_leaves=4,
+    )
+
+
+AXES = st.one_of(
+    st.sampled_from(["input", "output", "heads", "kernel", "rows", "", None, 1.5, True, np.int64(1), "0"]),
+    st.integers(-7, 7),
+    st.lists(st.integers(-7, 7), max_size=3),
+    st.lists(st.integers(-3, 3), max_size=3).map(tuple),
+)
+CLASSES = [
+    ramda_jax.L1, ramda_jax.GroupLasso, ramda_jax.SparseGroupLasso, ramda_jax.MCP, ramda_jax.GroupMCP,
+    ramda_jax.SparseGroupMCP, ramda_jax.NuclearNorm, ramda_jax.Box, ramda_jax.Binary, ramda_jax.Quantized,
+    ramda_jax.Null, ramda_jax.Projection,
+]  # fmt: skip
+
+
+def attempt(make):
+    """What `make` returns, or None if it refused."""
+    try:
+        return make()
+    except (TypeError, ValueError) as error:
+        assert str(error)
+        return None
+
+
+def regularizers():
+    def build(cls, groups, number, keywords):
+        options = [{"groups": groups}, {"groups": groups, "group_weight": number}, {}, {keywords: number}]
+        return next((one for one in (attempt(lambda kw=kw: cls(**kw)) for kw in options) if one is not None), None)
+
+    keywords = st.sampled_from(["l1_ratio", "gamma", "group_weight", "lower", "low", "levels", "bits", "nothing"])
+    return st.builds(build, st.sampled_from(CLASSES), AXES, NUMBERS, keywords)
+
+
+PATTERNS = st.sampled_from(
+    ["kernel", ".*", "^a", "a/kernel", "(", "[", "", "bias|kernel", "nowhere", "a", "value", "*"]
+)
+SPECS = st.one_of(
+    regularizers(),
+    st.dictionaries(PATTERNS, st.one_of(regularizers(), OTHERS), max_size=3),
+    trees(st.one_of(regularizers(), OTHERS)),
+    st.sampled_from([ramda_jax.GroupLasso, ramda_jax.GroupLasso().prox, {1: ramda_jax.L1()}, {"a": 3}]),
+)
+SOLVERS = st.sampled_from([
+    None, ramda_jax.ClosedForm(), ramda_jax.SecularNewton(), ramda_jax.ProximalGradient(), ramda_jax.NewtonRaphson(),
+    ramda_jax.SecularNewton, "newton", 3,
+])  # fmt: skip
+RESTARTS = st.one_of(st.lists(st.integers(-2, 5), max_size=3).map(tuple), st.sampled_from([None, 3, "ab", (1.5,), [2]]))
+
+
+@settings(max_examples=120)
+@given(st.sampled_from(FACTORIES), st.data())
+def test_factories_take_or_refuse_any_setting(factory, data):
+    chosen = {"learning_rate": NUMBERS, "regularizer": SPECS, "strength": NUMBERS, "solver": SOLVERS}
+    chosen |= {"averaging": NUMBERS, "restarts": RESTARTS} if factory.averages else {}
+    chosen |= {"eps": NUMBERS} if factory.name in ("ramda", "prox_adamw", "prox_ssi") else {}
+    chosen |= {"b1": NUMBERS, "b2": NUMBERS, "weight_decay": NUMBERS} if factory.name == "prox_adamw" else {}
+    values = {"learning_rate": 0.1, "strength": 0.1}
+    for name in data.draw(st.lists(st.sampled_from(sorted(chosen)), max_size=3, unique=True)):
+        values[name] = data.draw(chosen[name], label=name)
+    optimizer = attempt(lambda: factory.make(**values))
+    if optimizer is None:
+        return
+    # What a Python number can be told to be is told.
+    for name in ("learning_rate", "strength"):
+        if isinstance(values[name], (int, float)):
+            assert 0 <= values[name] < float("inf")
+    params = data.draw(trees(GOOD_ARRAYS), label="params")
+    attempt(lambda: step(optimizer, params))
+
+
+def step(optimizer, params):
+    """One step on shapes alone: tracing is what may fail."""
+    state = optimizer.init(params)
+    arrays = jax.tree.map(lambda p: jnp.ones(p.shape, p.dtype), params)
+    updates, new_state = jax.eval_shape(optimizer.update, arrays, state, arrays)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda p: (p.shape, p.dtype), params)
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    return updates
+
+
+@settings(max_examples=120)
+@given(st.sampled_from(FACTORIES), SPECS, trees(st.one_of(ARRAYS, OTHERS)))
+def test_init_takes_or_refuses_any_tree(factory, regularizer, params):
+    optimizer = attempt(lambda: factory(regularizer, 0.1))
+    if optimizer is not None:
+        attempt(lambda: optimizer.init(params))
+
+
+@settings(max_examples=80)
+@given(SPECS, trees(GOOD_ARRAYS))
+def test_what_init_takes_update_takes_too(regularizer, params):
+    optimizer = attempt(lambda: ramda_jax.rmda(0.1, regularizer, 0.1))
+    if optimizer is not None and attempt(lambda: optimizer.init(params)) is not None:
+        step(optimizer, params)
+
+
+@settings(max_examples=100)
+@given(SPECS, trees(GOOD_ARRAYS))
+def test_describe_takes_what_init_takes(regularizer, params):
+    optimizer = attempt(lambda: ramda_jax.rmda(0.1, regularizer, 0.1))
+    if optimizer is not None and attempt(lambda: optimizer.init(params)) is not None:
+        assert "total" in ramda_jax.describe(regularizer, params, "scalar")
+
+
+def test_zero_size_leaves_and_scalars_train():
+    params = {"a": jnp.ones((0, 3)), "b": jnp.ones((3, 0)), "c": jnp.ones([]), "kernel": jnp.ones((2, 2))}
+    for factory in FACTORIES:
+        optimizer = factory(ramda_jax.GroupLasso(), 0.1)
+        updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
+        assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates))

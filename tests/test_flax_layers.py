@@ -1,0 +1,186 @@
+"""The default rule finds the kernels of Flax's layers, and `docs/layers.md` says what a group of each is."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import linen, nnx
+from flax.training.train_state import TrainState
+
+import ramda_jax
+from ramda_jax import GroupLasso
+from ramda_jax.structure import assign
+
+RNGS = nnx.Rngs(0)
+VECTORS, IMAGES = jnp.ones((2, 6)), jnp.ones((1, 8, 8, 4))
+
+
+def linen_params(layer, *inputs):
+    return jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs)["params"])
+
+
+def carry(cell):
+    return cell.initialize_carry(jax.random.key(0), VECTORS.shape)
+
+
+def nnx_params(layer):
+    return nnx.as_pure(nnx.state(layer, nnx.Param))
+
+
+LAYERS = {
+    "nnx.Linear": lambda: nnx_params(nnx.Linear(6, 5, rngs=RNGS)),
+    "nnx.LinearGeneral": lambda: nnx_params(nnx.LinearGeneral(6, (5, 2), rngs=RNGS)),
+    "nnx.Einsum": lambda: nnx_params(nnx.Einsum("ab,bc->ac", (6, 5), rngs=RNGS)),
+    "nnx.Conv": lambda: nnx_params(nnx.Conv(4, 8, (3, 3), rngs=RNGS)),
+    "nnx.ConvTranspose": lambda: nnx_params(nnx.ConvTranspose(4, 8, (3, 3), rngs=RNGS)),
+    "nnx.MultiHeadAttention": lambda: nnx_params(nnx.MultiHeadAttention(2, 6, 8, decode=False, rngs=RNGS)),
+    "nnx.LSTMCell": lambda: nnx_params(nnx.LSTMCell(6, 5, rngs=RNGS)),
+    "nnx.OptimizedLSTMCell": lambda: nnx_params(nnx.OptimizedLSTMCell(6, 5, rngs=RNGS)),
+    "nnx.GRUCell": lambda: nnx_params(nnx.GRUCell(6, 5, rngs=RNGS)),
+    "linen.Dense": lambda: linen_params(linen.Dense(5), VECTORS),
+    "linen.DenseGeneral": lambda: linen_params(linen.DenseGeneral((5, 2)), VECTORS),
+    "linen.Einsum": lambda: linen_params(linen.Einsum((6, 5), "ab,bc->ac"), VECTORS),
+    "linen.Conv": lambda: linen_params(linen.Conv(8, (3, 3)), IMAGES),
+    "linen.ConvTranspose": lambda: linen_params(linen.ConvTranspose(8, (3, 3)), IMAGES),
+    "linen.MultiHeadDotProductAttention": lambda: linen_params(
+        linen.MultiHeadDotProductAttention(2, qkv_features=8), VECTORS[None], VECTORS[None]
+    ),
+    "linen.LSTMCell": lambda: linen_params(linen.LSTMCell(5), carry(linen.LSTMCell(5)), VECTORS),
+    "linen.OptimizedLSTMCell": lambda: linen_params(
+        linen.OptimizedLSTMCell(5), carry(linen.OptimizedLSTMCell(5)), VECTORS
+    ),
+    "linen.GRUCell": lambda: linen_params(linen.GRUCell(5), carry(linen.GRUCell(5)), VECTORS),
+}
+FUSED = {
+    "nnx.OptimizedLSTMCell": "an input feature, across the 4 gates",
+    "nnx.GRUCell": "an input feature, across the 3 gates",
+}
+
+
+def meaning(name, path, axes, ndim):
+    """What a group is, in words, from its axes."""
+    if "Cell" in name:
+        return FUSED.get(name, "an input feature of one gate")
+    if axes == (0, 1) and ndim == 3:
+        return "an entry of a head"
+    if ndim == 4:
+        return "an input channel"
+    return "an entry of the first output axis" if axes == (1,) else "an input feature"
+
+
+def table(name):
+    """The rows of `docs/layers.md` for one layer: its regularized leaves."""
+    rows = []
+    for path, leaf, one in assign(GroupLasso(), LAYERS[name]()):
+        if one is not None:
+            groups = one.radii_shape(leaf.shape)
+            number = 1
+            for size in groups:
+                number *= size
+            text = meaning(name, path, one.groups, leaf.ndim)
+            cells = [f"`{cell}`" for cell in (name, path, tuple(leaf.shape), one.groups)]
+            rows.append("| " + " | ".join([*cells, text, str(number), str(one.sizes(leaf.shape))]) + " |")
+    return rows
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_line_26_the_table_of_layers_is_what_assign_and_describe_say(name):
+    text = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
+    rows = table(name)
+    documented = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
+    assert rows and documented == rows
+    described = ramda_jax.describe(GroupLasso(), LAYERS[name]())
+    for row in rows:
+        cells = [cell.strip(" `") for cell in row.strip("|").split("|")]
+        line = next(line for line in described.splitlines() if line.startswith(cells[1] + " "))
+        assert (
+            line.split("GroupLasso")[1].replace(" ", "").startswith((cells[3] + cells[5] + cells[6]).replace(" ", ""))
+        )
+    # All kernels, and nothing else.
+    leaves = [path for path, *_ in assign(None, LAYERS[name]())]
+    assert [row.split("`")[3] for row in rows] == [path for path in leaves if path.endswith("kernel")]
+
+
+def train_nnx(graph, wrt=nnx.Param):
+    model = nnx.Sequential(nnx.Linear(6, 5, rngs=nnx.Rngs(0)), nnx.BatchNorm(5, rngs=nnx.Rngs(0)))
+    optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=wrt)
+    x = jax.random.normal(jax.random.key(0), (64, 6))
+    y = jnp.tile(x[:, :1], (1, 5))
+
+    @nnx.jit(donate_argnums=(0, 1), **({} if graph else {"graph": False}))
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: jnp.mean((model(x) - y) ** 2), argnums=nnx.DiffState(0, wrt))(model)
+        optimizer.update(model, grads)
+        if not graph:
+            return model, optimizer
+
+    for _ in range(60):
+        result = step(model, optimizer)
+        model, optimizer = (model, optimizer) if graph else result
+    return model
+
+
+def test_line_26_nnx_filters_jit_and_donation():
+    start = nnx.BatchNorm(5, rngs=nnx.Rngs(0))
+    model = train_nnx(True)
+    alive = (model.layers[0].kernel[...] != 0).any(axis=1)
+    assert alive[0] and not alive.all()
+    assert (model.layers[1].scale[...] != 0).all() and (model.layers[1].scale[...] != start.scale[...]).any()
+    only_kernel = train_nnx(True, wrt=nnx.All(nnx.Param, nnx.PathContains("kernel")))
+    assert (only_kernel.layers[1].scale[...] == start.scale[...]).all()
+
+
+def test_line_27_linen_with_boxed_parameters_trains_to_structure():
+    init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "out"))
+    net = linen.Dense(2, kernel_init=init)
+    x = jax.random.normal(jax.random.key(0), (64, 6))
+    boxed = net.init(jax.random.key(1), x)["params"]
+    tx = ramda_jax.rmda(0.5, GroupLasso(), 0.1, averaging=1.0)
+    state = TrainState.create(apply_fn=net.apply, params=boxed, tx=tx)
+
+    @jax.jit
+    def step(state):
+        def loss(params):
+            return jnp.mean((net.apply({"params": params}, x) - x[:, :1]) ** 2)
+
+        return state.apply_gradients(grads=jax.grad(loss)(state.params))
+
+    for _ in range(40):
+        state = step(state)
+    assert isinstance(state.params["kernel"], linen.Partitioned)
+    alive = (state.params["kernel"].value != 0).any(axis=1)
+    assert alive[0] and not alive.all()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Module:
+    """A callable tree of parameters, as Equinox has them: weight is (out, in)."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x):
+        return x @ self.weight.T + self.bias
+
+
+def test_line_27_a_callable_module_is_a_tree_of_parameters():
+    x = jax.random.normal(jax.random.key(0), (64, 6))
+    module = Module(jax.random.normal(jax.random.key(1), (2, 6)), jnp.zeros(2))
+    optimizer = ramda_jax.rmda(0.5, {"weight": GroupLasso(1)}, 0.1, averaging=1.0)
+    state = optimizer.init(module)
+
+    @jax.jit
+    def step(module, state):
+        grads = jax.grad(lambda module: jnp.mean((module(x) - x[:, :1]) ** 2))(module)
+        updates, state = optimizer.update(grads, state, module)
+        return optax.apply_updates(module, updates), state
+
+    for _ in range(40):
+        module, state = step(module, state)
+    alive = (module.weight != 0).any(axis=0)
+    assert alive[0] and not alive.all()
+    assert isinstance(ramda_jax.eval_params(state, module), Module)
