@@ -104,32 +104,29 @@ def test_line_26_the_table_of_layers_is_what_assign_and_describe_say(name):
     assert [row.split("`")[3] for row in rows] == [path for path in leaves if path.endswith("kernel")]
 
 
-def train_nnx(graph, wrt=nnx.Param):
+def train_nnx(wrt=nnx.Param):
     model = nnx.Sequential(nnx.Linear(6, 5, rngs=nnx.Rngs(0)), nnx.BatchNorm(5, rngs=nnx.Rngs(0)))
     optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=wrt)
     x = jax.random.normal(jax.random.key(0), (64, 6))
     y = jnp.tile(x[:, :1], (1, 5))
 
-    @nnx.jit(donate_argnums=(0, 1), **({} if graph else {"graph": False}))
+    @nnx.jit(donate_argnums=(0, 1))
     def step(model, optimizer):
         grads = nnx.grad(lambda model: jnp.mean((model(x) - y) ** 2), argnums=nnx.DiffState(0, wrt))(model)
         optimizer.update(model, grads)
-        if not graph:
-            return model, optimizer
 
     for _ in range(60):
-        result = step(model, optimizer)
-        model, optimizer = (model, optimizer) if graph else result
+        step(model, optimizer)
     return model
 
 
 def test_line_26_nnx_filters_jit_and_donation():
     start = nnx.BatchNorm(5, rngs=nnx.Rngs(0))
-    model = train_nnx(True)
+    model = train_nnx()
     alive = (model.layers[0].kernel[...] != 0).any(axis=1)
     assert alive[0] and not alive.all()
     assert (model.layers[1].scale[...] != 0).all() and (model.layers[1].scale[...] != start.scale[...]).any()
-    only_kernel = train_nnx(True, wrt=nnx.All(nnx.Param, nnx.PathContains("kernel")))
+    only_kernel = train_nnx(wrt=nnx.All(nnx.Param, nnx.PathContains("kernel")))
     assert (only_kernel.layers[1].scale[...] == start.scale[...]).all()
 
 
@@ -184,3 +181,21 @@ def test_line_27_a_callable_module_is_a_tree_of_parameters():
     alive = (module.weight != 0).any(axis=0)
     assert alive[0] and not alive.all()
     assert isinstance(ramda_jax.eval_params(state, module), Module)
+
+
+def test_line_26_tree_mode_trains_to_structure():
+    """The model and the optimizer as plain trees: `jax.jit` and `jax.grad`, gradients of the model's own type."""
+    model = nnx.Linear(6, 5, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=nnx.Param)
+    x = jax.random.normal(jax.random.key(0), (64, 6))
+
+    @jax.jit
+    def step(model, optimizer):
+        grads = jax.grad(lambda model: jnp.mean((model(x) - x[:, :1]) ** 2))(model)
+        optimizer.update(model, grads)
+        return model, optimizer
+
+    for _ in range(60):
+        model, optimizer = step(model, optimizer)
+    alive = (model.kernel[...] != 0).any(axis=1)
+    assert alive[0] and not alive.all()
