@@ -4,16 +4,18 @@ Values that are traced (under `jax.jit`, or injected by `optax.inject_hyperparam
 schedules cannot be looked at without a host sync or before their time: they pass unchecked.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def _is_known(value):
+def _is_known(value) -> bool:
     return isinstance(value, (int, float, complex, np.number, np.bool_, str, bytes)) or value is None
 
 
-def _number(name, value, rule, remedy):
+def _number(name, value: Any, rule, remedy):
     if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)) or value is None:
         raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
     if isinstance(value, np.ndarray):
@@ -23,7 +25,7 @@ def _number(name, value, rule, remedy):
     if not (_is_known(value) or callable(value) or isinstance(value, jax.Array)):
         raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
     try:
-        return not _is_known(value) or rule(float(value))
+        return not _is_known(value) or rule(float(value))  # pyright: ignore[reportArgumentType]
     except OverflowError:  # an int beyond all floats
         return False
 

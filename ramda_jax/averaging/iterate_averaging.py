@@ -57,7 +57,7 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> 
     kept_dtype = checked_dtype("iterate_dtype", iterate_dtype)
 
     def widened(p):
-        return p.astype(jnp.promote_types(p.dtype, kept_dtype))
+        return p.astype(jnp.promote_types(p.dtype, kept_dtype or p.dtype))
 
     def init(params):
         # A copy, though the dtype may be the same: parameters and state can then be donated together.
