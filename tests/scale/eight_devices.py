@@ -35,7 +35,8 @@ def make_step(optimizer, reduce=lambda grads: grads, loss=loss, local=lambda par
 
 def train(step, params, state, place=lambda batch: batch):
     for batch in batches(STEPS):
-        params, state = step(params, state, place(batch))
+        # Simulated devices share a few threads, in which steps queued ahead could wait for each other.
+        params, state = jax.block_until_ready(step(params, state, place(batch)))
     return params, state
 
 
@@ -263,12 +264,12 @@ def test_checkpoint_is_restored_onto_another_sharding(tmp_path):
     mesh = mesh_of(2, 4)
     step = jax.jit(make_step(optimizer))
     params = jax.device_put(make_params("float32"), shardings(mesh, "both"))
-    params, state = train(step, params, optimizer.init(params))
+    params, state = step(params, optimizer.init(params), next(batches(1)))
     placed = jax.device_put(params, shardings(mesh, "offsets"))
     target = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         (params, state),
-        (shardings(mesh, "offsets"), state_shardings(optimizer, placed, mesh)),
+        jax.tree.broadcast((shardings(mesh, "offsets"), state_shardings(optimizer, placed, mesh)), (params, state)),
     )
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "checkpoint", (params, state))
