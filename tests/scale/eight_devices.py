@@ -105,8 +105,10 @@ def pmap(optimizer, params):
 @pytest.mark.parametrize("way", [jit_with_shardings, shard_map_with_psum, pmap], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_data_parallel_is_the_trajectory_of_one_device(factory, way, dtype):
-    if factory.name != "ramda" and (dtype, way) != ("float64", jit_with_shardings):
+    if way is not jit_with_shardings and (factory.name, dtype) != ("ramda", "float64"):
         pytest.skip("every way with RAMDA, every factory in one way")
+    if dtype == "float32" and factory.name != "ramda":
+        pytest.skip("float64 says more")
     with jax.enable_x64(dtype == "float64"):
         optimizer = make_optimizer(factory)
         assert_same_trajectory(way(optimizer, make_params(dtype)), on_one_device(optimizer, dtype), dtype)

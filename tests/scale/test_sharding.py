@@ -18,6 +18,7 @@ from tests.scale.problem import REGULARIZERS, loss, make_params
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", ["data_parallel", "fully_sharded or map_params", "explicit", "nuclear or checkpoint"])
 def test_eight_devices(topic):
     # The number of devices is fixed when JAX starts, so these tests have processes of their own.
