@@ -109,7 +109,7 @@ def test_nothing_is_not_a_number_on_the_way_for_zero_leaves(name):
     "regularizer",
     [case.regularizer for case in CASES.values() if not isinstance(case.regularizer, rj.Projection)]
     + [rj.Projection(optax.projections.projection_non_negative)],
-    ids=repr,
+    ids=lambda regularizer: type(regularizer).__name__,
 )
 def test_leaves_without_entries(regularizer, shape):
     if isinstance(regularizer, rj.regularizers.GroupRegularizer):
