@@ -9,6 +9,7 @@ from flax import nnx
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for the weights of linear and convolutional layers: the papers'
 # nets start there wherever their code does not say otherwise.
 torch_kernel = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+ones = nnx.initializers.ones_init()
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -52,7 +53,7 @@ def conv(inputs, outputs, size, *, rngs, dtype, strides=1, padding="SAME", use_b
     )
 
 
-def batch_norm(features, *, rngs, dtype, scale_init=nnx.initializers.ones_init()):
+def batch_norm(features, *, rngs, dtype, scale_init=ones):
     """PyTorch's batch norm: its momentum of 0.1 is the weight of the new batch, Flax's 0.9 that of the old average.
 
     What differs: PyTorch's running variance is the unbiased one, larger by n/(n - 1) for n values per channel (0.2 %

@@ -1,5 +1,7 @@
 """LeNet5, large and small, for images of 28 x 28."""
 
+import itertools
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -20,9 +22,7 @@ class LeNet5(nnx.Module):
         self.conv1 = conv(1, first, 5, padding=padding, rngs=rngs, dtype=dtype)
         self.conv2 = conv(first, second, 5, padding="VALID", rngs=rngs, dtype=dtype)
         widths = (side * side * second, *hidden, 10)
-        self.dense = nnx.List(
-            linear(a, b, rngs=rngs, dtype=dtype) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.dense = nnx.List(linear(a, b, rngs=rngs, dtype=dtype) for a, b in itertools.pairwise(widths))
 
     def __call__(self, x, *, rngs=None):
         x = max_pool(nnx.relu(self.conv1(x)))

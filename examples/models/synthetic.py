@@ -7,7 +7,7 @@ from examples.models.layers import conv, linear
 
 
 class SyntheticConvNet(nnx.Module):
-    """A 3 x 3 convolution with ReLU, then a dense layer on all of its outputs; no biases, so no unknown but the groups'.
+    """A 3 x 3 convolution with ReLU, then a dense layer on all of its outputs; no biases, whose status has no truth.
 
     (The paper says one convolution and one fully connected layer and gives no sizes.)
     """

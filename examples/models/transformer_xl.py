@@ -1,6 +1,7 @@
 """Transformer-XL: relative attention with a memory of the last segment, adaptive softmax tied to the embedding."""
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -28,9 +29,9 @@ class Memory(NamedTuple):
 def relative_shift(scores):
     """Turns scores by distance into scores by position.
 
-    `scores[..., i, m]` belongs to the distance K - 1 - m of K in all. Query i of Q stands at position K - Q + i, so that
-    it sees key j at the distance K - Q + i - j: the result `[..., i, j]` is `scores[..., i, Q - 1 - i + j]`. What is
-    past the end (j after the query) is arbitrary, for the causal mask to hide.
+    `scores[..., i, m]` belongs to the distance K - 1 - m of K in all. Query i of Q stands at position K - Q + i,
+    so that it sees key j at the distance K - Q + i - j: the result `[..., i, j]` is `scores[..., i, Q - 1 - i + j]`.
+    What is past the end (j after the query) is arbitrary, for the causal mask to hide.
 
     References:
         Dai et al., `Transformer-XL`, ACL 2019, arXiv:1901.02860, appendix B.
@@ -129,7 +130,7 @@ class AdaptiveSoftmax(nnx.Module):
             head = jnp.concatenate([head, self.clusters(x).astype(jnp.float32)], axis=-1)
         head = jax.nn.log_softmax(head)
         result = jnp.take_along_axis(head, jnp.minimum(targets, ends[0] - 1)[:, None], axis=-1)[:, 0]
-        for cluster, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True), start=1):
+        for cluster, (first, last) in enumerate(itertools.pairwise(ends), start=1):
             tail = jax.nn.log_softmax(logits(first, last))
             inside = jnp.clip(targets - first, 0, last - first - 1)
             log_prob = head[:, -cluster] + jnp.take_along_axis(tail, inside[:, None], axis=-1)[:, 0]

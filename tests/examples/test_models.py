@@ -276,7 +276,7 @@ def test_what_is_rounded_up_past_the_longest_of_a_batch_changes_nothing():
         # Without dropout, whose masks depend on the size; batch norm by the batch's own statistics, as in training.
         copy = nnx.clone(model)
         copy.eval()
-        for path, node in nnx.iter_graph(copy):
+        for _, node in nnx.iter_graph(copy):
             if isinstance(node, nnx.BatchNorm):
                 node.use_running_average = False
         copy.decoder.prenet = lambda x, rngs: nnx.relu(model.decoder.prenet.dense2(model.decoder.prenet.dense1(x)))
