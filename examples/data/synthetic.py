@@ -20,11 +20,17 @@ class Truth(NamedTuple):
     params: dict
 
 
+def rows(rng, count, columns):
+    """Directions at random, all of the length that normal entries have on average: no group is nearly zero."""
+    directions = rng.normal(size=(count, columns))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True) * np.sqrt(columns)
+
+
 def logistic(seed, samples=10_000, features=200, alive=40, classes=4):
     """A multinomial logistic regression of whose features only `alive` matter; normal inputs, no label noise."""
     rng = np.random.default_rng((seed, 101))
     kernel = np.zeros((features, classes), np.float32)
-    kernel[rng.permutation(features)[:alive]] = rng.normal(size=(alive, classes))
+    kernel[rng.permutation(features)[:alive]] = rows(rng, alive, classes)
     inputs = rng.normal(size=(samples + samples // 5, features)).astype(np.float32)
     labels = np.argmax(inputs @ kernel, axis=1).astype(np.int32)
     return Truth(
@@ -43,7 +49,7 @@ def conv_net(seed, samples=10_000, side=6, channels=16, alive_channels=6, filter
     )
     inner = (side - 2) ** 2 * filters
     dense = np.zeros((inner, classes), np.float32)
-    dense[rng.permutation(inner)[:alive_inputs]] = rng.normal(size=(alive_inputs, classes))
+    dense[rng.permutation(inner)[:alive_inputs]] = rows(rng, alive_inputs, classes)
     inputs = rng.normal(size=(samples + samples // 5, side, side, channels)).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(inputs, (3, 3), axis=(1, 2))
     hidden = np.maximum(np.einsum("nabchw,hwcf->nabf", windows, kernel, optimize=True), 0)

@@ -41,11 +41,11 @@ synthetic_conv = Config(
     regularizer=ramda_jax.GroupLasso("input"),
     methods=complete(
         {
-            "rmda": Method(1e-1, 2e-3, averaging=0.01, growth="stage"),
-            "ramda": Method(1e-2, 2e-3, averaging=0.1),
-            "prox_sgd": Method(1e-1, 2e-3),
-            "prox_adamw": Method(1e-3, 2e-3),
-            "prox_ssi": Method(1e-3, 2e-3),
+            "rmda": Method(1e-1, 6e-3, averaging=0.01, growth="stage"),
+            "ramda": Method(1e-2, 6e-3, averaging=0.1),
+            "prox_sgd": Method(1e-1, 6e-3),
+            "prox_adamw": Method(1e-3, 6e-3),
+            "prox_ssi": Method(1e-3, 6e-3),
         }
     ),
     length=50,

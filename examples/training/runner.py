@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import platform
 import signal
@@ -270,4 +271,4 @@ def make_report(run, trainer, rounds, objective):
 
 def _steps(rounds):
     ends = [0, *(record["step"] for record in rounds)]
-    return [b - a for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [b - a for a, b in itertools.pairwise(ends)]
