@@ -1,10 +1,11 @@
 """RigL: training with a fixed number of weights, whose places move. The baseline of the ICLR paper's Table 2.
 
-Every few steps the smallest weights are dropped and as many others, those of the largest gradients, are grown at zero. Each
-layer keeps its share of weights, by the Erdos-Renyi-kernel rule.
+Every few steps the smallest weights are dropped and as many others, those of the largest gradients, are grown at zero.
+Each layer keeps its share of weights, by the Erdos-Renyi-kernel rule.
 
 References:
-    Evci, Gale, Menick, Castro and Elsen, `Rigging the Lottery: Making All Tickets Winners`, ICML 2020, arXiv:1911.11134.
+    Evci, Gale, Menick, Castro and Elsen, `Rigging the Lottery: Making All Tickets Winners`, ICML 2020,
+    arXiv:1911.11134.
 """
 
 import math

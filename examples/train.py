@@ -3,8 +3,8 @@
     python -m examples.train mnist_logistic --method ramda --data-dir data/mnist
     python -m examples.train --list
 
-Ctrl-C stops it; the same command continues it. Its folder (`--out`) gets the log (log.jsonl), the checkpoint, and at the
-end report.json, report.txt and report.png.
+Ctrl-C stops it; the same command continues it. Its folder (`--out`) gets the log (log.jsonl), the checkpoint, and at
+the end report.json, report.txt and report.png.
 """
 
 import dataclasses

@@ -45,8 +45,8 @@ def read_batch(path, label_key, classes):
     is_label = labels.shape == (len(data),) and np.issubdtype(labels.dtype, np.integer)
     if not is_label or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
         raise DataError(
-            f"{path} must hold `{label_key.decode()}`, {len(data)} labels from 0 to {classes - 1}, one for each row; get "
-            f"it again from {SOURCE}"
+            f"{path} must hold `{label_key.decode()}`, {len(data)} labels from 0 to {classes - 1}, one for each row; "
+            f"get it again from {SOURCE}"
         )
     # Rows are colour by colour, row by row.
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int32)

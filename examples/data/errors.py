@@ -23,8 +23,8 @@ def require(data_dir, names, source, name):
     if missing:
         listed = "".join(f"\n  {one}" for one in missing)
         raise DataError(
-            f"{name} is not complete in {Path(data_dir).resolve()}, which lacks{listed}\nGet them from {source} and put "
-            "them there."
+            f"{name} is not complete in {Path(data_dir).resolve()}, which lacks{listed}\nGet them from {source} and "
+            "put them there."
         )
 
 

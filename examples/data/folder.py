@@ -19,8 +19,8 @@ def list_images(root):
     classes = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not classes:
         raise DataError(
-            f"{root.resolve()} must be a folder with one folder for each class and JPEG images in them. Get ImageNet from "
-            "https://image-net.org/download-images (ILSVRC2012) and unpack it into train/CLASS/*.JPEG and "
+            f"{root.resolve()} must be a folder with one folder for each class and JPEG images in them. Get ImageNet "
+            "from https://image-net.org/download-images (ILSVRC2012) and unpack it into train/CLASS/*.JPEG and "
             "val/CLASS/*.JPEG."
         )
     paths, labels = [], []

@@ -82,8 +82,8 @@ def read_metadata(root):
         for number, row in enumerate(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE), start=1):
             if len(row) != 3 or not symbol_ids(row[2]).size:
                 raise DataError(
-                    f"{path} must have lines `id|text|normalised text`, but line {number} is {'|'.join(row)[:80]!r}; get "
-                    f"it again from {SOURCE}"
+                    f"{path} must have lines `id|text|normalised text`, but line {number} is {'|'.join(row)[:80]!r}; "
+                    f"get it again from {SOURCE}"
                 )
             clips.append((root / "wavs" / f"{row[0]}.wav", row[2]))
     if not clips:

@@ -24,7 +24,7 @@ class Method:
         strength: lambda.
         averaging: c of the first stage, for RAMDA and RMDA.
         growth: how c grows: `"sqrt"` in the last stage (NeurIPS) or `"stage"`, tenfold after every stage (ICLR).
-        schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones, `"cosine"` and `"linear"` take it to 0.
+        schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones; `"cosine"` and `"linear"` end at 0.
         milestones: where this method's stages end; None for the experiment's.
         weight_decay: coupled (L2) for MSGD and Adam, decoupled for AdamW.
         source: whose settings these are: the paper's, or from where they are borrowed.
@@ -58,8 +58,8 @@ class Config:
         unit: of length, milestones and `evaluate_every`.
         evaluate_every: how often accuracy and sparsity are measured.
         clip: the largest global norm of a gradient, or None.
-        scan: an epoch as one `lax.scan`. On CPU it saves a small dense net most of its time, and makes a convolutional net
-            several times slower.
+        scan: an epoch as one `lax.scan`. On CPU it saves a small dense net most of its time, and makes a convolutional
+            net several times slower.
         notes: where paper and code differ, and which we follow and why.
     """
 

@@ -1,11 +1,12 @@
 """Experiments on CIFAR and ImageNet."""
 
+import dataclasses
 import functools
 
 import ramda_jax
 from examples import models
 from examples.data.cifar import load_cifar10, load_cifar100
-from examples.experiments.config import ICLR, NEURIPS, RIGL, Config, Method, complete
+from examples.experiments.config import ICLR, NEURIPS, OWN, RIGL, Config, Method, complete
 from examples.experiments.tasks import Classification, FolderClassification, MaskedImages, crop_and_flip
 
 LASSO = ramda_jax.GroupLasso("input")
@@ -16,6 +17,7 @@ PIXELS = {
 READ = {10: load_cifar10, 100: load_cifar100}
 MODELS = {"vgg19": models.VGG19, "resnet50": models.ResNet50}
 TITLES = {"vgg19": "VGG19", "resnet50": "ResNet50"}
+OWN_RIGL = dataclasses.replace(RIGL, source=OWN)
 NAMES = ("prox_sgd", "prox_ssi", "prox_adamw", "rmda", "ramda")
 
 
@@ -46,8 +48,8 @@ def _neurips(model, classes, strengths, reported):
         length=1000,
         milestones=(200, 400, 600, 800),
         reported=dict(zip(("msgd", *NAMES), reported, strict=True)),
-        notes="The released code lets c grow from one epoch before the last restart; here, as in the paper's appendix A.1 "
-        "and in the released package, from the last restart on. The solver is exact; the paper's is proximal gradient.",
+        notes="The released code lets c grow from one epoch before the last restart; here, as in the paper's appendix "
+        "A.1 and in the released package, from the last restart on. The solver is exact; the paper's is proximal gradient.",
     )
 
 
@@ -72,8 +74,8 @@ def _iclr(model, classes, length, strengths, rmda_rate, stages, reported):
         milestones=tuple(range(stage, stage * (stages + 1), stage)),
         measure="kernel",
         reported=dict(zip(("msgd", "rmda", "prox_sgd", "prox_ssi"), reported, strict=True)),
-        notes="The dense MSGD's settings are not given: borrowed. The classifier keeps PyTorch's default initialisation "
-        "(the ICLR code draws VGG19's from N(0, 0.01))."
+        notes="The dense MSGD's settings are not given: borrowed. The classifier keeps PyTorch's default "
+        "initialisation (the ICLR code draws VGG19's from N(0, 0.01))."
         + (" The script's lambda is 1e-5; the paper's 1e-3 is here." if (model, classes) == ("resnet50", 100) else ""),
     )
 
@@ -86,13 +88,13 @@ def _rigl_study(classes, strength, reported):
         row=f"ResNet50, CIFAR{classes}, l1 against RigL",
         task=_task("resnet50", classes),
         regularizer=ramda_jax.L1(),
-        methods=complete({"rmda": Method(1.0, strength, averaging=0.01, growth="stage"), "rigl": RIGL}),
+        methods=complete({"rmda": Method(1.0, strength, averaging=0.01, growth="stage"), "rigl": OWN_RIGL}),
         length=1000,
         milestones=(150, 300, 450),
         measure="weighted",
         reported=dict(zip(("msgd", "rmda", "rigl"), reported, strict=True)),
-        notes="Every entry is its own group. RigL as the reproduction that the paper ran (density 0.02, Erdos-Renyi-kernel), "
-        "but with this experiment's augmentation, initialisation and all training images; there the last batch norms "
+        notes="Every entry is its own group. RigL as the reproduction that the paper ran (density 0.02, "
+        "Erdos-Renyi-kernel), but with this experiment's augmentation, initialisation and all training images; there the last batch norms "
         "of the residuals start at zero, a tenth of the training images is held out, CIFAR10's crops are "
         "padded by reflection and CIFAR100's resized.",
     )
@@ -124,8 +126,8 @@ imagenet_resnet50 = Config(
         "rmda": ("74.47 ± 0.08", "25.20 ± 1.69"),
         "ramda": ("74.53 ± 0.10", "29.19 ± 0.94"),
     },
-    notes="The paper's code takes one step with gradients of zero before the first (Horovod makes the optimizer's state by "
-    "it); not here. It trains in float16 with loss scaling; here in float32, or --dtype bfloat16.",
+    notes="The paper's code takes one step with gradients of zero before the first (Horovod makes the optimizer's state "
+    "by it); not here. It trains in float16 with loss scaling; here in float32, or --dtype bfloat16.",
 )
 
 vit_mim = Config(

@@ -63,8 +63,8 @@ mnist_logistic_iclr = Config(
     scan=True,
     measure="kernel",
     reported={"rmda": ("91.34", "56.51"), "prox_sgd": ("91.31", "38.78"), "prox_ssi": ("91.31", "39.54")},
-    notes="The paper's 500 epochs with restarts after 50, 100, 150 and 200; its script has 200 with restarts after 50 and "
-    "100.",
+    notes="The paper's 500 epochs with restarts after 50, 100, 150 and 200; its script has 200 with restarts after "
+    "50 and 100.",
 )
 
 fashion_mlp_iclr = Config(
@@ -136,8 +136,8 @@ lenet5_fashion_iclr = _lenet5(
     },
 )
 
-# The regularizer study weighs a group by the root of its *layer's* size. Strength and ratio such that l1 has 1e-4 and the
-# groups 1e-5; the papers' gamma of 64 multiplies lambda (see `GroupMCP`).
+# The regularizer study weighs a group by the root of its *layer's* size. Strength and ratio such that l1 has 1e-4 and
+# the groups 1e-5; the papers' gamma of 64 multiplies lambda (see `GroupMCP`).
 _BOTH, _RATIO = 1.1e-4, 1e-4 / 1.1e-4
 _STUDY = {
     "glasso": (ramda_jax.GroupLasso("input", "sqrt_layer_size"), 1e-5, ("99.11", "45.33")),
@@ -163,7 +163,7 @@ regularizer_study = [
         milestones=(30, 60, 90, 120),
         measure="kernel",
         reported={"rmda": reported},
-        notes="The text calls the last of the four element-wise MCP + group MCP, its table l1 + group MCP: the table's.",
+        notes="The text calls the last of the four element-wise MCP + group MCP, its table l1 + group MCP: this.",
     )
     for name, (regularizer, strength, reported) in _STUDY.items()
 ]
@@ -194,8 +194,8 @@ fashion_lowrank = Config(
         "rmda": ("88.19 ± 0.23", "91.88 ± 0.12"),
         "ramda": ("87.99 ± 0.24", "89.59 ± 0.42"),
     },
-    notes="Seven linear layers, as in the code; the paper says six. The default solver has the paper's 5 iterations and "
-    "relative tolerance of 1e-3. The rank is that of the structured point W_hat, as in the paper's code.",
+    notes="Seven linear layers, as in the code; the paper says six. The default solver has the paper's 5 iterations "
+    "and relative tolerance of 1e-3. The rank is that of the structured point W_hat, as in the paper's code.",
 )
 
 CONFIGS = [

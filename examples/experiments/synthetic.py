@@ -6,8 +6,8 @@ from examples.experiments.config import ICLR, Config, Method, complete
 from examples.experiments.tasks import Synthetic, conv_data, logistic_data
 
 _NOTES = (
-    "The paper gives no sizes, strengths or seeds; these are ours, chosen so that the regularized problem's solution has "
-    "the true pattern. All methods have the same strength. The seed makes the data, the initial weights and the batches."
+    "The paper gives no sizes, strengths or seeds; these are ours, chosen so that the regularized problem's solution "
+    "has the true pattern. All methods have the same strength. The seed makes data, weights and batches."
 )
 
 synthetic_logistic = Config(

@@ -84,8 +84,8 @@ class Trainer:
         for leaf in jax.tree.leaves(tree):
             if len(leaf) % devices:
                 raise DataError(
-                    f"A batch must split over the devices, but one of {len(leaf)} examples does not over {devices} (the "
-                    "last of an epoch may be smaller); use another --devices or --batch-size."
+                    f"A batch must split over the devices, but one of {len(leaf)} examples does not over {devices} "
+                    "(the last of an epoch may be smaller); use another --devices or --batch-size."
                 )
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("data")))
 
