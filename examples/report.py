@@ -77,9 +77,9 @@ def tables(reports):
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
         yield (
-            f"**{config}** ({first['paper']}, {first['table']}, {first['row']}): {epochs:.4g} epochs (scale {scale:g}), "
-            f"batch size {batch_size}, {dtype}. Sparsity is {MEASURES[first['measure']]}, in percent; the last change is "
-            "the last epoch in which any group changed, for each seed."
+            f"**{config}** ({first['paper']}, {first['table']}, {first['row']}): {epochs:.4g} epochs (scale {scale:g}),"
+            f" batch size {batch_size}, {dtype}. Sparsity is {MEASURES[first['measure']]}, in percent; the last change"
+            " is the last epoch in which any group changed, for each seed."
         )
         yield tabulate(
             [row(method, runs) for method, runs in methods.items()],

@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from examples.data.errors import DataError
 from examples.experiments import CONFIGS, METHODS
+from examples.experiments.config import OWN
 from examples.training.runner import Run, RunError, train
 from examples.training.summary import final_table
 
@@ -56,14 +57,14 @@ def listing():
             config.paper,
             config.table,
             config.row,
-            " ".join(name for name, method in config.methods.items() if method.source == "the paper's"),
+            " ".join(name for name, method in config.methods.items() if method.source == OWN),
         )
         for config in CONFIGS.values()
     ]
     headers = ["experiment", "paper", "table", "row", "methods with the paper's settings"]
     return tabulate(rows, headers=headers) + (
-        "\n\nEvery experiment takes every method; where the paper has no settings, those of "
-        "examples/experiments/ are borrowed, and say from where."
+        "\n\nEvery experiment takes every method; where the paper has no settings, they "
+        "are borrowed or ours; examples/experiments/ says from where."
     )
 
 
@@ -95,8 +96,8 @@ def main(argv=None):
         settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)}
         run = Run(**settings)
         source = CONFIGS[run.config].methods[run.method].source
-        if source != "the paper's":
-            print(f"The paper has no settings for {run.method} here; borrowed: {source}.", file=sys.stderr)
+        if source != OWN:
+            print(f"The paper has no settings for {run.method} here; these are: {source}.", file=sys.stderr)
         report = train(run, arguments.data_dir, arguments.out)
     except (DataError, RunError) as error:
         raise SystemExit(str(error)) from None

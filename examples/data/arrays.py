@@ -25,9 +25,11 @@ class ArrayData:
     Attributes:
         resident: the training split, to be passed to the step with the indices.
         steps_per_epoch: batches in an epoch, the last of them shorter unless `drop_last`.
+        truth: for generated data, the parameters that gave the labels, by path.
     """
 
     in_memory = True
+    truth: dict | None = None
 
     def __init__(self, train, valid, batch_size, drop_last=False):
         check_enough(len(train.images), batch_size, "training examples")

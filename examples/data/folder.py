@@ -113,9 +113,9 @@ class FolderData:
         def load(index):
             rng = np.random.default_rng((seed, epoch, int(index)))
             image = random_resized_crop(read_image(paths[index]), self.side, rng)
-            return Split(pixels(image), np.int32(labels[index]))
+            return Split(pixels(image), np.asarray(labels[index], np.int32))
 
-        data = grain.MapDataset.source(order).map(load)
+        data = grain.MapDataset.source(order.tolist()).map(load)
         yield from data.to_iter_dataset(self._read(order)).batch(self.batch_size)
 
     def valid_batches(self, batch_size=256):
@@ -123,7 +123,7 @@ class FolderData:
         paths, labels, _ = self.valid
 
         def load(index):
-            return Split(pixels(center_crop(read_image(paths[index]), self.side)), np.int32(labels[index]))
+            return Split(pixels(center_crop(read_image(paths[index]), self.side)), np.asarray(labels[index], np.int32))
 
         data = grain.MapDataset.range(len(paths)).map(load)
         yield from data.to_iter_dataset(self._read(paths)).batch(batch_size, drop_remainder=False)

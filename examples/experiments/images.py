@@ -49,7 +49,8 @@ def _neurips(model, classes, strengths, reported):
         milestones=(200, 400, 600, 800),
         reported=dict(zip(("msgd", *NAMES), reported, strict=True)),
         notes="The released code lets c grow from one epoch before the last restart; here, as in the paper's appendix "
-        "A.1 and in the released package, from the last restart on. The solver is exact; the paper's is proximal gradient.",
+        "A.1 and in the released package, from the last restart on. The solver is exact; the paper's is proximal "
+        "gradient.",
     )
 
 
@@ -94,9 +95,9 @@ def _rigl_study(classes, strength, reported):
         measure="weighted",
         reported=dict(zip(("msgd", "rmda", "rigl"), reported, strict=True)),
         notes="Every entry is its own group. RigL as the reproduction that the paper ran (density 0.02, "
-        "Erdos-Renyi-kernel), but with this experiment's augmentation, initialisation and all training images; there the last batch norms "
-        "of the residuals start at zero, a tenth of the training images is held out, CIFAR10's crops are "
-        "padded by reflection and CIFAR100's resized.",
+        "Erdos-Renyi-kernel), but with this experiment's augmentation, initialisation and all training images; there "
+        "the last batch norms of the residuals start at zero, a tenth of the training images is held out, CIFAR10's "
+        "crops are padded by reflection and CIFAR100's resized.",
     )
 
 
@@ -126,8 +127,8 @@ imagenet_resnet50 = Config(
         "rmda": ("74.47 ± 0.08", "25.20 ± 1.69"),
         "ramda": ("74.53 ± 0.10", "29.19 ± 0.94"),
     },
-    notes="The paper's code takes one step with gradients of zero before the first (Horovod makes the optimizer's state "
-    "by it); not here. It trains in float16 with loss scaling; here in float32, or --dtype bfloat16.",
+    notes="The paper's code takes one step with gradients of zero before the first (Horovod makes the optimizer's "
+    "state by it); not here. It trains in float16 with loss scaling; here in float32, or --dtype bfloat16.",
 )
 
 vit_mim = Config(

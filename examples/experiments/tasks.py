@@ -102,7 +102,8 @@ class Classification(Task):
     smoothing: float = 0.0
 
     def load(self, data_dir, batch_size, seed):
-        return ArrayData(*self.read(data_dir), batch_size)
+        train, valid = self.read(data_dir)
+        return ArrayData(train, valid, batch_size)
 
     def make_model(self, data, rngs, dtype):
         return self.model(rngs=rngs, dtype=dtype)

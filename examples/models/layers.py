@@ -37,7 +37,18 @@ def linear(inputs, outputs, *, rngs, dtype, use_bias=True):
     )
 
 
-def conv(inputs, outputs, size, *, rngs, dtype, strides=1, padding="SAME", use_bias=True, kernel_init=torch_kernel):
+def conv(
+    inputs,
+    outputs,
+    size,
+    *,
+    rngs,
+    dtype,
+    strides=1,
+    padding: str | tuple = "SAME",
+    use_bias=True,
+    kernel_init=torch_kernel,
+):
     """A square convolution; its bias as PyTorch initialises it."""
     return nnx.Conv(
         inputs,
@@ -62,6 +73,6 @@ def batch_norm(features, *, rngs, dtype, scale_init=ones):
     return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, scale_init=scale_init, dtype=dtype, rngs=rngs)
 
 
-def max_pool(x, size=2, strides=2, padding="VALID"):
+def max_pool(x, size=2, strides=2, padding: str | tuple = "VALID"):
     """Square max pooling."""
     return nnx.max_pool(x, (size, size), (strides, strides), padding)

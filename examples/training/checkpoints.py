@@ -41,4 +41,4 @@ class Checkpoints:
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore())
         found = self._manager.restore(self.latest, args=items)
-        return found.state, found.clock["seconds"]
+        return found["state"], found["clock"]["seconds"]

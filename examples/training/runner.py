@@ -169,7 +169,7 @@ def _rounds(trainer, state, taken, seconds, log, checkpoints, stopper):
             last = min(plan.total, first + plan.per_round)
             start = time.perf_counter()
 
-            def on_step(number, loss, start=start, before=seconds):
+            def on_step(number, loss):
                 nonlocal saved_at
                 progress.update(number - progress.n)
                 if loss is not None and (number % often == 0 or number == 1):
