@@ -1,6 +1,7 @@
 """What several models share: PyTorch's default initialisation and its batch norm, in Flax nnx."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,6 @@ def batch_norm(features, *, rngs, dtype, scale_init=ones):
     return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, scale_init=scale_init, dtype=dtype, rngs=rngs)
 
 
-def max_pool(x, size=2, strides=2, padding: str | tuple = "VALID"):
+def max_pool(x, size=2, strides=2, padding: Any = "VALID"):
     """Square max pooling."""
     return nnx.max_pool(x, (size, size), (strides, strides), padding)
