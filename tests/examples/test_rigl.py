@@ -37,6 +37,13 @@ def test_the_smallest_weights_are_dropped_and_the_largest_gradients_grow():
     np.testing.assert_array_equal(new, [False, True, False, True, True, False, True])
 
 
+def test_a_dropped_weight_of_a_large_gradient_grows_again():
+    mask, weights = jnp.array([True, True, False]), jnp.array([0.1, 2.0, 0.0])
+    new, kept = rigl.move(mask, weights, jnp.array([5.0, 0.0, 1.0]), 0.5)
+    np.testing.assert_array_equal(new, [True, True, False])
+    np.testing.assert_array_equal(kept, [False, True, False])
+
+
 def make(every=5, until=1000, fraction=0.3):
     rng = np.random.default_rng(0)
     params = {"dense": {"kernel": jnp.asarray(rng.normal(size=(20, 30)), jnp.float32), "bias": jnp.ones(30)}}
@@ -67,7 +74,8 @@ def test_the_density_stays_and_only_what_is_masked_is_zero():
 
 def test_a_rewiring_step_trains_nothing_and_grows_at_zero():
     optimizer, params, state = make(every=1)
-    grads = jax.tree.map(jnp.ones_like, params)
+    # No gradient where there are weights, so that none that is dropped grows again at once.
+    grads = {"dense": {"kernel": 1.0 * (params["dense"]["kernel"] == 0), "bias": jnp.ones(30)}}
     updates, new = optimizer.update(grads, state, params)
     after = optax.apply_updates(params, updates)
     grown = np.asarray(new.masks["dense/kernel"] & ~state.masks["dense/kernel"])

@@ -128,11 +128,14 @@ def test_every_experiment_trains_on_data_in_the_real_format(name, data):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_steps_and_keeps_its_promise(method, data):
+def test_every_method_takes_steps_and_is_measured(method, data):
     trainer = Trainer(tiny("mnist_logistic"), method, data("mnist_logistic"), scale=0.004, batch_size=BATCH)
     state = run_steps(trainer, trainer.plan.total)
     record, fresh = trainer.evaluate(state)
-    assert trainer.plan.total == 6 and trainer.plan.per_round == 3
+    # Five stages of 100 epochs of 3 steps: 1.2 of them in each.
+    assert trainer.plan.total == 5 and trainer.plan.per_round == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.params))
     assert 0 <= record["W"]["weighted"] <= 1 and float(fresh.loss_sum) == 0
     if method in ("msgd", "adam", "adamw"):
         assert record["W"] == record["W_hat"]
@@ -151,6 +154,14 @@ def test_every_experiment_has_settings_for_every_method_and_says_whose(name, met
     assert set(config.reported) <= {one for one, value in config.methods.items() if value.source == "the paper's"} | {
         "msgd"
     }
+
+
+def test_experiments_that_are_not_in_the_papers_do_not_claim_their_settings():
+    own = [name for name, config in CONFIGS.items() if config.table == "none" or name.startswith("synthetic")]
+    assert own == ["synthetic_logistic", "synthetic_conv", "fashion_mlp", "transformer_xl_small"]
+    for name in own:
+        assert not CONFIGS[name].reported
+        assert "the paper's" not in {method.source for method in CONFIGS[name].methods.values()}
 
 
 def test_stages_shrink_alike_and_have_a_step_each():
@@ -238,17 +249,19 @@ class StopAfter:
         return runner.contextlib.nullcontext()
 
 
-@pytest.mark.parametrize(("name", "method"), [("vgg19_cifar10", "ramda"), ("transformer_xl_small", "rmda")])
-def test_a_run_that_is_stopped_and_continued_ends_where_it_would_have(name, method, data, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "method", "stops"), [("vgg19_cifar10", "ramda", (5, 9)), ("transformer_xl_small", "rmda", (7,))]
+)
+def test_a_run_that_is_stopped_and_continued_ends_where_it_would_have(name, method, stops, data, tmp_path):
     run = runner.Run(name, method, scale=3e-3 if "vgg" in name else 1e-3, batch_size=BATCH, seed=3)
     config = dataclasses.replace(tiny(name), length=1000 if "vgg" in name else 20_000, evaluate_every=1)
     if "transformer" in name:
         config = dataclasses.replace(config, evaluate_every=5)
     whole = runner.train(run, data(name), tmp_path / "whole", config)
     stopped = tmp_path / "stopped"
-    assert runner.train(run, data(name), stopped, config, StopAfter(5)) is None
-    assert not (stopped / "report.json").exists()
-    assert runner.train(run, data(name), stopped, config, StopAfter(9)) is None
+    for asked in stops:
+        assert runner.train(run, data(name), stopped, config, StopAfter(asked)) is None
+        assert not (stopped / "report.json").exists()
     continued = runner.train(run, data(name), stopped, config)
     assert whole["steps"] == continued["steps"] >= 15
     for key in (whole["metric"], "training_loss", "sparsity_W", "sparsity_W_hat", "last_change_step_W"):
@@ -316,7 +329,7 @@ def test_the_list_has_every_experiment_with_its_table(capsys):
 
 
 def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
-    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.5"]
+    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.2"]
     command += ["--out", str(tmp_path / "run")]
     import signal
     import time
@@ -331,7 +344,7 @@ def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
     assert process.returncode == 130 and "the same command continues" in printed
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 1975
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 790
 
 
 def test_devices_share_a_batch_and_get_what_one_would(tmp_path):
