@@ -292,6 +292,23 @@ def test_the_filterbank_has_slaneys_scale_and_norm():
         np.testing.assert_allclose(bank[number], triangle * 2 / (corners[number + 2] - corners[number]), atol=1e-12)
 
 
+# librosa 0.11.0, `librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000)`: some rows, of which what
+# is not zero, and from which column on.
+LIBROSA = {
+    0: (1, [0.01552772, 0.02265139, 0.00712367]),
+    10: (18, [0.01096482, 0.02649254, 0.01168657]),
+    40: (77, [0.00029586, 0.00531549, 0.01033513, 0.01489547, 0.01006495, 0.00523443, 0.00040391]),
+}
+
+
+@pytest.mark.parametrize("row", LIBROSA)
+def test_the_filterbank_is_librosas(row):
+    first, values = LIBROSA[row]
+    expected = np.zeros(513)
+    expected[first : first + len(values)] = values
+    np.testing.assert_allclose(mel.filterbank()[row], expected, atol=1e-8)
+
+
 def test_the_mel_spectrogram_is_scipys_stft_through_the_filterbank():
     samples = np.random.default_rng(0).normal(size=5000) * 0.1
     stft = scipy.signal.ShortTimeFFT(
