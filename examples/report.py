@@ -82,6 +82,7 @@ def row(method, reports):
         line["loss of the first / the last steps"] = " / ".join(
             f"{statistics.mean(loss for one in losses for _, loss in one[part]):.4g}" for part in (FIRST, LAST)
         )
+    line["seconds per epoch"] = f"{statistics.median(report['seconds_per_epoch'] for report in reports):.3g}"
     line["minutes"] = spread([report["seconds"] / 60 for report in reports], digits=1)
     return line
 
