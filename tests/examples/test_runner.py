@@ -370,7 +370,7 @@ def test_the_list_has_every_experiment_with_its_table(capsys):
 
 
 def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
-    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.1"]
+    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.05"]
     command += ["--out", str(tmp_path / "run")]
     import signal
     import time
