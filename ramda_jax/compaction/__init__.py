@@ -1,0 +1,1 @@
+"""From sparse to small."""
