@@ -34,6 +34,9 @@ class Indices:
         self._reason_of[ALWAYS] = 1
         self._factors: dict[int, tuple[int, ...]] = {}
         self._products: dict[tuple[int, ...], int] = {}
+        self._mixed = np.zeros(1024, bool)
+        #: Axes merged of which nothing can be deleted: (the new label, the labels it was merged from).
+        self.merged: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.count = 1
 
     def new(self, size, reason=None):
@@ -43,6 +46,7 @@ class Indices:
             length = max(self.count, 2 * len(self._parents))
             self._parents = np.concatenate([self._parents, np.zeros(length - len(self._parents), np.int64)])
             self._reason_of = np.concatenate([self._reason_of, np.zeros(length - len(self._reason_of), np.int32)])
+            self._mixed = np.concatenate([self._mixed, np.zeros(length - len(self._mixed), bool)])
         nodes = np.arange(start, self.count)
         self._parents[nodes] = nodes
         self._reason_of[nodes] = self._reason_number(reason) if reason else 0
@@ -89,6 +93,7 @@ class Indices:
 
     def _merge_attributes(self, nodes):
         roots = self.find(nodes)
+        np.logical_or.at(self._mixed, roots, self._mixed[nodes])
         frozen = self._reason_of[nodes] != 0
         fresh = frozen & (self._reason_of[roots] == 0)
         for node, root in zip(nodes[fresh], roots[fresh], strict=True):
@@ -118,6 +123,7 @@ class Indices:
 
     def _freeze(self, nodes, number):
         roots = np.unique(self.find(nodes.ravel()))
+        self._mixed[roots] = True
         for root in roots[self._reason_of[roots] == 0].tolist():
             self._freeze_root(root, number)
 
@@ -134,6 +140,10 @@ class Indices:
     def is_free(self, nodes):
         """Whether each node might be deleted as things stand: a boolean array."""
         return self._reason_of[self.find(nodes)] == 0
+
+    def is_mixed(self, nodes):
+        """Whether something has frozen each node since it was made: a boolean array. What has not is at most read."""
+        return self._mixed[self.find(nodes)]
 
     def reasons(self, nodes):
         """Why each node is frozen, "" where it is not: a list."""
@@ -166,8 +176,14 @@ class Indices:
         free = [self.is_free(label) for label in labels]
         with_free = [axis for axis, mask in enumerate(free) if mask.any()]
         if not with_free:
-            # Nothing can be deleted, but what of it is read may be told apart.
-            return self.new(math.prod(shape), self.reasons(labels[0][:1])[0]) if shape else self.always(1)
+            # Nothing can be deleted, but which of it is read may be told apart.
+            if not shape:
+                return self.always(1)
+            label = self.new(math.prod(shape), self.reasons(labels[0][:1])[0])
+            self.merged.append((label, list(labels)))
+            for one in labels:
+                self._mixed[self.find(one)] = True
+            return label
         if len(with_free) == 1:
             [axis] = with_free
             expanded = labels[axis].reshape([-1 if i == axis else 1 for i in range(len(shape))])

@@ -125,9 +125,15 @@ class Walk:
         for one, other in zip(a.labels, b.labels, strict=True):
             self.indices.unify(one, other)
 
-    def _control(self, equation, inputs, labels):
+    def _enter(self, equation, inputs, arguments):
+        """Notes which values a body begins with, and returns them."""
+        self.visits.append(Visit(equation, inputs, arguments))
+        return arguments
+
+    def _leave(self, equation, results, labels):
+        """Notes which values of the bodies become the outputs, and returns those."""
         outputs = [self.value(v.aval, one) for v, one in zip(equation.outvars, labels, strict=True)]
-        self.visits.append(Visit(equation, inputs, outputs))
+        self.visits.append(Visit(equation, results, outputs))
         return outputs
 
     def _loop_arguments(self, body, start, values):
@@ -152,26 +158,29 @@ class Walk:
             aval = jax.ShapeDtypeStruct(value.shape[1:], value.dtype) if value.dtype is not None else None
             steps.append(self.value(aval, value.labels[1:], operand))
         inside = self._loop_arguments(getattr(body, "jaxpr", body), num_consts, carry)
-        results = self.run(body, [*constants, *inside, *steps])
+        results = self.run(body, [*constants, *self._enter(equation, inputs, [*inside, *steps])])
         for before, after in zip(inside, results, strict=False):
             self.unify(before, after)
         stacked = [[self.indices.always(params["length"]), *value.labels] for value in results[num_carry:]]
-        return self._control(equation, inputs, [*(value.labels for value in results[:num_carry]), *stacked])
+        return self._leave(equation, results, [*(value.labels for value in results[:num_carry]), *stacked])
 
     def _while(self, equation, inputs):
         params = equation.params
         cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
         carry = inputs[cond_consts + body_consts :]
         inside = self._loop_arguments(params["body_jaxpr"].jaxpr, body_consts, carry)
-        self.run(params["cond_jaxpr"], [*inputs[:cond_consts], *inside])
+        self._enter(equation, inputs, inside)
+        tests = self.run(params["cond_jaxpr"], [*inputs[:cond_consts], *inside])
         results = self.run(params["body_jaxpr"], [*inputs[cond_consts : cond_consts + body_consts], *inside])
         for before, after in zip(inside, results, strict=True):
             self.unify(before, after)
-        return self._control(equation, inputs, [value.labels for value in results])
+        return self._leave(equation, [*tests, *results], [value.labels for value in results])
 
     def _cond(self, equation, inputs):
-        first, *others = [self.run(branch, inputs[1:]) for branch in equation.params["branches"]]
-        for results in others:
-            for one, other in zip(first, results, strict=True):
+        self._enter(equation, inputs, [])
+        branches = [self.run(branch, inputs[1:]) for branch in equation.params["branches"]]
+        for results in branches[1:]:
+            for one, other in zip(branches[0], results, strict=True):
                 self.unify(one, other)
-        return self._control(equation, inputs, [value.labels for value in first])
+        every = [value for results in branches for value in results]
+        return self._leave(equation, every, [value.labels for value in branches[0]])
