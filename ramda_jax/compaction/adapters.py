@@ -26,11 +26,11 @@ def adapter_for(model: Any, variables: Any = None, call: Callable | None = None)
     """The adapter of a model.
 
     Args:
-        model: an `nnx.Module`; an Equinox module; a linen module with its `variables`; or a function of (variables, *args),
-            with its `variables`.
+        model: an `nnx.Module`; an Equinox module; a linen module with its `variables`; or a function of (variables,
+            *args), with its `variables`.
         variables: as just said.
-        call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables, *args)
-            for linen.
+        call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
+            *args) for linen.
 
     Raises:
         CompactionError: a model of none of these kinds, or without its variables.

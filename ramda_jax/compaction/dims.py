@@ -25,8 +25,8 @@ class Member:
     Attributes:
         path: the leaf.
         axis: its axis.
-        index: int array `[shape[axis]]`, which index of the id each of the axis's own is, or -1. Row `(h, w, c)` of a flattened
-            axis, for one, is the index c of the channels' id.
+        index: int array `[shape[axis]]`, which index of the id each of the axis's own is, or -1. Row `(h, w, c)` of a
+            flattened axis, for one, is the index c of the channels' id.
     """
 
     path: str
@@ -99,17 +99,18 @@ class Dims:
 def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Mapping[str, tuple] | Any = None) -> Dims:
     """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
 
-    The function is traced, not run. Every axis of every value is labelled, index by index: an addition makes the labels of
-    its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the other. What
-    mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
+    The function is traced, not run. Every axis of every value is labelled, index by index: an addition makes the
+    labels of its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the
+    other. What mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
 
     Args:
-        apply_fn: a function of (variables, *example_args), in evaluation mode: without dropout, with running statistics.
+        apply_fn: a function of (variables, *example_args), in evaluation mode: without dropout, with running
+            statistics.
         variables: a pytree of arrays, or of anything with shape and dtype: parameters and all other state that depends
             on their sizes.
         *example_args: pytrees of the same kind. Their axes, and those of the outputs, stay.
-        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"` keeps
-            it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
+        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
+            keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
 
     Returns:
         `Dims`; print it for a table.
@@ -129,8 +130,8 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         d2  3     out[1]            the model's output
 
     References:
-        Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one graph of
-        coupled axes; the labels by index and the rule of zero readers are this library's.
+        Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
+        graph of coupled axes; the labels by index and the rule of zero readers are this library's.
     """
     names = [name for name, _ in named_leaves(variables)]
     flat, treedef = jax.tree.flatten((variables, example_args))
@@ -184,7 +185,8 @@ def _override(walk, leaves, overrides):
         labels = leaves[path].labels
         if not _is_names(names) or len(names) != len(labels):
             raise CompactionError(
-                f"`overrides` must hold a tuple of names or None for each of the {len(labels)} axes of '{path}', got {names!r}."
+                f"`overrides` must hold a tuple of names or None for each of the {len(labels)} axes of '{path}', got "
+                f"{names!r}."
             )
         for axis, (name, label) in enumerate(zip(names, labels, strict=True)):
             if name == FROZEN:

@@ -4,8 +4,10 @@ import contextlib
 import functools
 
 import flax.linen as nn
+import jax
 
 from ramda_jax.compaction.adapters import Adapter
+from ramda_jax.compaction.factors import factor
 
 
 def linen_adapter(module, variables, call=None):
@@ -86,3 +88,53 @@ def _fields(module, values):
     finally:
         for name, value in before.items():
             object.__setattr__(module, name, value)
+
+
+LEFT, RIGHT = "kernel_left", "kernel_right"
+
+
+def split_kernels(adapter, ranks):
+    """A linen model whose kernels named in `ranks` (from paths to ranks) are `kernel_left` and `kernel_right`.
+
+    Returns:
+        (a function, its variables, the function).
+    """
+    variables = jax.tree.map(lambda leaf: leaf, adapter.variables)
+    for path, rank in ranks.items():
+        *parents, name = path.split("/")
+        layer = variables
+        for key in parents:
+            layer = layer[key]
+        factors = factor(layer.pop(name), rank)
+        layer |= {LEFT: factors.left, RIGHT: factors.right}
+    apply = kernels_from_factors(adapter.apply)
+    return apply, variables, apply
+
+
+def kernels_from_factors(function):
+    """Makes a function run the `nn.Dense` layers that have `kernel_left` and `kernel_right` as two thin products.
+
+    Args:
+        function: for example `module.apply`.
+
+    Returns:
+        A function with the same arguments.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with nn.intercept_methods(_factored_dense):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _factored_dense(next_function, args, kwargs, context):
+    module = context.module
+    if type(module) is not nn.Dense or context.method_name != "__call__" or not module.has_variable("params", LEFT):
+        return next_function(*args, **kwargs)
+    names = [LEFT, RIGHT, *(["bias"] if module.use_bias else [])]
+    values = [module.get_variable("params", name) for name in names]
+    inputs, left, right, *bias = nn.dtypes.promote_dtype(*args, *values, dtype=module.dtype)
+    outputs = inputs @ left @ right
+    return outputs + bias[0] if bias else outputs

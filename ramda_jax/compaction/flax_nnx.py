@@ -3,10 +3,12 @@
 from flax import nnx
 
 from ramda_jax.compaction.adapters import Adapter
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.factors import factor
 
 
 def nnx_adapter(model, call=None):
-    """The `Adapter` of an nnx module. It is proved in evaluation mode; the small one is in the mode of the whole one."""
+    """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one."""
     call = call or (lambda model, *args: model(*args))
     graph, state = nnx.split(model)
 
@@ -29,9 +31,9 @@ def nnx_adapter(model, call=None):
 def fit_sizes(module):
     """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
 
-    Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and the
-    recurrent cells of Flax, and what is derived from them. Any other layer is left alone: if it remembers a size that
-    matters, the proof sees it.
+    Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
+    the recurrent cells of Flax, and what is derived from them. Any other layer is left alone: if it remembers a size
+    that matters, the proof sees it.
     """
     # Outer modules come before what is in them: what attention or a cell remembers follows from its layers.
     for _, layer in nnx.iter_modules(module):
@@ -111,3 +113,51 @@ _FITS = (
     (nnx.MultiHeadAttention, _attention),
     ((nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell), _cell),
 )
+
+
+def with_factors(model, ranks, call=None):
+    """An nnx module whose `Linear` layers named in `ranks` (from the kernel's path to the rank) are two.
+
+    Returns:
+        (the module, its state, a function of (state, *args)).
+
+    Raises:
+        CompactionError: a path that is not the kernel of a `Linear`.
+    """
+    small = nnx.clone(model)
+    for path, rank in ranks.items():
+        *parents, name, kernel = path.split("/") if "/" in path else ("", path)
+        holder = small
+        for key in parents:
+            holder = _child(holder, key)
+        layer = _child(holder, name) if name else holder
+        if type(layer) is not nnx.Linear or kernel != "kernel" or not name:
+            raise CompactionError(f"'{path}' must be the kernel of an `nnx.Linear` in a module, got {type(layer)}.")
+        pair = _two_linears(layer, rank)
+        if name.isdigit():
+            holder[int(name)] = pair
+        else:
+            setattr(holder, name, pair)
+    adapter = nnx_adapter(small, call)
+    return small, adapter.variables, adapter.apply
+
+
+def _child(holder, key):
+    return holder[int(key)] if key.isdigit() else getattr(holder, key)
+
+
+def _two_linears(layer, rank):
+    factors = factor(layer.kernel.get_value(), rank)
+    settings = {
+        "dtype": layer.dtype,
+        "param_dtype": layer.param_dtype,
+        "precision": layer.precision,
+        "rngs": nnx.Rngs(0),  # the initial kernels are replaced at once
+    }
+    first = nnx.Linear(layer.in_features, rank, use_bias=False, **settings)
+    second = nnx.Linear(rank, layer.out_features, use_bias=layer.use_bias, **settings)
+    first.kernel.set_value(factors.left)
+    second.kernel.set_value(factors.right)
+    if layer.use_bias:
+        second.bias.set_value(layer.bias.get_value())
+    return nnx.Sequential(first, second)

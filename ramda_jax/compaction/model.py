@@ -60,15 +60,15 @@ def compact_model(
     """Makes a model with zero groups smaller, and proves that it computes the same.
 
     Traces the model, plans what can go, slices the variables, rebuilds the model for them, and proves the two equal, by
-    structure and by numbers (`verify`). Where the structures differ, what made the difference is kept whole and the rest is
-    tried again.
+    structure and by numbers (`verify`). Where the structures differ, what made the difference is kept whole and the
+    rest is tried again.
 
     Args:
         model: an `nnx.Module`; an Equinox module; a linen module or a function of (variables, *args), with `variables`.
         *example_args: a batch to call it with. Its axes are fixed, its values are used in the proof.
         variables: for linen and functions.
-        call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables, *args)
-            for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
+        call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
+            *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
         overrides: as in `trace_dims`.
         round_to, threshold: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
@@ -78,8 +78,8 @@ def compact_model(
         A `Compaction`, with the small model as `model`.
 
     Raises:
-        CompactionError: no smaller model could be proved equal although there are indices that nothing reads; the message
-            says why. A model without such indices is returned as it is.
+        CompactionError: no smaller model could be proved equal although there are indices that nothing reads; the
+            message says why. A model without such indices is returned as it is.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -133,7 +133,10 @@ def _try(adapter: Adapter, small, args, dims, plan):
     try:
         rebuilt = adapter.rebuild(small)
     except Exception as error:  # whatever a model's code raises for sizes it does not expect
-        return Mismatch(f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]), (None, None)
+        return Mismatch(f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]), (
+            None,
+            None,
+        )
     return check_structure(rebuilt[1], small, args, dims, plan), rebuilt
 
 

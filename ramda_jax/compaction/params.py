@@ -50,8 +50,8 @@ def _slice(visit, other, masks):
         # Of the indices kept, those that the whole slice takes, by their place among all.
         taken = np.flatnonzero(mask)[theirs["start_indices"][axis] : theirs["limit_indices"][axis] : step]
         if not np.array_equal(taken, np.flatnonzero(wanted & mask)):
-            return f"takes {theirs['start_indices'][axis]}:{theirs['limit_indices'][axis]} of axis {axis} in the small model, "\
-                f"not what is left of {ours['start_indices'][axis]}:{ours['limit_indices'][axis]}"
+            start, limit = theirs["start_indices"][axis], theirs["limit_indices"][axis]
+            return f"takes {start}:{limit} of axis {axis} in the small model, not what is left of its own slice"
     return ""
 
 

@@ -43,8 +43,8 @@ class IdPlan:
         name, size: those of the id.
         members: its axes, as `"path[axis]"`.
         kept: the indices kept.
-        padding: those of them that are kept although nothing reads them: the one index that a dead layer keeps, and what
-            `round_to` adds. What they compute is of no consequence; all others compute exactly what they did.
+        padding: those of them that are kept although nothing reads them: the one index that a dead layer keeps, and
+            what `round_to` adds. What they compute is of no consequence; all others compute exactly what they did.
         reason: why it is frozen, or "".
     """
 
@@ -153,11 +153,12 @@ def plan_compaction(
 ) -> Plan:
     """Decides which indices go.
 
-    An index is *alive* if it is frozen, or if a contraction reads it: if along it the parameter that it is multiplied with
+    An index is *alive* if it is frozen, or if a contraction reads it: if along it the parameter that it is multiplied
+        with
     has an entry that is not zero, at indices of the other axes that are alive themselves. The rest is dead: its value
-    reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it, provided it is
-    finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two dead units that
-    feed only each other go together.
+    reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it, provided
+    it is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two dead
+    units that feed only each other go together.
 
     Where nothing of an axis is alive, one index is kept, as arrays of size 0 are no use; `round_to` keeps more. What
     these compute does not count, and what only they read may go.

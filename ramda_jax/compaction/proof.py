@@ -1,9 +1,11 @@
 """The proof that a small model computes what the whole one does, made anew for every model.
 
-Structural: both are traced, and the small trace must be the whole one with the planned indices deleted: the same primitives in the same
+Structural: both are traced, and the small trace must be the whole one with the planned indices deleted: the same
+    primitives in the same
 order, each fed with the corresponding values, with the same parameters and literals, and with every
-intermediate array of the very shape that the labels predict. Together with the rules' claim (`rules`) that is an induction over the
-program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a number in it.
+intermediate array of the very shape that the labels predict. Together with the rules' claim (`rules`) that is an
+induction over the program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a
+number in it.
 
 Numeric: outputs on random inputs and on the example arguments agree to rounding. It would see a wrong rule.
 """
@@ -22,7 +24,14 @@ from ramda_jax.compaction.params import difference
 from ramda_jax.compaction.plan import Plan
 
 #: The largest difference, relative to the largest output, that counts as rounding.
-TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "complex64": 1e-5, "complex128": 1e-12}
+TOLERANCES = {
+    "float64": 1e-12,
+    "float32": 1e-5,
+    "float16": 1e-2,
+    "bfloat16": 5e-2,
+    "complex64": 1e-5,
+    "complex128": 1e-12,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +142,8 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
 
 
 def random_batches(args, number, seed=0):
-    """`number` batches like the example arguments: normal where they are floats, their own entries shuffled elsewhere."""
+    """`number` batches like the example arguments: normal where they are floats, their own entries shuffled
+    elsewhere."""
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
@@ -157,7 +167,10 @@ def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tol
     whole, small = jax.jit(apply_fn), jax.jit(small_fn)
     worst = 0.0
     for args in batches:
-        outputs, small_outputs = jax.tree.leaves(whole(variables, *args)), jax.tree.leaves(small(small_variables, *args))
+        outputs, small_outputs = (
+            jax.tree.leaves(whole(variables, *args)),
+            jax.tree.leaves(small(small_variables, *args)),
+        )
         for one, other in zip(outputs, small_outputs, strict=True):
             if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
                 continue
@@ -212,7 +225,8 @@ def verify(
         plan: what the small variables are said to have kept.
         dims: what `trace_dims` has found for the whole model, to spare its trace.
         num_random: on how many batches of random inputs the outputs are compared.
-        tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2 in bfloat16.
+        tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
+            in bfloat16.
 
     Returns:
         A `Proof`.

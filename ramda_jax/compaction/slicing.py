@@ -15,7 +15,8 @@ from ramda_jax.structure.paths import path_name
 def compact(plan: Plan, tree: Any) -> Any:
     """The kept slices of a tree: of the variables, of a part of them, or of any state that is kept per parameter.
 
-    A leaf belongs to the leaf of the plan with whose path its own ends: `0/mu/conv/kernel` of Adam's state to `conv/kernel`, or
+    A leaf belongs to the leaf of the plan with whose path its own ends: `0/mu/conv/kernel` of Adam's state to
+        `conv/kernel`, or
     to `params/conv/kernel`. It is sliced along each axis of the same length; axes of length 1, as in the radii of
     `ProximalPointState`, stay. Leaves that belong to none, such as step counts, stay as they are.
 
@@ -88,8 +89,8 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
     """The state of an optimizer for the small model: training goes on where it was, in the same stage.
 
     `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
-    `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what it
-    has weighed though it now has fewer entries.
+    `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
+    it has weighed though it now has fewer entries.
 
     Args:
         plan: from `plan_compaction`.
@@ -108,14 +109,14 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
     expected = jax.tree.leaves(fresh)
     if len(leaves) != len(expected):
         raise CompactionError(
-            f"`optimizer` must be of the kind that made the state, but its own has {len(expected)} leaves and the state "
-            f"{len(leaves)}; give the same chain, with the regularizer of `keep_group_weights`."
+            f"`optimizer` must be of the kind that made the state, but its own has {len(expected)} leaves and the "
+            f"state {len(leaves)}; give the same chain, with the regularizer of `keep_group_weights`."
         )
     for (path, leaf), wanted in zip(leaves, expected, strict=True):
         if np.shape(leaf) != wanted.shape:
             raise CompactionError(
-                f"The state at '{path_name(path)}' has shape {np.shape(leaf)} once it is compact, but `optimizer` wants "
-                f"{wanted.shape}; start with a fresh state by `optimizer.init`."
+                f"The state at '{path_name(path)}' has shape {np.shape(leaf)} once it is compact, but `optimizer` "
+                f"wants {wanted.shape}; start with a fresh state by `optimizer.init`."
             )
     return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
 
@@ -131,7 +132,8 @@ def find_leaf(plan, name):
         longer = sorted((path.count("/"), path) for path in plan.leaves if path.endswith("/" + suffix))
         if len(longer) > 1 and longer[0][0] == longer[1][0]:
             raise CompactionError(
-                f"The leaf '{name}' may belong to any of {[path for _, path in longer]}; give the whole tree that was planned."
+                f"The leaf '{name}' may belong to any of {[path for _, path in longer]}; give the whole tree that "
+                "was planned."
             )
         if longer:
             return longer[0][1]
@@ -156,8 +158,8 @@ def _kept_axes(name, leaf_plan, shape, found):
     """Indices to keep along each axis of an array that has the lengths `shape`, or 1."""
     if len(found) != len(shape) or any(n not in (1, size) for n, size in zip(found, shape, strict=True)):
         raise CompactionError(
-            f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, got "
-            f"{tuple(found)}; for a state that is not kept entry by entry start with a fresh one."
+            f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, "
+            f"got {tuple(found)}; for a state that is not kept entry by entry start with a fresh one."
         )
     return [
         range(n) if kept is None or (n == 1 and size != 1) else kept

@@ -1,8 +1,9 @@
 """The walk over a traced program: labels for every axis of every value, and who reads what.
 
-Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Operand`). The bodies of
-`jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of `scan`, `while` and
-`cond` with what the loop carries unified with what it hands back. Since unions only ever add constraints,
+Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Operand`). The
+bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of
+`scan`, `while` and `cond` with what the loop carries unified with what it hands back. Since unions only ever add
+constraints,
 walking a body once is enough: what its second pass would learn holds for the first one too.
 """
 

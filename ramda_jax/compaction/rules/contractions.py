@@ -49,7 +49,7 @@ def _conv_general_dilated(walk, visit):
     # A grouped convolution is a batch of plain ones: the features are (groups, features of one) on both sides.
     per_group = len(rhs.labels[into])
     lhs_groups, features = indices.split(lhs.labels[feature], (groups, per_group))
-    rhs_groups, outputs = indices.split(rhs.labels[out], (groups, len(rhs.labels[out]) // groups))
+    rhs_groups, _ = indices.split(rhs.labels[out], (groups, len(rhs.labels[out]) // groups))
     indices.unify(lhs_groups, rhs_groups)
     indices.unify(features, rhs.labels[into])
     visit.notes["feature_group_count"] = lhs_groups
