@@ -179,6 +179,7 @@ def plan_compaction(
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import trace_dims
         >>> def mlp(params, x):
         ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
         >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
@@ -197,7 +198,7 @@ def plan_compaction(
     keep = dict(keep or {})
     if unknown := keep.keys() - {dim.name for dim in dims.ids}:
         raise CompactionError(f"`keep` must name ids of `dims`, got {sorted(unknown)}; print `dims` for its ids.")
-    liveness = _Liveness(dims, leaves, threshold, keep)
+    liveness = Liveness(dims, leaves, threshold, keep)
     liveness.find_alive()
     kept = liveness.with_padding(round_to)
     is_kept = liveness.axis_mask
@@ -235,10 +236,10 @@ def check_leaves(shapes, leaves):
         )
 
 
-class _Liveness:
+class Liveness:
     """Which nodes are alive: those that have to be, and what they read, and so on."""
 
-    def __init__(self, dims, leaves, threshold, keep):
+    def __init__(self, dims, leaves, threshold=0.0, keep=()):
         self.dims = dims
         self.walk = dims.walk
         self.indices = dims.walk.indices

@@ -7,6 +7,8 @@ intermediate array of the very shape that the labels predict. Together with the 
 induction over the program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a
 number in it.
 
+Liveness: what is deleted is read with zeros only, exactly, however small a number would be.
+
 Numeric: outputs on random inputs and on the example arguments agree to rounding. It would see a wrong rule.
 """
 
@@ -21,7 +23,8 @@ import numpy as np
 from ramda_jax.compaction.dims import Dims, axis_nodes, trace_dims
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.params import difference
-from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.plan import Liveness, Plan, check_leaves
+from ramda_jax.structure.paths import named_leaves
 
 #: The largest difference, relative to the largest output, that counts as rounding.
 TOLERANCES = {
@@ -63,12 +66,16 @@ class Mismatch:
 
 
 class Masks:
-    """Which indices of every axis of a trace a plan keeps, from what it keeps of the leaves."""
+    """Which indices of every axis of a trace a plan keeps, from what it keeps of the leaves.
+
+    Attributes:
+        kept: a boolean for each node.
+    """
 
     def __init__(self, dims: Dims, plan: Plan):
         self._walk = dims.walk
         self._products = dims.walk.indices.products()
-        self._kept = np.ones(dims.walk.indices.count, bool)
+        self.kept = np.ones(dims.walk.indices.count, bool)
         kept_somewhere = np.zeros(dims.walk.indices.count, bool)
         for path, value in dims.leaves.items():
             for label, kept in zip(value.labels, plan.leaves[path].kept, strict=True):
@@ -77,17 +84,17 @@ class Masks:
                 if kept is not None:
                     mask[:] = False
                     mask[list(kept)] = True
-                self._kept[nodes[~mask[positions]]] = False
+                self.kept[nodes[~mask[positions]]] = False
                 kept_somewhere[nodes[mask[positions]]] = True
         # A product is deleted with any of its factors; a factor that some kept index has is itself not deleted.
-        self._kept |= kept_somewhere
+        self.kept |= kept_somewhere
 
     def __call__(self, label):
         """A boolean array for an axis."""
         roots = self._walk.indices.find(label)
-        mask = self._kept[roots]
+        mask = self.kept[roots]
         for product in set(roots.tolist()) & self._products.keys():
-            mask[roots == product] = all(self._kept[node] for node in self._products[product])
+            mask[roots == product] = all(self.kept[node] for node in self._products[product])
         return mask
 
     def shape(self, value):
@@ -138,6 +145,22 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
     pairs = zip(dims.outputs, small.outputs, strict=True) if len(dims.outputs) == len(small.outputs) else None
     if pairs is None or not all(is_partner(one, other) for one, other in pairs):
         return Mismatch("the small model returns something else")
+    return None
+
+
+def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
+    """Whether nothing that `plan` deletes is read by what is not zero in `variables`; None if so."""
+    leaves = dict(named_leaves(variables))
+    check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
+    liveness = Liveness(dims, leaves)
+    liveness.find_alive()
+    kept = Masks(dims, plan).kept
+    for dim in dims.ids:
+        lost = np.flatnonzero(liveness.alive[dim.nodes] & ~kept[dim.nodes])
+        if len(lost):
+            where = ", ".join(map(str, dim.readers or dim.members))
+            why = f"which is frozen: {dim.reason}" if dim.reason else "which is not zero there"
+            return Mismatch(f"index {lost[0]} of {dim.name} is deleted but read by {where}, {why}")
     return None
 
 
@@ -235,7 +258,9 @@ def verify(
         CompactionError: something is different; the message says what and where.
     """
     dims = trace_dims(apply_fn, variables, *example_args) if dims is None else dims
-    mismatch = check_structure(small_fn, small_variables, example_args, dims, plan)
+    check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
+    mismatch = check_liveness(dims, variables, plan)
+    mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)
     if mismatch is not None:
         raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
     batches = random_batches(example_args, num_random)
