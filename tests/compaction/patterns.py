@@ -1,0 +1,32 @@
+"""Zero groups at random, and the comparison that every equality test makes by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ramda_jax
+from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure.paths import named_leaves
+
+#: Largest difference of outputs, relative to the largest output.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+
+
+def zero_groups(params, rng, share=0.5, regularizer=None):
+    """The parameters with a share of the groups of each regularized leaf set to zero, at random."""
+    regularizer = regularizer or ramda_jax.GroupLasso("input")
+    values = dict(named_leaves(params))
+    for path, leaf, one in regularized_leaves(regularizer, params):
+        shape = one.radii_shape(leaf.shape)
+        values[path] = jnp.where(rng.random(shape) < share, 0, leaf).astype(leaf.dtype)
+    return jax.tree.structure(params).unflatten(values[path] for path, _ in named_leaves(params))
+
+
+def relative_difference(one, other):
+    """The largest difference of two trees of arrays, relative to the largest entry of each leaf of the first."""
+    worst = 0.0
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape
+        worst = max(worst, float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
+    return worst
