@@ -130,6 +130,31 @@ def test_line_26_nnx_filters_jit_and_donation():
     assert (only_kernel.layers[1].scale[...] == start.scale[...]).all()
 
 
+def test_line_26_nnx_keeps_a_float32_iterate_of_bfloat16_parameters():
+    model = nnx.Linear(6, 5, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    settings = {"averaging": ramda_jax.sqrt_growth(0.1), "iterate_dtype": jnp.float32}
+    optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, **settings), wrt=nnx.Param)
+    x = jax.random.normal(jax.random.key(0), (64, 6))
+
+    @nnx.jit
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: jnp.mean((model(x) - x[:, :1]) ** 2))(model)
+        optimizer.update(model, grads)
+
+    def distance():
+        iterate = nnx.as_pure(optimizer.opt_state)[-1].iterate["kernel"]
+        assert iterate.dtype == jnp.float32 and model.kernel[...].dtype == jnp.bfloat16
+        return jnp.max(jnp.abs(iterate - model.kernel[...].astype(jnp.float32)))
+
+    step(model, optimizer)
+    assert 0 < distance() < 0.01  # the parameters are its rounding
+    for _ in range(100):
+        step(model, optimizer)
+    alive = (model.kernel[...] != 0).any(axis=1)
+    assert alive[0] and not alive.all()
+    assert distance() < 0.01
+
+
 def test_line_27_linen_with_boxed_parameters_trains_to_structure():
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "out"))
     net = linen.Dense(2, kernel_init=init)

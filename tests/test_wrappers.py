@@ -71,6 +71,9 @@ KEEP = {
         0.5, regularizer=GroupLasso(), strength=0.1, averaging=1.0
     ),
     "snapshot": lambda: optax.chain(optax.snapshot("before", lambda updates: updates), method()),
+    "monitor": lambda: optax.chain(
+        optax.monitor({"norm": optax.measure_with_ema(optax.tree.norm, decay=0.9)}), method()
+    ),
     "zero_nans": lambda: optax.chain(optax.zero_nans(), method()),
 }
 
@@ -177,6 +180,18 @@ def test_line_23_sam_in_opaque_mode_keeps_zeros():
     optimizer = optax.contrib.sam(method(), optax.sgd(0.01), opaque_mode=True)
     params, _ = train(optimizer, extra_args={"grad_fn": lambda params, _: gradient(params)})
     assert alive(params) == STRUCTURED
+
+
+def test_line_23_sam_in_transparent_mode_keeps_zeros():
+    def gradient_with_a_pull(params):  # which moves the adversarial point off the zeros, but not the structure
+        return jax.tree.map(lambda g: g + 0.01, gradient(params))
+
+    optimizer = optax.contrib.sam(method(), optax.sgd(0.01))
+    adversarial, state = train(optimizer, num_steps=81, gradient=gradient_with_a_pull)
+    assert alive(adversarial) != STRUCTURED
+    assert alive(state.cache) == STRUCTURED
+    params, state = train(optimizer, num_steps=82, gradient=gradient_with_a_pull)
+    assert alive(params) == alive(ramda_jax.eval_params(state, params)) == STRUCTURED
 
 
 LOSE = {

@@ -19,8 +19,9 @@ STRENGTHS = {"ramda": 0.008, "rmda": 0.08, "prox_sgd": 0.05, "prox_adamw": 0.01,
 STEPS = 6
 
 
-def make_optimizer(factory, regularizer=ramda_jax.GroupLasso()):  # noqa: B008
-    settings = {"averaging": ramda_jax.sqrt_growth(0.5, 3), "restarts": (3,)} if factory.averages else {}
+def make_optimizer(factory, regularizer=ramda_jax.GroupLasso(), **settings):  # noqa: B008
+    if factory.averages:
+        settings |= {"averaging": ramda_jax.sqrt_growth(0.5, 3), "restarts": (3,)}
     return factory(regularizer, STRENGTHS[factory.name], **settings)
 
 
@@ -158,6 +159,24 @@ def assert_state_is_sharded_as(optimizer, state, params):
     optax.tree.map_params(optimizer, check, state, params)
 
 
+def check_fully_sharded(optimizer, layout, dtype):
+    mesh = mesh_of(2, 4)
+    placed = shardings(mesh, layout)
+    params = jax.device_put(make_params(dtype), placed)
+    state = optimizer.init(params)
+    assert_state_is_sharded_as(optimizer, state, params)
+    step = jax.jit(
+        make_step(optimizer),
+        out_shardings=(placed, state_shardings(optimizer, params, mesh)),
+        donate_argnums=(0, 1),
+    )
+    split = NamedSharding(mesh, P(("x", "y")))
+    sharded = train(step, params, state, lambda batch: jax.device_put(batch, split))
+    assert_state_is_sharded_as(optimizer, sharded[1], sharded[0])
+    assert_same_trajectory(sharded, on_one_device(optimizer, dtype), dtype)
+    return sharded
+
+
 @every_factory
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fully_sharded_is_the_trajectory_of_one_device(factory, layout):
@@ -165,21 +184,12 @@ def test_fully_sharded_is_the_trajectory_of_one_device(factory, layout):
         pytest.skip("every layout with RAMDA, every factory in one layout")
     dtype = "float32" if layout in ("both", "group axis") else "float64"
     with jax.enable_x64(dtype == "float64"):
-        mesh = mesh_of(2, 4)
-        optimizer = make_optimizer(factory)
-        placed = shardings(mesh, layout)
-        params = jax.device_put(make_params(dtype), placed)
-        state = optimizer.init(params)
-        assert_state_is_sharded_as(optimizer, state, params)
-        step = jax.jit(
-            make_step(optimizer),
-            out_shardings=(placed, state_shardings(optimizer, params, mesh)),
-            donate_argnums=(0, 1),
-        )
-        split = NamedSharding(mesh, P(("x", "y")))
-        sharded = train(step, params, state, lambda batch: jax.device_put(batch, split))
-        assert_state_is_sharded_as(optimizer, sharded[1], sharded[0])
-        assert_same_trajectory(sharded, on_one_device(optimizer, dtype), dtype)
+        check_fully_sharded(make_optimizer(factory), layout, dtype)
+
+
+def test_fully_sharded_kept_iterate_is_that_of_one_device(x64):
+    _, state = check_fully_sharded(make_optimizer(FACTORIES[0], iterate_dtype="float64"), "both", "float32")
+    assert {leaf.dtype for leaf in jax.tree.leaves(state[-1].iterate)} == {jnp.dtype("float64")}
 
 
 def test_state_of_a_jitted_init_can_be_given_shardings_by_map_params():
