@@ -6,12 +6,14 @@ Step by step: `trace_dims` finds which axes of parameters belong together, `plan
 `compact` slices any tree, and `verify` proves the small model equal.
 """
 
-from ramda_jax.compaction.dims import FROZEN, Dim, Dims, Member, trace_dims
+from ramda_jax.compaction.dims import FROZEN, Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.factors import Factored, factor
+from ramda_jax.compaction.ids import Dim, Member
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
-from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan, plan_compaction
+from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning import plan_compaction
 from ramda_jax.compaction.proof import Proof, verify
 from ramda_jax.compaction.report import Cost, Report, compaction_report, cost
 from ramda_jax.compaction.slicing import compact, compact_state, expand

@@ -1,6 +1,7 @@
 """How each kind of model is called, and made to run on smaller arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,9 +51,8 @@ def adapter_for(model: Any, variables: Any = None, call: Callable | None = None)
         raise CompactionError(
             f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}."
         )
-    variables = _given(variables, "a function")
-    apply = model if call is None else lambda variables, *args: call(model, variables, *args)
-    return Adapter(apply, variables, lambda small: (model, apply))
+    apply = functools.partial(call, model) if call is not None else model
+    return Adapter(apply, _given(variables, "a function"), lambda small: (model, apply))
 
 
 def _given(variables, kind):

@@ -5,6 +5,7 @@ import functools
 
 import flax.linen as nn
 import jax
+from flax.linen.dtypes import promote_dtype
 
 from ramda_jax.compaction.adapters import Adapter
 from ramda_jax.compaction.factors import factor
@@ -135,6 +136,6 @@ def _factored_dense(next_function, args, kwargs, context):
         return next_function(*args, **kwargs)
     names = [LEFT, RIGHT, *(["bias"] if module.use_bias else [])]
     values = [module.get_variable("params", name) for name in names]
-    inputs, left, right, *bias = nn.dtypes.promote_dtype(*args, *values, dtype=module.dtype)
+    inputs, left, right, *bias = promote_dtype(*args, *values, dtype=module.dtype)
     outputs = inputs @ left @ right
     return outputs + bias[0] if bias else outputs

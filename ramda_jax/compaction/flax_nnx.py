@@ -158,6 +158,6 @@ def _two_linears(layer, rank):
     second = nnx.Linear(rank, layer.out_features, use_bias=layer.use_bias, **settings)
     first.kernel.set_value(factors.left)
     second.kernel.set_value(factors.right)
-    if layer.use_bias:
+    if layer.bias is not None and second.bias is not None:
         second.bias.set_value(layer.bias.get_value())
     return nnx.Sequential(first, second)

@@ -11,7 +11,8 @@ import numpy as np
 from ramda_jax.compaction.adapters import Adapter, adapter_for
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.factors import factor
-from ramda_jax.compaction.proof import Proof, compare_outputs, random_batches
+from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.proof import Proof
 from ramda_jax.structure.paths import named_leaves
 
 
@@ -115,8 +116,8 @@ def low_rank_model(
     error, reason = compare_outputs(adapter.apply, adapter.variables, apply, small, batches, tolerance)
     if reason is not None:
         raise CompactionError(f"The model of low rank is not equal: {reason}.")
-    sizes = tuple(sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree)) for tree in (adapter.variables, small))
-    return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), sizes)
+    before, after = (sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree)) for tree in (adapter.variables, small))
+    return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), (before, after))
 
 
 def _reason_against(build, ranks, args):

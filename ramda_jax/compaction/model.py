@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from ramda_jax.compaction.adapters import Adapter, adapter_for
-from ramda_jax.compaction.dims import Dims, axis_nodes, trace_dims
+from ramda_jax.compaction.dims import Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.plan import Plan, plan_compaction
-from ramda_jax.compaction.proof import Masks, Mismatch, Proof, check_structure, verify
+from ramda_jax.compaction.ids import axis_nodes
+from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.planning import plan_compaction
+from ramda_jax.compaction.proof import Proof, check_structure, verify
 from ramda_jax.compaction.slicing import compact, expand
+from ramda_jax.compaction.traces import Masks, Mismatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,7 @@ def compact_model(
     return Compaction(small_model, small, small_apply, plan, dims, proof, refused, (adapter.apply, whole))
 
 
-def _try(adapter: Adapter, small, args, dims, plan):
+def _try(adapter: Adapter, small, args, dims, plan) -> tuple[Mismatch | None, tuple[Any, Any]]:
     try:
         rebuilt = adapter.rebuild(small)
     except Exception as error:  # whatever a model's code raises for sizes it does not expect

@@ -3,8 +3,7 @@
 Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Operand`). The
 bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of
 `scan`, `while` and `cond` with what the loop carries unified with what it hands back. Since unions only ever add
-constraints,
-walking a body once is enough: what its second pass would learn holds for the first one too.
+constraints, walking a body once is enough: what its second pass would learn holds for the first one too.
 """
 
 import collections

@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+
+from ramda_jax.structure.paths import path_name
 
 
 class MLP(nnx.Module):
@@ -19,13 +22,13 @@ class LeNet5(nnx.Module):
     def __init__(self, rngs):
         self.conv1 = nnx.Conv(1, 6, (5, 5), rngs=rngs)
         self.conv2 = nnx.Conv(6, 8, (5, 5), padding="VALID", rngs=rngs)
-        self.dense1 = nnx.Linear(3 * 3 * 8, 12, rngs=rngs)
+        self.dense1 = nnx.Linear(2 * 2 * 8, 12, rngs=rngs)
         self.dense2 = nnx.Linear(12, 8, rngs=rngs)
         self.dense3 = nnx.Linear(8, 5, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.avg_pool(nnx.tanh(self.conv1(x)), (2, 2), (2, 2))
-        x = nnx.avg_pool(nnx.tanh(self.conv2(x)), (2, 2), (2, 2), padding="SAME")
+        x = nnx.avg_pool(nnx.tanh(self.conv2(x)), (2, 2), (2, 2), padding="VALID")
         x = nnx.tanh(self.dense1(x.reshape(len(x), -1)))
         return self.dense3(nnx.tanh(self.dense2(x)))
 
@@ -62,17 +65,17 @@ class Bottleneck(nnx.Module):
         self.conv2 = nnx.Conv(width, width, (3, 3), strides=stride, use_bias=False, rngs=rngs)
         self.conv3 = nnx.Conv(width, 4 * width, (1, 1), use_bias=False, rngs=rngs)
         self.norms = nnx.List([nnx.BatchNorm(n, rngs=rngs) for n in (width, width, 4 * width)])
-        self.shortcut = self.norm = None
+        self.shortcut = nnx.List()
         if stride > 1 or channels != 4 * width:
-            self.shortcut = nnx.Conv(channels, 4 * width, (1, 1), strides=stride, use_bias=False, rngs=rngs)
-            self.norm = nnx.BatchNorm(4 * width, rngs=rngs)
+            self.shortcut.append(nnx.Conv(channels, 4 * width, (1, 1), strides=stride, use_bias=False, rngs=rngs))
+            self.shortcut.append(nnx.BatchNorm(4 * width, rngs=rngs))
 
     def __call__(self, x):
         y = nnx.relu(self.norms[0](self.conv1(x)))
         y = nnx.relu(self.norms[1](self.conv2(y)))
         y = self.norms[2](self.conv3(y))
-        if self.shortcut is not None:
-            x = self.norm(self.shortcut(x))
+        for layer in self.shortcut:
+            x = layer(x)
         return nnx.relu(x + y)
 
 
@@ -240,7 +243,7 @@ SEQUENCES = jax.random.normal(jax.random.key(0), (2, 4, 5))
 #: From names to (class, a batch, ids that must be able to shrink, as one of their axes).
 NETS = {
     "mlp": (MLP, VECTORS, ["layers/0/kernel[1]", "layers/1/kernel[1]", "layers/2/kernel[1]"]),
-    "lenet5": (LeNet5, images(12, 1), ["conv1/kernel[3]", "conv2/kernel[3]", "dense1/kernel[1]", "dense2/kernel[1]"]),
+    "lenet5": (LeNet5, images(16, 1), ["conv1/kernel[3]", "conv2/kernel[3]", "dense1/kernel[1]", "dense2/kernel[1]"]),
     "vgg19": (VGG19, images(8, 3), [f"convs/{i}/kernel[3]" for i in range(16)] + ["dense/1/kernel[0]"]),
     "resnet50": (ResNet50, images(8, 3), [f"blocks/{i}/conv{j}/kernel[3]" for i in range(16) for j in (1, 2)]),
     "mobilenet": (MobileNet, images(8, 3), ["conv/kernel[3]", "pointwise/kernel[3]", "last/kernel[3]"]),
@@ -255,23 +258,26 @@ NETS = {
 
 
 def make(name, dtype=jnp.float32):
-    """The net with random biases and statistics, so that a dead channel is no zero, and its batch."""
+    """The net with random kernels, biases and statistics, so that a dead channel is no zero, and its batch."""
     kind, batch, _ = NETS[name]
-    net = kind(rngs=nnx.Rngs(0))
-    keys = iter(jax.random.split(jax.random.key(1), 10_000))
+    graph, state = nnx.split(nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(1)
 
-    def spread(path, leaf):
+    # In NumPy: a random number generator of JAX's would be compiled for each of the shapes.
+    def fill(path, leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        if path[-2 if path[-1] == "value" else -1] == "var":
-            return jax.random.uniform(next(keys), leaf.shape, dtype, 0.5, 2.0)
-        noise = 0.3 * jax.random.normal(next(keys), leaf.shape, dtype)
-        return leaf.astype(dtype) + (noise if leaf.ndim == 1 else 0)
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            return jax.random.key(0) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
+        if "var" in path_name(path).split("/"):
+            return jnp.asarray(rng.uniform(0.5, 2.0, leaf.shape), dtype)
+        if leaf.ndim == 1:
+            return jnp.asarray(rng.normal(0.5, 0.3, leaf.shape), dtype)
+        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), dtype)
 
-    graph, state = nnx.split(net)
-    state = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: spread([str(getattr(k, "key", getattr(k, "name", ""))) for k in path], leaf), state
-    )
-    net = nnx.merge(graph, state)
+    net = nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
     net.eval()
+    for _, layer in nnx.iter_modules(net):
+        # A recurrent cell makes its first carry of this dtype.
+        if hasattr(layer, "param_dtype"):
+            layer.param_dtype = dtype
     return net, batch.astype(dtype) if jnp.issubdtype(batch.dtype, jnp.floating) else batch

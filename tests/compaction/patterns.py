@@ -18,7 +18,7 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
     values = dict(named_leaves(params))
     for path, leaf, one in regularized_leaves(regularizer, params):
         shape = one.radii_shape(leaf.shape)
-        values[path] = jnp.where(rng.random(shape) < share, 0, leaf).astype(leaf.dtype)
+        values[path] = jnp.asarray(np.where(rng.random(shape) < share, 0, np.asarray(leaf)), leaf.dtype)
     return jax.tree.structure(params).unflatten(values[path] for path, _ in named_leaves(params))
 
 
@@ -26,6 +26,8 @@ def relative_difference(one, other):
     """The largest difference of two trees of arrays, relative to the largest entry of each leaf of the first."""
     worst = 0.0
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            continue
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert a.shape == b.shape
         worst = max(worst, float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))

@@ -64,7 +64,7 @@ def test_compact_model_twice_equals_once(name):
 def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros():
     net, _ = make("lenet5")
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(64, 12, 12, 1)), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(64, 16, 16, 1)), jnp.float32)
     labels = jnp.asarray((np.asarray(images).mean((1, 2, 3)) > 0).astype(int))
     regularizer = ramda_jax.GroupLasso("input")
     optimizer = nnx.Optimizer(net, ramda_jax.ramda(3e-2, regularizer, 3e-3, averaging=1.0), wrt=nnx.Param)
