@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.ids import Dim, find_ids
+from ramda_jax.compaction.ids import Dim, few, find_ids
 from ramda_jax.compaction.operands import Leaf
 from ramda_jax.compaction.values import Value
 from ramda_jax.compaction.walk import Walk
@@ -43,8 +43,8 @@ class Dims:
     def __str__(self):
         rows = [("id", "size", "members", "readers", "frozen because of")]
         for dim in self.ids:
-            members = [str(member) for member in dim.members if member not in dim.readers]
-            rows.append((dim.name, str(dim.size), " ".join(members), " ".join(map(str, dim.readers)), dim.reason))
+            members = [member for member in dim.members if member not in dim.readers]
+            rows.append((dim.name, str(dim.size), few(members), few(dim.readers), dim.reason))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         if self.opaque:

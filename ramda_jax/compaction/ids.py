@@ -51,6 +51,12 @@ class Dim:
         return len(self.nodes)
 
 
+def few(members, limit=4):
+    """The first axes of a list, and how many more there are, for a table."""
+    shown = " ".join(map(str, members[:limit]))
+    return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
+
+
 def axis_nodes(walk, label, products):
     """Pairs (positions, nodes) of an axis, products as the nodes they are made of: two int arrays of one length."""
     roots = walk.indices.find(label)

@@ -4,17 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ramda_jax.compaction.adapters import Adapter, adapter_for
+from ramda_jax.compaction.adapters import adapter_for
 from ramda_jax.compaction.dims import Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.ids import axis_nodes
 from ramda_jax.compaction.plan import Plan
-from ramda_jax.compaction.planning import plan_compaction
-from ramda_jax.compaction.proof import Proof, check_structure, verify
-from ramda_jax.compaction.slicing import compact, expand
-from ramda_jax.compaction.traces import Masks, Mismatch
+from ramda_jax.compaction.proof import Proof, verify
+from ramda_jax.compaction.search import Search
+from ramda_jax.compaction.slicing import expand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,91 +91,30 @@ def compact_model(
     """
     adapter = adapter_for(model, variables, call)
     dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides)
-    refused = {}
-    while True:
-        plan = plan_compaction(dims, adapter.variables, round_to, threshold, refused)
-        if refused and plan.changes_nothing:
-            reasons = "; ".join(dict.fromkeys(refused.values()))
-            raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
-        small = compact(plan, adapter.variables)
-        mismatch, rebuilt = _try(adapter, small, example_args, dims, plan)
-        if mismatch is None:
-            break
-        if strict:
-            raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
-        culprits = _culprits(dims, plan, mismatch) or _culprits_by_trial(
-            dims, plan, adapter, example_args, refused, round_to, threshold
-        )
-        if not culprits:
-            raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
-        refused |= dict.fromkeys(culprits, mismatch.reason)
+    search = Search(adapter, dims, example_args, round_to, threshold)
+    attempt = search.run(strict)
+    small = attempt.variables
+    if attempt.mismatch is not None:
+        raise CompactionError(f"The small model is not the planned one: {attempt.mismatch.reason}.")
+    if attempt.refused and attempt.plan.changes_nothing:
+        reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
+        raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
     whole = adapter.variables
     if threshold:
         # What the plan took for zero is zero in the model that the small one is compared with.
-        whole = expand(plan, small)
-    small_model, small_apply = rebuilt
+        whole = expand(attempt.plan, small)
+    small_model, small_apply = attempt.model, attempt.apply
     proof = verify(
         adapter.apply,
         whole,
         small_apply,
         small,
         *example_args,
-        plan=plan,
+        plan=attempt.plan,
         dims=dims,
         num_random=num_random,
         tolerance=tolerance,
     )
-    return Compaction(small_model, small, small_apply, plan, dims, proof, refused, (adapter.apply, whole))
-
-
-def _try(adapter: Adapter, small, args, dims, plan) -> tuple[Mismatch | None, tuple[Any, Any]]:
-    try:
-        rebuilt = adapter.rebuild(small)
-    except Exception as error:  # whatever a model's code raises for sizes it does not expect
-        return Mismatch(f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]), (
-            None,
-            None,
-        )
-    return check_structure(rebuilt[1], small, args, dims, plan), rebuilt
-
-
-def _culprits(dims, plan, mismatch):
-    """The ids of what was deleted nearest to the equation at which the traces part, looking backwards from it."""
-    if mismatch.visit is None:
-        return []
-    masks = Masks(dims, plan)
-    producers = {value.number: visit for visit in dims.walk.visits for value in visit.outputs}
-    products = dims.walk.indices.products()
-    values = list(dims.walk.visits[mismatch.visit].inputs + dims.walk.visits[mismatch.visit].outputs)
-    seen = set()
-    while values:
-        nodes = []
-        for value in values:
-            for label in value.labels:
-                if not masks(label).all():
-                    nodes.append(axis_nodes(dims.walk, label, products)[1])
-        if nodes:
-            deleted = np.unique(np.concatenate(nodes))
-            return [
-                one.name
-                for dim, one in zip(dims.ids, plan.ids, strict=True)
-                if len(one.kept) < one.size and np.isin(dim.nodes, deleted).any()
-            ]
-        seen |= {value.number for value in values}
-        before = [producers[value.number] for value in values if value.number in producers]
-        values = [value for visit in before for value in visit.inputs if value.number not in seen]
-    return []
-
-
-def _culprits_by_trial(dims, plan, adapter, args, refused, round_to, threshold):
-    """The ids that cannot even shrink alone, for a small model that cannot be traced and so does not show where."""
-    shrinking = [one.name for one in plan.ids if len(one.kept) < one.size]
-    result = []
-    for name in shrinking:
-        others = {other: "not on trial" for other in shrinking if other != name} | refused
-        alone = plan_compaction(dims, adapter.variables, round_to, threshold, others)
-        if not alone.changes_nothing:
-            small = compact(alone, adapter.variables)
-            if _try(adapter, small, args, dims, alone)[0] is not None:
-                result.append(name)
-    return result
+    return Compaction(
+        small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole)
+    )

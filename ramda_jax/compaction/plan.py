@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.ids import few
 
 _FORMAT = 1
 
@@ -124,7 +125,7 @@ class Plan:
                 note = "dead: nothing reads it, its layer contributes a constant"
             else:
                 note = f"{len(one.padding)} of them unread" if one.padding else ""
-            rows.append((one.name, str(len(one.kept)), str(one.size), " ".join(one.members), note))
+            rows.append((one.name, str(len(one.kept)), str(one.size), few(one.members), note))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = []
         for row in rows:

@@ -38,8 +38,8 @@ class Report:
     Attributes:
         before, after: the costs.
         weighted_group_sparsity: of the whole parameters, in [0, 1]; None without a regularizer. It is *not* the share
-            of parameters that go: a dead channel also takes the columns, biases and statistics that made it along, and a
-            zero group of a channel that another layer reads takes nothing.
+            of parameters that go: a dead channel also takes along the columns, biases and statistics that made it, and
+            a zero group of a channel that another layer reads takes nothing.
         layers: for each leaf that shrank (path, shape before, shape after).
         error: the largest relative difference of outputs that the proof has seen.
     """

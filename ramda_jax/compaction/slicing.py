@@ -16,8 +16,8 @@ def compact(plan: Plan, tree: Any) -> Any:
     """The kept slices of a tree: of the variables, of a part of them, or of any state that is kept per parameter.
 
     A leaf belongs to the leaf of the plan with whose path its own ends: `0/mu/conv/kernel` of Adam's state to
-    `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of length 1, as in the radii of
-    `ProximalPointState`, stay. Leaves that belong to none, such as step counts, stay as they are.
+    `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of length 1, as in
+    the radii of `ProximalPointState`, stay. Leaves that belong to none, such as step counts, stay as they are.
 
     Args:
         plan: from `plan_compaction`.

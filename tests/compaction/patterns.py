@@ -22,6 +22,23 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
     return jax.tree.structure(params).unflatten(values[path] for path, _ in named_leaves(params))
 
 
+def zero_readers(dims, variables, rng, share=0.5):
+    """The variables with a share of every free id's indices read by nothing, and from ids to the indices that are."""
+    values = {path: leaf for path, leaf in named_leaves(variables)}
+    alive = {}
+    for dim in dims.ids:
+        if dim.reason or not dim.readers:
+            continue
+        dead = rng.random(dim.size) < share
+        dead[rng.integers(dim.size)] = False
+        alive[dim.name] = tuple(np.flatnonzero(~dead).tolist())
+        for member in dim.readers:
+            leaf = np.array(values[member.path])
+            np.moveaxis(leaf, member.axis, 0)[np.isin(member.index, np.flatnonzero(dead))] = 0
+            values[member.path] = jnp.asarray(leaf)
+    return jax.tree.structure(variables).unflatten(values[path] for path, _ in named_leaves(variables)), alive
+
+
 def relative_difference(one, other):
     """The largest difference of two trees of arrays, relative to the largest entry of each leaf of the first."""
     worst = 0.0
