@@ -12,6 +12,7 @@ from ramda_jax.compaction.factors import Factored, factor
 from ramda_jax.compaction.ids import Dim, Member
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
+from ramda_jax.compaction.picture import draw_report
 from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
 from ramda_jax.compaction.planning import plan_compaction
 from ramda_jax.compaction.proof import Proof, verify
@@ -47,6 +48,7 @@ __all__ = [
     "FreezeStructureState",
     "keep_group_weights",
     "compaction_report",
+    "draw_report",
     "Report",
     "Cost",
     "cost",

@@ -13,10 +13,14 @@ from ramda_jax.compaction.factors import factor
 
 def linen_adapter(module, variables, call=None):
     """The `Adapter` of a linen module."""
-    call = call or (lambda module, variables, *args: module.apply(variables, *args))
+    call = call or _apply
     apply = functools.partial(call, module)
     small = sizes_from_variables(apply)
     return Adapter(apply, variables, lambda variables: (small, small))
+
+
+def _apply(module, variables, *args, **kwargs):
+    return module.apply(variables, *args, **kwargs)
 
 
 def sizes_from_variables(function):

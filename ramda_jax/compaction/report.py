@@ -41,6 +41,7 @@ class Report:
             of parameters that go: a dead channel also takes along the columns, biases and statistics that made it, and
             a zero group of a channel that another layer reads takes nothing.
         layers: for each leaf that shrank (path, shape before, shape after).
+        widths: for each id that could shrink (one of its axes, indices alive, indices in all).
         error: the largest relative difference of outputs that the proof has seen.
     """
 
@@ -48,6 +49,7 @@ class Report:
     after: Cost
     weighted_group_sparsity: float | None
     layers: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    widths: tuple[tuple[str, int, int], ...]
     error: float
 
     @property
@@ -85,6 +87,10 @@ class Report:
     def __str__(self):
         rows = [("", "before", "after", ""), *self.rows()]
         rows += [(f"  {path}", _times(before), _times(after), "") for path, before, after in self.layers]
+        rows += [
+            ("alive", "", "", ""),
+            *((f"  {name}", str(size), str(alive), "") for name, alive, size in self.widths),
+        ]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join(
             f"{row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}  {row[3]}".rstrip()
@@ -161,4 +167,6 @@ def compaction_report(
         for path, leaf in named_leaves(compaction.whole[1])
         if leaf.shape != small[path].shape
     )
-    return Report(costs[0], costs[1], sparsity, layers, compaction.proof.error)
+    ids = compaction.plan.ids
+    widths = tuple((one.members[0], len(one.kept) - len(one.padding), one.size) for one in ids if not one.reason)
+    return Report(costs[0], costs[1], sparsity, layers, widths, compaction.proof.error)
