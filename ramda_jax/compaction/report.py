@@ -102,6 +102,11 @@ def _times(shape):
     return "x".join(map(str, shape))
 
 
+def _widest(members, plan):
+    """Of the axes of an id the first on a leaf of the most axes, so a kernel's and not a bias's."""
+    return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
+
+
 def cost(apply: Any, variables: Any, *args: Any) -> Cost:
     """What one call of a function costs, without measuring time.
 
@@ -167,6 +172,9 @@ def compaction_report(
         for path, leaf in named_leaves(compaction.whole[1])
         if leaf.shape != small[path].shape
     )
-    ids = compaction.plan.ids
-    widths = tuple((one.members[0], len(one.kept) - len(one.padding), one.size) for one in ids if not one.reason)
+    widths = tuple(
+        (_widest(one.members, compaction.plan), len(one.kept) - len(one.padding), one.size)
+        for one in compaction.plan.ids
+        if not one.reason
+    )
     return Report(costs[0], costs[1], sparsity, layers, widths, compaction.proof.error)

@@ -42,7 +42,7 @@ def test_report_counts_what_can_be_counted_by_hand(tmp_path):
     assert report.weighted_group_sparsity == pytest.approx(18 / 72)
     assert report.removed_flops == pytest.approx(1 - report.after.flops / report.before.flops)
     assert 0.5 < report.removed_flops < 1
-    assert report.widths == (("a/bias[0]", 2, 8),)
+    assert report.widths == (("a/kernel[1]", 2, 8),)
     assert report.layers == (
         ("a/bias", (8,), (2,)),
         ("a/kernel", (6, 8), (6, 2)),
