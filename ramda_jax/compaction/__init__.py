@@ -6,6 +6,7 @@ Step by step: `trace_dims` finds which axes of parameters belong together, `plan
 `compact` slices any tree, and `verify` proves the small model equal.
 """
 
+from ramda_jax.compaction.coupling import Coupling, couple
 from ramda_jax.compaction.dims import FROZEN, Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.factors import Factored, factor
@@ -44,6 +45,8 @@ __all__ = [
     "LowRank",
     "Factored",
     "factor",
+    "couple",
+    "Coupling",
     "freeze_structure",
     "FreezeStructureState",
     "keep_group_weights",
