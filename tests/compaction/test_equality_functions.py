@@ -211,3 +211,14 @@ def test_overrides_freeze_and_join_axes():
     ):
         with pytest.raises(CompactionError, match=message):
             shapes(wrong)
+
+
+@pytest.mark.parametrize(("round_to", "width"), [(1, 100), (8, 104), (16, 112), (128, 128), (512, 300)])
+def test_round_to_keeps_a_multiple_or_all(round_to, width):
+    rng = np.random.default_rng(0)
+    params = {"a": normal(rng, 4, 300), "b": normal(rng, 300, 2).at[rng.permutation(300)[:200]].set(0)}
+    x = jnp.asarray(rng.normal(size=(3, 4)))
+    small = compact_model(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], x, variables=params, round_to=round_to)
+    assert small.variables["a"].shape == (4, width)
+    [inner] = [one for one in small.plan.ids if not one.reason]
+    assert len(inner.padding) == width - 100
