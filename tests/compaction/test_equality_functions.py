@@ -69,12 +69,27 @@ def heads(params, x):
     return jnp.einsum("bhs,hso->bo", jnp.tanh(h), params["out"])
 
 
+def grouped(params, x):
+    h = (x @ params["in"])[:, None, None]
+    groups = h.shape[-1] // params["kernel"].shape[2]
+    h = jax.lax.conv_general_dilated(
+        h,
+        params["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return jnp.tanh(h).reshape(len(x), -1) @ params["out"]
+
+
 FUNCTIONS = {
     "scan over layers": (loop, {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}),
     "while": (while_loop, {"in": (4, 6), "square": (6, 6), "bias": (6,), "out": (6, 2)}),
     "cond": (cond, {"in": (4, 6), "bias": (6,), "out": (6, 2)}),
     "jit, remat, custom derivatives": (wrapped, {"in": (4, 6), "out": (6, 2)}),
     "concatenate, pad, flip, slice": (joined, {"in": (4, 5), "other": (4, 3), "out": (10, 2)}),
+    "grouped convolution": (grouped, {"in": (4, 6), "kernel": (1, 1, 3, 4), "out": (4, 2)}),
     "split heads": (heads, {"in": (4, 6), "out": (2, 3, 2)}),
 }
 
