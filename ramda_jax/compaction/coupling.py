@@ -11,6 +11,7 @@ import optax
 
 from ramda_jax.compaction.dims import Dims
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.planning import check_leaves
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.group_lasso import GroupLasso
 from ramda_jax.structure.paths import named_leaves
@@ -40,14 +41,22 @@ class Coupling:
     Attributes:
         parts: from ids to what reads them.
         rest: from paths to (axis, rows) that no free id is read by; the axis is None where that is the whole leaf.
+        shapes: of the parameters by path.
     """
 
     parts: dict[str, tuple[Part, ...]]
     rest: dict[str, tuple[int | None, np.ndarray]]
+    shapes: dict[str, tuple[int, ...]]
 
     def pack(self, params: Any) -> dict[str, dict[str, jax.Array]]:
-        """The parameters as `{"coupled": {id: [size, entries]}, "rest": {path: array}}`; gradients alike."""
+        """The parameters as `{"coupled": {id: [size, entries]}, "rest": {path: array}}`; gradients alike.
+
+        Raises:
+            CompactionError: other paths or shapes than those that were coupled, such as those of the small model.
+        """
         leaves = dict(named_leaves(params))
+        # Indexing would not say so: JAX takes the last row for one beyond it.
+        check_leaves(self.shapes, leaves)
         coupled = {}
         for name, parts in self.parts.items():
             rows = [jnp.moveaxis(leaves[part.path], part.axis, 0)[part.rows] for part in parts]
@@ -173,7 +182,7 @@ def couple(dims: Dims, params: Any) -> Coupling:
         left = np.setdiff1d(np.arange(dims.leaves[traced].shape[axis_of[path]]), used[path])
         if len(left):
             rest[path] = (axis_of[path], left)
-    return Coupling(parts, rest)
+    return Coupling(parts, rest, {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)})
 
 
 def _own_paths(dims, params):

@@ -130,6 +130,9 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
         couple(dims, {"other": jnp.ones(3)})
     with pytest.raises(CompactionError, match="may be any of"):
         couple(dims, {"kernel": jnp.ones((8, 2))})
-    optimizer = couple(dims, params).wrap(optax.sgd(0.1))
+    coupling = couple(dims, params)
+    with pytest.raises(CompactionError, match=r"'up/kernel' has shape \(7, 10\), not \(8, 10\)"):
+        coupling.pack(params | {"up": {"kernel": jnp.ones((7, 10))}})
+    optimizer = coupling.wrap(optax.sgd(0.1))
     with pytest.raises(ValueError, match="must be given the parameters"):
         optimizer.update(params, optimizer.init(params))
