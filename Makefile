@@ -10,6 +10,10 @@ VENV_PYTHON := $(VENV)/bin/python
 # NPROC is XLA's number of threads: one per core by default, in every worker. Work stealing starts
 # from contiguous shares, so neighbouring tests find each other's compiled functions.
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
+# What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
+# numbers and bits are tested as XLA compiles them for users.
+QUICK := tests/benchmarks tests/examples tests/inspection tests/scale tests/structure tests/methods/test_family.py \
+  tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -17,21 +21,32 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden lint format format-check types check build clean
+.PHONY: help demo test golden test-onnx lint format format-check types check build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo "  PYTHON=python3.13 picks the Python, VENV=DIR the environment, JOBS=4 the test workers"
 
-demo: $(VENV)/.installed-examples ## train a small network on digits to a settled structure
+demo: $(VENV)/.installed-examples ## train a network on digits to a settled structure, make it small
 	$(VENV_PYTHON) -m examples.digits
+	$(VENV_PYTHON) -m examples.sparse_to_small
 
 test: $(VENV)/.installed-test ## all tests and doctests
-	$(PYTEST)
+	@failed=0; \
+	$(PYTEST) $(QUICK:%=--ignore=%) || failed=1; \
+	COMPILATION=quick $(PYTEST) $(QUICK) || failed=1; \
+	exit $$failed
 
 golden: $(VENV)/.installed-test ## only the golden trajectories and the contracts
-	$(PYTEST) tests/test_golden.py tests/test_contracts.py
+	@failed=0; \
+	$(PYTEST) tests/test_golden.py tests/test_contracts.py || failed=1; \
+	COMPILATION=quick $(PYTEST) tests/test_optax_contract.py || failed=1; \
+	exit $$failed
+
+test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages
+	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
+	NPROC=1 .venv-onnx/bin/python -m pytest tests/onnx -W default
 
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .
@@ -54,7 +69,7 @@ build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 	$(VENV_PYTHON) -m build
 
 clean: ## remove environments, caches and build outputs
-	rm -rf $(VENV) .venv .venv-newest dist out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
