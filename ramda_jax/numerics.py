@@ -61,12 +61,11 @@ def norm(x):
 
 
 # Dividing the bits of a float by three divides its exponent by three, so `magic - bits / 3` are the
-# bits of a first guess for x ** (-1/3), 3.5 % off at most; each Newton step below squares the error
-# (and doubles it). The constants are 4/3 of the bits of 1.0, less the shift that balances the
-# guess's largest errors to both sides.
+# bits of a first guess for x ** (-1/3), 3.5 % off at most; the steps below bring that to rounding. The
+# constants are 4/3 of the bits of 1.0, less the shift that balances the guess's largest errors to both sides.
 _CBRT = {
-    jnp.dtype("float32"): (jnp.uint32, 0x54A2FA8C, 3),
-    jnp.dtype("float64"): (jnp.uint64, 0x553EF0FF289DD796, 4),
+    jnp.dtype("float32"): (jnp.int32, 0x54A2FA8C, 1),
+    jnp.dtype("float64"): (jnp.int64, 0x553EF0FF289DD796, 2),
 }
 
 
@@ -81,8 +80,8 @@ def cbrt(x):
         call per element on CPU, forty times the time of a copy, and wrong (negative) for float32 denormals; this is
         a handful of multiplications that vectorise.
     """
-    uint, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
-    bits = jax.lax.bitcast_convert_type(x, uint)
+    integer, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
+    bits = jax.lax.bitcast_convert_type(x, integer)
     # A denormal has no exponent to divide: its bits, read as an integer, are x * 2 ** lift. (As an
     # integer, because XLA's CPU arithmetic takes denormals for zero.) Times 2 ** (3 k) its root is
     # lifted by 2 ** k exactly.
@@ -91,10 +90,26 @@ def cbrt(x):
     k = -(-lift // 3)
     denormal = bits < (1 << nmant)
     lifted = jnp.where(denormal, bits.astype(x.dtype) * 2.0 ** (3 * k - lift), x)
-    bits = jax.lax.bitcast_convert_type(lifted, uint)
-    root = jax.lax.bitcast_convert_type(jnp.asarray(magic, uint) - bits // 3, x.dtype)
-    for _ in range(num_steps):  # y <- y + y (1 - x y^3) / 3 has no division
-        root = root + root * (1 - ((lifted * root) * root) * root) * jnp.asarray(1 / 3, x.dtype)
+    bits = jax.lax.bitcast_convert_type(lifted, integer)
+    # As floats: XLA takes a division of integers for expensive and would keep its results in an array of their own. The
+    # rounding of the bits is nothing to the guess.
+    guess = (jnp.asarray(magic, x.dtype) - bits.astype(x.dtype) * jnp.asarray(1 / 3, x.dtype)).astype(integer)
+    root = jax.lax.bitcast_convert_type(guess, x.dtype)
+
+    def error(root):
+        return 1 - ((lifted * root) * root) * root
+
+    def times(root, *coefficients):
+        # (1 - e) ** (-1/3) = 1 + e/3 + 2 e^2/9 + 14 e^3/81 + ...: no division.
+        e = error(root)
+        series = jnp.asarray(coefficients[-1], x.dtype)
+        for coefficient in reversed(coefficients[:-1]):
+            series = jnp.asarray(coefficient, x.dtype) + e * series
+        return root + root * (e * series)
+
+    root = times(root, 1 / 3, 2 / 9, 14 / 81)
+    for _ in range(num_steps):
+        root = times(root, 1 / 3)
     result = (lifted * root) * root
     result = jnp.where(denormal, result * 2.0**-k, result)
     return jnp.where(x == jnp.inf, x, result)
