@@ -50,9 +50,49 @@ def group_norms(x, axes):
     The largest entry is divided out before squaring: in float32 the squares of 1e-23 are all zero
     and those of 1e20 are infinite.
     """
-    scale = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
-    scale = jnp.where(scale == 0, 1, scale)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axes, keepdims=True))
+    scale, inverse = group_scales(x, axes)
+    return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
+
+
+def group_scales(x, axes):
+    """A power of two near each group's largest entry, kept as axes of length one, and its inverse.
+
+    Both are powers of two that are no denormals, so that scaling rounds nothing, and the inverse is there so that
+    it is a multiplication: XLA would keep the results of a division in an array of their own.
+    """
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    info = jnp.finfo(x.dtype)
+    # The bits of the exponent alone; NaN and infinity have the highest and are clipped to a finite one.
+    integer = jnp.int32 if info.bits == 32 else jnp.int64
+    exponent = jax.lax.bitcast_convert_type(largest, integer) >> info.nmant
+    bias = info.maxexp - 1
+    exponent = jnp.clip(exponent, 2, 2 * bias - 2)
+    scale = jax.lax.bitcast_convert_type(exponent << info.nmant, x.dtype)
+    inverse = jax.lax.bitcast_convert_type((2 * bias - exponent) << info.nmant, x.dtype)
+    return scale, inverse
+
+
+def in_turn(x, after):
+    """x, bit by bit, but not before the scalar `after` is known.
+
+    XLA's schedule for CPUs is free to prepare all leaves before it finishes the first, with as many temporaries
+    alive at once. A division by a one that it cannot foresee puts the leaves in a row: the temporaries of one stay in
+    the cache and are gone before the next. (Not `jax.lax.optimization_barrier`: that is gone before the schedule is
+    made.)
+
+    Args:
+        x: an array, floating-point.
+        after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
+    """
+    if after is None:
+        return x
+
+    def wait(x, after):
+        # Its bits, cut to nothing but 0: NaN and infinity would not become 0 by any arithmetic.
+        bits = jax.lax.bitcast_convert_type(after.astype(jnp.float32), jnp.int32)
+        return x / (1 + jnp.minimum(jnp.maximum(bits, 0), 0).astype(x.dtype))
+
+    return jax.lax.platform_dependent(x, after, cpu=wait, default=lambda x, after: x)
 
 
 def norm(x):

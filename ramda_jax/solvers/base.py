@@ -52,11 +52,14 @@ class Context:
         step: the 0-based step, for a tolerance that is a schedule.
         share: the leaf's share of a tolerance on the norm over all regularized leaves:
             the root of its size over the size of all.
+        after: a scalar that the leaf before has left, for which large temporaries should wait (`numerics.in_turn`);
+            None for no waiting.
     """
 
     start: jax.Array
     step: Any = 0
     share: float = 1.0
+    after: Any = None
 
 
 class Solver(abc.ABC):

@@ -183,6 +183,10 @@ def _problems(problem, model, strength, step, params):
         yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
 
 
+# Entries from which on a leaf's temporaries are worth waiting for.
+IN_TURN_SIZE = 2**16
+
+
 def _center_if_weightless(model, value):
     # Where the weight is 0 the minimiser is the centre, by the formula that moves no bit at a learning rate of 0.
     return jnp.where(model.weight == 0, model.center, value)
@@ -199,12 +203,18 @@ def _solve(problem, model, strength, step, params):
         shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
         key = (regularizer, solver, *shape) if regularizer.batched else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
+    after = None
     for regularizer, solver, members in batches.values():
-        for (path, leaf_model, _), solution in zip(members, _solve_batch(solver, regularizer, members), strict=True):
+        if sum(model.linear.size for _, model, _ in members) >= IN_TURN_SIZE:
+            members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
+        solved = _solve_batch(solver, regularizer, members)
+        for (path, leaf_model, _), solution in zip(members, solved, strict=True):
             values[path] = _center_if_weightless(leaf_model, solution.value)
             if problem.keeps_radii(regularizer):
                 radii[path] = solution.radii
             solutions.append(solution)
+            if leaf_model.linear.size >= IN_TURN_SIZE and solution.radii is not None:
+                after = jnp.max(solution.radii)
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
     if solutions:
         info = SolverInfo(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import norm
+from ramda_jax.numerics import group_scales, in_turn, norm
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solution, Solver
 from ramda_jax.validation import check_count
@@ -58,10 +58,9 @@ def secular_root(rhs, metric, lam, axes, max_steps=40, limit=None) -> SecularRoo
     def over_group(x):
         return jnp.sum(x, axis=axes, keepdims=True)
 
-    # In units of the group's largest entry, r = scale * rho: squares then neither over- nor underflow.
-    scale = jnp.max(jnp.abs(rhs), axis=axes, keepdims=True, initial=0)
-    scale = jnp.where(scale == 0, 1, scale)
-    x = rhs / scale
+    # In units of about the group's largest entry, r = scale * rho: squares then neither over- nor underflow.
+    scale, inverse = group_scales(rhs, axes)
+    x = rhs * inverse
     squares = jnp.square(x)
     sum_squares = over_group(squares)
     length_of_x = jnp.sqrt(sum_squares)
@@ -160,6 +159,7 @@ class SecularNewton(Solver):
 
     def solve(self, model, regularizer, context):
         assert isinstance(regularizer, GroupRegularizer)  # why_not
+        model = model._replace(metric=in_turn(model.metric, context.after))
         form = regularizer.secular_form(model.rhs, model.weight)
         axes = regularizer.block_axes(form.rhs.ndim)
         if form.knee is None:
