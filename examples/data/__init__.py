@@ -1,0 +1,1 @@
+"""The papers' data: readers of the published formats, and batches of what they read."""

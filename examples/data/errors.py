@@ -1,0 +1,37 @@
+"""The one error of the loaders: what is wrong with which file, and what to do about it."""
+
+from pathlib import Path
+
+
+class DataError(Exception):
+    """The data are missing or not what they should be; the message says which file and what to do."""
+
+
+def require(data_dir, names, source, name):
+    """Raises where `data_dir` lacks one of the files `names`.
+
+    Args:
+        data_dir: the data set's own folder, or None where the user gave none.
+        names: paths inside it.
+        source: where to get them.
+        name: the data set, for the message.
+    """
+    listed = "".join(f"\n  {one}" for one in names)
+    if data_dir is None:
+        raise DataError(f"{name} needs --data-dir, a folder with{listed}\nGet them from {source}")
+    missing = [one for one in names if not (Path(data_dir) / one).exists()]
+    if missing:
+        listed = "".join(f"\n  {one}" for one in missing)
+        raise DataError(
+            f"{name} is not complete in {Path(data_dir).resolve()}, which lacks{listed}\nGet them from {source} and "
+            "put them there."
+        )
+
+
+def check_enough(count, batch_size, what):
+    """Raises where there are fewer examples than a batch has."""
+    if count < batch_size:
+        raise DataError(
+            f"A batch of {batch_size} must not be larger than the data, which are {count} {what}; use --batch-size "
+            f"{max(count, 1)} or less, or more data."
+        )

@@ -1,0 +1,130 @@
+"""What an experiment is: a model on data, the structure wanted, and each method's settings."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from examples.experiments.tasks import Task
+
+METHODS = ("ramda", "rmda", "prox_sgd", "prox_adamw", "prox_ssi", "msgd", "adam", "adamw", "rigl")
+AVERAGED = ("ramda", "rmda")
+#: Methods without a regularizer.
+DENSE = ("msgd", "adam", "adamw")
+NEURIPS = "NeurIPS 2024"
+ICLR = "ICLR 2022"
+OWN = "the paper's"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The settings of one method in one experiment.
+
+    Attributes:
+        learning_rate: that of the first stage.
+        strength: lambda.
+        averaging: c of the first stage, for RAMDA and RMDA.
+        growth: how c grows: `"sqrt"` in the last stage (NeurIPS) or `"stage"`, tenfold after every stage (ICLR).
+        schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones; `"cosine"` and `"linear"` end at 0.
+        milestones: where this method's stages end; None for the experiment's.
+        weight_decay: coupled (L2) for MSGD and Adam, decoupled for AdamW.
+        source: whose settings these are: the paper's, or from where they are borrowed.
+    """
+
+    learning_rate: float
+    strength: float = 0.0
+    averaging: float | None = None
+    growth: Literal["sqrt", "stage"] = "sqrt"
+    schedule: Literal["stages", "cosine", "linear", "rigl"] = "stages"
+    milestones: tuple[int, ...] | None = None
+    weight_decay: float = 0.0
+    source: str = OWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """An experiment.
+
+    Attributes:
+        name: what it is called on the command line.
+        paper, table, row: where the paper reports it.
+        task: model, data, augmentation and loss.
+        regularizer: what the optimizer is given.
+        methods: settings by method; `complete` adds those that the paper does not have.
+        length: epochs, or steps where `unit` says so.
+        milestones: after how many epochs (steps) a stage ends.
+        batch_size: examples in a batch (streams, for text).
+        reported: the paper's numbers by method: (metric, sparsity), as it prints them.
+        measure: which sparsity the paper prints: `"weighted"`, `"kernel"` or `"low_rank"`.
+        unit: of length, milestones and `evaluate_every`.
+        evaluate_every: how often accuracy and sparsity are measured.
+        clip: the largest global norm of a gradient, or None.
+        scan: an epoch as one `lax.scan`. On CPU it saves a small dense net most of its time, and makes a convolutional
+            net several times slower.
+        notes: where paper and code differ, and which we follow and why.
+    """
+
+    name: str
+    paper: str
+    table: str
+    row: str
+    task: Task
+    regularizer: Any
+    methods: Mapping[str, Method]
+    length: int
+    milestones: tuple[int, ...]
+    batch_size: int = 128
+    reported: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    measure: Literal["weighted", "kernel", "low_rank"] = "weighted"
+    unit: Literal["epoch", "step"] = "epoch"
+    evaluate_every: int = 1
+    clip: float | None = None
+    scan: bool = False
+    notes: str = ""
+
+    def __post_init__(self):
+        ends = self.milestones
+        if list(ends) != sorted(set(ends)) or (ends and not 0 < ends[0] <= ends[-1] < self.length):
+            raise ValueError(f"`milestones` must increase between 0 and {self.length}, got {ends!r}.")
+        unknown = sorted(set(self.methods) - set(METHODS))
+        if unknown:
+            raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}.")
+
+
+def relabel(methods: Mapping[str, Method], source: str) -> dict[str, Method]:
+    """The methods with `source` wherever they are said to be the paper's, for an experiment that is not."""
+    return {
+        name: dataclasses.replace(method, source=source) if method.source == OWN else method
+        for name, method in methods.items()
+    }
+
+
+#: RigL of the ICLR paper's Table 14, at a density of 2 %.
+RIGL = Method(1e-1, schedule="rigl", weight_decay=1e-4, source="the ICLR paper's Table 14 (ResNet50 on CIFAR)")
+
+
+def complete(own: Mapping[str, Method]) -> dict[str, Method]:
+    """`own` and, for every method that the paper did not run there, borrowed settings that say whose they are."""
+    rmda = own["rmda"]
+    methods = dict(own)
+
+    def borrow(name, method, source):
+        methods.setdefault(name, dataclasses.replace(method, source=source))
+
+    # In every experiment of the NeurIPS paper's Table 7 RAMDA has a tenth of RMDA's learning rate and c = 0.01.
+    ramda = dataclasses.replace(rmda, learning_rate=rmda.learning_rate / 10, averaging=0.01, growth="sqrt")
+    borrow(
+        "ramda", ramda, "a tenth of RMDA's learning rate and c = 0.01, as in the NeurIPS paper's Table 7; its strength"
+    )
+    plain = dataclasses.replace(rmda, averaging=None, growth="sqrt")
+    borrow(
+        "prox_sgd", dataclasses.replace(plain, learning_rate=1e-1), "the usual learning rate of 0.1; RMDA's strength"
+    )
+    adaptive = own.get("prox_adamw", own.get("prox_ssi", dataclasses.replace(plain, learning_rate=1e-3)))
+    whose = next((name for name in ("prox_adamw", "prox_ssi") if name in own), "RMDA, at Adam's learning rate of 0.001")
+    borrow("prox_adamw", adaptive, f"those of {whose}")
+    borrow("prox_ssi", adaptive, f"those of {whose}")
+    borrow("msgd", Method(1e-1, weight_decay=5e-4), "the NeurIPS paper's CIFAR experiments")
+    borrow("adam", Method(1e-3), "Adam's defaults")
+    borrow("adamw", Method(1e-3, weight_decay=1e-2), "PyTorch's defaults of AdamW")
+    borrow("rigl", RIGL, RIGL.source)
+    return {name: methods[name] for name in METHODS}

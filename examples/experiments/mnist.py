@@ -1,0 +1,232 @@
+"""Experiments on MNIST and Fashion-MNIST."""
+
+import dataclasses
+
+import ramda_jax
+from examples import models
+from examples.experiments.config import ICLR, NEURIPS, Config, Method, complete, relabel
+from examples.experiments.tasks import MNIST_PIXELS, Classification, fashion, mnist
+
+LASSO = ramda_jax.GroupLasso("input")
+# A learning rate that falls tenfold every 50 epochs to the end, as the ICLR paper's ProxSGD and ProxSSI have it; RMDA's
+# stops at its floor, where its restarts stop too.
+EVERY_50 = tuple(range(50, 500, 50))
+FOUR_50 = (50, 100, 150, 200)
+
+mnist_logistic = Config(
+    name="mnist_logistic",
+    paper=NEURIPS,
+    table="Table 7",
+    row="Linear, MNIST",
+    task=Classification(models.Linear, mnist, MNIST_PIXELS),
+    regularizer=LASSO,
+    methods=complete(
+        {
+            "rmda": Method(1e-1, 1e-3, averaging=0.1),
+            # The paper's script has a flag for it but does not pass it on: the class's default of 0.01 is what ran.
+            "ramda": Method(1e-2, 1e-3, averaging=0.01),
+            "prox_sgd": Method(1e-1, 1e-3),
+            "prox_adamw": Method(1e-3, 1e-3),
+            "prox_ssi": Method(1e-3, 1e-3),
+        }
+    ),
+    length=500,
+    milestones=(100, 200, 300, 400),
+    scan=True,
+    reported={
+        "rmda": ("91.34", "57.02"),
+        "ramda": ("91.35", "57.40"),
+        "prox_sgd": ("91.31", "39.29"),
+        "prox_adamw": ("91.31", "39.92"),
+        "prox_ssi": ("91.31", "39.92"),
+    },
+    notes="Started at the origin, as the paper says; its script starts at random. The paper's sparsities of ProxSGD, "
+    "ProxAdamW and ProxSSI are those of the best epoch.",
+)
+
+mnist_logistic_iclr = Config(
+    name="mnist_logistic_iclr",
+    paper=ICLR,
+    table="Table 1",
+    row="Logistic regression, MNIST",
+    task=Classification(models.Linear, mnist, MNIST_PIXELS),
+    regularizer=LASSO,
+    methods=complete(
+        {
+            "rmda": Method(1e-1, 1e-3, averaging=0.01, growth="stage"),
+            "prox_sgd": Method(1e-1, 1e-3, milestones=EVERY_50),
+            "prox_ssi": Method(1e-3, 1e-3, milestones=EVERY_50),
+        }
+    ),
+    length=500,
+    milestones=FOUR_50,
+    scan=True,
+    measure="kernel",
+    reported={"rmda": ("91.34", "56.51"), "prox_sgd": ("91.31", "38.78"), "prox_ssi": ("91.31", "39.54")},
+    notes="The paper's 500 epochs with restarts after 50, 100, 150 and 200; its script has 200 with restarts after "
+    "50 and 100.",
+)
+
+fashion_mlp_iclr = Config(
+    name="fashion_mlp_iclr",
+    paper=ICLR,
+    table="Table 1",
+    row="MLP, FashionMNIST",
+    task=Classification(models.MLP, fashion, MNIST_PIXELS),
+    regularizer=LASSO,
+    methods=complete(
+        {
+            "rmda": Method(1e-1, 7e-5, averaging=0.01, growth="stage"),
+            "prox_sgd": Method(1e-1, 1e-4, milestones=EVERY_50),
+            "prox_ssi": Method(1e-3, 4e-6, milestones=EVERY_50),
+        }
+    ),
+    length=500,
+    milestones=FOUR_50,
+    scan=True,
+    measure="kernel",
+    reported={"rmda": ("88.09", "42.89"), "prox_sgd": ("88.72", "31.42"), "prox_ssi": ("88.44", "35.25")},
+    notes="Normalised by MNIST's mean and deviation, as all of the papers' FashionMNIST scripts are.",
+)
+
+
+def _lenet5(data, read, ssi, reported):
+    return Config(
+        name=f"lenet5_{data}_iclr",
+        paper=ICLR,
+        table="Table 1",
+        row=f"LeNet5, {'MNIST' if data == 'mnist' else 'FashionMNIST'}",
+        task=Classification(models.LeNet5, read, MNIST_PIXELS),
+        regularizer=LASSO,
+        methods=complete(
+            {
+                "rmda": Method(1.0, 1e-4, averaging=0.01, growth="stage"),
+                "prox_sgd": Method(1e-1, 1.2e-4, milestones=EVERY_50),
+                "prox_ssi": Method(1e-3, ssi, milestones=EVERY_50),
+            }
+        ),
+        length=500,
+        milestones=FOUR_50,
+        measure="kernel",
+        reported=reported,
+        notes="5 x 5 kernels, as in the code (Table 12 says 3 x 3). The dense MSGD's settings are not given: borrowed.",
+    )
+
+
+lenet5_mnist_iclr = _lenet5(
+    "mnist",
+    mnist,
+    9e-5,
+    {
+        "rmda": ("99.10", "79.81"),
+        "prox_sgd": ("99.13", "76.57"),
+        "prox_ssi": ("99.07", "77.82"),
+        "msgd": ("99.36", "-"),
+    },
+)
+lenet5_fashion_iclr = _lenet5(
+    "fashion",
+    fashion,
+    6e-5,
+    {
+        "rmda": ("91.41", "66.15"),
+        "prox_sgd": ("90.99", "50.50"),
+        "prox_ssi": ("90.93", "60.49"),
+        "msgd": ("91.96", "-"),
+    },
+)
+
+# The regularizer study weighs a group by the root of its *layer's* size. Strength and ratio such that l1 has 1e-4 and
+# the groups 1e-5; the papers' gamma of 64 multiplies lambda (see `GroupMCP`).
+_BOTH, _RATIO = 1.1e-4, 1e-4 / 1.1e-4
+_STUDY = {
+    "glasso": (ramda_jax.GroupLasso("input", "sqrt_layer_size"), 1e-5, ("99.11", "45.33")),
+    "l1_glasso": (ramda_jax.SparseGroupLasso("input", "sqrt_layer_size", _RATIO), _BOTH, ("99.02", "58.92")),
+    "gmcp": (ramda_jax.GroupMCP("input", "sqrt_layer_size", gamma=64e-5), 1e-5, ("99.25", "32.81")),
+    "l1_gmcp": (
+        ramda_jax.SparseGroupMCP("input", "sqrt_layer_size", gamma=64e-5, l1_ratio=_RATIO),
+        _BOTH,
+        ("99.21", "32.91"),
+    ),
+}
+
+regularizer_study = [
+    Config(
+        name=f"lenet5_small_{name}_iclr",
+        paper=ICLR,
+        table="Appendix E",
+        row=f"LeNet5 small, MNIST, {name}",
+        task=Classification(models.lenet5_small, mnist, MNIST_PIXELS),
+        regularizer=regularizer,
+        methods=complete({"rmda": Method(1e-1, strength, averaging=0.01, growth="stage")}),
+        length=300,
+        milestones=(30, 60, 90, 120),
+        measure="kernel",
+        reported={"rmda": reported},
+        notes="The text calls the last of the four element-wise MCP + group MCP, its table l1 + group MCP: this.",
+    )
+    for name, (regularizer, strength, reported) in _STUDY.items()
+]
+
+fashion_lowrank = Config(
+    name="fashion_lowrank",
+    paper=NEURIPS,
+    table="Table 8",
+    row="MLP, FashionMNIST",
+    task=Classification(models.MLP, fashion, MNIST_PIXELS),
+    regularizer=ramda_jax.NuclearNorm(),
+    methods=complete(
+        {
+            "msgd": Method(1e-2, weight_decay=1e-3),
+            "prox_sgd": Method(1e-1, 5e-3),
+            "prox_adamw": Method(1e-3, 3.5e-3),
+            "rmda": Method(1e-1, 5e-3, averaging=0.1),
+            "ramda": Method(1e-2, 1e-3, averaging=0.1),
+        }
+    ),
+    length=300,
+    milestones=(100, 200),
+    measure="low_rank",
+    reported={
+        "msgd": ("89.95 ± 0.29", "-"),
+        "prox_sgd": ("87.54 ± 0.52", "78.00 ± 0.77"),
+        "prox_adamw": ("86.66 ± 0.33", "87.46 ± 4.2"),
+        "rmda": ("88.19 ± 0.23", "91.88 ± 0.12"),
+        "ramda": ("87.99 ± 0.24", "89.59 ± 0.42"),
+    },
+    notes="Seven linear layers, as in the code; the paper says six. The default solver has the paper's 5 iterations "
+    "and relative tolerance of 1e-3. The rank is that of the structured point W_hat, as in the paper's code.",
+)
+
+CONFIGS = [
+    mnist_logistic,
+    mnist_logistic_iclr,
+    fashion_mlp_iclr,
+    # Not in the papers: the NeurIPS paper's schedule and averaging on the ICLR paper's problem.
+    dataclasses.replace(
+        fashion_mlp_iclr,
+        name="fashion_mlp",
+        paper=NEURIPS,
+        table="none",
+        row="none (the ICLR paper's problem with this paper's schedules)",
+        methods=complete(
+            relabel(
+                {
+                    "rmda": Method(1e-1, 7e-5, averaging=0.1),
+                    "ramda": Method(1e-2, 7e-5, averaging=0.01),
+                    "prox_sgd": Method(1e-1, 1e-4),
+                    "prox_ssi": Method(1e-3, 4e-6),
+                },
+                "Table 7's of Linear, MNIST, with the strengths of the ICLR paper's Table 1",
+            )
+        ),
+        milestones=(100, 200, 300, 400),
+        measure="weighted",
+        reported={},
+        notes="Settings of Linear, MNIST (Table 7) with the strengths of the ICLR paper's Table 1.",
+    ),
+    lenet5_mnist_iclr,
+    lenet5_fashion_iclr,
+    *regularizer_study,
+    fashion_lowrank,
+]

@@ -1,0 +1,232 @@
+"""Tacotron2: text to mel spectrogram, with location-sensitive attention; trained by teacher forcing."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from examples.models.layers import batch_norm
+
+SYMBOLS = 148
+_uniform = nnx.initializers.uniform
+
+
+def xavier(gain):
+    """Xavier-uniform times a gain, PyTorch's for the activation that follows (1, sqrt 2 for ReLU, 5/3 for tanh)."""
+    return nnx.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+
+
+RELU, TANH, PLAIN = xavier(2**0.5), xavier(5 / 3), xavier(1.0)
+
+
+def within(lengths, size):
+    """bool `[batch, size]`: which positions lie before the lengths."""
+    return jnp.arange(size) < lengths[:, None]
+
+
+def _conv1d(inputs, outputs, size, kernel_init, *, use_bias=True, rngs, dtype):
+    return nnx.Conv(inputs, outputs, (size,), kernel_init=kernel_init, use_bias=use_bias, dtype=dtype, rngs=rngs)
+
+
+def _lstm(inputs, features, *, rngs, dtype):
+    # All gates in one kernel: a group is an input of all four gates. PyTorch's default range for kernels and bias.
+    limit = features**-0.5
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return nnx.OptimizedLSTMCell(
+        inputs, features, kernel_init=init, recurrent_kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs
+    )
+
+
+class ConvNorm(nnx.Module):
+    """A convolution over time with batch norm; what lies past the batch's longest sequence stays zero and uncounted.
+
+    The batch norm's scale starts at U(0, 1): the released code re-initialises it so.
+    """
+
+    def __init__(self, inputs, outputs, kernel_init, *, size=5, rngs, dtype):
+        self.conv = _conv1d(inputs, outputs, size, kernel_init, rngs=rngs, dtype=dtype)
+        self.norm = batch_norm(outputs, rngs=rngs, dtype=dtype, scale_init=_uniform(1.0))
+
+    def __call__(self, x, counted):
+        mask = counted[None, :, None]
+        return jnp.where(mask, self.norm(self.conv(x), mask=mask), 0)
+
+
+class Encoder(nnx.Module):
+    """Three convolutions and a bidirectional LSTM over the symbols."""
+
+    def __init__(self, features, *, rngs, dtype):
+        self.convs = nnx.List(ConvNorm(features, features, RELU, rngs=rngs, dtype=dtype) for _ in range(3))
+        self.forward = _lstm(features, features // 2, rngs=rngs, dtype=dtype)
+        self.backward = _lstm(features, features // 2, rngs=rngs, dtype=dtype)
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(self, x, lengths, *, rngs=None):
+        size = x.shape[1]
+        counted = jnp.arange(size) < jnp.max(lengths)
+        x = jnp.where(counted[None, :, None], x, 0)
+        for layer in self.convs:
+            x = self.dropout(nnx.relu(layer(x, counted)), rngs=rngs)
+        # Each sequence on its own, as PyTorch's packed sequences: zeros past its end.
+        ahead = run_lstm(self.forward, x)
+        back = reverse(run_lstm(self.backward, reverse(x, lengths)), lengths)
+        return jnp.where(within(lengths, size)[..., None], jnp.concatenate([ahead, back], axis=-1), 0)
+
+
+def reverse(x, lengths):
+    """Every sequence of x `[batch, time, ...]` back to front; what follows its end is arbitrary."""
+    index = (lengths[:, None] - 1 - jnp.arange(x.shape[1])) % x.shape[1]
+    return jnp.take_along_axis(x, index[..., None], axis=1)
+
+
+def run_lstm(cell, x):
+    """The outputs of an LSTM over x `[batch, time, features]`, from a state of zeros."""
+    zeros = jnp.zeros((len(x), cell.hidden_features), x.dtype)
+    _, outputs = jax.lax.scan(cell, (zeros, zeros), x.swapaxes(0, 1))
+    return outputs.swapaxes(0, 1)
+
+
+class Prenet(nnx.Module):
+    """Two layers with a dropout of a half that is *always* on, in evaluation too."""
+
+    def __init__(self, inputs, features, *, rngs, dtype):
+        linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=RELU, dtype=dtype, rngs=rngs)
+        self.dense1, self.dense2 = linear(inputs, features), linear(features, features)
+
+    def __call__(self, x, *, rngs):
+        for layer in (self.dense1, self.dense2):
+            x = nnx.relu(layer(x))
+            # Not `nnx.Dropout`, which `model.eval()` would turn off.
+            x = jnp.where(jax.random.bernoulli(rngs.dropout(), 0.5, x.shape), 2 * x, 0)
+        return x
+
+
+class Attention(nnx.Module):
+    """Attention by content and by where it has looked before: v . tanh(query + memory + location)."""
+
+    def __init__(self, query, memory, features=128, filters=32, size=31, *, rngs, dtype):
+        linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
+        self.query_layer = linear(query, features, kernel_init=TANH)
+        self.memory_layer = linear(memory, features, kernel_init=TANH)
+        self.location_conv = _conv1d(2, filters, size, PLAIN, use_bias=False, rngs=rngs, dtype=dtype)
+        self.location_layer = linear(filters, features, kernel_init=TANH)
+        self.v = linear(features, 1, kernel_init=PLAIN)
+
+    def __call__(self, query, memory, keys, weights, visible):
+        """(context, weights) for a query; `weights` `[batch, symbols, 2]` are the last and the sum of all before."""
+        location = self.location_layer(self.location_conv(weights))
+        energies = self.v(jnp.tanh(self.query_layer(query)[:, None] + keys + location))[..., 0]
+        energies = jnp.where(visible, energies.astype(jnp.float32), -jnp.inf)
+        weights = jax.nn.softmax(energies, axis=-1).astype(memory.dtype)
+        return jnp.einsum("bt,btf->bf", weights, memory), weights
+
+
+class Decoded(NamedTuple):
+    """What a decoder step passes on: the states of both LSTMs, the attention's weights and sum, the context."""
+
+    attention: tuple[jax.Array, jax.Array]
+    decoder: tuple[jax.Array, jax.Array]
+    weights: jax.Array
+    context: jax.Array
+
+
+class Decoder(nnx.Module):
+    """A frame from the frame before it, through prenet, attention LSTM, attention and decoder LSTM."""
+
+    def __init__(self, memory, mels, features, prenet, *, rngs, dtype):
+        self.prenet = Prenet(mels, prenet, rngs=rngs, dtype=dtype)
+        self.attention_lstm = _lstm(prenet + memory, features, rngs=rngs, dtype=dtype)
+        self.attention = Attention(features, memory, rngs=rngs, dtype=dtype)
+        self.decoder_lstm = _lstm(features + memory, features, rngs=rngs, dtype=dtype)
+        self.projection = nnx.Linear(features + memory, mels, kernel_init=PLAIN, dtype=dtype, rngs=rngs)
+        self.gate = nnx.Linear(features + memory, 1, kernel_init=xavier(1.0), dtype=dtype, rngs=rngs)
+        self.features = features
+        self.dropout = nnx.Dropout(0.1)
+
+    def __call__(self, memory, lengths, mels, *, rngs):
+        """(mel frames, gate logits) of teacher forcing with `mels` `[batch, frames, mels]`."""
+        batch, frames, _ = mels.shape
+        visible = within(lengths, memory.shape[1])
+        keys = self.attention.memory_layer(memory)
+        before = jnp.pad(mels, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+        inputs = self.prenet(before.astype(memory.dtype), rngs=rngs)
+
+        def step(state, xs):
+            frame, key = xs
+            first, second = jax.random.split(key)
+            c, h = self.attention_lstm(state.attention, jnp.concatenate([frame, state.context], axis=-1))[0]
+            h = self.dropout(h, rngs=first)
+            context, now = self.attention(h, memory, keys, state.weights, visible)
+            weights = jnp.stack([now, state.weights[..., 1] + now], axis=-1)
+            decoder_c, decoder_h = self.decoder_lstm(state.decoder, jnp.concatenate([h, context], axis=-1))[0]
+            decoder_h = self.dropout(decoder_h, rngs=second)
+            output = jnp.concatenate([decoder_h, context], axis=-1)
+            return Decoded((c, h), (decoder_c, decoder_h), weights, context), output
+
+        zeros = jnp.zeros((batch, self.features), memory.dtype)
+        start = Decoded(
+            (zeros, zeros),
+            (zeros, zeros),
+            jnp.zeros((*memory.shape[:2], 2), memory.dtype),
+            jnp.zeros((batch, memory.shape[2]), memory.dtype),
+        )
+        keys_of_steps = jax.random.split(rngs.dropout(), frames)
+        # The attention's inner values of a step are symbols x 128: made again for the gradient instead of kept.
+        _, outputs = jax.lax.scan(jax.checkpoint(step), start, (inputs.swapaxes(0, 1), keys_of_steps))
+        outputs = outputs.swapaxes(0, 1)
+        return self.projection(outputs), self.gate(outputs)[..., 0]
+
+
+class Postnet(nnx.Module):
+    """Five convolutions that correct the mel spectrogram."""
+
+    def __init__(self, mels, features, *, rngs, dtype):
+        widths = (mels, *(features,) * 4, mels)
+        inits = (TANH,) * 4 + (PLAIN,)
+        self.convs = nnx.List(
+            ConvNorm(a, b, init, rngs=rngs, dtype=dtype)
+            for a, b, init in zip(widths[:-1], widths[1:], inits, strict=True)
+        )
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(self, x, counted, *, rngs=None):
+        for number, layer in enumerate(self.convs):
+            x = layer(x, counted)
+            x = self.dropout(jnp.tanh(x) if number < len(self.convs) - 1 else x, rngs=rngs)
+        return x
+
+
+class Tacotron2(nnx.Module):
+    """28,182,913 parameters for 148 symbols (PyTorch: 28,193,153, for its LSTM cells have two biases each)."""
+
+    def __init__(self, symbols=SYMBOLS, mels=80, features=512, rnn=1024, prenet=256, *, rngs, dtype=jnp.float32):
+        limit = (6 / (symbols + features)) ** 0.5
+        self.embed = nnx.Embed(
+            symbols,
+            features,
+            embedding_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.encoder = Encoder(features, rngs=rngs, dtype=dtype)
+        self.decoder = Decoder(features, mels, rnn, prenet, rngs=rngs, dtype=dtype)
+        self.postnet = Postnet(mels, features, rngs=rngs, dtype=dtype)
+
+    def __call__(self, symbols, symbol_lengths, mels, mel_lengths, *, rngs):
+        """(mels, mels with the postnet's correction, gate logits) for `symbols` `[batch, symbols]`.
+
+        Nothing is masked past the end of a sequence, only past the longest of the batch (so that sizes may be rounded
+        up): the released code's `mask_padding=False`.
+        """
+        memory = self.encoder(self.embed(symbols), symbol_lengths, rngs=rngs)
+        before, gate = self.decoder(memory, symbol_lengths, mels, rngs=rngs)
+        counted = jnp.arange(mels.shape[1]) < jnp.max(mel_lengths)
+        before = jnp.where(counted[None, :, None], before, 0)
+        after = before + self.postnet(before, counted, rngs=rngs)
+        return before, after, gate

@@ -1,0 +1,112 @@
+"""Runs an experiment of the papers.
+
+    python -m examples.train mnist_logistic --method ramda --data-dir data/mnist
+    python -m examples.train --list
+
+Ctrl-C stops it; the same command continues it. Its folder (`--out`) gets the log (log.jsonl), the checkpoint, and at
+the end report.json, report.txt and report.png.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import tyro
+from tabulate import tabulate
+
+from examples.data.errors import DataError
+from examples.experiments import CONFIGS, METHODS
+from examples.experiments.config import OWN
+from examples.training.runner import Run, RunError, train
+from examples.training.summary import final_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Runs an experiment of the papers; --list prints them all."""
+
+    config: Annotated[Literal[(None, *CONFIGS)], tyro.conf.Positional] = None  # type: ignore[valid-type]
+    """The experiment."""
+    method: Literal[METHODS] = "ramda"  # type: ignore[valid-type]
+    """The optimizer; --list says which of them the paper ran."""
+    data_dir: Path | None = None
+    """The data set's own folder; without it a message says what must be in it."""
+    scale: float = 1.0
+    """Shrinks the steps of every stage alike."""
+    batch_size: int | None = None
+    """In place of the paper's."""
+    devices: int = 1
+    """Over how many devices each batch is split."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the layers' arithmetic; parameters and optimizer stay in float32."""
+    seed: int = 1
+    """Of initial weights, order, augmentation and dropout."""
+    out: Path | None = None
+    """The run's folder; out/CONFIG/METHOD-SEED where none is given."""
+    list: bool = False
+    """Print the experiments and exit."""
+
+
+def listing():
+    """The experiments, as text: with paper, table and row, and the methods that the paper ran."""
+    rows = [
+        (
+            config.name,
+            config.paper,
+            config.table,
+            config.row,
+            " ".join(name for name, method in config.methods.items() if method.source == OWN),
+        )
+        for config in CONFIGS.values()
+    ]
+    headers = ["experiment", "paper", "table", "row", "methods with the paper's settings"]
+    return tabulate(rows, headers=headers) + (
+        "\n\nEvery experiment takes every method; where the paper has no settings, they "
+        "are borrowed or ours; examples/experiments/ says from where."
+    )
+
+
+def check(arguments):
+    """Raises RunError where an argument is out of its range."""
+    if not arguments.scale > 0:
+        raise RunError(f"--scale must be above 0, got {arguments.scale}; 1 is the paper's length.")
+    for name in ("batch_size", "devices"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise RunError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+    if arguments.seed < 0:
+        raise RunError(f"--seed must be at least 0, got {arguments.seed}.")
+
+
+def main(argv=None):
+    """Reads the command line and runs; exits with a message where something is missing, with 130 where stopped."""
+    arguments = tyro.cli(Arguments, args=argv, config=(tyro.conf.FlagCreatePairsOff,), prog="python -m examples.train")
+    if arguments.list:
+        print(listing())
+        return None
+    if arguments.config is None:
+        raise SystemExit("Name an experiment; `python -m examples.train --list` prints them.")
+    try:
+        check(arguments)
+        if arguments.devices > 1:
+            # Before JAX first looks for devices; on accelerators it takes those there are.
+            jax.config.update("jax_num_cpu_devices", arguments.devices)
+        settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)}
+        run = Run(**settings)
+        source = CONFIGS[run.config].methods[run.method].source
+        if source != OWN:
+            print(f"The paper has no settings for {run.method} here; these are: {source}.", file=sys.stderr)
+        report = train(run, arguments.data_dir, arguments.out)
+    except (DataError, RunError) as error:
+        raise SystemExit(str(error)) from None
+    if report is None:
+        print("Stopped; the same command continues.", file=sys.stderr)
+        raise SystemExit(130)
+    print(final_table(report))
+    return report
+
+
+if __name__ == "__main__":
+    main()

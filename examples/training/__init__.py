@@ -1,0 +1,1 @@
+"""The runner's parts: optimizers, the training loop, measures, checkpoints and reports."""

@@ -1,0 +1,62 @@
+"""What is measured of the structure, of W (the parameters) and of W_hat (the structured point), by every measure."""
+
+import jax.numpy as jnp
+
+import ramda_jax
+from examples.experiments.config import AVERAGED
+from ramda_jax import metrics
+from ramda_jax.metrics.support import regularized_leaves
+
+MEASURES = {
+    "weighted": "weighted group sparsity (NeurIPS)",
+    "kernel": "kernel-wise sparsity (ICLR)",
+    "group": "group sparsity",
+    "unstructured": "share of all parameters at zero",
+    "low_rank": "low-rank level",
+}
+
+
+def is_low_rank(regularizer):
+    """Whether some leaf gets a nuclear norm, whose structure is a rank and not zeros."""
+    return any(
+        isinstance(one, ramda_jax.NuclearNorm) for one in ramda_jax.structure.assignment(regularizer).regularizers
+    )
+
+
+def structured_point(method, opt_state, params):
+    """W_hat; for methods that do not average, W itself."""
+    return ramda_jax.eval_params(opt_state, params) if method in AVERAGED else params
+
+
+def structure(regularizer, params):
+    """What `changes` compares: the support, or the ranks under a nuclear norm; by path."""
+    if is_low_rank(regularizer):
+        return metrics.numerical_rank(regularizer, params)
+    return metrics.support(regularizer, params)
+
+
+def changes(before, after):
+    """How many groups came or went between two structures (for ranks: by how many they differ)."""
+    differences = (jnp.abs(before[path].astype(jnp.int32) - after[path].astype(jnp.int32)) for path in before)
+    return sum((jnp.sum(one) for one in differences), jnp.zeros([], jnp.int32))
+
+
+def sparsities(regularizer, params):
+    """Every measure that fits the regularizer, by its short name."""
+    result = {"unstructured": metrics.unstructured_sparsity(regularizer, params)}
+    if is_low_rank(regularizer):
+        return result | {"low_rank": metrics.low_rank_level(regularizer, params)}
+    return result | {
+        "weighted": metrics.weighted_group_sparsity(regularizer, params),
+        "kernel": metrics.kernel_sparsity(regularizer, params),
+        "group": metrics.group_sparsity(regularizer, params),
+    }
+
+
+def identified(regularizer, params, truth):
+    """The share of groups that are zero or not as in `truth`, a dict of leaves by path."""
+    right, total = jnp.zeros([], jnp.int32), 0
+    for path, leaf, one in regularized_leaves(regularizer, params):
+        same = one.support(leaf) == one.support(jnp.asarray(truth[path]))
+        right, total = right + jnp.sum(same), total + same.size
+    return right / total
