@@ -66,33 +66,39 @@ def group_scales(x, axes):
     integer = jnp.int32 if info.bits == 32 else jnp.int64
     exponent = jax.lax.bitcast_convert_type(largest, integer) >> info.nmant
     bias = info.maxexp - 1
+    # Zeros as they are: XLA may square the inverse first, and 0 * inf is no 0.
+    exponent = jnp.where(largest == 0, bias, exponent)
     exponent = jnp.clip(exponent, 2, 2 * bias - 2)
     scale = jax.lax.bitcast_convert_type(exponent << info.nmant, x.dtype)
     inverse = jax.lax.bitcast_convert_type((2 * bias - exponent) << info.nmant, x.dtype)
     return scale, inverse
 
 
-def in_turn(x, after):
-    """x, bit by bit, but not before the scalar `after` is known.
+def in_turn(x, after, other):
+    """x, bit by bit, but worked out once, and not before the scalar `after` is known.
 
     XLA's schedule for CPUs is free to prepare all leaves before it finishes the first, with as many temporaries
-    alive at once. A division by a one that it cannot foresee puts the leaves in a row: the temporaries of one stay in
-    the cache and are gone before the next. (Not `jax.lax.optimization_barrier`: that is gone before the schedule is
-    made.)
+    alive at once, and it works out again for every reader what is not written to memory, a cube root too. A division by
+    ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are gone before the
+    next, and is dear enough to XLA to be kept. (Not `jax.lax.optimization_barrier`: that is gone before the schedule
+    is made. And not by one scalar: that would become a multiplication.)
 
     Args:
         x: an array, floating-point.
         after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
+        other: an array of x's shape and dtype that is in memory anyway. (With x itself as a part of the ones it would be read
+            twice, and be kept for that before its turn.)
     """
     if after is None:
         return x
 
-    def wait(x, after):
-        # Its bits, cut to nothing but 0: NaN and infinity would not become 0 by any arithmetic.
+    def wait(x, after, other):
+        # Never true; by its bits, as NaN and infinity would not become 0 by any arithmetic.
         bits = jax.lax.bitcast_convert_type(after.astype(jnp.float32), jnp.int32)
-        return x / (1 + jnp.minimum(jnp.maximum(bits, 0), 0).astype(x.dtype))
+        never = jnp.minimum(jnp.maximum(bits, 0), 0) != 0
+        return x / jnp.where(never, other, 1)
 
-    return jax.lax.platform_dependent(x, after, cpu=wait, default=lambda x, after: x)
+    return jax.lax.platform_dependent(x, after, other, cpu=wait, default=lambda x, after, other: x)
 
 
 def norm(x):

@@ -52,6 +52,7 @@ class Context:
         step: the 0-based step, for a tolerance that is a schedule.
         share: the leaf's share of a tolerance on the norm over all regularized leaves:
             the root of its size over the size of all.
+        radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if they are not known.
         after: a scalar that the leaf before has left, for which large temporaries should wait (`numerics.in_turn`);
             None for no waiting.
     """
@@ -59,6 +60,7 @@ class Context:
     start: jax.Array
     step: Any = 0
     share: float = 1.0
+    radii: Any = None
     after: Any = None
 
 

@@ -34,7 +34,7 @@ class ClosedForm(Solver):
     def solve(self, model, regularizer, context):
         if isinstance(regularizer, GroupRegularizer):
             # The same as the prox, but by way of the radii, which the state keeps.
-            form = regularizer.secular_form(in_turn(model.rhs, context.after), model.weight)
+            form = regularizer.secular_form(in_turn(model.rhs, context.after, model.anchor), model.weight)
             radii = form.scalar_radii(regularizer.norms(form.rhs), model.metric)
             value = form.point(model.metric, radii)
         else:

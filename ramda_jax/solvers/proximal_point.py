@@ -14,6 +14,7 @@ from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dt
 from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
+from ramda_jax.solvers.closed_form import ClosedForm
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign, assignment
 from ramda_jax.structure.paths import named_leaves
@@ -153,7 +154,7 @@ def proximal_point(
                 "such as `dual_averaging` directly before it in the chain."
             )
         strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
-        value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params)
+        value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params, state.radii)
         if TARGET in extra_args:
             value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
         dtype = state.info.residual.dtype
@@ -169,8 +170,9 @@ def proximal_point(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _problems(problem, model, strength, step, params):
+def _problems(problem, model, strength, step, params, radii):
     """Pairs every leaf with its model, regularizer, solver and context; None where psi is 0."""
+    radii = radii if isinstance(radii, dict) else {}
     leaves = assign(problem.assignment, model.linear)
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
     models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
@@ -179,12 +181,8 @@ def _problems(problem, model, strength, step, params):
             yield path, leaf_model, None, None, None
             continue
         share = math.sqrt(leaf.size / max(regularized, 1))
-        context = Context(start.astype(leaf_model.linear.dtype), step, share)
+        context = Context(start.astype(leaf_model.linear.dtype), step, share, radii.get(path))
         yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
-
-
-# Entries from which on a leaf's temporaries are worth waiting for.
-IN_TURN_SIZE = 2**16
 
 
 def _center_if_weightless(model, value):
@@ -192,10 +190,10 @@ def _center_if_weightless(model, value):
     return jnp.where(model.weight == 0, model.center, value)
 
 
-def _solve(problem, model, strength, step, params):
+def _solve(problem, model, strength, step, params, last_radii):
     values, radii, solutions = {}, {}, []
     batches = {}
-    for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params):
+    for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params, last_radii):
         if regularizer is None:
             values[path] = leaf_model.center
             continue
@@ -203,18 +201,17 @@ def _solve(problem, model, strength, step, params):
         shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
         key = (regularizer, solver, *shape) if regularizer.batched else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
-    after = None
+    after = step
     for regularizer, solver, members in batches.values():
-        if sum(model.linear.size for _, model, _ in members) >= IN_TURN_SIZE:
-            members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
+        members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
         solved = _solve_batch(solver, regularizer, members)
         for (path, leaf_model, _), solution in zip(members, solved, strict=True):
             values[path] = _center_if_weightless(leaf_model, solution.value)
             if problem.keeps_radii(regularizer):
                 radii[path] = solution.radii
             solutions.append(solution)
-            if leaf_model.linear.size >= IN_TURN_SIZE and solution.radii is not None:
-                after = jnp.max(solution.radii)
+            # Any scalar will do that is known when the leaf is solved; a closed form's number of steps always is.
+            after = jnp.max(solution.radii, initial=0) if isinstance(solver, ClosedForm) and problem.keeps_radii(regularizer) else solution.num_steps
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
     if solutions:
         info = SolverInfo(
@@ -233,12 +230,12 @@ def _solve_batch(solver, regularizer, members):
         return [solver.solve(model, regularizer, context)]
     context = members[0][2]  # equal sizes have equal shares
     models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
-    starts = jnp.stack([one.start for *_, one in members])
+    starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
 
-    def solve(model, start):
-        return solver.solve(model, regularizer, dataclasses.replace(context, start=start))
+    def solve(model, start, radii):
+        return solver.solve(model, regularizer, dataclasses.replace(context, start=start, radii=radii))
 
-    batch = jax.vmap(solve)(models, starts)
+    batch = jax.vmap(solve)(models, starts, radii)
     return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
 
 
@@ -251,7 +248,8 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     values = []
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     problem = state.problem
-    for path, leaf_model, regularizer, solver, context in _problems(problem, model, state.strength, last_step, params):
+    problems = _problems(problem, model, state.strength, last_step, params, state.radii)
+    for path, leaf_model, regularizer, solver, context in problems:
         if regularizer is None or solver is None or context is None:
             values.append((path, leaf_model.center))
             continue
