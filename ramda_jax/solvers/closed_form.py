@@ -25,6 +25,7 @@ class ClosedForm(Solver):
     """
 
     keeps_radii = True
+    iterates = False
 
     def why_not(self, regularizer, metric):
         if metric == "diagonal" and not regularizer.elementwise:

@@ -14,7 +14,6 @@ from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dt
 from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
-from ramda_jax.solvers.closed_form import ClosedForm
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign, assignment
 from ramda_jax.structure.paths import named_leaves
@@ -185,6 +184,10 @@ def _problems(problem, model, strength, step, params, radii):
         yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
 
 
+# Entries below which stacking a leaf costs less than a solve of its own.
+SMALL = 2**14
+
+
 def _center_if_weightless(model, value):
     # Where the weight is 0 the minimiser is the centre, by the formula that moves no bit at a learning rate of 0.
     return jnp.where(model.weight == 0, model.center, value)
@@ -197,9 +200,11 @@ def _solve(problem, model, strength, step, params, last_radii):
         if regularizer is None:
             values[path] = leaf_model.center
             continue
-        # Leaves of equal shape go in one batch where the regularizer asks for it; else each is its own.
+        # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve is
+        # compiled for all of them. Else each is its own, which saves the stacking.
         shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
-        key = (regularizer, solver, *shape) if regularizer.batched else path
+        is_small = solver.iterates and leaf_model.linear.size < SMALL
+        key = (regularizer, solver, *shape) if regularizer.batched or is_small else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
     after = step
     for regularizer, solver, members in batches.values():
@@ -210,8 +215,11 @@ def _solve(problem, model, strength, step, params, last_radii):
             if problem.keeps_radii(regularizer):
                 radii[path] = solution.radii
             solutions.append(solution)
-            # Any scalar will do that is known when the leaf is solved; a closed form's number of steps always is.
-            after = jnp.max(solution.radii, initial=0) if isinstance(solver, ClosedForm) and problem.keeps_radii(regularizer) else solution.num_steps
+            # Any scalar will do that is known when the leaf is solved; the number of steps of a closed form always is.
+            if solver.iterates:
+                after = solution.num_steps
+            elif solution.radii is not None:
+                after = jnp.max(solution.radii, initial=0)
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
     if solutions:
         info = SolverInfo(
@@ -228,14 +236,15 @@ def _solve_batch(solver, regularizer, members):
     if len(members) == 1:
         _, model, context = members[0]
         return [solver.solve(model, regularizer, context)]
-    context = members[0][2]  # equal sizes have equal shares
+    first = members[0][2]  # equal sizes have equal shares
     models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
     starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
 
     def solve(model, start, radii):
-        return solver.solve(model, regularizer, dataclasses.replace(context, start=start, radii=radii))
+        context = dataclasses.replace(first, start=start, radii=radii, axis_name="leaves")
+        return solver.solve(model, regularizer, context)
 
-    batch = jax.vmap(solve)(models, starts, radii)
+    batch = jax.vmap(solve, axis_name="leaves")(models, starts, radii)
     return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
 
 

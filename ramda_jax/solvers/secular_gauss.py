@@ -45,13 +45,13 @@ def gauss_step(rhs, metric, lam, axes, radii) -> GaussStep:
     def over_group(x):
         return jnp.sum(x, axis=axes, keepdims=True)
 
+    is_zero = radii == 0
     growth = metric * radii
-    t = growth + lam
+    t = growth + jnp.where(is_zero & (lam == 0), 1, lam)
     q, h = rhs / t, growth / t
     b = q * h
     total = over_group(q * q)
     tau, error = _gauss_root(total, over_group(q * b), over_group(b * b), over_group((b * h) * b))
-    is_zero = radii == 0
     # Not where the weight is 0 too: what S is there cannot be told from q.
     stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
     known = ~is_zero & (tau > -0.5) & (total < jnp.inf)

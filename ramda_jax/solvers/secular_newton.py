@@ -73,18 +73,21 @@ class SecularNewton(Solver):
         elif context.radii is None:
             root = newton_root(form.rhs, model.metric, form.lam, axes, self.max_steps)
         else:
-            root = self._from_last(model, regularizer, form, axes, context.radii)
+            root = self._from_last(model, regularizer, form, axes, context)
             model = model._replace(anchor=in_turn(model.anchor, root.num_steps, model.linear))
             form = regularizer.secular_form(model.rhs, model.weight)
         # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
         residual = math.sqrt(root.error.size) * jnp.max(form.lam * root.error, initial=0)
         return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, root.converged)
 
-    def _from_last(self, model, regularizer, form, axes, radii):
+    def _from_last(self, model, regularizer, form, axes, context):
         """One pass from the last radii, and Newton's method where that has not done."""
-        step = gauss_step(form.rhs, model.metric, form.lam, axes, radii)
+        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii)
         # A NaN, where the pass has found out nothing, is not done.
-        done = jnp.max(step.error, initial=0) <= jnp.finfo(radii.dtype).eps
+        error = jnp.max(step.error, initial=0)
+        if context.axis_name is not None:
+            error = jax.lax.pmax(error, context.axis_name)  # one answer for all: else both branches would be worked out
+        done = error <= jnp.finfo(error.dtype).eps
 
         def go_on():
             # Its own right-hand side: the one above would be written to memory for the few times it is needed here.
