@@ -10,6 +10,10 @@ VENV_PYTHON := $(VENV)/bin/python
 # NPROC is XLA's number of threads: one per core by default, in every worker. Work stealing starts
 # from contiguous shares, so neighbouring tests find each other's compiled functions.
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
+# What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
+# numbers and bits are tested as XLA compiles them for users.
+QUICK := tests/benchmarks tests/examples tests/inspection tests/scale tests/structure tests/methods/test_family.py \
+  tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -28,10 +32,16 @@ demo: $(VENV)/.installed-examples ## train a small network on digits to a settle
 	$(VENV_PYTHON) -m examples.digits
 
 test: $(VENV)/.installed-test ## all tests and doctests
-	$(PYTEST)
+	@failed=0; \
+	$(PYTEST) $(QUICK:%=--ignore=%) || failed=1; \
+	COMPILATION=quick $(PYTEST) $(QUICK) || failed=1; \
+	exit $$failed
 
 golden: $(VENV)/.installed-test ## only the golden trajectories and the contracts
-	$(PYTEST) tests/test_golden.py tests/test_contracts.py
+	@failed=0; \
+	$(PYTEST) tests/test_golden.py tests/test_contracts.py || failed=1; \
+	COMPILATION=quick $(PYTEST) tests/test_optax_contract.py || failed=1; \
+	exit $$failed
 
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .

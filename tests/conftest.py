@@ -1,8 +1,29 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and how they are compiled.
+
+Most of the run's time is XLA's compiler's. With `COMPILATION=quick` in the environment, as `make test` has it for the
+tests that are not about numbers, XLA optimises little.
+"""
+
+import importlib.metadata
+import os
 
 import jax
 import pytest
 from hypothesis import settings
+
+
+def compile_quickly():
+    """By the environment, so that the processes that tests start do so too; and here, where JAX is imported already."""
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    # Later versions cannot do without these emitters, and XLA ends a process at a flag that it does not know.
+    if importlib.metadata.version("jaxlib").startswith("0.10.") and flags not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+
+
+if os.environ.get("COMPILATION") == "quick":
+    compile_quickly()
 
 # The same examples in every run, and no deadline: the first example of a shape pays for its compilation.
 settings.register_profile("ramda_jax", deadline=None, derandomize=True, database=None)

@@ -61,7 +61,8 @@ def supports(params):
 def test_what_the_solver_zeroes_is_exactly_zero_after_apply_updates(factory, dtype, jit):
     if not jit and factory.name in ("prox_adamw", "prox_ssi"):
         pytest.skip("the same operations on the solution as RAMDA's")
-    params, state = run(factory(GroupLasso(), 0.1), make_params(dtype), steps=60, jit=jit)
+    # An eager step takes long; ProxSSI, whose metric starts far below its limit, settles last.
+    params, state = run(factory(GroupLasso(), 0.1), make_params(dtype), steps=60 if jit else 24, jit=jit)
     radii = optax.tree.get(state, "radii")
     assert sorted(radii) == ["conv/kernel", "dense/kernel"]
     for path, alive in supports(params).items():
@@ -140,9 +141,10 @@ def test_avals_are_stable_under_scan_and_cond(factory, dtype):
             updates, state = optimizer.update(grads, state, params)
             return updates, state
 
-        updates, new_state = jax.jit(
-            lambda flag: jax.lax.cond(flag, lambda: update(params, state), lambda: (params, state))
-        )(True)
+        # Tracing is enough here: `cond` refuses branches that differ in shape, dtype or weak type.
+        updates, new_state = jax.eval_shape(
+            lambda flag: jax.lax.cond(flag, lambda: update(params, state), lambda: (params, state)), True
+        )
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
         chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
 

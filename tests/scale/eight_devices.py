@@ -1,5 +1,7 @@
 """Tests for eight devices; test_sharding.py runs them in processes that have them."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ STRENGTHS = {"ramda": 0.008, "rmda": 0.08, "prox_sgd": 0.05, "prox_adamw": 0.01,
 STEPS = 6
 
 
+@functools.cache
 def make_optimizer(factory, regularizer=ramda_jax.GroupLasso(), **settings):  # noqa: B008
     if factory.averages:
         settings |= {"averaging": ramda_jax.sqrt_growth(0.5, 3), "restarts": (3,)}
@@ -59,9 +62,10 @@ def mesh_of(*shape, explicit=False):
     return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
 
 
+@functools.cache
 def on_one_device(optimizer, dtype):
     params = make_params(dtype)
-    return train(jax.jit(make_step(optimizer)), params, optimizer.init(params))
+    return jax.device_get(train(jax.jit(make_step(optimizer)), params, optimizer.init(params)))
 
 
 # Data parallel: the batch is sharded, parameters and state are on every device whole.
