@@ -79,15 +79,16 @@ def in_turn(x, after, other):
 
     XLA's schedule for CPUs is free to prepare all leaves before it finishes the first, with as many temporaries
     alive at once, and it works out again for every reader what is not written to memory, a cube root too. A division by
-    ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are gone before the
+    ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are
+    gone before the
     next, and is dear enough to XLA to be kept. (Not `jax.lax.optimization_barrier`: that is gone before the schedule
     is made. And not by one scalar: that would become a multiplication.)
 
     Args:
         x: an array, floating-point.
         after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
-        other: an array of x's shape and dtype that is in memory anyway. (With x itself as a part of the ones it would be read
-            twice, and be kept for that before its turn.)
+        other: an array of x's shape and dtype that is in memory anyway. (With x itself as a part of the ones it would
+            be read twice, and be kept for that before its turn.)
     """
     if after is None:
         return x

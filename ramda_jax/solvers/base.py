@@ -52,11 +52,11 @@ class Context:
         step: the 0-based step, for a tolerance that is a schedule.
         share: the leaf's share of a tolerance on the norm over all regularized leaves:
             the root of its size over the size of all.
-        radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if they are not known.
+        radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if unknown.
         after: a scalar that the leaf before has left, for which large temporaries should wait (`numerics.in_turn`);
             None for no waiting.
-        axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one: by it a
-            solver can ask whether all of them are done.
+        axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
+            by it a solver can ask whether all of them are done.
     """
 
     start: jax.Array

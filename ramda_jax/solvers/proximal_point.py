@@ -200,10 +200,10 @@ def _solve(problem, model, strength, step, params, last_radii):
         if regularizer is None:
             values[path] = leaf_model.center
             continue
-        # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve is
-        # compiled for all of them. Else each is its own, which saves the stacking.
+        # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve
+        # is compiled for all of them. Else each is its own, which saves the stacking.
         shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
-        is_small = solver.iterates and leaf_model.linear.size < SMALL
+        is_small = solver is not None and solver.iterates and leaf_model.linear.size < SMALL
         key = (regularizer, solver, *shape) if regularizer.batched or is_small else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
     after = step

@@ -1,4 +1,4 @@
-"""One pass from the radii of the last solution to the roots of the secular equation, with a bound of what is missing."""
+"""One pass from the last radii to the roots of the secular equation, with a bound of what is missing."""
 
 from typing import NamedTuple
 
@@ -19,16 +19,17 @@ class GaussStep(NamedTuple):
 
 
 def gauss_step(rhs, metric, lam, axes, radii) -> GaussStep:
-    """Nearer to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, in one pass over the data.
+    """Nearer to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
 
     With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group
 
         S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
 
-    the integral of a function of h by the weights q^2. The sums of q^2 h^k for k = 0 to 3 give the Gauss rule with two nodes; the
-    root of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.) As the function's fourth
-    derivative is positive, the rule is nowhere above S, and its root is left of S's, from whichever side one comes. The error
-    is of fourth order, and bounded without another pass: with the mean, the variance v and a of `_gauss_root`
+    the integral of a function of h by the weights q^2. The sums of q^2 h^k for k = 0 to 3 give the Gauss rule with
+    two nodes; the root of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.)
+    As the function's fourth derivative is positive, the rule is nowhere above S, and its root is left of S's, from
+    whichever side one comes. The error is of fourth order, and bounded without another pass: with v and a of
+    `_gauss_root`
 
         0 <= S - rule <= 5 S(r) tau^4 v a (1 - a) / (1 + min(tau, 0))^6.
 
@@ -76,8 +77,8 @@ def _gauss_root(total, s1, s2, s3):
     other = jnp.clip(mean + skew / jnp.where(variance > 0, variance, 1), 0, 1)
     product = mean * other - variance
 
-    # Newton's method for rule(tau)^(-1/2) = 1, concave in tau: from either side the first step lands left of the root. From
-    # tau = 0 that is the step of the rule with one node.
+    # Newton's method for rule(tau)^(-1/2) = 1, concave in tau: from either side the first step lands left of the
+    # root. From tau = 0 that is the step of the rule with one node.
     tau = jnp.maximum((jnp.sqrt(total) - 1) / jnp.where(mean > 0, mean, 1), -0.75)
     length = tau
     for _ in range(2):
@@ -89,8 +90,8 @@ def _gauss_root(total, s1, s2, s3):
         tau = jnp.maximum(tau + length, -0.75)
     fourth = tau * tau
     fourth = fourth * fourth
-    # `variance other (1 - other)` is at least the spread of the fourth moments of probabilities on [0, 1] that share their first
-    # three (Dette and Studden, `The Theory of Canonical Moments`, 1997, section 1.3).
+    # `variance other (1 - other)` is at least the spread of the fourth moments of probabilities on [0, 1] that share
+    # their first three (Dette and Studden, `The Theory of Canonical Moments`, 1997, section 1.3).
     remainder = 2.5 * total * fourth * (variance * other * (1 - other))
     left = 1 + jnp.minimum(tau, 0)
     left = left * left

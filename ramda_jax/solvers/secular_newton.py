@@ -21,16 +21,18 @@ class SecularNewton(Solver):
         w_g = 0                            if ||rhs_g|| <= lam_g
         w_g = rhs_g / (metric + lam_g / r) otherwise, where r = ||w_g|| solves ||rhs_g / (metric r + lam_g)|| = 1
 
-    One scalar equation per group, all groups at once, by a Newton method that cannot overshoot
-    (`secular_root`). On subproblems of real training it takes at most 5 steps; the KKT residual is at
-    rounding, a few machine eps times ||rhs||.
+    One scalar equation per group, all groups at once. Where the radii of the last step's solution are known, as they
+    are in the methods' chains, one pass over the data takes them to fourth order to the new ones, and bounds how far
+    off these are (`gauss_step`); in training that is mostly all. Where the bound is above rounding Newton's method
+    goes on from there, which cannot overshoot (`newton_root`), and without radii it does everything: on subproblems
+    of real training in 3 steps. The KKT residual is at rounding, a few machine eps times ||rhs||.
 
     For group MCP it is the global minimiser, for any metric: along r the equation with the metric
     `metric - weight / omega` stays concave up to the knee even where that is negative, so that there are at most two
     candidates, the smallest root below the knee (or 0) and the unpenalised rhs / metric beyond it; the lower is taken.
 
     Args:
-        max_steps: most Newton steps per solve; 40 is more than was seen to be needed over 12 decades of metric.
+        max_steps: most steps per solve; 40 is more than was seen to be needed over 12 decades of metric.
 
     Raises:
         ValueError, TypeError: max_steps below 1, or not an int.
@@ -74,6 +76,7 @@ class SecularNewton(Solver):
             root = newton_root(form.rhs, model.metric, form.lam, axes, self.max_steps)
         else:
             root = self._from_last(model, regularizer, form, axes, context)
+            # And again one of its own, for the same reason: memory is what the step is slow by.
             model = model._replace(anchor=in_turn(model.anchor, root.num_steps, model.linear))
             form = regularizer.secular_form(model.rhs, model.weight)
         # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
@@ -90,7 +93,8 @@ class SecularNewton(Solver):
         done = error <= jnp.finfo(error.dtype).eps
 
         def go_on():
-            # Its own right-hand side: the one above would be written to memory for the few times it is needed here.
+            # A right-hand side of its own: the one above would have to be kept in memory for the few times it is
+            # needed here.
             again = regularizer.secular_form(model.rhs, model.weight)
             root = newton_root(again.rhs, model.metric, again.lam, axes, self.max_steps - 1, start=step.radii)
             return root._replace(num_steps=root.num_steps + 1)

@@ -1,4 +1,4 @@
-"""Roots of the secular equation by Newton's method, from nothing."""
+"""Roots of the secular equation by Newton's method."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class SecularRoot(NamedTuple):
 
     Attributes:
         radii: the root, 0 where there is none.
-        error: bound on `|S(r)^(1/2) - 1|` at the root, relative to which rounding is not counted; 0 where there is none.
+        error: bound on `| ||rhs_g / (metric r + lam)|| - 1 |` at the radius, rounding aside; 0 where there is none.
         converged: bool `[]`, whether all are at rounding.
         num_steps: int32 `[]`, passes over the data.
     """
