@@ -21,15 +21,16 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden lint format format-check types check build clean
+.PHONY: help demo test golden test-onnx lint format format-check types check build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo "  PYTHON=python3.13 picks the Python, VENV=DIR the environment, JOBS=4 the test workers"
 
-demo: $(VENV)/.installed-examples ## train a small network on digits to a settled structure
+demo: $(VENV)/.installed-examples ## train a network on digits to a settled structure, make it small
 	$(VENV_PYTHON) -m examples.digits
+	$(VENV_PYTHON) -m examples.sparse_to_small
 
 test: $(VENV)/.installed-test ## all tests and doctests
 	@failed=0; \
@@ -42,6 +43,10 @@ golden: $(VENV)/.installed-test ## only the golden trajectories and the contract
 	$(PYTEST) tests/test_golden.py tests/test_contracts.py || failed=1; \
 	COMPILATION=quick $(PYTEST) tests/test_optax_contract.py || failed=1; \
 	exit $$failed
+
+test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages
+	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
+	NPROC=1 .venv-onnx/bin/python -m pytest tests/onnx -W default
 
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .
@@ -64,7 +69,7 @@ build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 	$(VENV_PYTHON) -m build
 
 clean: ## remove environments, caches and build outputs
-	rm -rf $(VENV) .venv .venv-newest dist out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

@@ -56,7 +56,7 @@ class ConvNet(nnx.Module):
     def __call__(self, images):
         x = nnx.relu(self.conv1(images))
         x = nnx.relu(self.conv2(x))
-        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense2(x)
 
 

@@ -6,7 +6,7 @@ operator, and only if the iterates reach the structure of their limit. RMDA and 
     optimizer = ramda_jax.ramda(1e-2, ramda_jax.GroupLasso(), strength=1e-4)
 """
 
-from ramda_jax import averaging, inspection, methods, metrics, models, regularizers, solvers, structure
+from ramda_jax import averaging, compaction, inspection, methods, metrics, models, regularizers, solvers, structure
 from ramda_jax.averaging import IterateAveragingState, iterate_averaging, sqrt_growth, stage_growth, stages
 from ramda_jax.inspection import check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
@@ -78,6 +78,7 @@ __all__ = [
     "adaptive_dual_averaging",
     "averaging",
     "check_last",
+    "compaction",
     "default_solver",
     "describe",
     "dual_averaging",

@@ -27,7 +27,7 @@ class LeNet5(nnx.Module):
     def __call__(self, x, *, rngs=None):
         x = max_pool(nnx.relu(self.conv1(x)))
         x = max_pool(nnx.relu(self.conv2(x)))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for layer in self.dense[:-1]:
             x = nnx.relu(layer(x))
         return self.dense[-1](x)

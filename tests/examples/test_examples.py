@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples import digits, mnist_logistic
+from examples import digits, mnist_logistic, sparse_to_small
 from examples.data import idx
 from tests.examples.realdata import write_mnist
 
@@ -26,6 +26,25 @@ def test_digits_trains_prints_its_tables_and_draws(tmp_path, capsys):
     assert list(runs) == ["RAMDA", "AdamW"]
     assert all(len(run["accuracy"]) == 2 and run["accuracy"][-1] > 0.5 for run in runs.values())
     assert runs["RAMDA"]["sparsity_eval"][-1] > runs["AdamW"]["sparsity"][-1] == 0
+
+
+def test_sparse_to_small_tells_its_story_on_digits(tmp_path, capsys):
+    report = sparse_to_small.main(["--epochs", "8", "--strength", "1e-3", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for line in ("1. Train", "groups that changed", "2. Compact", "proof:", "3. Fine-tune", "4. Save", "5. What"):
+        assert line in printed
+    assert report.after.params < report.before.params
+    assert report.error <= 1e-5
+    assert "groups that came or went: 0" in printed
+    files = ("sparse_to_small.png", "compact.jax_export", "compact/plan.json", "compact/variables.safetensors")
+    assert all((tmp_path / name).stat().st_size > 0 for name in files)
+
+
+def test_sparse_to_small_tells_its_story_on_mnist(tmp_path, capsys):
+    arguments = ["--data-dir", str(write_mnist(tmp_path / "mnist")), "--epochs", "3", "--out", str(tmp_path / "out")]
+    report = sparse_to_small.main([*arguments, "--strength", "1e-2"])
+    assert report.before.params == 431_080 > report.after.params
+    assert "within" in capsys.readouterr().out
 
 
 def test_mnist_logistic_is_a_command_over_the_runner(tmp_path, capsys):

@@ -1,0 +1,60 @@
+"""From sparse to small: what training has found to be zero is cut out, and the rest is proved to compute the same.
+
+    small = ramda_jax.compaction.compact_model(model, images).model
+
+Step by step: `trace_dims` finds which axes of parameters belong together, `plan_compaction` what of them nothing reads,
+`compact` slices any tree, and `verify` proves the small model equal.
+"""
+
+from ramda_jax.compaction.coupling import Coupling, couple
+from ramda_jax.compaction.dims import FROZEN, Dims, trace_dims
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.factors import Factored, factor
+from ramda_jax.compaction.ids import Dim, Member
+from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
+from ramda_jax.compaction.model import Compaction, compact_model
+from ramda_jax.compaction.picture import draw_report
+from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning import plan_compaction
+from ramda_jax.compaction.proof import Proof, verify
+from ramda_jax.compaction.report import Cost, Report, compaction_report, cost
+from ramda_jax.compaction.slicing import compact, compact_state, expand
+from ramda_jax.compaction.storage import load_compact, save_compact
+from ramda_jax.compaction.training import FreezeStructureState, freeze_structure, keep_group_weights
+
+__all__ = [
+    "compact_model",
+    "Compaction",
+    "CompactionError",
+    "trace_dims",
+    "Dims",
+    "Dim",
+    "Member",
+    "FROZEN",
+    "plan_compaction",
+    "Plan",
+    "LeafPlan",
+    "IdPlan",
+    "compact",
+    "compact_state",
+    "expand",
+    "verify",
+    "Proof",
+    "low_rank_model",
+    "low_rank_plan",
+    "LowRank",
+    "Factored",
+    "factor",
+    "couple",
+    "Coupling",
+    "freeze_structure",
+    "FreezeStructureState",
+    "keep_group_weights",
+    "compaction_report",
+    "draw_report",
+    "Report",
+    "Cost",
+    "cost",
+    "save_compact",
+    "load_compact",
+]

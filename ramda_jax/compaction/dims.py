@@ -1,0 +1,157 @@
+"""Which axes of parameters belong together, traced from any JAX function."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.ids import Dim, few, find_ids
+from ramda_jax.compaction.operands import Leaf
+from ramda_jax.compaction.values import Value
+from ramda_jax.compaction.walk import Walk
+from ramda_jax.structure.paths import named_leaves, path_name
+
+#: In `overrides`, instead of a name: all indices of this axis stay.
+FROZEN = "frozen"
+
+
+@dataclasses.dataclass(eq=False)
+class Dims:
+    """What `trace_dims` finds. Printing it gives a table.
+
+    Attributes:
+        ids: the coupled axes, in the order of the leaves.
+        leaves: the variables by path, with the labels of their axes.
+        inputs: the example arguments by path.
+        outputs: the values returned.
+        walk: the whole trace: nodes, equations, readers.
+        opaque: how often each primitive without a rule was met; what they touch is frozen.
+    """
+
+    ids: tuple[Dim, ...]
+    leaves: dict[str, Value]
+    inputs: dict[str, Value]
+    outputs: list[Value]
+    walk: Walk
+
+    @property
+    def opaque(self):
+        return dict(self.walk.opaque)
+
+    def __str__(self):
+        rows = [("id", "size", "members", "readers", "frozen because of")]
+        for dim in self.ids:
+            members = [member for member in dim.members if member not in dim.readers]
+            rows.append((dim.name, str(dim.size), few(members), few(dim.readers), dim.reason))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        if self.opaque:
+            lines.append("no rule for: " + ", ".join(f"{name} ({n} times)" for name, n in self.opaque.items()))
+        return "\n".join(lines)
+
+
+def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Mapping[str, tuple] | Any = None) -> Dims:
+    """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
+
+    The function is traced, not run. Every axis of every value is labelled, index by index: an addition makes the
+    labels of its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the
+    other. What mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
+
+    Args:
+        apply_fn: a function of (variables, *example_args), in evaluation mode: without dropout, with running
+            statistics.
+        variables: a pytree of arrays, or of anything with shape and dtype: parameters and all other state that depends
+            on their sizes.
+        *example_args: pytrees of the same kind. Their axes, and those of the outputs, stay.
+        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
+            keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
+
+    Returns:
+        `Dims`; print it for a table.
+
+    Raises:
+        CompactionError: an override that fits no leaf.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
+        >>> print(trace_dims(mlp, params, jnp.ones((1, 5))))
+        id  size  members  readers  frozen because of
+        d0  5              in[0]    the model's input
+        d1  8     in[1]    out[0]
+        d2  3     out[1]            the model's output
+
+    References:
+        Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
+        graph of coupled axes; the labels by index and the rule of zero readers are this library's.
+    """
+    names = [name for name, _ in named_leaves(variables)]
+    flat, treedef = jax.tree.flatten((variables, example_args))
+
+    def flat_fn(*leaves):
+        inner_variables, args = jax.tree.unflatten(treedef, leaves)
+        return jax.tree.leaves(apply_fn(inner_variables, *args))
+
+    closed = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
+    walk = Walk()
+    values = []
+    for number, variable in enumerate(closed.jaxpr.invars):
+        is_leaf = number < len(names)
+        reason = None if is_leaf else "the model's input"
+        labels = [walk.indices.axis(size, reason) for size in variable.aval.shape]
+        values.append(walk.value(variable.aval, labels, Leaf(names[number]) if is_leaf else None))
+    leaves = dict(zip(names, values, strict=False))
+    arg_names = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(example_args)[0]]
+    inputs = dict(zip(arg_names, values[len(names) :], strict=True))
+    _override(walk, leaves, overrides)
+    outputs = walk.run(closed, values)
+    for value in outputs:
+        for label in value.labels:
+            walk.indices.freeze(label, "the model's output")
+    used = {path for visit in walk.visits for value in visit.inputs if value.operand for path in value.operand.paths()}
+    for path, value in leaves.items():
+        for label in value.labels if path not in used else ():
+            walk.indices.freeze(label, "a leaf that the function does not use")
+    return Dims(find_ids(walk, leaves), leaves, inputs, outputs, walk)
+
+
+def _abstract(leaf):
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return leaf
+
+
+def _is_names(node):
+    return node is None or (isinstance(node, tuple) and all(one is None or isinstance(one, str) for one in node))
+
+
+def _override(walk, leaves, overrides):
+    flat, _ = jax.tree_util.tree_flatten_with_path(overrides, is_leaf=_is_names)
+    first = {}
+    for path, names in flat:
+        path = path_name(path)
+        if names is None:
+            continue
+        if path not in leaves:
+            raise CompactionError(f"`overrides` must name leaves, got {path!r}; the paths are {list(leaves)}.")
+        labels = leaves[path].labels
+        if not _is_names(names) or len(names) != len(labels):
+            raise CompactionError(
+                f"`overrides` must hold a tuple of names or None for each of the {len(labels)} axes of '{path}', got "
+                f"{names!r}."
+            )
+        for axis, (name, label) in enumerate(zip(names, labels, strict=True)):
+            if name == FROZEN:
+                walk.indices.freeze(label, "the user's override")
+            elif name is not None:
+                other_path, other = first.setdefault(name, (f"{path}[{axis}]", label))
+                if len(other) != len(label):
+                    raise CompactionError(
+                        f"`overrides` must give a name to axes of one length, but {name!r} is on {other_path} of "
+                        f"{len(other)} and on {path}[{axis}] of {len(label)}."
+                    )
+                walk.indices.unify(label, other)

@@ -1,0 +1,108 @@
+"""Which indices are read by what is not zero."""
+
+import numpy as np
+
+from ramda_jax.compaction.ids import axis_nodes
+from ramda_jax.compaction.operands import nonzero
+
+
+class Liveness:
+    """Which nodes are alive: those that have to be, and what they read, and so on."""
+
+    def __init__(self, dims, leaves, threshold=0.0, keep=()):
+        self.dims = dims
+        self.walk = dims.walk
+        self.indices = dims.walk.indices
+        self.products = self.indices.products()
+        count = self.indices.count
+        every = np.arange(count)
+        roots = self.indices.find(every)
+        on_leaf = np.zeros(count, bool)
+        for dim in dims.ids:
+            on_leaf[dim.nodes] = True
+        # What no leaf has cannot be deleted from one, and stays.
+        self.alive = (roots == every) & (~self.indices.is_free(every) | ~on_leaf)
+        for dim in dims.ids:
+            if dim.name in keep:
+                self.alive[dim.nodes] = True
+        cache = {}
+        self.readers = [
+            (reader, [nonzero(operand, leaves, threshold, cache) for operand, _, _ in reader.sides])
+            for reader in self.walk.readers
+        ]
+
+    def axis_mask(self, label, alive):
+        """Which indices of an axis are alive: those all of whose nodes are."""
+        roots = self.indices.find(label)
+        mask = alive[roots]
+        if not self.products:
+            return mask
+        for product in set(roots.tolist()) & self.products.keys():
+            mask[roots == product] = all(alive[node] for node in self.products[product])
+        return mask
+
+    def read(self, reader, entries):
+        """Which entries of the sum are read, an array over the contracted axes."""
+        result = np.ones([len(label) for label in reader.contracted], bool)
+        for (_, contracted, others), mask in zip(reader.sides, entries, strict=True):
+            for axis, label in others.items():
+                alive = self.axis_mask(label, self.alive)
+                if not alive.all():
+                    mask = np.compress(alive, mask, axis)
+            read = mask.any(axis=tuple(others))
+            # Left are the contracted axes in the order in which they lie in the operand.
+            result &= np.transpose(read, np.argsort(np.argsort(contracted)))
+        return result
+
+    def find_alive(self):
+        """The smallest set that contains what is frozen and whatever a living index reads."""
+        changed = True
+        while changed:
+            changed = False
+            # From the outputs backwards, where most of the news comes from.
+            for reader, entries in reversed(self.readers):
+                read = self.read(reader, entries)
+                for axis, label in enumerate(reader.contracted):
+                    needed = read.any(axis=tuple(i for i in range(read.ndim) if i != axis))
+                    _, nodes = axis_nodes(self.walk, label[needed], self.products)
+                    if not self.alive[nodes].all():
+                        self.alive[nodes] = True
+                        changed = True
+
+    def with_padding(self, round_to):
+        """The alive nodes, and so many more that no axis of any value is empty and ids have round sizes."""
+        kept = self.alive.copy()
+        for dim in self.dims.ids:
+            alive = int(kept[dim.nodes].sum())
+            target = min(dim.size, max(1, -(-alive // round_to)) * round_to)
+            spare = dim.nodes[~kept[dim.nodes]]
+            kept[spare[: target - alive]] = True
+        values = [value for visit in self.walk.visits for value in visit.outputs]
+        for value in [*self.dims.leaves.values(), *values]:
+            for label in value.labels:
+                if len(label) and not self.axis_mask(label, kept).any():
+                    _, nodes = axis_nodes(self.walk, label[:1], self.products)
+                    kept[nodes] = True
+        return kept
+
+    def unread_inputs(self):
+        """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
+        touched = self.indices.is_mixed(np.arange(self.indices.count))
+        for reader, entries in self.readers:
+            read = self.read(reader, entries)
+            for axis, label in enumerate(reader.contracted):
+                needed = read.any(axis=tuple(i for i in range(read.ndim) if i != axis))
+                touched[self.indices.find(label[needed])] = True
+        first_nodes = {}
+        result = {}
+        for path, value in self.dims.inputs.items():
+            for axis, label in enumerate(value.labels):
+                if len(label) > 1:
+                    first_nodes[int(label[0])] = f"{path}[{axis}]"
+                    result[f"{path}[{axis}]"] = label
+        for merged, parts in self.indices.merged:
+            names = [first_nodes.get(int(part[0])) for part in parts if len(part) > 1]
+            if names and None not in names:
+                result[" x ".join(map(str, names))] = merged
+        unread = {name: np.flatnonzero(~touched[self.indices.find(label)]) for name, label in result.items()}
+        return {name: tuple(found.tolist()) for name, found in unread.items() if len(found)}

@@ -1,0 +1,154 @@
+"""Kernels of low rank as two factors."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.compaction.adapters import Adapter, adapter_for
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.factors import factor
+from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.proof import Proof
+from ramda_jax.structure.paths import named_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """A model with factored kernels that was shown to be equal to the whole one.
+
+    Attributes:
+        model, variables, apply: as in `Compaction`.
+        ranks: from the paths of kernels that were factored to their ranks.
+        refused: from the paths of those that the model cannot use as factors to the reason.
+        proof: numeric only; the two programs are different.
+        num_params: entries of all leaves, before and after.
+    """
+
+    model: Any
+    variables: Any
+    apply: Callable
+    ranks: dict[str, int]
+    refused: dict[str, str]
+    proof: Proof
+    num_params: tuple[int, int]
+
+
+def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
+    """Which matrices are smaller as two factors: those of a rank below m n / (m + n).
+
+    Args:
+        variables: a pytree of arrays; looked at are leaves of two axes and a floating-point dtype, except embeddings.
+        rtol: singular values of up to rtol times the largest count as zero; None for the larger side times the machine
+            eps, as in `metrics.numerical_rank`.
+
+    Returns:
+        From paths to numerical ranks.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> low_rank_plan({"a": jnp.ones((4, 5)), "b": jnp.eye(4)})
+        {'a': 1}
+    """
+    ranks = {}
+    for path, leaf in named_leaves(variables):
+        is_matrix = jnp.ndim(leaf) == 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        if not is_matrix or path.split("/")[-1].endswith("embedding"):
+            continue
+        rows, columns = leaf.shape
+        singular = np.linalg.svd(np.asarray(leaf, np.float64), compute_uv=False)
+        limit = (max(rows, columns) * float(jnp.finfo(leaf.dtype).eps) if rtol is None else rtol) * singular.max()
+        rank = max(int(np.sum(singular > limit)), 1)
+        if rank * (rows + columns) < rows * columns:
+            ranks[path] = rank
+    return ranks
+
+
+def low_rank_model(
+    model: Any,
+    *example_args: Any,
+    variables: Any = None,
+    call: Callable | None = None,
+    rtol: float | None = None,
+    num_random: int = 2,
+    tolerance: float | None = None,
+) -> LowRank:
+    """Makes each kernel of low rank two thin ones, and shows that the model computes the same.
+
+    In nnx, a `Linear` becomes two, the first without bias; in linen, `Dense` reads `kernel_left` and `kernel_right`; in
+    Equinox and in functions the matrix is a `Factored`, which knows how to be multiplied. A matrix that the model
+    uses in any other way stays.
+
+    Args:
+        model, *example_args, variables, call: as in `compact_model`.
+        rtol: as in `low_rank_plan`.
+        num_random, tolerance: as in `verify`. Factors are equal to rounding only: with kernels in bfloat16 give a
+            tolerance.
+
+    Returns:
+        A `LowRank`.
+
+    Raises:
+        CompactionError: the outputs differ by more than the tolerance.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> small = low_rank_model(lambda w, x: x @ w, jnp.ones((2, 6)), variables=jnp.ones((6, 8)))
+        >>> small.ranks, small.num_params
+        ({'': 1}, (48, 14))
+    """
+    adapter = adapter_for(model, variables, call)
+    ranks = low_rank_plan(adapter.variables, rtol)
+    refused = {}
+    build = _builder(model, adapter, call)
+    for path in list(ranks):
+        reason = _reason_against(build, {path: ranks[path]}, example_args)
+        if reason:
+            refused[path] = reason
+            del ranks[path]
+    small_model, small, apply = build(ranks)
+    batches = random_batches(example_args, num_random)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(example_args)):
+        batches.append(example_args)
+    error, reason = compare_outputs(adapter.apply, adapter.variables, apply, small, batches, tolerance)
+    if reason is not None:
+        raise CompactionError(f"The model of low rank is not equal: {reason}.")
+    before, after = (sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree)) for tree in (adapter.variables, small))
+    return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), (before, after))
+
+
+def _reason_against(build, ranks, args):
+    """Why the model cannot run with that one kernel factored, or ""."""
+    try:
+        _, small, apply = build(ranks)
+        jax.eval_shape(apply, small, *args)
+    except Exception as error:  # whatever a model's code raises for what is no array
+        return f"{type(error).__name__}: {error}".split("\n")[0]
+    return ""
+
+
+def _builder(model, adapter: Adapter, call):
+    """A function from ranks to (small model, its variables, its function)."""
+    modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if "flax" in modules and not hasattr(type(model), "bind"):
+        from ramda_jax.compaction.flax_nnx import with_factors
+
+        return lambda ranks: with_factors(model, ranks, call)
+    if "flax" in modules:
+        from ramda_jax.compaction.flax_linen import split_kernels
+
+        return lambda ranks: split_kernels(adapter, ranks)
+
+    def build(ranks):
+        def replace(path, leaf):
+            return factor(leaf, ranks[path]) if path in ranks else leaf
+
+        leaves = [replace(path, leaf) for path, leaf in named_leaves(adapter.variables)]
+        small = jax.tree.structure(adapter.variables).unflatten(leaves)
+        small_model, apply = adapter.rebuild(small)
+        return small_model, small, apply
+
+    return build

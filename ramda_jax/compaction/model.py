@@ -1,0 +1,120 @@
+"""The one call: trace, plan, cut, prove."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ramda_jax.compaction.adapters import adapter_for
+from ramda_jax.compaction.dims import Dims, trace_dims
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.proof import Proof, verify
+from ramda_jax.compaction.search import Search
+from ramda_jax.compaction.slicing import expand
+
+
+@dataclasses.dataclass(frozen=True)
+class Compaction:
+    """A small model that was proved equal to the whole one.
+
+    Attributes:
+        model: the small model: of the kind given for nnx and Equinox; for linen a function like `module.apply`, for a
+            function itself.
+        variables: its variables; for nnx and Equinox they are in `model` too.
+        apply: the small model as a function of (variables, *args), in evaluation mode.
+        plan: what was kept.
+        dims: the trace of the whole model.
+        proof: what was shown.
+        refused: from ids to the reason why they had to stay whole, for those of which the proof failed.
+        whole: the whole model's function and variables, with entries up to the threshold set to zero.
+    """
+
+    model: Any
+    variables: Any
+    apply: Callable
+    plan: Plan
+    dims: Dims
+    proof: Proof
+    refused: dict[str, str]
+    whole: tuple[Callable, Any]
+
+    def __str__(self):
+        lines = [str(self.plan)]
+        lines += [f"{name} had to stay: {reason}" for name, reason in self.refused.items()]
+        return "\n".join(lines)
+
+
+def compact_model(
+    model: Any,
+    *example_args: Any,
+    variables: Any = None,
+    call: Callable | None = None,
+    overrides: Any = None,
+    round_to: int = 1,
+    threshold: float = 0.0,
+    strict: bool = False,
+    num_random: int = 2,
+    tolerance: float | None = None,
+) -> Compaction:
+    """Makes a model with zero groups smaller, and proves that it computes the same.
+
+    Traces the model, plans what can go, slices the variables, rebuilds the model for them, and proves the two equal, by
+    structure and by numbers (`verify`). Where the structures differ, what made the difference is kept whole and the
+    rest is tried again.
+
+    Args:
+        model: an `nnx.Module`; an Equinox module; a linen module or a function of (variables, *args), with `variables`.
+        *example_args: a batch to call it with. Its axes are fixed, its values are used in the proof.
+        variables: for linen and functions.
+        call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
+            *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
+        overrides: as in `trace_dims`.
+        round_to, threshold: as in `plan_compaction`.
+        strict: raise at the first difference instead of keeping what made it.
+        num_random, tolerance: as in `verify`.
+
+    Returns:
+        A `Compaction`, with the small model as `model`.
+
+    Raises:
+        CompactionError: no smaller model could be proved equal although there are indices that nothing reads; the
+            message says why. A model without such indices is returned as it is.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> small = compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> jax.tree.map(jnp.shape, small.variables), small.proof.error
+        ({'in': (5, 2), 'out': (2, 3)}, 0.0)
+    """
+    adapter = adapter_for(model, variables, call)
+    dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides)
+    search = Search(adapter, dims, example_args, round_to, threshold)
+    attempt = search.run(strict)
+    small = attempt.variables
+    if attempt.mismatch is not None:
+        raise CompactionError(f"The small model is not the planned one: {attempt.mismatch.reason}.")
+    if attempt.refused and attempt.plan.changes_nothing:
+        reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
+        raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
+    whole = adapter.variables
+    if threshold:
+        # What the plan took for zero is zero in the model that the small one is compared with.
+        whole = expand(attempt.plan, small)
+    small_model, small_apply = attempt.model, attempt.apply
+    proof = verify(
+        adapter.apply,
+        whole,
+        small_apply,
+        small,
+        *example_args,
+        plan=attempt.plan,
+        dims=dims,
+        num_random=num_random,
+        tolerance=tolerance,
+    )
+    return Compaction(
+        small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole)
+    )

@@ -1,0 +1,111 @@
+"""What parameters have become by the time a contraction reads them, as recipes that can be carried out.
+
+A kernel may be cast, transposed, concatenated with others or masked before it meets an activation. Where a value comes
+from parameters alone, its recipe says how; evaluated at given parameters it shows which of its entries are zero.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Operand:
+    """A value that depends on parameters and constants only.
+
+    Attributes:
+        scans: numbers of the scans over whose steps the value is stacked, outermost first; each is a leading axis of
+            what `evaluate` returns.
+    """
+
+    scans: tuple[int, ...] = ()
+
+    def evaluate(self, leaves, cache):
+        """The value at the parameters `leaves` (from path to array); `cache` is a dict shared between calls."""
+        key = id(self)
+        if key not in cache:
+            cache[key] = (self._evaluate(leaves, cache), self)  # held, so that the id stays taken
+        return cache[key][0]
+
+    def _evaluate(self, leaves, cache) -> Any:
+        raise NotImplementedError
+
+    def paths(self) -> frozenset[str]:
+        """The leaves that go into it."""
+        return frozenset()
+
+
+@dataclasses.dataclass(eq=False)
+class Leaf(Operand):
+    """A leaf of the variables."""
+
+    path: str
+
+    def _evaluate(self, leaves, cache):
+        return leaves[self.path]
+
+    def paths(self):
+        return frozenset([self.path])
+
+
+@dataclasses.dataclass(eq=False)
+class Constant(Operand):
+    """A number in the program, or an array that it closes over."""
+
+    value: Any
+
+    def _evaluate(self, leaves, cache):
+        return self.value
+
+
+@dataclasses.dataclass(eq=False)
+class Step(Operand):
+    """What a scan hands to its body: one step's slice of an operand that is scanned over."""
+
+    stacked: Operand
+    scan: int
+
+    def __post_init__(self):
+        self.scans = (*self.stacked.scans, self.scan)
+
+    def _evaluate(self, leaves, cache):
+        return self.stacked.evaluate(leaves, cache)
+
+    def paths(self):
+        return self.stacked.paths()
+
+
+@dataclasses.dataclass(eq=False)
+class Applied(Operand):
+    """An output of an equation whose inputs are operands."""
+
+    equation: Any
+    inputs: tuple[Operand, ...]
+    output: int
+
+    def __post_init__(self):
+        # A scan inside another has the higher number.
+        self.scans = tuple(sorted({scan for one in self.inputs for scan in one.scans}))
+        self._paths = frozenset().union(*(one.paths() for one in self.inputs))
+
+    def paths(self):
+        return self._paths
+
+    def _evaluate(self, leaves, cache):
+        equation = self.equation
+
+        def apply(*values):
+            result = equation.primitive.bind(*values, **equation.params)
+            return result[self.output] if equation.primitive.multiple_results else result
+
+        for scan in reversed(self.scans):
+            apply = jax.vmap(apply, in_axes=tuple(0 if scan in one.scans else None for one in self.inputs))
+        return apply(*(one.evaluate(leaves, cache) for one in self.inputs))
+
+
+def nonzero(operand, leaves, threshold, cache):
+    """Which entries of an operand are not zero at any step of the scans around it: a NumPy array of booleans."""
+    value = np.asarray(operand.evaluate(leaves, cache))
+    # Not `value == 0`: a NaN is not zero.
+    return np.any(~(np.abs(value) <= threshold), axis=tuple(range(len(operand.scans))))

@@ -1,0 +1,68 @@
+"""The outputs of two models on the same inputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: The largest difference, relative to the largest output, that counts as rounding.
+TOLERANCES = {
+    "float64": 1e-12,
+    "float32": 1e-5,
+    "float16": 1e-2,
+    "bfloat16": 5e-2,
+    "complex64": 1e-5,
+    "complex128": 1e-12,
+}
+
+
+def random_batches(args, number, seed=0):
+    """`number` batches like the example arguments: normal where they are floats, their own entries shuffled
+    elsewhere."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        if not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return jnp.asarray(rng.permutation(np.asarray(leaf).ravel()).reshape(leaf.shape))
+
+    return [jax.tree.map(draw, args) for _ in range(number)]
+
+
+def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance=None):
+    """The largest relative difference of outputs.
+
+    Returns:
+        (error, reason): reason is None where all differences are within the tolerance.
+    """
+    whole, small = jax.jit(apply_fn), jax.jit(small_fn)
+    worst = 0.0
+    for args in batches:
+        outputs, small_outputs = (
+            jax.tree.leaves(whole(variables, *args)),
+            jax.tree.leaves(small(small_variables, *args)),
+        )
+        for one, other in zip(outputs, small_outputs, strict=True):
+            if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+                continue
+            if one.shape != other.shape or one.dtype != other.dtype:
+                return np.inf, f"an output must be {one.dtype}{one.shape}, got {other.dtype}{other.shape}"
+            limit = tolerance if tolerance is not None else TOLERANCES.get(str(one.dtype), 0.0)
+            a, b = np.asarray(one).astype(_wide(one.dtype)), np.asarray(other).astype(_wide(one.dtype))
+            if not a.size:
+                continue
+            if not np.isfinite(a).all():
+                return np.inf, "the model itself returns something that is not finite, so that nothing can be compared"
+            scale = np.abs(a).max()
+            error = float(np.abs(a - b).max() / scale) if scale else float(np.abs(b).max())
+            worst = max(worst, error)
+            if not error <= limit:
+                return worst, f"outputs differ by {error:.2g} of the largest, more than {limit:.2g}"
+    return worst, None
+
+
+def _wide(dtype):
+    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64

@@ -1,0 +1,138 @@
+"""What is kept of every leaf, as data."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.ids import few
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafPlan:
+    """What is kept of a leaf.
+
+    Attributes:
+        shape: before.
+        kept: for each axis the indices kept, in order; None for all.
+    """
+
+    shape: tuple[int, ...]
+    kept: tuple[tuple[int, ...] | None, ...]
+
+    @property
+    def small_shape(self):
+        """The shape after."""
+        return tuple(n if kept is None else len(kept) for n, kept in zip(self.shape, self.kept, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class IdPlan:
+    """What becomes of an id of `Dims`.
+
+    Attributes:
+        name, size: those of the id.
+        members: its axes, as `"path[axis]"`.
+        kept: the indices kept.
+        padding: those of them that are kept although nothing reads them: the one index that a dead layer keeps, and
+            what `round_to` adds. What they compute is of no consequence; all others compute exactly what they did.
+        reason: why it is frozen, or "".
+    """
+
+    name: str
+    size: int
+    members: tuple[str, ...]
+    kept: tuple[int, ...]
+    padding: tuple[int, ...]
+    reason: str
+
+    @property
+    def is_dead(self):
+        """Whether nothing reads any of it: what it computes is the same for every input."""
+        return len(self.padding) == len(self.kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is kept of every leaf; from `plan_compaction`, or from JSON.
+
+    Attributes:
+        leaves: a `LeafPlan` by path, for all the variables.
+        ids: an `IdPlan` for each id that has an axis longer than 1.
+        unread_inputs: from the paths of inputs, and an axis, to indices that no parameter reads; they stay.
+        round_to, threshold: as given.
+    """
+
+    leaves: dict[str, LeafPlan]
+    ids: tuple[IdPlan, ...]
+    unread_inputs: dict[str, tuple[int, ...]]
+    round_to: int = 1
+    threshold: float = 0.0
+
+    @property
+    def dead(self):
+        """Names of the ids nothing reads, of which one index is kept."""
+        return tuple(one.name for one in self.ids if one.is_dead)
+
+    @property
+    def changes_nothing(self):
+        """Whether all indices of all leaves are kept."""
+        return all(leaf.small_shape == leaf.shape for leaf in self.leaves.values())
+
+    @property
+    def num_params(self):
+        """Entries of all leaves, before and after."""
+        leaves = self.leaves.values()
+        return sum(math.prod(leaf.shape) for leaf in leaves), sum(math.prod(leaf.small_shape) for leaf in leaves)
+
+    def to_json(self):
+        """The plan as text."""
+        return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text):
+        """The plan that `to_json` has written.
+
+        Raises:
+            CompactionError: text that is no plan, or one of another format.
+        """
+        try:
+            fields = json.loads(text)
+            if fields.pop("format") != _FORMAT:
+                raise CompactionError(f"The plan must have format {_FORMAT}; make a new one by `plan_compaction`.")
+            leaves = {
+                path: LeafPlan(tuple(leaf["shape"]), tuple(None if one is None else tuple(one) for one in leaf["kept"]))
+                for path, leaf in fields.pop("leaves").items()
+            }
+            ids = []
+            for one in fields.pop("ids"):
+                values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+                ids.append(IdPlan(**values))
+            unread = {name: tuple(indices) for name, indices in fields.pop("unread_inputs").items()}
+            return cls(leaves, tuple(ids), unread, **fields)
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CompactionError(f"No plan: {error!r}; give what `Plan.to_json` has written.") from error
+
+    def __str__(self):
+        rows = [("id", "kept", "of", "where", "")]
+        for one in self.ids:
+            if one.reason:
+                note = f"frozen: {one.reason}"
+            elif one.is_dead:
+                note = "dead: nothing reads it, its layer contributes a constant"
+            else:
+                note = f"{len(one.padding)} of them unread" if one.padding else ""
+            rows.append((one.name, str(len(one.kept)), str(one.size), few(one.members), note))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = []
+        for row in rows:
+            cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].ljust(widths[3])]
+            lines.append("  ".join([*cells, row[4]]).rstrip())
+        for name, unread in self.unread_inputs.items():
+            lines.append(f"input {name}: {len(unread)} indices are not read by anything; they stay")
+        before, after = self.num_params
+        lines.append(f"{before} -> {after} entries")
+        return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""From a trace and values to a plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ramda_jax.compaction.dims import Dims
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.liveness import Liveness
+from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_count, check_non_negative
+
+
+def plan_compaction(
+    dims: Dims,
+    variables: Any,
+    round_to: int = 1,
+    threshold: float = 0.0,
+    keep: Mapping[str, str] | None = None,
+) -> Plan:
+    """Decides which indices go.
+
+    An index is *alive* if it is frozen, or if a contraction reads it: if along it the parameter that it is multiplied
+    with has an entry that is not zero, at indices of the other axes that are alive themselves. The rest is dead: its
+    value reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it,
+    provided it is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two
+    dead units that feed only each other go together.
+
+    Where nothing of an axis is alive, one index is kept, as arrays of size 0 are no use; `round_to` keeps more. What
+    these compute does not count, and what only they read may go.
+
+    Args:
+        dims: what `trace_dims` has found.
+        variables: the pytree that was traced, with its values.
+        round_to: keep a multiple of so many indices of each id, or all, for hardware that likes 8, 16 or 128.
+        threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
+            parameters but of parameters with these entries set to zero.
+        keep: names of ids that stay whole, such as `{"d3": "why"}`.
+
+    Returns:
+        A `Plan`; print it for a table.
+
+    Raises:
+        CompactionError: variables of other paths or shapes than those traced; an id in `keep` that there is not.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import trace_dims
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> plan = plan_compaction(trace_dims(mlp, params, jnp.ones((1, 5))), params)
+        >>> print(plan)
+        id  kept  of  where
+        d0     5   5  in[0]         frozen: the model's input
+        d1     2   8  in[1] out[0]
+        d2     3   3  out[1]        frozen: the model's output
+        64 -> 16 entries
+    """
+    check_count("round_to", round_to, 1)
+    check_non_negative("threshold", threshold)
+    leaves = dict(named_leaves(variables))
+    check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
+    keep = dict(keep or {})
+    if unknown := keep.keys() - {dim.name for dim in dims.ids}:
+        raise CompactionError(f"`keep` must name ids of `dims`, got {sorted(unknown)}; print `dims` for its ids.")
+    liveness = Liveness(dims, leaves, threshold, keep)
+    liveness.find_alive()
+    kept = liveness.with_padding(round_to)
+    is_kept = liveness.axis_mask
+    plans = {}
+    for path, value in dims.leaves.items():
+        masks = [is_kept(label, kept) for label in value.labels]
+        plans[path] = LeafPlan(
+            value.shape, tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks)
+        )
+    ids = []
+    for dim in dims.ids:
+        alive, staying = liveness.alive[dim.nodes], kept[dim.nodes]
+        ids.append(
+            IdPlan(
+                dim.name,
+                dim.size,
+                tuple(map(str, dim.members)),
+                tuple(np.flatnonzero(staying).tolist()),
+                tuple(np.flatnonzero(staying & ~alive).tolist()),
+                dim.reason or keep.get(dim.name, ""),
+            )
+        )
+    return Plan(plans, tuple(ids), liveness.unread_inputs(), int(round_to), float(threshold))
+
+
+def check_leaves(shapes, leaves):
+    """Raises unless `leaves` has exactly the paths and shapes `shapes`."""
+    found = {path: tuple(np.shape(leaf)) for path, leaf in leaves.items()}
+    if found != shapes:
+        wrong = sorted(path for path in shapes.keys() | found.keys() if shapes.get(path) != found.get(path))
+        path = wrong[0]
+        raise CompactionError(
+            f"The leaves must be those that were traced, but '{path}' has shape {found.get(path)}, not "
+            f"{shapes.get(path)} (None: no such leaf); trace and plan anew for other variables."
+        )

@@ -1,0 +1,114 @@
+"""The proof that a small model computes what the whole one does, made anew for every model.
+
+Structural: both are traced, and the small trace must be the whole one with the planned indices deleted: the same
+primitives in the same order, each fed with the corresponding values, with the same parameters and literals, and with
+every intermediate array of the very shape that the labels predict. Together with the rules' claim (`rules`) that is an
+induction over the program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a
+number in it.
+
+Liveness: what is deleted is read with zeros only, exactly, however small a number would be.
+
+Numeric: outputs on random inputs and on the example arguments agree to rounding. It would see a wrong rule.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from ramda_jax.compaction.dims import Dims, trace_dims
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.liveness import Liveness
+from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.planning import check_leaves
+from ramda_jax.compaction.traces import Masks, Mismatch, compare_traces
+from ramda_jax.structure.paths import named_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """What has been shown.
+
+    Attributes:
+        equations: how many equations of the two traces were compared.
+        batches: on how many batches of inputs the outputs were compared.
+        error: the largest difference of outputs seen, relative to the largest entry of that output.
+    """
+
+    equations: int
+    batches: int
+    error: float
+
+
+def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
+    """Whether nothing that `plan` deletes is read by what is not zero in `variables`; None if so."""
+    leaves = dict(named_leaves(variables))
+    check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
+    liveness = Liveness(dims, leaves)
+    liveness.find_alive()
+    kept = Masks(dims, plan).kept
+    for dim in dims.ids:
+        lost = np.flatnonzero(liveness.alive[dim.nodes] & ~kept[dim.nodes])
+        if len(lost):
+            where = ", ".join(map(str, dim.readers or dim.members))
+            why = f"which is frozen: {dim.reason}" if dim.reason else "which is not zero there"
+            return Mismatch(f"index {lost[0]} of {dim.name} is deleted but read by {where}, {why}")
+    return None
+
+
+def check_structure(small_fn, small_variables, args, dims: Dims, plan: Plan) -> Mismatch | None:
+    """The structural part: traces the small model and compares; None where it is the planned one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the whole model's own have been seen
+            small = trace_dims(small_fn, small_variables, *args)
+    except Exception as error:  # whatever a user's code raises for sizes it does not expect
+        return Mismatch(f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0])
+    return compare_traces(dims, plan, small)
+
+
+def verify(
+    apply_fn: Any,
+    variables: Any,
+    small_fn: Any,
+    small_variables: Any,
+    *example_args: Any,
+    plan: Plan,
+    dims: Dims | None = None,
+    num_random: int = 2,
+    tolerance: float | None = None,
+) -> Proof:
+    """Proves that a small model computes what the whole one does, or raises.
+
+    Args:
+        apply_fn, variables: the whole model, a function of (variables, *args).
+        small_fn, small_variables: the small one.
+        *example_args: a batch; arrays, or shapes and dtypes, with which only random inputs are tried.
+        plan: what the small variables are said to have kept.
+        dims: what `trace_dims` has found for the whole model, to spare its trace.
+        num_random: on how many batches of random inputs the outputs are compared.
+        tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
+            in bfloat16.
+
+    Returns:
+        A `Proof`.
+
+    Raises:
+        CompactionError: something is different; the message says what and where.
+    """
+    dims = trace_dims(apply_fn, variables, *example_args) if dims is None else dims
+    check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
+    mismatch = check_liveness(dims, variables, plan)
+    mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)
+    if mismatch is not None:
+        raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
+    batches = random_batches(example_args, num_random)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(example_args)):
+        batches.append(example_args)
+    error, reason = compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance)
+    if reason is not None:
+        raise CompactionError(f"The small model is not equal: {reason}.")
+    return Proof(len(dims.walk.visits), len(batches), error)

@@ -1,0 +1,180 @@
+"""What was saved: before and after, in numbers that mean different things."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.compaction.model import Compaction
+from ramda_jax.metrics.sparsity import weighted_group_sparsity
+from ramda_jax.structure.paths import named_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        params: entries of all variables.
+        bytes: of all variables.
+        flops: of one call, as XLA counts for the compiled program; nan where the backend does not count.
+        seconds: of one call, the median; nan where it was not measured.
+    """
+
+    params: int
+    bytes: int
+    flops: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Before and after. Printing it gives a table.
+
+    Attributes:
+        before, after: the costs.
+        weighted_group_sparsity: of the whole parameters, in [0, 1]; None without a regularizer. It is *not* the share
+            of parameters that go: a dead channel also takes along the columns, biases and statistics that made it, and
+            a zero group of a channel that another layer reads takes nothing.
+        layers: for each leaf that shrank (path, shape before, shape after).
+        widths: for each id that could shrink (one of its axes, indices alive, indices in all).
+        error: the largest relative difference of outputs that the proof has seen.
+    """
+
+    before: Cost
+    after: Cost
+    weighted_group_sparsity: float | None
+    layers: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    widths: tuple[tuple[str, int, int], ...]
+    error: float
+
+    @property
+    def removed_params(self):
+        """The share of parameters that are gone."""
+        return 1 - self.after.params / self.before.params
+
+    @property
+    def removed_flops(self):
+        """The share of FLOPs that are gone."""
+        return 1 - self.after.flops / self.before.flops
+
+    @property
+    def speedup(self):
+        """How many times faster a call is."""
+        return self.before.seconds / self.after.seconds
+
+    def rows(self):
+        """The table as a list of (name, before, after, note)."""
+        a, b = self.before, self.after
+        rows = [
+            ("parameters", f"{a.params:,}", f"{b.params:,}", f"{self.removed_params:.1%} gone"),
+            ("bytes", f"{a.bytes:,}", f"{b.bytes:,}", f"{1 - b.bytes / a.bytes:.1%} gone"),
+            ("FLOPs of a call", f"{a.flops:,.0f}", f"{b.flops:,.0f}", f"{self.removed_flops:.1%} gone"),
+        ]
+        if not math.isnan(a.seconds):
+            rows.append(
+                ("ms of a call", f"{a.seconds * 1e3:.3g}", f"{b.seconds * 1e3:.3g}", f"{self.speedup:.1f} times faster")
+            )
+        if self.weighted_group_sparsity is not None:
+            rows.append(("weighted group sparsity", f"{self.weighted_group_sparsity:.1%}", "", "of the whole model"))
+        rows.append(("largest difference of outputs", "", f"{self.error:.1g}", "relative"))
+        return rows
+
+    def __str__(self):
+        rows = [("", "before", "after", ""), *self.rows()]
+        rows += [(f"  {path}", _times(before), _times(after), "") for path, before, after in self.layers]
+        rows += [
+            ("alive", "", "", ""),
+            *((f"  {name}", str(size), str(alive), "") for name, alive, size in self.widths),
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(
+            f"{row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}  {row[3]}".rstrip()
+            for row in rows
+        )
+
+
+def _times(shape):
+    return "x".join(map(str, shape))
+
+
+def _widest(members, plan):
+    """Of the axes of an id the first on a leaf of the most axes, so a kernel's and not a bias's."""
+    return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
+
+
+def cost(apply: Any, variables: Any, *args: Any) -> Cost:
+    """What one call of a function costs, without measuring time.
+
+    Args:
+        apply: a function of (variables, *args).
+        variables: a pytree of arrays.
+        *args: a batch.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cost(lambda w, x: x @ w, jnp.ones((4, 3)), jnp.ones((2, 4))).params
+        12
+    """
+    leaves = jax.tree.leaves(variables)
+    analysis: Any = jax.jit(apply).lower(variables, *args).compile().cost_analysis() or {}
+    counts = analysis[0] if isinstance(analysis, list) else analysis
+    return Cost(
+        params=sum(math.prod(leaf.shape) for leaf in leaves),
+        bytes=sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in leaves if _has_bytes(leaf)),
+        flops=float(counts.get("flops", math.nan)),
+        seconds=math.nan,
+    )
+
+
+def _has_bytes(leaf):
+    return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def compaction_report(
+    compaction: Compaction, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20
+) -> Report:
+    """Parameters, bytes, FLOPs and latency before and after, and what became of each leaf.
+
+    Args:
+        compaction: what `compact_model` has returned.
+        *args: a batch; costs are those of one call with it.
+        regularizer: what the optimizer was given, for the weighted group sparsity.
+        params: the whole parameters, where they are not all of the variables that were made small.
+        rounds: calls of each model that are timed, by turns; 0 for none.
+
+    Returns:
+        A `Report`.
+    """
+    pair = [compaction.whole, (compaction.apply, compaction.variables)]
+    costs = [cost(apply, variables, *args) for apply, variables in pair]
+    if rounds:
+        functions = [jax.jit(apply) for apply, _ in pair]
+        seconds = np.zeros((rounds + 1, 2))
+        for turn in range(rounds + 1):
+            for i, (_, variables) in enumerate(pair):
+                start = time.perf_counter()
+                jax.block_until_ready(functions[i](variables, *args))
+                seconds[turn, i] = time.perf_counter() - start
+        # The first turn compiles.
+        medians = np.median(seconds[1:], axis=0)
+        costs = [dataclasses.replace(one, seconds=float(s)) for one, s in zip(costs, medians, strict=True)]
+    sparsity = None
+    if regularizer is not None:
+        sparsity = float(weighted_group_sparsity(regularizer, compaction.whole[1] if params is None else params))
+    small = dict(named_leaves(compaction.variables))
+    layers = tuple(
+        (path, tuple(leaf.shape), tuple(small[path].shape))
+        for path, leaf in named_leaves(compaction.whole[1])
+        if leaf.shape != small[path].shape
+    )
+    widths = tuple(
+        (_widest(one.members, compaction.plan), len(one.kept) - len(one.padding), one.size)
+        for one in compaction.plan.ids
+        if not one.reason
+    )
+    return Report(costs[0], costs[1], sparsity, layers, widths, compaction.proof.error)

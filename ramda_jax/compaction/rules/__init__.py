@@ -1,0 +1,23 @@
+"""What each primitive does to labels: a table of rules.
+
+A rule is a function `rule(walk, visit)` of the walk and the equation with its inputs. It unifies and freezes nodes of
+`walk.indices`, may add to `walk.readers`, and returns the labels of the outputs: a list with, for each output, a list
+of one label per axis. None says that it does not know this form of the primitive; then everything the equation
+touches is frozen, as for a primitive that is not in the table.
+
+The claim that a rule has to make good: delete indices from the inputs by any plan that respects the unions made and the
+nodes frozen, run the primitive on what is left, and you get its output with the same indices deleted. For a
+contraction it holds where what is deleted of the sum is zero, which is what a reader is checked for.
+"""
+
+from ramda_jax.compaction.rules import contractions, elementwise, indexing, reductions, shapes
+
+RULES = {
+    **elementwise.RULES,
+    **shapes.RULES,
+    **indexing.RULES,
+    **reductions.RULES,
+    **contractions.RULES,
+}
+
+__all__ = ["RULES"]

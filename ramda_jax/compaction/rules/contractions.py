@@ -1,0 +1,70 @@
+"""Primitives that sum over products: where indices are read, and whether they are read with zeros."""
+
+from ramda_jax.compaction.values import Reader
+
+_WITH_ACTIVATION = "contracted with something that depends on the input"
+
+
+def _dot_general(walk, visit):
+    lhs, rhs = visit.inputs
+    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = visit.equation.params["dimension_numbers"]
+    for i, j in [*zip(lhs_contracted, rhs_contracted, strict=True), *zip(lhs_batch, rhs_batch, strict=True)]:
+        walk.indices.unify(lhs.labels[i], rhs.labels[j])
+    read(walk, visit, [(lhs, lhs_contracted), (rhs, rhs_contracted)])
+    labels = [lhs.labels[axis] for axis in lhs_batch]
+    for value, contracted, batch in ((lhs, lhs_contracted, lhs_batch), (rhs, rhs_contracted, rhs_batch)):
+        labels += [label for axis, label in enumerate(value.labels) if axis not in (*contracted, *batch)]
+    return [labels]
+
+
+def read(walk, visit, factors):
+    """Records that axes are summed over: a list of (value, its contracted axes in the order of the sum)."""
+    contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
+    sides = []
+    for value, axes in factors:
+        if value.operand is not None:
+            others = {axis: label for axis, label in enumerate(value.labels) if axis not in axes}
+            sides.append((value.operand, tuple(axes), others))
+    if sides:
+        walk.readers.append(Reader(visit.name, contracted, sides))
+        return
+    for label in contracted:
+        walk.indices.freeze(label, f"{visit.name}: {_WITH_ACTIVATION}")
+
+
+def _conv_general_dilated(walk, visit):
+    lhs, rhs = visit.inputs
+    params = visit.equation.params
+    numbers = params["dimension_numbers"]
+    groups = params["feature_group_count"]
+    if params["batch_group_count"] != 1:
+        return None
+    indices = walk.indices
+    batch, feature, *space = numbers.lhs_spec
+    out, into, *window = numbers.rhs_spec
+    for value, axes in ((lhs, space), (rhs, window)):
+        for axis in axes:
+            indices.freeze(value.labels[axis], f"{visit.name} slides over it")
+
+    # A grouped convolution is a batch of plain ones: the features are (groups, features of one) on both sides.
+    per_group = len(rhs.labels[into])
+    lhs_groups, features = indices.split(lhs.labels[feature], (groups, per_group))
+    rhs_groups, _ = indices.split(rhs.labels[out], (groups, len(rhs.labels[out]) // groups))
+    indices.unify(lhs_groups, rhs_groups)
+    indices.unify(features, rhs.labels[into])
+    visit.notes["feature_group_count"] = lhs_groups
+    if rhs.operand is not None:
+        others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
+        walk.readers.append(Reader(visit.name, [rhs.labels[into]], [(rhs.operand, (into,), others)]))
+    else:
+        indices.freeze(features, f"{visit.name}: {_WITH_ACTIVATION}")
+
+    shape = visit.equation.outvars[0].aval.shape
+    labels = [indices.always(size) for size in shape]
+    out_batch, out_feature, *_ = numbers.out_spec
+    labels[out_batch] = lhs.labels[batch]
+    labels[out_feature] = rhs.labels[out]
+    return [labels]
+
+
+RULES = {"dot_general": _dot_general, "conv_general_dilated": _conv_general_dilated}

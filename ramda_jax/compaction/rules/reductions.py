@@ -1,0 +1,80 @@
+"""Primitives that look along an axis: sums, maxima, windows, sorting. The axis stays; the others pass."""
+
+
+def _freeze(walk, visit, value, axis):
+    walk.indices.freeze(value.labels[axis], f"{visit.name} runs over it")
+
+
+def _without(labels, axes):
+    return [label for axis, label in enumerate(labels) if axis not in axes]
+
+
+def _unify_all(walk, values):
+    for value in values[1:]:
+        walk.unify(values[0], value)
+
+
+def _reduce(walk, visit):
+    axes = visit.equation.params["axes"]
+    [value] = visit.inputs
+    for axis in axes:
+        _freeze(walk, visit, value, axis)
+    return [_without(value.labels, axes)]
+
+
+def _generic_reduce(walk, visit):
+    axes = visit.equation.params["dimensions"]
+    operands = visit.inputs[: len(visit.inputs) // 2]
+    _unify_all(walk, operands)
+    for axis in axes:
+        _freeze(walk, visit, operands[0], axis)
+    return [_without(value.labels, axes) for value in operands]
+
+
+def _along_axis(parameter):
+    def rule(walk, visit):
+        _unify_all(walk, visit.inputs)
+        _freeze(walk, visit, visit.inputs[0], visit.equation.params[parameter])
+        return [visit.inputs[0].labels for _ in visit.equation.outvars]
+
+    return rule
+
+
+def _top_k(walk, visit):
+    [value] = visit.inputs
+    axis = visit.equation.params.get("axis", len(value.shape) - 1)
+    _freeze(walk, visit, value, axis)
+    chosen = walk.indices.axis(visit.equation.params["k"], "chosen by top_k")
+    return [[chosen if i == axis else label for i, label in enumerate(value.labels)] for _ in visit.equation.outvars]
+
+
+def _window(walk, visit):
+    """Pooling: an axis that the window does not touch passes."""
+    params = visit.equation.params
+    shapes = [variable.aval.shape for variable in visit.equation.outvars]
+    operands = visit.inputs[: len(shapes)]
+    _unify_all(walk, operands)
+    labels = []
+    for axis, label in enumerate(operands[0].labels):
+        untouched = (
+            params["window_dimensions"][axis] == params["window_strides"][axis] == 1
+            and tuple(params["padding"][axis]) == (0, 0)
+            and params["base_dilation"][axis] == params["window_dilation"][axis] == 1
+        )
+        if untouched:
+            labels.append(label)
+            continue
+        _freeze(walk, visit, operands[0], axis)
+        labels.append(walk.indices.axis(shapes[0][axis], f"{visit.name} runs over it"))
+    return [labels for _ in shapes]
+
+
+_REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
+
+RULES = (
+    {f"reduce_{name}": _reduce for name in _REDUCTIONS}
+    | {name: _reduce for name in ("argmax", "argmin")}
+    | {f"cum{name}": _along_axis("axis") for name in ("sum", "max", "min", "prod", "logsumexp")}
+    | {f"reduce_window{name}": _window for name in ("", "_sum", "_max", "_min")}
+    | {"reduce": _generic_reduce, "sort": _along_axis("dimension"), "top_k": _top_k}
+)

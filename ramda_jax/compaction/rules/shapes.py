@@ -1,0 +1,165 @@
+"""Primitives that move, join and cut axes."""
+
+import math
+
+import numpy as np
+
+
+def _broadcast_in_dim(walk, visit):
+    value = visit.inputs[0]
+    shape = visit.equation.outvars[0].aval.shape
+    # What a new axis repeats has no place of its own: it may take any length that its partners have.
+    labels = [walk.indices.axis(size) for size in shape]
+    for axis, target in enumerate(visit.equation.params["broadcast_dimensions"]):
+        if value.shape[axis] == shape[target]:
+            labels[target] = value.labels[axis]
+    return [labels]
+
+
+def _transpose(walk, visit):
+    labels = visit.inputs[0].labels
+    return [[labels[axis] for axis in visit.equation.params["permutation"]]]
+
+
+def _squeeze(walk, visit):
+    dropped = visit.equation.params["dimensions"]
+    return [[label for axis, label in enumerate(visit.inputs[0].labels) if axis not in dropped]]
+
+
+def _expand_dims(walk, visit):
+    labels = iter(visit.inputs[0].labels)
+    new = visit.equation.params["dimensions"]
+    rank = len(visit.equation.outvars[0].aval.shape)
+    return [[walk.indices.always(1) if axis in new else next(labels) for axis in range(rank)]]
+
+
+def _blocks(before, after):
+    """The shortest pairs of runs of axes that hold the same number of entries, as pairs of ranges."""
+    i = j = 0
+    while i < len(before) or j < len(after):
+        start_i, start_j = i, j
+        size_i = size_j = 1
+        while True:
+            if size_i <= size_j and i < len(before):
+                size_i, i = size_i * before[i], i + 1
+            elif j < len(after):
+                size_j, j = size_j * after[j], j + 1
+            elif i < len(before):
+                size_i, i = size_i * before[i], i + 1
+            if size_i == size_j and (i > start_i or j > start_j):
+                break
+            if i == len(before) and j == len(after):
+                break
+        yield range(start_i, i), range(start_j, j)
+
+
+def _reshape(walk, visit):
+    value = visit.inputs[0]
+    shape = visit.equation.outvars[0].aval.shape
+    if visit.equation.params.get("dimensions") is not None or math.prod(shape) == 0:
+        return None
+    # Axes of length 1 come and go freely, and would only stand between the blocks.
+    before = [axis for axis, size in enumerate(value.shape) if size != 1]
+    after = [axis for axis, size in enumerate(shape) if size != 1]
+    labels = [walk.indices.always(1)] * len(shape)
+    sizes = [value.shape[axis] for axis in before], [shape[axis] for axis in after]
+    for sources, targets in _blocks(*sizes):
+        merged = walk.indices.product([value.labels[before[i]] for i in sources])
+        parts = walk.indices.split(merged, tuple(shape[after[j]] for j in targets))
+        for j, part in zip(targets, parts, strict=True):
+            labels[after[j]] = part
+    return [labels]
+
+
+def _concatenate(walk, visit):
+    dimension = visit.equation.params["dimension"]
+    labels = list(visit.inputs[0].labels)
+    for axis in range(len(labels)):
+        if axis != dimension:
+            for value in visit.inputs[1:]:
+                walk.indices.unify(labels[axis], value.labels[axis])
+    labels[dimension] = np.concatenate([value.labels[dimension] for value in visit.inputs])
+    return [labels]
+
+
+def _stack(walk, visit):
+    axis = visit.equation.params["axis"]
+    labels = list(visit.inputs[0].labels)
+    for value in visit.inputs[1:]:
+        for one, other in zip(labels, value.labels, strict=True):
+            walk.indices.unify(one, other)
+    labels.insert(axis, walk.indices.axis(len(visit.inputs), "the axis of a stack"))
+    return [labels]
+
+
+def _unstack(walk, visit):
+    axis = visit.equation.params["axis"]
+    value = visit.inputs[0]
+    walk.indices.freeze(value.labels[axis], "the axis of an unstack")
+    kept = [label for i, label in enumerate(value.labels) if i != axis]
+    return [kept for _ in visit.equation.outvars]
+
+
+def _slice(walk, visit):
+    params = visit.equation.params
+    strides = params["strides"] or [1] * len(params["start_indices"])
+    cuts = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    return [[label[a:b:step] for label, (a, b, step) in zip(visit.inputs[0].labels, cuts, strict=True)]]
+
+
+def _split(walk, visit):
+    axis, sizes = visit.equation.params["axis"], visit.equation.params["sizes"]
+    labels = visit.inputs[0].labels
+    pieces = np.split(labels[axis], np.cumsum(sizes)[:-1])
+    return [[piece if i == axis else label for i, label in enumerate(labels)] for piece in pieces]
+
+
+def _pad(walk, visit):
+    labels = []
+    configs = visit.equation.params["padding_config"]
+    for label, (low, high, interior) in zip(visit.inputs[0].labels, configs, strict=True):
+        if (low, high, interior) == (0, 0, 0):
+            labels.append(label)
+            continue
+        if interior:
+            # Between which indices it pads is not what is left when some are deleted.
+            walk.indices.freeze(label, "padding between its indices")
+        if min(low, high) < 0:
+            walk.indices.freeze(label, "cut by a negative padding")
+        spread = walk.indices.new((len(label) - 1) * (interior + 1) + 1 if len(label) else 0, "padding")
+        spread[:: interior + 1] = label
+        ends = [walk.indices.new(max(width, 0), "padding") for width in (low, high)]
+        padded = np.concatenate([ends[0], spread, ends[1]])
+        labels.append(padded[max(-low, 0) : len(padded) - max(-high, 0)])
+    return [labels]
+
+
+def _rev(walk, visit):
+    reversed_axes = visit.equation.params["dimensions"]
+    labels = visit.inputs[0].labels
+    return [[label[::-1] if axis in reversed_axes else label for axis, label in enumerate(labels)]]
+
+
+def _iota(walk, visit):
+    shape = visit.equation.outvars[0].aval.shape
+    counted = visit.equation.params["dimension"]
+    return [
+        [walk.indices.axis(size, "counted by iota" if axis == counted else None) for axis, size in enumerate(shape)]
+    ]
+
+
+RULES = {
+    "broadcast_in_dim": _broadcast_in_dim,
+    "transpose": _transpose,
+    "squeeze": _squeeze,
+    "expand_dims": _expand_dims,
+    "reshape": _reshape,
+    "concatenate": _concatenate,
+    "stack": _stack,
+    "unstack": _unstack,
+    "slice": _slice,
+    "split": _split,
+    "pad": _pad,
+    "rev": _rev,
+    "iota": _iota,
+}

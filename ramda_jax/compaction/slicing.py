@@ -1,0 +1,170 @@
+"""From whole trees to small ones and back: parameters, batch statistics, states of optimizers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.plan import Plan
+from ramda_jax.structure.paths import path_name
+
+
+def compact(plan: Plan, tree: Any) -> Any:
+    """The kept slices of a tree: of the variables, of a part of them, or of any state that is kept per parameter.
+
+    A leaf belongs to the leaf of the plan with whose path its own ends: `0/mu/conv/kernel` of Adam's state to
+    `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of length 1, as in
+    the radii of `ProximalPointState`, stay. Leaves that belong to none, such as step counts, stay as they are.
+
+    Args:
+        plan: from `plan_compaction`.
+        tree: a pytree of arrays.
+
+    Returns:
+        A pytree of the same structure; no array of it is one of `tree`'s.
+
+    Raises:
+        CompactionError: a leaf belongs to one of the plan but has another shape, as in the factored state of Adafactor.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from ramda_jax.compaction.plan import LeafPlan
+        >>> plan = Plan({"kernel": LeafPlan((2, 3), (None, (0, 2)))}, (), {})
+        >>> compact(plan, {"kernel": jnp.array([[1, 2, 3], [4, 5, 6]])})
+        {'kernel': Array([[1, 3],
+               [4, 6]], dtype=int32)}
+    """
+
+    def cut(leaf, leaf_plan, name):
+        kept = _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(leaf))
+        return _like(leaf, np.asarray(leaf)[np.ix_(*kept)])
+
+    return _map(plan, cut, tree)
+
+
+def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
+    """The inverse of `compact`: a tree of the shapes before.
+
+    Args:
+        plan: the one by which the tree was made small.
+        small: a tree that `compact` has returned, or one of the same structure.
+        whole: a tree of the shapes before, from which the entries come that had been deleted; None for zeros.
+
+    Returns:
+        A pytree of the structure of `small`; `compact(plan, expand(plan, small)) == small`.
+
+    Raises:
+        CompactionError: a leaf belongs to one of the plan but does not have its small shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from ramda_jax.compaction.plan import LeafPlan
+        >>> plan = Plan({"kernel": LeafPlan((2, 3), (None, (0, 2)))}, (), {})
+        >>> expand(plan, {"kernel": jnp.array([[1, 3], [4, 6]])})
+        {'kernel': Array([[1, 0, 3],
+               [4, 0, 6]], dtype=int32)}
+    """
+
+    def fill(leaf, leaf_plan, name, background=None):
+        _kept_axes(name, leaf_plan, leaf_plan.small_shape, np.shape(leaf))
+        # Where one index of many was kept, only `whole` tells it from one number per group; without it is an index.
+        lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
+        shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
+        result = np.zeros(shape, leaf.dtype) if background is None else np.array(background)
+        places = [
+            range(n) if kept is None or result.shape[axis] == 1 else kept
+            for axis, (n, kept) in enumerate(zip(np.shape(leaf), leaf_plan.kept, strict=True))
+        ]
+        result[np.ix_(*places)] = np.asarray(leaf)
+        return _like(leaf, result)
+
+    return _map(plan, fill, small, *(() if whole is None else (whole,)))
+
+
+def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformation, small_params: Any) -> Any:
+    """The state of an optimizer for the small model: training goes on where it was, in the same stage.
+
+    `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
+    `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
+    it has weighed though it now has fewer entries.
+
+    Args:
+        plan: from `plan_compaction`.
+        state: the state of an optimizer like `optimizer` for the whole parameters.
+        optimizer: the one that goes on.
+        small_params: the small parameters.
+
+    Returns:
+        A state with the tree structure and the shapes of `optimizer.init(small_params)`.
+
+    Raises:
+        CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
+    """
+    fresh = jax.eval_shape(optimizer.init, small_params)
+    leaves = jax.tree_util.tree_flatten_with_path(compact(plan, state))[0]
+    expected = jax.tree.leaves(fresh)
+    if len(leaves) != len(expected):
+        raise CompactionError(
+            f"`optimizer` must be of the kind that made the state, but its own has {len(expected)} leaves and the "
+            f"state {len(leaves)}; give the same chain, with the regularizer of `keep_group_weights`."
+        )
+    for (path, leaf), wanted in zip(leaves, expected, strict=True):
+        if np.shape(leaf) != wanted.shape:
+            raise CompactionError(
+                f"The state at '{path_name(path)}' has shape {np.shape(leaf)} once it is compact, but `optimizer` "
+                f"wants {wanted.shape}; start with a fresh state by `optimizer.init`."
+            )
+    return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
+
+
+def find_leaf(plan, name):
+    """The path in the plan that a leaf of that name belongs to, or None."""
+    parts = name.split("/")
+    for start in range(len(parts)):
+        suffix = "/".join(parts[start:])
+        if suffix in plan.leaves:
+            return suffix
+        # The name may lack the collection that the plan has, such as `params`.
+        longer = sorted((path.count("/"), path) for path in plan.leaves if path.endswith("/" + suffix))
+        if len(longer) > 1 and longer[0][0] == longer[1][0]:
+            raise CompactionError(
+                f"The leaf '{name}' may belong to any of {[path for _, path in longer]}; give the whole tree that "
+                "was planned."
+            )
+        if longer:
+            return longer[0][1]
+    return None
+
+
+def _map(plan, function, tree, *others):
+    flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    rest = [jax.tree.leaves(other) for other in others]
+    result = []
+    for number, (key_path, leaf) in enumerate(flat):
+        name = path_name(key_path)
+        path = find_leaf(plan, name) if np.ndim(leaf) else None
+        if path is None or np.size(leaf) <= 1 < np.prod(plan.leaves[path].shape):
+            result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)
+            continue
+        result.append(function(leaf, plan.leaves[path], name, *(leaves[number] for leaves in rest)))
+    return treedef.unflatten(result)
+
+
+def _kept_axes(name, leaf_plan, shape, found):
+    """Indices to keep along each axis of an array that has the lengths `shape`, or 1."""
+    if len(found) != len(shape) or any(n not in (1, size) for n, size in zip(found, shape, strict=True)):
+        raise CompactionError(
+            f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, "
+            f"got {tuple(found)}; for a state that is not kept entry by entry start with a fresh one."
+        )
+    return [
+        range(n) if kept is None or (n == 1 and size != 1) else kept
+        for n, size, kept in zip(found, shape, leaf_plan.kept, strict=True)
+    ]
+
+
+def _like(leaf, array):
+    return jnp.asarray(array) if isinstance(leaf, jax.Array) else array

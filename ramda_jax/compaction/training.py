@@ -1,0 +1,102 @@
+"""Training that goes on after structure was found: with zeros held, or with the small arrays alone."""
+
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.structure.assignment import assign, is_selected_alone
+from ramda_jax.structure.paths import named_leaves
+
+
+class FreezeStructureState(NamedTuple):
+    """State of `freeze_structure`.
+
+    Attributes:
+        alive: a tree like the parameters of booleans that broadcast to them; where False, the parameter is held at 0.
+    """
+
+    alive: Any
+
+
+def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTransformationExtraArgs:
+    """Keeps the zeros that were found while any optimizer trains what is left.
+
+        update_i = alive_i ? update_i : -params_i
+
+    The regularizer is what has found the zeros, but it also shrinks what is not zero. Once the structure stands,
+    training on without a regularizer and with the zeros held removes that bias. Put it last in a chain:
+    `optax.chain(optax.adam(1e-4), freeze_structure(structured))`.
+
+    Args:
+        params: parameters with the structure: the current ones, or what `eval_params` returns.
+        regularizer: what the optimizer was given, to hold its zero groups; None to hold every single zero of the leaves
+            that a regularizer given alone would take: not those of biases, which may have started there.
+
+    Returns:
+        A `GradientTransformationExtraArgs`; the first update sets to zero what is not yet.
+
+    Raises:
+        ValueError: in `update`, no params.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> params = {"kernel": jnp.array([[1.0, 2.0], [0.0, 0.0]])}
+        >>> optimizer = optax.chain(optax.sgd(0.5), freeze_structure(params))
+        >>> updates, _ = optimizer.update({"kernel": jnp.ones((2, 2))}, optimizer.init(params), params)
+        >>> optax.apply_updates(params, updates)["kernel"]
+        Array([[0.5, 1.5],
+               [0. , 0. ]], dtype=float32)
+    """
+    if regularizer is None:
+        alive = {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
+    else:
+        alive = {path: one.support(leaf) for path, leaf, one in regularized_leaves(regularizer, params)}
+
+    def init(params):
+        leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
+        # Copies, since a state may be donated and `init` called again.
+        return FreezeStructureState(jax.tree.structure(params).unflatten(map(jnp.copy, leaves)))
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is None:
+            raise ValueError("`freeze_structure` must be given the parameters; call `update(updates, state, params)`.")
+        held = jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, state.alive)
+        return held, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
+    """The regularizer for a small model in which every group weighs what it weighs in the whole one.
+
+    A group's weight is the root of its size, and in the small model it has fewer entries. With this in the place of
+    `regularizer`, the small model trains as the whole one would with all that was deleted held at zero.
+
+    Args:
+        regularizer: what the optimizer was given.
+        params: the *whole* parameters.
+
+    Returns:
+        A mapping from patterns, one for each regularized leaf, to regularizers with numbers as weights.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> keep_group_weights(ramda_jax.GroupLasso(), {"kernel": jnp.ones((3, 4))})
+        {'^kernel$': GroupLasso(groups=(0,), group_weight=2.0)}
+    """
+    result = {}
+    for path, leaf, one in assign(regularizer, params):
+        if one is None:
+            continue
+        if isinstance(one, GroupRegularizer):
+            one = dataclasses.replace(one, group_weight=float(one.weights(leaf.shape)))
+        result[f"^{re.escape(path)}$"] = one
+    return result

@@ -1,0 +1,66 @@
+"""What a walk leaves behind: values, equations, and who reads what."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ramda_jax.compaction.operands import Operand
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """A value of the program.
+
+    Attributes:
+        number: its place in the order in which values arise.
+        shape, dtype: of the array.
+        labels: one for each axis.
+        operand: its recipe, None where it depends on the inputs.
+        literal: a number that stands in the program itself, else None.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: Any
+    labels: list[np.ndarray]
+    operand: Operand | None = None
+    literal: Any = None
+
+
+@dataclasses.dataclass(eq=False)
+class Visit:
+    """One equation as it was walked.
+
+    Attributes:
+        equation: of the jaxpr.
+        inputs, outputs: values.
+        notes: labels that a parameter of the equation counts, by the parameter's name.
+    """
+
+    equation: Any
+    inputs: list[Value]
+    outputs: list[Value]
+    notes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self):
+        """The primitive's name and, where there is one, that of the module it stands in."""
+        scope = str(getattr(self.equation.source_info, "name_stack", ""))
+        return f"{self.equation.primitive.name}{f' in {scope}' if scope else ''}"
+
+
+@dataclasses.dataclass(eq=False)
+class Reader:
+    """A contraction with what comes from parameters: where that is zero, the other side is not read.
+
+    Attributes:
+        name: the primitive's name and place.
+        contracted: the labels of the axes that are summed over.
+        sides: the operands, one of the two factors or both, each as (operand, its contracted axes, the labels of its
+            other axes by axis). An entry of the sum vanishes where either is zero.
+    """
+
+    name: str
+    contracted: list[np.ndarray]
+    sides: list[tuple[Operand, tuple[int, ...], dict[int, np.ndarray]]]

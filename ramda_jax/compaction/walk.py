@@ -1,0 +1,186 @@
+"""The walk over a traced program: labels for every axis of every value, and who reads what.
+
+Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Operand`). The
+bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of
+`scan`, `while` and `cond` with what the loop carries unified with what it hands back. Since unions only ever add
+constraints, walking a body once is enough: what its second pass would learn holds for the first one too.
+"""
+
+import collections
+
+import jax
+import numpy as np
+
+from ramda_jax.compaction.indices import Indices
+from ramda_jax.compaction.operands import Applied, Constant, Step
+from ramda_jax.compaction.rules import RULES
+from ramda_jax.compaction.values import Reader, Value, Visit
+
+#: Calls whose body stands in their place, with the parameter that holds it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+
+
+def _scan_counts(params):
+    """How many constants and how many carried values the inputs of a scan begin with."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()  # since JAX 0.11
+    return len(constants.vals), len(carry.vals)
+
+
+class Walk:
+    """The state of one walk.
+
+    Attributes:
+        indices: the nodes.
+        visits: all equations in order.
+        readers: all contractions with parameters.
+        opaque: how often a primitive without a rule was met, by name.
+    """
+
+    def __init__(self):
+        self.indices = Indices()
+        self.visits: list[Visit] = []
+        self.readers: list[Reader] = []
+        self.opaque: collections.Counter[str] = collections.Counter()
+        self._values = 0
+        self._scans = 0
+
+    def value(self, aval, labels, operand=None, literal=None):
+        """A new value; labels that do not fit the shape would be an error of a rule."""
+        shape = tuple(getattr(aval, "shape", ()))
+        assert tuple(map(len, labels)) == shape, (shape, labels)
+        self._values += 1
+        return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), operand, literal)
+
+    def constant(self, array):
+        """The value of an array that the program closes over: no axis of it can change."""
+        reason = "an array that the program closes over"
+        labels = [self.indices.axis(size, reason) for size in np.shape(array)]
+        aval = jax.ShapeDtypeStruct(np.shape(array), getattr(array, "dtype", np.asarray(array).dtype))
+        return self.value(aval, labels, Constant(array), literal=array)
+
+    def run(self, closed, arguments):
+        """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns those of its outputs."""
+        constants = [self.constant(array) for array in getattr(closed, "consts", ())]
+        return self._body(getattr(closed, "jaxpr", closed), constants, arguments)
+
+    def _body(self, jaxpr, constants, arguments):
+        environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
+
+        def read(atom):
+            # Not by class: a literal's is named differently from one JAX to the next.
+            return self.constant(atom.val) if hasattr(atom, "val") else environment[atom]
+
+        for equation in jaxpr.eqns:
+            outputs = self._equation(equation, [read(atom) for atom in equation.invars])
+            environment.update(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation, inputs):
+        name = equation.primitive.name
+        body = equation.params.get(_CALLS.get(name))
+        if body is not None and len(getattr(body, "jaxpr", body).invars) == len(inputs):
+            return self.run(body, inputs)
+        control = {"scan": self._scan, "while": self._while, "cond": self._cond}.get(name)
+        if control is not None:
+            return control(equation, inputs)
+        visit = Visit(equation, inputs, [])
+        rule = RULES.get(name)
+        labels = rule(self, visit) if rule is not None else None
+        if labels is None:
+            if any(value.shape for value in inputs) or any(
+                v.aval.shape for v in equation.outvars if hasattr(v.aval, "shape")
+            ):
+                self.opaque[name] += 1
+            labels = self._freeze_all(visit, f"{name}, for which there is no rule")
+        operands = [value.operand for value in inputs]
+        known = None not in operands and operands
+        for i, (variable, one) in enumerate(zip(equation.outvars, labels, strict=True)):
+            operand = Applied(equation, tuple(operands), i) if known else None
+            visit.outputs.append(self.value(variable.aval, one, operand))
+        self.visits.append(visit)
+        return visit.outputs
+
+    def _freeze_all(self, visit, reason):
+        for value in visit.inputs:
+            for label in value.labels:
+                self.indices.freeze(label, reason)
+        shapes = [getattr(variable.aval, "shape", ()) for variable in visit.equation.outvars]
+        return [[self.indices.axis(size, reason) for size in shape] for shape in shapes]
+
+    def unify(self, a, b):
+        """Makes the labels of two values of one shape the same."""
+        for one, other in zip(a.labels, b.labels, strict=True):
+            self.indices.unify(one, other)
+
+    def _enter(self, equation, inputs, arguments):
+        """Notes which values a body begins with, and returns them."""
+        self.visits.append(Visit(equation, inputs, arguments))
+        return arguments
+
+    def _leave(self, equation, results, labels):
+        """Notes which values of the bodies become the outputs, and returns those."""
+        outputs = [self.value(v.aval, one) for v, one in zip(equation.outvars, labels, strict=True)]
+        self.visits.append(Visit(equation, results, outputs))
+        return outputs
+
+    def _loop_arguments(self, body, start, values):
+        """The values of the body's carry: with a recipe only where the loop hands them back untouched."""
+        variables = body.invars[start : start + len(values)]
+        same = [inside is outside for inside, outside in zip(variables, body.outvars, strict=False)]
+        return [
+            self.value(value, value.labels, value.operand if stays else None)
+            for value, stays in zip(values, same, strict=True)
+        ]
+
+    def _scan(self, equation, inputs):
+        params = equation.params
+        num_consts, num_carry = _scan_counts(params)
+        body = params["jaxpr"]
+        constants, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
+        self._scans += 1
+        number, steps = self._scans, []
+        for value in inputs[num_consts + num_carry :]:
+            self.indices.freeze(value.labels[0], "the axis of a scan")
+            operand = Step(value.operand, number) if value.operand is not None else None
+            aval = jax.ShapeDtypeStruct(value.shape[1:], value.dtype) if value.dtype is not None else None
+            steps.append(self.value(aval, value.labels[1:], operand))
+        inside = self._loop_arguments(getattr(body, "jaxpr", body), num_consts, carry)
+        results = self.run(body, [*constants, *self._enter(equation, inputs, [*inside, *steps])])
+        for before, after in zip(inside, results, strict=False):
+            self.unify(before, after)
+        stacked = [[self.indices.always(params["length"]), *value.labels] for value in results[num_carry:]]
+        return self._leave(equation, results, [*(value.labels for value in results[:num_carry]), *stacked])
+
+    def _while(self, equation, inputs):
+        params = equation.params
+        cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
+        carry = inputs[cond_consts + body_consts :]
+        inside = self._loop_arguments(params["body_jaxpr"].jaxpr, body_consts, carry)
+        self._enter(equation, inputs, inside)
+        tests = self.run(params["cond_jaxpr"], [*inputs[:cond_consts], *inside])
+        results = self.run(params["body_jaxpr"], [*inputs[cond_consts : cond_consts + body_consts], *inside])
+        for before, after in zip(inside, results, strict=True):
+            self.unify(before, after)
+        return self._leave(equation, [*tests, *results], [value.labels for value in results])
+
+    def _cond(self, equation, inputs):
+        self._enter(equation, inputs, [])
+        branches = [self.run(branch, inputs[1:]) for branch in equation.params["branches"]]
+        for results in branches[1:]:
+            for one, other in zip(branches[0], results, strict=True):
+                self.unify(one, other)
+        every = [value for results in branches for value in results]
+        return self._leave(equation, every, [value.labels for value in branches[0]])

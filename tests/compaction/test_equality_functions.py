@@ -1,0 +1,239 @@
+"""Plain functions, Equinox modules, control flow, and nets drawn at random."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramda_jax.compaction import CompactionError, compact_model, trace_dims
+from tests.compaction.patterns import relative_difference, zero_readers
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])))
+
+
+def check(function, params, x, seed=0):
+    """Deletes exactly what is read by nothing, twice is once, and outputs are those of the whole; in float64."""
+    params, alive = zero_readers(trace_dims(function, params, x), params, np.random.default_rng(seed))
+    small = compact_model(function, x, variables=params, num_random=1)
+    assert {one.name: one.kept for one in small.plan.ids if one.name in alive} == alive
+    assert small.refused == {}
+    assert small.proof.error <= 1e-12
+    assert compact_model(function, x, variables=small.variables, num_random=0).plan.changes_nothing
+    return small
+
+
+def loop(params, x):
+    def body(carry, kernel):
+        return jnp.tanh(carry @ kernel), None
+
+    return jax.lax.scan(body, x @ params["in"], params["stack"])[0] @ params["out"]
+
+
+def while_loop(params, x):
+    def body(carry):
+        return carry[0] + 1, jnp.tanh(carry[1] @ params["square"] + params["bias"])
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 3, body, (0, x @ params["in"]))[1] @ params["out"]
+
+
+def cond(params, x):
+    h = x @ params["in"]
+    h = jax.lax.cond(x.sum() > 0, lambda h: jnp.sin(h) + params["bias"], lambda h: h * 2, h)
+    return h @ params["out"]
+
+
+@jax.custom_vjp
+def swish(x):
+    return x * jax.nn.sigmoid(x)
+
+
+swish.defvjp(lambda x: (swish(x), x), lambda x, g: (g,))
+
+
+def wrapped(params, x):
+    layer = jax.checkpoint(lambda h, kernel: jax.nn.relu(swish(h @ kernel)))
+    return jax.jit(lambda h: layer(h, params["out"]))(x @ params["in"])
+
+
+def joined(params, x):
+    h = jnp.concatenate([x @ params["in"], jnp.pad(x @ params["other"], ((0, 0), (1, 2)))], axis=-1)
+    return jnp.flip(h, -1)[:, 1:] @ params["out"]
+
+
+def heads(params, x):
+    h = (x @ params["in"]).reshape(len(x), *params["out"].shape[:2])
+    return jnp.einsum("bhs,hso->bo", jnp.tanh(h), params["out"])
+
+
+def grouped(params, x):
+    h = (x @ params["in"])[:, None, None]
+    groups = h.shape[-1] // params["kernel"].shape[2]
+    h = jax.lax.conv_general_dilated(
+        h,
+        params["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return jnp.tanh(h).reshape(len(x), -1) @ params["out"]
+
+
+FUNCTIONS = {
+    "scan over layers": (loop, {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}),
+    "while": (while_loop, {"in": (4, 6), "square": (6, 6), "bias": (6,), "out": (6, 2)}),
+    "cond": (cond, {"in": (4, 6), "bias": (6,), "out": (6, 2)}),
+    "jit, remat, custom derivatives": (wrapped, {"in": (4, 6), "out": (6, 2)}),
+    "concatenate, pad, flip, slice": (joined, {"in": (4, 5), "other": (4, 3), "out": (10, 2)}),
+    "grouped convolution": (grouped, {"in": (4, 6), "kernel": (1, 1, 3, 4), "out": (4, 2)}),
+    "split heads": (heads, {"in": (4, 6), "out": (2, 3, 2)}),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compact_function_computes_the_same(name):
+    function, shapes = FUNCTIONS[name]
+    with jax.enable_x64():
+        rng = np.random.default_rng(2)
+        params = {key: normal(rng, *shape) for key, shape in shapes.items()}
+        small = check(function, params, jnp.asarray(rng.normal(size=(3, 4))))
+        assert small.dims.opaque == {}
+        assert small.plan.num_params[1] < small.plan.num_params[0]
+
+
+def drawn_net(rng, kinds, widths):
+    """A net of the layers `kinds` on images: (function, params)."""
+    params, channels, side = [], 2, 6
+    layers = []
+    for kind, width in zip(kinds, widths, strict=True):
+        before = channels
+        if kind == "conv":
+            params.append({"kernel": normal(rng, 3, 3, channels, width), "bias": normal(rng, width) * 3})
+            channels = width
+        elif kind == "residual":
+            params.append({"a": normal(rng, 1, 1, channels, width), "b": normal(rng, 3, 3, width, channels)})
+        elif kind == "dense":
+            params.append({"kernel": normal(rng, 3, 3, channels, width)})
+            channels += width
+        elif kind == "depthwise":
+            params.append({"kernel": normal(rng, 3, 3, 1, 2 * channels)})
+            channels *= 2
+        elif kind == "pool" and side >= 4:
+            params.append({})
+            side //= 2
+        else:
+            params.append({"mean": normal(rng, channels), "var": jnp.abs(normal(rng, channels)) + 0.5})
+            kind = "norm"
+        layers.append((kind, before))
+    params.append({"out": normal(rng, side * side * channels, 3)})
+
+    def conv(x, kernel, groups=1):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+
+    def apply(params, x):
+        for (kind, _), layer in zip(layers, params, strict=False):
+            if kind == "conv":
+                x = jnp.tanh(conv(x, layer["kernel"]) + layer["bias"])
+            elif kind == "residual":
+                x = x + conv(jax.nn.gelu(conv(x, layer["a"])), layer["b"])
+            elif kind == "dense":
+                x = jnp.concatenate([x, conv(jax.nn.relu(x), layer["kernel"])], -1)
+            elif kind == "depthwise":
+                x = conv(x, layer["kernel"], x.shape[-1])
+            elif kind == "pool":
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+            else:
+                x = (x - layer["mean"]) / jnp.sqrt(layer["var"])
+        return x.reshape(len(x), -1) @ params[-1]["out"]
+
+    return apply, params
+
+
+KINDS = ("conv", "residual", "dense", "depthwise", "pool", "norm")
+
+
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.given(
+    kinds=st.lists(st.sampled_from(KINDS), min_size=2, max_size=4),
+    widths=st.lists(st.integers(1, 5), min_size=4, max_size=4),
+    seed=st.integers(0, 2**16),
+)
+def test_compact_model_computes_the_same_for_any_net_and_any_zeros(kinds, widths, seed):
+    with jax.enable_x64():
+        rng = np.random.default_rng(seed)
+        apply, params = drawn_net(rng, ["conv", *kinds], [4, *widths[: len(kinds)]])
+        check(apply, params, jnp.asarray(rng.normal(size=(2, 6, 6, 2))), seed)
+
+
+def test_equinox_module_becomes_a_small_equinox_module():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        layers: list
+        dropout: eqx.nn.Dropout
+
+        def __init__(self, key):
+            keys = jax.random.split(key, 3)
+            sizes = ((5, 8), (8, 6), (6, 3))
+            self.layers = [eqx.nn.Linear(m, n, key=k) for (m, n), k in zip(sizes, keys, strict=True)]
+            self.dropout = eqx.nn.Dropout(0.5)
+
+        def __call__(self, x):
+            for layer in self.layers[:-1]:
+                x = self.dropout(jax.nn.relu(layer(x)))
+            return self.layers[-1](x)
+
+    net, batch = Net(jax.random.key(0)), jax.random.normal(jax.random.key(1), (4, 5))
+    # Equinox's kernels are (out, in).
+    kernels = [net.layers[1].weight.at[:, :5].set(0), net.layers[2].weight.at[:, :2].set(0)]
+    net = eqx.tree_at(lambda net: [layer.weight for layer in net.layers[1:]], net, kernels)
+    small = compact_model(net, batch, call=lambda model, batch: jax.vmap(model)(batch))
+    assert [layer.weight.shape for layer in small.model.layers] == [(3, 5), (4, 3), (3, 4)]
+    whole, little = (jax.vmap(eqx.nn.inference_mode(one))(batch) for one in (net, small.model))
+    assert relative_difference(whole, little) <= 1e-5
+
+
+def test_compact_model_wants_the_variables_of_a_function_and_a_model_it_knows():
+    with pytest.raises(CompactionError, match="a function needs `variables=`"):
+        compact_model(lambda variables, x: x, jnp.ones(3))
+    with pytest.raises(CompactionError, match="must be an nnx, linen or Equinox module or a function"):
+        compact_model(3, jnp.ones(3), variables={})
+
+
+def test_overrides_freeze_and_join_axes():
+    params = {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 4)).at[2:].set(0), "c": jnp.ones((4, 2)).at[1:].set(0)}
+
+    def function(params, x):
+        return jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"]
+
+    def shapes(overrides):
+        small = compact_model(function, jnp.ones((2, 3)), variables=params, overrides=overrides)
+        return [small.variables[name].shape for name in "abc"]
+
+    assert shapes(None) == [(3, 2), (2, 1), (1, 2)]
+    assert shapes({"b": (None, "frozen")}) == [(3, 2), (2, 4), (4, 2)]
+    assert shapes({"a": (None, "shared"), "b": ("shared", "shared")}) == [(3, 2), (2, 2), (2, 2)]
+    for wrong, message in (
+        ({"d": ("frozen",)}, "must name leaves, got 'd'"),
+        ({"a": ("frozen",)}, "for each of the 2 axes of 'a'"),
+        ({"a": ("x", "x")}, "axes of one length"),
+    ):
+        with pytest.raises(CompactionError, match=message):
+            shapes(wrong)
+
+
+@pytest.mark.parametrize(("round_to", "width"), [(1, 100), (8, 104), (16, 112), (128, 128), (512, 300)])
+def test_round_to_keeps_a_multiple_or_all(round_to, width):
+    rng = np.random.default_rng(0)
+    params = {"a": normal(rng, 4, 300), "b": normal(rng, 300, 2).at[rng.permutation(300)[:200]].set(0)}
+    x = jnp.asarray(rng.normal(size=(3, 4)))
+    small = compact_model(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], x, variables=params, round_to=round_to)
+    assert small.variables["a"].shape == (4, width)
+    [inner] = [one for one in small.plan.ids if not one.reason]
+    assert len(inner.padding) == width - 100

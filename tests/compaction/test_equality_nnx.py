@@ -1,0 +1,141 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import ramda_jax
+from ramda_jax.compaction import compact_model, trace_dims
+from ramda_jax.compaction.adapters import adapter_for
+from tests.compaction.nets_nnx import NETS, make
+from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
+
+#: Ids that Flax's code fixes although the mathematics would let them go: the groups of GroupNorm, and the size of a
+#: head's values, which attention wants to be that of its keys.
+REFUSED = {"group_norm": {"d0"}, "transformer": {"d3", "d7"}}
+
+
+def with_zeros(net, seed, share=0.6):
+    graph, state = nnx.split(net)
+    params, rest = nnx.split_state(state, nnx.Param, ...)
+    return nnx.merge(graph, zero_groups(params, np.random.default_rng(seed), share), rest)
+
+
+def outputs(net, batch):
+    return nnx.jit(lambda net, batch: net(batch))(net, batch)
+
+
+def traced(net, batch):
+    """(its dims, its state, the module with another state)."""
+    graph, state = nnx.split(net)
+    adapter = adapter_for(net)
+    return trace_dims(adapter.apply, adapter.variables, batch), state, lambda state: nnx.merge(graph, state)
+
+
+def shuffled(batch):
+    """A batch that the proof has not seen."""
+    return jnp.asarray(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_compact_model_computes_the_same_when_random_groups_are_zero(name):
+    net, batch = make(name)
+    net = with_zeros(net, seed=len(name))
+    small = compact_model(net, batch, num_random=1)
+    before, after = small.plan.num_params
+    assert after < before
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(small.model))) == after
+    assert small.proof.error <= TOLERANCES["float32"]
+    assert small.proof.batches == 2
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_in_float64(name):
+    with jax.enable_x64():
+        net, batch = make(name, jnp.float64)
+        dims, state, with_state = traced(net, batch)
+        assert dims.opaque == {}
+        free = {str(member) for dim in dims.ids if not dim.reason for member in dim.members}
+        assert set(NETS[name][2]) <= free
+        state, alive = zero_readers(dims, state, np.random.default_rng(3))
+        net = with_state(state)
+        # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+        small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
+        assert small.proof.batches == 0
+        wanted = {name: kept for name, kept in alive.items() if name not in small.refused}
+        assert {one.name: one.kept for one in small.plan.ids if one.name in wanted} == wanted
+        assert set(small.refused) == REFUSED.get(name, set())
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(nnx.state(small.model, nnx.Param))} == {"float64"}
+        other = shuffled(batch)
+        assert relative_difference(outputs(net, other), outputs(small.model, other)) <= TOLERANCES["float64"]
+
+
+@pytest.mark.parametrize("name", ["mlp", "mobilenet", "lstm"])
+def test_compact_model_twice_equals_once(name):
+    net, batch = make(name)
+    once = compact_model(with_zeros(net, seed=3), batch, num_random=1)
+    twice = compact_model(once.model, batch, num_random=1)
+    assert twice.plan.changes_nothing
+    assert relative_difference(once.variables, twice.variables) == 0
+
+
+def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros():
+    net, _ = make("lenet5")
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(64, 16, 16, 1)), jnp.float32)
+    labels = jnp.asarray((np.asarray(images).mean((1, 2, 3)) > 0).astype(int))
+    regularizer = ramda_jax.GroupLasso("input")
+    optimizer = nnx.Optimizer(net, ramda_jax.ramda(3e-2, regularizer, 3e-3, averaging=1.0), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(net, optimizer):
+        def loss(net):
+            logits = net(images)
+            return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, labels[:, None], 1)[:, 0])
+
+        optimizer.update(net, nnx.grad(loss)(net))
+
+    for _ in range(60):
+        step(net, optimizer)
+    sparsity = float(ramda_jax.metrics.group_sparsity(regularizer, nnx.state(net, nnx.Param)))
+    assert 0.1 < sparsity < 1
+    small = compact_model(net, images)
+    assert small.plan.num_params[1] < small.plan.num_params[0]
+    assert relative_difference(outputs(net, images), outputs(small.model, images)) <= TOLERANCES["float32"]
+
+
+def test_compact_model_rounds_widths_up():
+    net, batch = make("mlp")
+    net = with_zeros(net, seed=1)
+    small = compact_model(net, batch, round_to=8)
+    widths = [len(one.kept) for one in small.plan.ids if not one.reason]
+    sizes = [one.size for one in small.plan.ids if not one.reason]
+    assert all(width % 8 == 0 or width == size for width, size in zip(widths, sizes, strict=True))
+    assert any(one.padding for one in small.plan.ids)
+    assert relative_difference(outputs(net, batch), outputs(small.model, batch)) <= TOLERANCES["float32"]
+    assert compact_model(small.model, batch, round_to=8).plan.changes_nothing
+
+
+def test_compact_model_keeps_one_index_of_a_dead_layer():
+    net, batch = make("mlp")
+    net.layers[2].kernel[...] = jnp.zeros_like(net.layers[2].kernel[...])
+    small = compact_model(net, batch)
+    # Nothing of the first two layers matters then, and they shrink to one unit each.
+    assert [layer.kernel.shape for layer in small.model.layers] == [(6, 1), (1, 1), (1, 8), (8, 3)]
+    assert len(small.plan.dead) == 2
+    assert "dead: nothing reads it" in str(small)
+
+
+def test_plan_reports_the_inputs_that_nothing_reads():
+    net, batch = make("mlp")
+    net.layers[0].kernel[...] = net.layers[0].kernel[...].at[jnp.array([1, 4])].set(0)
+    assert compact_model(net, batch).plan.unread_inputs == {"0[1]": (1, 4)}
+
+
+def test_plan_reports_the_pixels_that_nothing_reads():
+    def logistic(kernel, images):
+        return images.reshape(len(images), -1) @ kernel
+
+    kernel = jnp.ones((12, 3)).at[jnp.array([0, 7])].set(0)
+    plan = compact_model(logistic, jnp.ones((5, 3, 4, 1)), variables=kernel).plan
+    assert plan.unread_inputs == {"0[1] x 0[2]": (0, 7)}

@@ -1,0 +1,208 @@
+"""What must be refused every time, or kept with the reason: the silent killers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ramda_jax.compaction import CompactionError, compact, compact_model, plan_compaction, trace_dims, verify
+from ramda_jax.compaction.outputs import compare_outputs, random_batches
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
+
+
+def make(dead_in_second=0, dead_in_third=0):
+    """Three matrices; of the second and the third the last rows are zero."""
+    rng = np.random.default_rng(1)
+    params = {name: rng.normal(size=shape) for name, shape in {"a": (5, 8), "b": (8, 6), "c": (6, 4)}.items()}
+    params["b"][8 - dead_in_second :] = 0
+    params["c"][6 - dead_in_third :] = 0
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+def mlp(params, x, between=lambda h: h):
+    return jnp.tanh(between(jnp.tanh(x @ params["a"])) @ params["b"]) @ params["c"]
+
+
+def with_between(between):
+    return lambda params, x: mlp(params, x, between)
+
+
+def group_norm(h):
+    groups = h.reshape(len(h), 4, 2)
+    groups = (groups - groups.mean(-1, keepdims=True)) / (1 + groups.std(-1, keepdims=True))
+    return groups.reshape(len(h), -1)
+
+
+def group_norm_of_any_width(h):
+    groups = h.reshape(len(h), 4, -1)
+    return (groups - groups.mean(-1, keepdims=True)).reshape(len(h), -1)
+
+
+#: From names to (what stands between the first two layers, why its width must stay).
+KILLERS = {
+    "group norm": (group_norm, "cannot reshape array"),
+    "group norm of any width": (group_norm_of_any_width, "reshape must return"),
+    "width read from a shape": (lambda h: h / jnp.sqrt(h.shape[-1]), "the constant in sqrt depends on a size"),
+    "factor read from a shape": (lambda h: h * h.shape[-1], "the constant in mul depends on a size"),
+    "hard-coded reshape": (lambda h: jnp.tanh(h.reshape(3, 2, 4)).reshape(3, 8), "cannot reshape array"),
+    "branch on a width": (lambda h: jnp.sin(h) if h.shape[-1] > 5 else h, "fed with|computes"),
+    "slice with a number": (lambda h: jnp.concatenate([h[:, 4:], h[:, :4]], -1), "slice"),
+}
+
+
+@pytest.mark.parametrize("name", KILLERS)
+def test_compact_model_refuses_with_the_reason_when_the_program_depends_on_the_width(name):
+    between, reason = KILLERS[name]
+    with pytest.raises(CompactionError, match=f"Nothing can be deleted without changing.*{reason}"):
+        compact_model(with_between(between), X, variables=make(dead_in_second=4))
+
+
+@pytest.mark.parametrize("name", KILLERS)
+def test_compact_model_keeps_the_culprit_and_makes_the_rest_small(name):
+    between, reason = KILLERS[name]
+    params = make(dead_in_second=4, dead_in_third=2)
+    small = compact_model(with_between(between), X, variables=params)
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
+    assert len(small.refused) == 1
+    [why] = small.refused.values()
+    assert any(part in why for part in reason.split("|"))
+    assert f"had to stay: {why}" in str(small)
+
+
+@pytest.mark.parametrize("name", KILLERS)
+def test_compact_model_strict_refuses_at_the_first_difference(name):
+    between, _ = KILLERS[name]
+    with pytest.raises(CompactionError, match="The small model is not the planned one"):
+        compact_model(with_between(between), X, variables=make(4, 2), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda h: h - h.mean(-1, keepdims=True), "reduce_sum runs over it"),
+        (lambda h: jax.nn.softmax(h, axis=-1), "reduce_max runs over it"),
+        (lambda h: jnp.sort(h, axis=-1), "sort runs over it"),
+        (lambda h: jnp.cumsum(h, axis=-1), "cumsum runs over it"),
+    ],
+)
+def test_trace_dims_freezes_an_axis_that_is_looked_along(between, reason):
+    dims = trace_dims(with_between(between), make(), X)
+    [dim] = [dim for dim in dims.ids if any(str(member) == "a[1]" for member in dim.members)]
+    assert dim.reason == reason
+
+
+def test_an_unknown_primitive_is_listed_and_does_not_stop_the_rest():
+    small = compact_model(with_between(lambda h: jnp.fft.fft(h).real), X, variables=make(4, 2))
+    assert small.dims.opaque == {"fft": 1}
+    assert "no rule for: fft (1 times)" in str(small.dims)
+    assert "fft, for which there is no rule" in {dim.reason for dim in small.dims.ids}
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
+
+
+def test_group_norm_of_flax_stays_and_the_rest_becomes_small():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.a, self.norm = nnx.Linear(5, 8, rngs=rngs), nnx.GroupNorm(8, num_groups=4, rngs=rngs)
+            self.b, self.c = nnx.Linear(8, 6, rngs=rngs), nnx.Linear(6, 4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.c(nnx.relu(self.b(nnx.relu(self.norm(self.a(x))))))
+
+    net = Net(nnx.Rngs(0))
+    # Two whole groups of the normalisation are dead, and two channels behind it.
+    net.b.kernel.set_value(net.b.kernel.get_value().at[4:].set(0))
+    with pytest.raises(CompactionError, match="Nothing can be deleted"):
+        compact_model(net, X)
+    net.c.kernel.set_value(net.c.kernel.get_value().at[4:].set(0))
+    small = compact_model(net, X)
+    assert small.model.b.kernel.get_value().shape == (8, 4)
+    assert list(small.refused) == ["d0"]
+
+
+def without(plan, name, index):
+    """The plan that deletes one more index of an id."""
+    ids = tuple(
+        dataclasses.replace(one, kept=tuple(i for i in one.kept if i != index)) if one.name == name else one
+        for one in plan.ids
+    )
+    [members] = [one.members for one in plan.ids if one.name == name]
+    leaves = {}
+    for path, leaf in plan.leaves.items():
+        kept = list(leaf.kept)
+        for axis, size in enumerate(leaf.shape):
+            if f"{path}[{axis}]" in members:
+                kept[axis] = tuple(i for i in (range(size) if kept[axis] is None else kept[axis]) if i != index)
+        leaves[path] = dataclasses.replace(leaf, kept=tuple(kept))
+    return dataclasses.replace(plan, leaves=leaves, ids=ids)
+
+
+def test_verify_refuses_a_live_channel_deleted():
+    params = make(dead_in_second=4)
+    dims = trace_dims(mlp, params, X)
+    right = plan_compaction(dims, params)
+    wrong = without(right, "d1", 2)
+    assert verify(mlp, params, mlp, compact(right, params), X, plan=right).error <= 1e-5
+    with pytest.raises(CompactionError, match=r"index 2 of d1 is deleted but read by b\[0\], which is not zero there"):
+        verify(mlp, params, mlp, compact(wrong, params), X, plan=wrong)
+    # The numbers alone would have seen it too.
+    error, reason = compare_outputs(mlp, params, mlp, compact(wrong, params), random_batches((X,), 1))
+    assert error > 1e-2
+    assert "outputs differ by" in str(reason)
+
+
+@pytest.mark.parametrize("tiny", [1e-30, np.finfo(np.float32).tiny, np.nan])
+def test_one_tiny_nonzero_keeps_its_channel(tiny):
+    params = make(dead_in_second=4)
+    zeros = plan_compaction(trace_dims(mlp, params, X), params)
+    assert zeros.leaves["a"].small_shape == (5, 4)
+    params["b"] = params["b"].at[6, 1].set(tiny)
+    dims = trace_dims(mlp, params, X)
+    assert plan_compaction(dims, params).leaves["a"].kept[1] == (0, 1, 2, 3, 6)
+    # No difference of outputs could tell 1e-30 from 0; the plan made for zeros is refused all the same.
+    with pytest.raises(CompactionError, match=r"index 6 of d1 is deleted but read by b\[0\]"):
+        verify(mlp, params, mlp, compact(zeros, params), X, plan=zeros)
+
+
+def test_a_threshold_is_an_option_of_its_own():
+    params = make(dead_in_second=4)
+    params["b"] = params["b"].at[6].set(1e-4)
+    assert compact_model(mlp, X, variables=params).variables["a"].shape == (5, 5)
+    small = compact_model(mlp, X, variables=params, threshold=1e-3)
+    assert small.variables["a"].shape == (5, 4)
+    assert small.plan.threshold == 1e-3
+    # What it was proved equal to is the model with these entries at zero.
+    assert float(jnp.abs(small.whole[1]["b"][6]).max()) == 0
+
+
+def test_verify_refuses_a_small_model_that_is_not_the_planned_one():
+    params = make(dead_in_second=4)
+    plan = plan_compaction(trace_dims(mlp, params, X), params)
+    small = compact(plan, params)
+
+    def fed_otherwise(params, x):
+        h = x @ params["a"]
+        jnp.tanh(h)
+        return jnp.tanh(h @ params["b"]) @ params["c"]
+
+    with pytest.raises(CompactionError, match="the small one computes"):
+        verify(mlp, params, with_between(jnp.sin), small, X, plan=plan)
+    with pytest.raises(CompactionError, match="fed with something else"):
+        verify(mlp, params, fed_otherwise, small, X, plan=plan)
+    with pytest.raises(CompactionError, match="'a' must have shape"):
+        verify(mlp, params, mlp, {**small, "a": small["a"][:, :3], "b": small["b"][:3]}, X, plan=plan)
+    # The program and the shapes are right, the numbers are not.
+    with pytest.raises(CompactionError, match="outputs differ by"):
+        verify(mlp, params, mlp, small | {"a": small["a"] * 1.001}, X, plan=plan)
+
+
+def test_verify_refuses_to_compare_what_is_not_finite():
+    params = make(dead_in_second=4)
+    params["a"] = params["a"].at[0, 0].set(jnp.inf)
+    with pytest.raises(CompactionError, match="not finite"):
+        compact_model(
+            lambda p, x: (x @ p["a"] - x @ p["a"]) @ p["b"], X, variables={"a": params["a"], "b": params["b"]}
+        )

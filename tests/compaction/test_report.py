@@ -1,0 +1,106 @@
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ramda_jax
+from ramda_jax.compaction import (
+    CompactionError,
+    Plan,
+    compact_model,
+    compaction_report,
+    cost,
+    draw_report,
+    load_compact,
+    save_compact,
+)
+
+
+def mlp(params, x):
+    return jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"]) @ params["b"]["kernel"]
+
+
+def small_mlp(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    shapes = {"a": {"kernel": (6, 8), "bias": (8,)}, "b": {"kernel": (8, 3)}}
+    is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
+    params = jax.tree.map(lambda shape: jnp.asarray(rng.normal(size=shape), dtype), shapes, is_leaf=is_shape)
+    params["b"]["kernel"] = params["b"]["kernel"].at[2:].set(0)
+    return compact_model(mlp, jnp.asarray(rng.normal(size=(5, 6)), dtype), variables=params)
+
+
+def test_report_counts_what_can_be_counted_by_hand(tmp_path):
+    small, batch = small_mlp(), jnp.ones((5, 6))
+    report = compaction_report(small, batch, regularizer=ramda_jax.GroupLasso("input"), rounds=3)
+    assert (report.before.params, report.after.params) == (6 * 8 + 8 + 8 * 3, 6 * 2 + 2 + 2 * 3)
+    assert (report.before.bytes, report.after.bytes) == (320, 80)
+    assert report.removed_params == pytest.approx(0.75)
+    # Of 6 groups of 8 entries and 8 groups of 3, six of the latter are zero: neither 75 % nor what FLOPs go.
+    assert report.weighted_group_sparsity == pytest.approx(18 / 72)
+    assert report.removed_flops == pytest.approx(1 - report.after.flops / report.before.flops)
+    assert 0.5 < report.removed_flops < 1
+    assert report.widths == (("a/kernel[1]", 2, 8),)
+    assert report.layers == (
+        ("a/bias", (8,), (2,)),
+        ("a/kernel", (6, 8), (6, 2)),
+        ("b/kernel", (8, 3), (2, 3)),
+    )
+    assert report.speedup > 0
+    assert report.error == small.proof.error
+    text = str(report)
+    for part in ("parameters", "80", "20", "75.0% gone", "ms of a call", "25.0%", "a/kernel", "6x8", "6x2"):
+        assert part in text
+    draw_report(report, tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_without_timing_and_regularizer_leaves_them_out():
+    report = compaction_report(small_mlp(), jnp.ones((5, 6)), rounds=0)
+    assert math.isnan(report.speedup)
+    assert report.weighted_group_sparsity is None
+    assert "ms of a call" not in str(report)
+    assert "weighted group sparsity" not in str(report)
+
+
+def test_cost_counts_the_flops_of_a_product():
+    assert cost(lambda w, x: x @ w, jnp.ones((4, 3)), jnp.ones((2, 4))).flops == 2 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_saved_is_loaded_bit_by_bit(tmp_path, dtype):
+    small = small_mlp(dtype)
+    save_compact(tmp_path / "model", small.plan, small.variables)
+    plan, variables = load_compact(tmp_path / "model", like=small.whole[1])
+    assert plan == small.plan
+    assert jax.tree.structure(variables) == jax.tree.structure(small.variables)
+    for saved, loaded in zip(jax.tree.leaves(small.variables), jax.tree.leaves(variables), strict=True):
+        assert loaded.dtype == saved.dtype == dtype
+        assert jnp.array_equal(saved, loaded)
+    by_path = load_compact(tmp_path / "model")[1]
+    assert sorted(by_path) == ["a/bias", "a/kernel", "b/kernel"]
+    assert json.loads((tmp_path / "model" / "plan.json").read_text())["format"] == 1
+
+
+def test_save_and_load_refuse_what_does_not_belong_together(tmp_path):
+    small = small_mlp()
+    with pytest.raises(CompactionError, match=r"'a/bias' has shape \(8,\) where the plan has \(2,\)"):
+        save_compact(tmp_path, small.plan, small.whole[1])
+    save_compact(tmp_path, small.plan, small.variables)
+    with pytest.raises(CompactionError, match="`like` must have the paths that were saved"):
+        load_compact(tmp_path, like={"a": jnp.ones(3)})
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace("a/bias", "c/bias"))
+    with pytest.raises(CompactionError, match="must hold the same leaves"):
+        load_compact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "No plan"), ("{}", "No plan"), ("nothing", "No plan"), ('{"format": 99}', "must have format 1")],
+)
+def test_plan_refuses_text_that_is_no_plan(text, message):
+    with pytest.raises(CompactionError, match=message):
+        Plan.from_json(text)

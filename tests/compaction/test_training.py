@@ -1,0 +1,237 @@
+"""Training that goes on: small as masked, step by step, and with zeros held."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import ramda_jax
+from ramda_jax.compaction import (
+    CompactionError,
+    compact,
+    compact_model,
+    compact_state,
+    expand,
+    freeze_structure,
+    keep_group_weights,
+    plan_compaction,
+    trace_dims,
+)
+from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure.paths import named_leaves
+from tests.compaction.patterns import relative_difference, zero_readers
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(16, 4, 4, 2)), RNG.normal(size=(16, 3))
+REGULARIZER = ramda_jax.GroupLasso("input")
+
+
+def network(params, x):
+    x = jax.lax.conv_general_dilated(
+        x, params["conv"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x = jnp.tanh(x + params["conv"]["bias"]).reshape(len(x), -1)
+    x = jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])
+    return x @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def initial():
+    rng = np.random.default_rng(1)
+    shapes = {"conv": (3, 3, 2, 5), "dense": (80, 8), "out": (8, 3)}
+    return {
+        name: {
+            "kernel": jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))),
+            "bias": jnp.asarray(rng.normal(size=shape[-1])),
+        }
+        for name, shape in shapes.items()
+    }
+
+
+def gradient(params):
+    return jax.grad(lambda params: jnp.mean((network(params, jnp.asarray(X)) - jnp.asarray(Y)) ** 2))(params)
+
+
+def steps(optimizer, params, state, number, mask=None):
+    """The (parameters, state) after each of some steps; with gradients only where the mask is 1."""
+
+    @jax.jit
+    def step(params, state):
+        grads = gradient(params)
+        if mask is not None:
+            grads = jax.tree.map(jnp.multiply, grads, mask)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    found = []
+    for _ in range(number):
+        params, state = step(params, state)
+        found.append((params, state))
+    return found
+
+
+def ramda(regularizer):
+    schedule = optax.linear_schedule(0.1, 0.02, 20)
+    return ramda_jax.ramda(schedule, regularizer, 2e-3, averaging=0.7, restarts=(12,))
+
+
+OPTIMIZERS = {
+    "ramda": ramda,
+    "rmda": lambda regularizer: ramda_jax.rmda(0.1, regularizer, 2e-3, averaging=0.7, restarts=(12,)),
+    "prox_adamw": lambda regularizer: ramda_jax.prox_adamw(0.01, regularizer, 2e-3),
+    "adamw": lambda regularizer: optax.adamw(optax.cosine_decay_schedule(0.01, 30)),
+    "clipped momentum": lambda regularizer: optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.05, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_continued_small_equals_training_continued_masked(name):
+    with jax.enable_x64():
+        make = OPTIMIZERS[name]
+        optimizer, params = make(REGULARIZER), initial()
+        # Into the middle of a stage, with sums of gradients that are not zero; there a structure is given to it.
+        params, state = steps(optimizer, params, optimizer.init(params), 7)[-1]
+        dims = trace_dims(network, params, jnp.asarray(X))
+        params, _ = zero_readers(dims, params, np.random.default_rng(2))
+        plan = plan_compaction(dims, params)
+        assert plan.num_params[1] < 0.6 * plan.num_params[0]
+        small, small_optimizer = compact(plan, params), make(keep_group_weights(REGULARIZER, params))
+        small_state = compact_state(plan, state, small_optimizer, small)
+        wanted = jax.eval_shape(small_optimizer.init, small)
+        assert jax.tree.structure(small_state) == jax.tree.structure(wanted)
+        # Masked: what is deleted is 0 in the parameters, in the state and in every gradient.
+        masked, masked_state = expand(plan, small), expand(plan, compact(plan, state), state)
+        masked_state = hide(plan, masked_state)
+        mask = expand(plan, jax.tree.map(jnp.ones_like, small))
+        whole = steps(optimizer, masked, masked_state, 10, mask)
+        ours = steps(small_optimizer, small, small_state, 10)
+        for (params, state), (small_params, own_state) in zip(whole, ours, strict=True):
+            assert relative_difference(compact(plan, params), small_params) <= 1e-12
+            # Sums, counts and radii alike; but what is left of a solved equation is rounding and nothing else.
+            assert relative_difference(without_residual(compact(plan, state)), without_residual(own_state)) <= 1e-12
+            deleted = jax.tree.map(jnp.subtract, params, expand(plan, compact(plan, params)))
+            assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(deleted))
+
+
+def without_residual(state):
+    return {path: leaf for path, leaf in named_leaves(state) if not path.endswith("residual")}
+
+
+def hide(plan, tree):
+    """The tree with all that the plan deletes set to zero, where it is kept entry by entry."""
+    return expand(plan, compact(plan, tree), jax.tree.map(keep_numbers, tree))
+
+
+def keep_numbers(leaf):
+    return leaf if jnp.ndim(leaf) == 0 or 1 in leaf.shape else jnp.zeros_like(leaf)
+
+
+def test_groups_would_weigh_less_without_keep_group_weights():
+    with jax.enable_x64():
+        params = initial()
+        dims = trace_dims(network, params, jnp.asarray(X))
+        params, _ = zero_readers(dims, params, np.random.default_rng(2))
+        plan = plan_compaction(dims, params)
+        small = compact(plan, params)
+        kept = keep_group_weights(REGULARIZER, params)
+        # On parameters of which all that is deleted is zero the penalty is the same number.
+        whole = value(REGULARIZER, expand(plan, small))
+        assert value(kept, small) == pytest.approx(whole, rel=1e-12)
+        assert value(REGULARIZER, small) < 0.95 * whole
+
+
+def value(regularizer, params):
+    return sum(float(one.value(leaf)) for _, leaf, one in regularized_leaves(regularizer, params))
+
+
+def test_compact_state_slices_what_map_params_finds():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), initial())
+    dims = trace_dims(network, params, jnp.asarray(X, jnp.float32))
+    params, _ = zero_readers(dims, params, np.random.default_rng(2))
+    plan = plan_compaction(dims, params)
+    optimizer = optax.adamw(0.01)
+    state = optimizer.update(params, optimizer.init(params), params)[1]
+    paths = jax.tree.structure(params).unflatten(path for path, _ in named_leaves(params))
+
+    def cut(leaf, path):
+        kept = zip(leaf.shape, plan.leaves[path].kept, strict=True)
+        return np.asarray(leaf)[np.ix_(*[range(n) if one is None else one for n, one in kept])]
+
+    wanted = optax.tree.map_params(optimizer, cut, state, paths)
+    assert relative_difference(wanted, compact(plan, state)) == 0
+
+
+def test_compact_state_refuses_a_state_that_is_not_kept_entry_by_entry():
+    params = {"a": jnp.ones((200, 150)), "b": jnp.ones((150, 3)).at[75:].set(0)}
+    plan = plan_compaction(trace_dims(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], params, jnp.ones((2, 200))), params)
+    optimizer = optax.adafactor(0.1)
+    with pytest.raises(CompactionError, match="fresh"):
+        compact_state(plan, optimizer.init(params), optimizer, compact(plan, params))
+    with pytest.raises(CompactionError, match=r"of the kind that made the state, but its own has \d leaves"):
+        compact_state(plan, optax.sgd(0.1).init(params), optax.adam(0.1), compact(plan, params))
+
+
+def test_nnx_optimizer_goes_on_small():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layers = nnx.List([nnx.Linear(4, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)])
+
+        def __call__(self, x):
+            return self.layers[1](jnp.tanh(self.layers[0](x)))
+
+    x, y = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32), jnp.asarray(RNG.normal(size=(8, 3)), jnp.float32)
+
+    @nnx.jit
+    def step(net, optimizer):
+        optimizer.update(net, nnx.grad(lambda net: jnp.mean((net(x) - y) ** 2))(net))
+
+    net = Net(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(net, optax.adam(0.01), wrt=nnx.Param)
+    step(net, optimizer)
+    kernel = net.layers[1].kernel
+    kernel.set_value(kernel.get_value().at[2:].set(0))
+    small = compact_model(net, x)
+    small_optimizer = nnx.Optimizer(small.model, optax.adam(0.01), wrt=nnx.Param)
+    nnx.update(small_optimizer, compact(small.plan, nnx.state(optimizer)))
+    # Until the zeros move, the two take the same steps: here the first one.
+    step(net, optimizer)
+    step(small.model, small_optimizer)
+    assert small.model.layers[0].kernel.get_value().shape == (4, 2)
+    whole = compact(small.plan, nnx.state(net))
+    assert relative_difference(whole, nnx.state(small.model)) <= 1e-6
+
+
+def test_freeze_structure_holds_single_zeros_and_lets_the_rest_and_biases_move():
+    params = {"kernel": jnp.array([[1.0, 0.0], [0.0, 0.0], [2.0, 3.0]]), "bias": jnp.zeros(2)}
+    optimizer = optax.chain(optax.adamw(0.1, weight_decay=0.1), freeze_structure(params))
+    state = optimizer.init(params)
+    for _ in range(5):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    assert np.array_equal(params["kernel"] != 0, [[True, False], [False, False], [True, True]])
+    assert bool(jnp.all(params["bias"] != 0))
+
+
+def test_freeze_structure_holds_groups_when_given_the_regularizer():
+    structured = {"kernel": jnp.array([[1.0, 0.0], [0.0, 0.0]]), "other": jnp.zeros((2, 2))}
+    regularizer = {"kernel": ramda_jax.GroupLasso("input"), "other": None}
+    optimizer = optax.chain(optax.sgd(0.1), freeze_structure(structured, regularizer))
+    # The current point is not quite the structured one, as with averaging: the first step puts the zeros there.
+    params = jax.tree.map(lambda leaf: leaf + 0.01, structured)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    params = optax.apply_updates(params, updates)
+    assert np.array_equal(params["kernel"] != 0, [[True, True], [False, False]])
+    assert bool(jnp.all(params["other"] != 0))
+
+
+def test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_params():
+    params = {"kernel": jnp.array([[1.0], [0.0]], jnp.bfloat16)}
+    optimizer = optax.chain(optax.adam(0.1), freeze_structure(params))
+    step = jax.jit(lambda params, state: optimizer.update(params, state, params), donate_argnums=1)
+    updates, state = step(params, optimizer.init(params))
+    assert updates["kernel"].dtype == jnp.bfloat16
+    assert float(updates["kernel"][1, 0]) == 0 != float(updates["kernel"][0, 0])
+    optimizer.init(params)
+    with pytest.raises(ValueError, match="`freeze_structure` must be given the parameters"):
+        optimizer.update(params, state)
