@@ -10,8 +10,9 @@ class GaussStep(NamedTuple):
     """Where one pass has come to; one number per group, with axes of length one inside the groups.
 
     Attributes:
-        radii: left of the root; 0 where the group is zero, NaN where the pass has found out nothing.
-        error: bound on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where the group is zero, NaN as above.
+        radii: left of the root; 0 where the group is zero, and where the pass has found out nothing.
+        error: bound on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where the group is zero, infinite where the pass has
+            found out nothing.
     """
 
     radii: jax.Array
@@ -56,8 +57,8 @@ def gauss_step(rhs, metric, lam, axes, radii) -> GaussStep:
     # Not where the weight is 0 too: what S is there cannot be told from q.
     stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
     known = ~is_zero & (tau > -0.5) & (total < jnp.inf)
-    radii = jnp.where(known, radii * (1 + tau), jnp.where(stays_zero, 0, jnp.nan))
-    return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.nan)))
+    radii = jnp.where(known, radii * (1 + tau), 0)
+    return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.inf)))
 
 
 def _gauss_root(total, s1, s2, s3):
@@ -73,8 +74,9 @@ def _gauss_root(total, s1, s2, s3):
     mean, second = s1 * inverse, s2 * inverse
     variance = jnp.maximum(second - mean * mean, 0)
     skew = s3 * inverse - mean * (3 * variance + mean * mean)
-    # Where the variance is rounding `other` is noise, of no consequence: it comes times the variance.
-    other = jnp.clip(mean + skew / jnp.where(variance > 0, variance, 1), 0, 1)
+    # Where the variance is rounding one node is enough, and what the skewness would say of the other is noise.
+    spread = variance > 16 * jnp.finfo(total.dtype).eps * (mean * mean)
+    other = jnp.where(spread, jnp.clip(mean + skew / jnp.where(spread, variance, 1), 0, 1), mean)
     product = mean * other - variance
 
     # Newton's method for rule(tau)^(-1/2) = 1, concave in tau: from either side the first step lands left of the
@@ -95,4 +97,6 @@ def _gauss_root(total, s1, s2, s3):
     remainder = 2.5 * total * fourth * (variance * other * (1 - other))
     left = 1 + jnp.minimum(tau, 0)
     left = left * left
-    return tau, (1.5 * (length * length) * (left * left) + remainder) / (left * left * left)
+    error = (1.5 * (length * length) * (left * left) + remainder) / (left * left * left)
+    # The moments' rounding grows with the distance: from afar the point is good to start from, and not to stay at.
+    return tau, jnp.where(jnp.abs(mean * tau) < 0.25, error, jnp.maximum(error, 1))

@@ -86,7 +86,6 @@ class SecularNewton(Solver):
     def _from_last(self, model, regularizer, form, axes, context):
         """One pass from the last radii, and Newton's method where that has not done."""
         step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii)
-        # A NaN, where the pass has found out nothing, is not done.
         error = jnp.max(step.error, initial=0)
         if context.axis_name is not None:
             error = jax.lax.pmax(error, context.axis_name)  # one answer for all: else both branches would be worked out

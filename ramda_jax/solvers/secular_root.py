@@ -45,7 +45,7 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None) ->
         max_steps: most Newton steps.
         limit: radii up to which `metric r + lam` is positive, for a metric with negative entries. There is no
             root below it once an iterate passes it or the slope of phi is not positive.
-        start: radii left of the roots to start from, one number per group; NaN where none is known.
+        start: radii left of the roots to start from, one number per group; 0 where none is known.
 
     Returns:
         A `SecularRoot`.
@@ -99,8 +99,9 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None) ->
         *_, active, num_steps = carry
         return jnp.any(active) & (num_steps < max_steps)
 
+    relative = jnp.where(active, jnp.ones_like(rho), 0)  # what no step has shown to be less
     rho, relative, exists, _, num_steps = jax.lax.while_loop(
-        is_unfinished, step, (rho, jnp.zeros_like(rho), exists, active, jnp.zeros([], jnp.int32))
+        is_unfinished, step, (rho, relative, exists, active, jnp.zeros([], jnp.int32))
     )
     if limit is not None:
         exists &= ~(rho > limit)

@@ -77,7 +77,7 @@ def test_one_pass_ends_left_of_the_root_and_within_its_bound(problem, off, seed)
         start = roots * (1 + off * np.random.default_rng(seed).uniform(size=shape))
         axes = tuple(axis for axis in range(rhs.ndim) if axis not in [a % rhs.ndim for a in group_axes])
         step = jax.tree.map(np.asarray, gauss_step(rhs, metric, weight, axes, start))
-    known = alive & (start.reshape(-1) > 0) & ~np.isnan(step.radii.reshape(-1))
+    known = alive & (start.reshape(-1) > 0) & np.isfinite(step.error.reshape(-1))
     error = root_of_s(step.radii, *problem) - 1
     rounding = 64 * np.finfo(float).eps
     assert np.all(error[known] >= -rounding)
@@ -116,8 +116,8 @@ def test_what_a_pass_can_tell_at_radius_zero(dtype):
     with jax.enable_x64(dtype == np.float64):
         step = gauss_step(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
     # Zero at the border; not known where the group lives, where it is no number, and where it has no weight.
-    np.testing.assert_array_equal(step.radii, [[0], [np.nan], [np.nan], [np.nan]])
-    np.testing.assert_array_equal(step.error, [[0], [np.nan], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
+    np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
 
 
 def test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has():
@@ -167,3 +167,15 @@ def test_the_compiled_step_has_a_branch_and_not_both(batch):
     jaxpr = jax.make_jaxpr(transform.update)(model, transform.init(params), params).jaxpr
     assert "cond" in [equation.primitive.name for equation in jaxpr.eqns if "while" not in equation.primitive.name]
     assert "while" not in [equation.primitive.name for equation in jaxpr.eqns]
+
+
+@pytest.mark.parametrize("max_steps", [1, 2])
+def test_a_step_limit_is_reported(max_steps):
+    rng = np.random.default_rng(0)
+    rhs, metric = rng.normal(size=(6, 50)), problems.random_metric(rng, (6, 50), 6, 1)
+    model = QuadraticModel(jnp.asarray(-rhs), jnp.zeros((6, 50)), jnp.asarray(metric), jnp.asarray(4.0))
+    context = Context(jnp.zeros((6, 50)), radii=jnp.full((6, 1), 1e-3))
+    solution = SecularNewton(max_steps).solve(model, GroupLasso((0,), group_weight=1.0), context)
+    assert solution.num_steps == max_steps
+    assert not solution.converged
+    assert SecularNewton().solve(model, GroupLasso((0,), group_weight=1.0), context).converged
