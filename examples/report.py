@@ -1,10 +1,13 @@
 """Joins runs into a Markdown table: mean and standard deviation over seeds, the paper's row beside ours.
 
-    python -m examples.report out/mnist_logistic
+    python -m examples.report out/mnist_logistic --figure out/mnist_logistic.png
 
-Each argument is a report, or a folder in which they are looked for.
+Each argument is a report, or a folder in which they are looked for. `W / W_hat` are the parameters and the structured
+point; the last change is the last epoch in which a step made a group zero or nonzero (of W), or at whose end that had
+happened (of W_hat), for each seed.
 """
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -14,7 +17,13 @@ import tyro
 from tabulate import tabulate
 
 from examples.experiments import METHODS
+from examples.training.figures import draw_runs
 from examples.training.measures import MEASURES
+
+#: The papers' measures, in the order of the columns.
+COLUMNS = {"weighted": "weighted", "kernel": "kernel-wise", "low_rank": "low-rank level"}
+#: Of the steps' losses, for runs too short for anything else to be seen.
+FIRST, LAST = slice(0, 5), slice(-5, None)
 
 
 def find(places):
@@ -44,24 +53,37 @@ def spread(values, factor=1.0, digits=2):
 def row(method, reports):
     """A line of the table, of the runs of one method that differ in their seeds only."""
     first = reports[0]
-    metric, measure = first["metric"], first["measure"]
+    metric = first["metric"]
     is_share = metric == "accuracy"
+
+    def both(key, name):
+        return " / ".join(spread([one[f"{key}_{which}"][name] for one in reports], 100) for which in ("W", "W_hat"))
+
     line = {
         "method": method,
         "seeds": ", ".join(str(report["seed"]) for report in reports),
         f"{metric}, paper": first["reported"]["metric"],
         metric: spread([report[metric] for report in reports], 100 if is_share else 1, 2 if is_share else 4),
         "sparsity, paper": first["reported"]["sparsity"],
-        "sparsity of W": spread([report["sparsity_W"][measure] for report in reports], 100),
-        "sparsity of W_hat": spread([report["sparsity_W_hat"][measure] for report in reports], 100),
     }
+    for name, label in COLUMNS.items():
+        if name in first["sparsity_W"]:
+            line[f"{label}, W / W_hat"] = both("sparsity", name)
+    # The papers print the best epoch of some methods.
+    line["sparsest epoch of W"] = spread([report["sparsest_epoch"]["W"] for report in reports], 100)
     if first["identified"]:
-        for which in ("W", "W_hat"):
-            line[f"groups as in the truth, {which}"] = spread([one["identified"][which] for one in reports], 100)
+        shares = (spread([one["identified"][which] for one in reports], 100) for which in ("W", "W_hat"))
+        line["groups as in the truth, W / W_hat"] = " / ".join(shares)
     for which in ("W", "W_hat"):
         changes = [report[f"last_change_epoch_{which}"] for report in reports]
         line[f"last change of {which}"] = ", ".join("-" if change is None else f"{change:.4g}" for change in changes)
+    if first["step_losses"]:
+        losses = [report["step_losses"] for report in reports]
+        line["loss of the first / the last steps"] = " / ".join(
+            f"{statistics.mean(loss for one in losses for _, loss in one[part]):.4g}" for part in (FIRST, LAST)
+        )
     line["seconds per epoch"] = f"{statistics.median(report['seconds_per_epoch'] for report in reports):.3g}"
+    line["minutes"] = spread([report["seconds"] / 60 for report in reports], digits=1)
     return line
 
 
@@ -71,15 +93,19 @@ def tables(reports):
     for report in sorted(
         reports, key=lambda report: (report["config"], METHODS.index(report["method"]), report["seed"])
     ):
-        key = tuple(report[name] for name in ("config", "scale", "batch_size", "dtype"))
+        key = tuple(report[name] for name in ("config", "scale", "stops_after", "batch_size", "dtype", "valid_batches"))
         groups.setdefault(key, {}).setdefault(report["method"], []).append(report)
-    for (config, scale, batch_size, dtype), methods in groups.items():
+    for (config, scale, _, batch_size, dtype, valid_batches), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
+        notes = [f"{first['steps']} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]
+        if first["stops_after"]:
+            notes.append("the first steps of the schedule")
+        if valid_batches:
+            notes.append(f"measured on {valid_batches} of the validation batches")
         yield (
-            f"**{config}** ({first['paper']}, {first['table']}, {first['row']}): {epochs:.4g} epochs (scale {scale:g}),"
-            f" batch size {batch_size}, {dtype}. Sparsity is {MEASURES[first['measure']]}, in percent; the last change"
-            " is the last epoch in which any group changed, for each seed."
+            f"**{config}** ({first['paper']}, {first['table']}, {first['row']}): {', '.join(notes)}. The paper's "
+            f"sparsity is {MEASURES[first['measure']]}; all shares in percent."
         )
         yield tabulate(
             [row(method, runs) for method, runs in methods.items()],
@@ -89,14 +115,23 @@ def tables(reports):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Joins runs into Markdown tables, and into a figure."""
+
+    dirs: Annotated[list[Path], tyro.conf.Positional]
+    """Reports, or folders of them."""
+    figure: Path | None = None
+    """Where to draw structure and its changes over the epochs, an experiment a column."""
+
+
 def main(argv=None):
-    """Reads the command line and prints the tables."""
-    places = tyro.cli(
-        Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(name="dirs", help="reports, or folders of them")],
-        args=argv,
-        prog="python -m examples.report",
-    )
-    print("\n\n".join(tables(find(places))))
+    """Reads the command line, prints the tables and draws the figure."""
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m examples.report")
+    reports = find(arguments.dirs)
+    print("\n\n".join(tables(reports)))
+    if arguments.figure is not None:
+        draw_runs(reports, arguments.figure)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,10 @@ class Arguments:
     """Of the layers' arithmetic; parameters and optimizer stay in float32."""
     seed: int = 1
     """Of initial weights, order, augmentation and dropout."""
+    steps: int | None = None
+    """Take only the first so many steps of the schedule, to try; --scale shortens the schedule itself."""
+    valid_batches: int | None = None
+    """Evaluate on only the first so many batches of the validation split, to try."""
     out: Path | None = None
     """The run's folder; out/CONFIG/METHOD-SEED where none is given."""
     list: bool = False
@@ -72,10 +76,16 @@ def check(arguments):
     """Raises RunError where an argument is out of its range."""
     if not arguments.scale > 0:
         raise RunError(f"--scale must be above 0, got {arguments.scale}; 1 is the paper's length.")
-    for name in ("batch_size", "devices"):
+    for name in ("batch_size", "devices", "steps", "valid_batches"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise RunError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+    batch_size = arguments.batch_size or CONFIGS[arguments.config].batch_size
+    if batch_size % arguments.devices:
+        raise RunError(
+            f"--devices must divide the batch size, got {arguments.devices} for {batch_size}; use another, or another "
+            "--batch-size."
+        )
     if arguments.seed < 0:
         raise RunError(f"--seed must be at least 0, got {arguments.seed}.")
 

@@ -4,6 +4,7 @@ import gzip
 import math
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -63,6 +64,7 @@ def _load(data_dir, name, mirror, registry):
     """(training, test) split; what `data_dir` lacks is downloaded into it. Images are bytes `[n, 28, 28, 1]`."""
     if data_dir is None:
         raise DataError(f"{name} needs --data-dir, a folder of its four IDX .gz files or one to download them into.")
+    data_dir = Path(data_dir)
     _download(data_dir, name, mirror, registry)
 
     def load(prefix):

@@ -168,8 +168,9 @@ class LJSpeech:
 
     def _batches(self, clips, batch_size, drop_remainder):
         data = grain.MapDataset.source(clips).map(self._load)
-        threads = grain.ReadOptions(num_threads=min(self.threads, max(len(clips), 1)), prefetch_buffer_size=batch_size)
-        return data.to_iter_dataset(threads).batch(batch_size, drop_remainder=drop_remainder, batch_fn=padded)
+        # Grain wants no more threads than clips that it reads ahead.
+        options = grain.ReadOptions(num_threads=min(self.threads, batch_size), prefetch_buffer_size=batch_size)
+        return data.to_iter_dataset(options).batch(batch_size, drop_remainder=drop_remainder, batch_fn=padded)
 
     def batches(self, seed, epoch, start=0):
         """The batches of an epoch from the start-th on."""

@@ -40,13 +40,13 @@ def logistic(seed, samples=10_000, features=200, alive=40, classes=4):
     )
 
 
-def conv_net(seed, samples=10_000, side=6, channels=16, alive_channels=6, filters=8, alive_inputs=32, classes=4):
+def conv_net(seed, samples=30_000, side=6, channels=16, alive_channels=4, filters=8, alive_inputs=16, classes=4):
     """A convolution that reads `alive_channels` channels and a dense layer that reads `alive_inputs` of its outputs."""
     rng = np.random.default_rng((seed, 102))
     kernel = np.zeros((3, 3, channels, filters), np.float32)
-    kernel[:, :, rng.permutation(channels)[:alive_channels]] = rng.normal(
-        size=(3, 3, alive_channels, filters), scale=(9 * alive_channels) ** -0.5
-    )
+    # Filters of length 1, so that no output is much smaller than another.
+    windows = rows(rng, filters, 9 * alive_channels) * (9 * alive_channels) ** -0.5
+    kernel[:, :, rng.permutation(channels)[:alive_channels]] = windows.T.reshape(3, 3, alive_channels, filters)
     inner = (side - 2) ** 2 * filters
     dense = np.zeros((inner, classes), np.float32)
     dense[rng.permutation(inner)[:alive_inputs]] = rows(rng, alive_inputs, classes)

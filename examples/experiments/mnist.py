@@ -4,10 +4,9 @@ import dataclasses
 
 import ramda_jax
 from examples import models
-from examples.experiments.config import ICLR, NEURIPS, Config, Method, complete, relabel
+from examples.experiments.config import ICLR, LASSO, NEURIPS, Config, Method, iclr_methods, relabel, table_7_methods
 from examples.experiments.tasks import MNIST_PIXELS, Classification, fashion, mnist
 
-LASSO = ramda_jax.GroupLasso("input")
 # A learning rate that falls tenfold every 50 epochs to the end, as the ICLR paper's ProxSGD and ProxSSI have it; RMDA's
 # stops at its floor, where its restarts stop too.
 EVERY_50 = tuple(range(50, 500, 50))
@@ -20,16 +19,7 @@ mnist_logistic = Config(
     row="Linear, MNIST",
     task=Classification(models.Linear, mnist, MNIST_PIXELS),
     regularizer=LASSO,
-    methods=complete(
-        {
-            "rmda": Method(1e-1, 1e-3, averaging=0.1),
-            # The paper's script has a flag for it but does not pass it on: the class's default of 0.01 is what ran.
-            "ramda": Method(1e-2, 1e-3, averaging=0.01),
-            "prox_sgd": Method(1e-1, 1e-3),
-            "prox_adamw": Method(1e-3, 1e-3),
-            "prox_ssi": Method(1e-3, 1e-3),
-        }
-    ),
+    methods=table_7_methods(1e-3, 1e-3, 1e-3, 1e-3, 1e-3),
     length=500,
     milestones=(100, 200, 300, 400),
     scan=True,
@@ -51,13 +41,7 @@ mnist_logistic_iclr = Config(
     row="Logistic regression, MNIST",
     task=Classification(models.Linear, mnist, MNIST_PIXELS),
     regularizer=LASSO,
-    methods=complete(
-        {
-            "rmda": Method(1e-1, 1e-3, averaging=0.01, growth="stage"),
-            "prox_sgd": Method(1e-1, 1e-3, milestones=EVERY_50),
-            "prox_ssi": Method(1e-3, 1e-3, milestones=EVERY_50),
-        }
-    ),
+    methods=iclr_methods(1e-1, 1e-3, 1e-3, 1e-3, every=EVERY_50),
     length=500,
     milestones=FOUR_50,
     scan=True,
@@ -74,13 +58,7 @@ fashion_mlp_iclr = Config(
     row="MLP, FashionMNIST",
     task=Classification(models.MLP, fashion, MNIST_PIXELS),
     regularizer=LASSO,
-    methods=complete(
-        {
-            "rmda": Method(1e-1, 7e-5, averaging=0.01, growth="stage"),
-            "prox_sgd": Method(1e-1, 1e-4, milestones=EVERY_50),
-            "prox_ssi": Method(1e-3, 4e-6, milestones=EVERY_50),
-        }
-    ),
+    methods=iclr_methods(1e-1, 1e-4, 4e-6, 7e-5, every=EVERY_50),
     length=500,
     milestones=FOUR_50,
     scan=True,
@@ -98,13 +76,7 @@ def _lenet5(data, read, ssi, reported):
         row=f"LeNet5, {'MNIST' if data == 'mnist' else 'FashionMNIST'}",
         task=Classification(models.LeNet5, read, MNIST_PIXELS),
         regularizer=LASSO,
-        methods=complete(
-            {
-                "rmda": Method(1.0, 1e-4, averaging=0.01, growth="stage"),
-                "prox_sgd": Method(1e-1, 1.2e-4, milestones=EVERY_50),
-                "prox_ssi": Method(1e-3, ssi, milestones=EVERY_50),
-            }
-        ),
+        methods=iclr_methods(1.0, 1.2e-4, ssi, 1e-4, every=EVERY_50),
         length=500,
         milestones=FOUR_50,
         measure="kernel",
@@ -158,7 +130,7 @@ regularizer_study = [
         row=f"LeNet5 small, MNIST, {name}",
         task=Classification(models.lenet5_small, mnist, MNIST_PIXELS),
         regularizer=regularizer,
-        methods=complete({"rmda": Method(1e-1, strength, averaging=0.01, growth="stage")}),
+        methods={"rmda": Method(1e-1, strength, averaging=0.01, growth="stage")},
         length=300,
         milestones=(30, 60, 90, 120),
         measure="kernel",
@@ -175,15 +147,13 @@ fashion_lowrank = Config(
     row="MLP, FashionMNIST",
     task=Classification(models.MLP, fashion, MNIST_PIXELS),
     regularizer=ramda_jax.NuclearNorm(),
-    methods=complete(
-        {
-            "msgd": Method(1e-2, weight_decay=1e-3),
-            "prox_sgd": Method(1e-1, 5e-3),
-            "prox_adamw": Method(1e-3, 3.5e-3),
-            "rmda": Method(1e-1, 5e-3, averaging=0.1),
-            "ramda": Method(1e-2, 1e-3, averaging=0.1),
-        }
-    ),
+    methods={
+        "msgd": Method(1e-2, weight_decay=1e-3),
+        "prox_sgd": Method(1e-1, 5e-3),
+        "prox_adamw": Method(1e-3, 3.5e-3),
+        "rmda": Method(1e-1, 5e-3, averaging=0.1),
+        "ramda": Method(1e-2, 1e-3, averaging=0.1),
+    },
     length=300,
     milestones=(100, 200),
     measure="low_rank",
@@ -209,16 +179,14 @@ CONFIGS = [
         paper=NEURIPS,
         table="none",
         row="none (the ICLR paper's problem with this paper's schedules)",
-        methods=complete(
-            relabel(
-                {
-                    "rmda": Method(1e-1, 7e-5, averaging=0.1),
-                    "ramda": Method(1e-2, 7e-5, averaging=0.01),
-                    "prox_sgd": Method(1e-1, 1e-4),
-                    "prox_ssi": Method(1e-3, 4e-6),
-                },
-                "Table 7's of Linear, MNIST, with the strengths of the ICLR paper's Table 1",
-            )
+        methods=relabel(
+            {
+                "rmda": Method(1e-1, 7e-5, averaging=0.1),
+                "ramda": Method(1e-2, 7e-5, averaging=0.01),
+                "prox_sgd": Method(1e-1, 1e-4),
+                "prox_ssi": Method(1e-3, 4e-6),
+            },
+            "Table 7's of Linear, MNIST, with the strengths of the ICLR paper's Table 1",
         ),
         milestones=(100, 200, 300, 400),
         measure="weighted",

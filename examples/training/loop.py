@@ -1,5 +1,6 @@
 """The training loop: pure jitted steps over a `TrainState`, whatever the task."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -212,10 +213,13 @@ class Trainer:
             }
         return found, structure
 
-    def evaluate(self, state):
-        """(what is measured at the end of a round, as plain numbers; the state that begins the next round)."""
+    def evaluate(self, state, batches=None):
+        """(what is measured at the end of a round, as plain numbers; the state that begins the next round).
+
+        Of the validation split only the first `batches`, where given.
+        """
         total, count, carry = 0.0, 0.0, None
-        for number, batch in enumerate(self.data.valid_batches()):
+        for number, batch in enumerate(itertools.islice(self.data.valid_batches(), batches)):
             if carry is None:
                 model = self._model(state.params, state.rest, False)
                 carry = self.task.start_carry(model, len(jax.tree.leaves(batch)[0]))

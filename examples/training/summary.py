@@ -1,13 +1,90 @@
-"""A run's table and figure."""
+"""A run's report: as data and as a table."""
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+import dataclasses
+import itertools
+import json
+import platform
+import statistics
+
+import jax
 from tabulate import tabulate
 
 from examples.training.measures import MEASURES
 
-PAPER_LABELS = {"weighted": "weighted group sparsity", "kernel": "kernel-wise sparsity", "low_rank": "low-rank level"}
+
+def make_report(run, trainer, log, objective):
+    """What the run (a dict of its arguments) has come to, as plain data; shares as fractions."""
+    task, plan, config, rounds = trainer.task, trainer.plan, trainer.config, log.rounds
+    method = run["method"]
+    last = rounds[-1]
+    best = (max if task.higher_is_better else min)(rounds, key=lambda record: record[task.metric])
+    steps_per_epoch = trainer.data.steps_per_epoch
+    changed = [record["epoch"] for record in rounds if record["changed_hat"]]
+    metric, sparsity = config.reported.get(method, ("-", "-"))
+    sparsest = {which: max(record[which].get(config.measure, 0.0) for record in rounds) for which in ("W", "W_hat")}
+    # Low ranks are compared at the ends of rounds only.
+    by_step = "low_rank" not in last["W"]
+    return {
+        **run,
+        "batch_size": trainer.batch_size,
+        "paper": config.paper,
+        "table": config.table,
+        "row": config.row,
+        "settings": dataclasses.asdict(config.methods[method]),
+        "stops_after": run["steps"],
+        "steps": last["step"],
+        "steps_per_epoch": steps_per_epoch,
+        "stage_ends": [end for end in plan.ends if end < last["step"]],
+        "metric": task.metric,
+        "measure": config.measure,
+        task.metric: last[task.metric],
+        "best_" + task.metric.replace(" ", "_"): {"value": best[task.metric], "epoch": best["epoch"]},
+        "training_loss": last["loss"],
+        "objective": objective,
+        "sparsity_W": last["W"],
+        "sparsity_W_hat": last["W_hat"],
+        "sparsest_epoch": sparsest,
+        "identified": last.get("identified"),
+        "last_change_step_W": last["last_change_step"] if by_step else None,
+        "last_change_epoch_W": -(-last["last_change_step"] // steps_per_epoch) if by_step else None,
+        "last_change_epoch_W_hat": max(changed, default=0),
+        "changes_of_W_last_rounds": [record["changed_W"] for record in rounds[-10:]] if by_step else None,
+        "seconds": sum(record["seconds"] for record in rounds),
+        "seconds_per_epoch": statistics.median(
+            record["seconds"] * steps_per_epoch / steps for record, steps in zip(rounds, _steps(rounds), strict=True)
+        ),
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "jax": jax.__version__,
+        "reported": {"metric": metric, "sparsity": sparsity},
+        "rounds": _series(rounds, task.metric, config.measure),
+        # Of the first few steps there is little else to see.
+        "step_losses": [[one["step"], _short(one["loss"])] for one in log.steps] if run["steps"] else None,
+    }
+
+
+def _series(rounds, metric, measure):
+    """What is drawn over the epochs, in columns."""
+    series = {name: [_short(record[name]) for record in rounds] for name in ("epoch", metric, "loss", "changed_W")}
+    for which in ("W", "W_hat"):
+        series[which] = [_short(record[which].get(measure, 0.0)) for record in rounds]
+        if "identified" in rounds[0]:
+            series[f"identified_{which}"] = [_short(record["identified"][which]) for record in rounds]
+    return series
+
+
+def _short(value):
+    return float(f"{value:.5g}")
+
+
+def as_text(report):
+    """The report as JSON, with a line for each entry."""
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in report.items()) + "\n}\n"
+
+
+def _steps(rounds):
+    ends = [0, *(record["step"] for record in rounds)]
+    return [b - a for a, b in itertools.pairwise(ends)]
 
 
 def number(metric, value):
@@ -46,29 +123,3 @@ def final_table(report):
     head = f"{report['config']}, {report['method']}, seed {report['seed']}, {report['steps']} steps"
     source = f"{report['paper']}, {report['table']}"
     return head + "\n" + tabulate(rows, headers=["", "ours", source], disable_numparse=True)
-
-
-def draw(report, rounds, path):
-    """Metric and sparsity over the epochs; on the right the last fifth close up."""
-    metric, measure = report["metric"], report["measure"]
-    epochs = np.array([record["epoch"] for record in rounds])
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex="col", width_ratios=(3, 2))
-    for (top, bottom), first in zip(axes.T, (0, len(rounds) * 4 // 5), strict=True):
-        shown = rounds[first:]
-        top.plot(epochs[first:], [record[metric] for record in shown], ".-", color="tab:blue", markersize=3)
-        for which, style in (("W_hat", "-"), ("W", "--")):
-            values = [record[which].get(measure, 0.0) for record in shown]
-            bottom.plot(epochs[first:], values, style, label=which)
-        bottom.set_xlabel("epoch")
-        bottom.yaxis.set_major_formatter(PercentFormatter(1.0))
-        if metric == "accuracy":
-            top.yaxis.set_major_formatter(PercentFormatter(1.0))
-    for end in report["stage_ends"]:
-        for axis in axes[:, 0]:
-            axis.axvline(end / report["steps_per_epoch"], color="lightgray", linestyle=":", zorder=0)
-    axes[0, 0].set(ylabel=metric, title=f"{report['config']}, {report['method']} (dotted: a stage ends)")
-    axes[0, 1].set(title="the last fifth")
-    axes[1, 0].set(ylabel=PAPER_LABELS[measure])
-    axes[1, 0].legend()
-    figure.savefig(path, dpi=120)

@@ -40,7 +40,7 @@ def test_fewer_examples_than_a_batch_are_refused():
 
 
 def test_mnist_is_read_as_it_is_published(tmp_path):
-    train, test = idx.load_mnist(realdata.write_mnist(tmp_path))
+    train, test = idx.load_mnist(str(realdata.write_mnist(tmp_path)))
     assert train.images.shape == (300, 28, 28, 1) and test.images.shape == (50, 28, 28, 1)
     assert train.images.dtype == np.uint8
     np.testing.assert_array_equal(train.labels[:12], [*range(10), 0, 1])
@@ -292,6 +292,23 @@ def test_the_filterbank_has_slaneys_scale_and_norm():
         np.testing.assert_allclose(bank[number], triangle * 2 / (corners[number + 2] - corners[number]), atol=1e-12)
 
 
+# librosa 0.11.0, `librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000)`: some rows, of which what
+# is not zero, and from which column on.
+LIBROSA = {
+    0: (1, [0.01552772, 0.02265139, 0.00712367]),
+    10: (18, [0.01096482, 0.02649254, 0.01168657]),
+    40: (77, [0.00029586, 0.00531549, 0.01033513, 0.01489547, 0.01006495, 0.00523443, 0.00040391]),
+}
+
+
+@pytest.mark.parametrize("row", LIBROSA)
+def test_the_filterbank_is_librosas(row):
+    first, values = LIBROSA[row]
+    expected = np.zeros(513)
+    expected[first : first + len(values)] = values
+    np.testing.assert_allclose(mel.filterbank()[row], expected, atol=1e-8)
+
+
 def test_the_mel_spectrogram_is_scipys_stft_through_the_filterbank():
     samples = np.random.default_rng(0).normal(size=5000) * 0.1
     stft = scipy.signal.ShortTimeFFT(
@@ -315,7 +332,7 @@ def test_text_becomes_symbols():
     assert ljspeech.SYMBOL_IDS["-"] == 1 and ljspeech.SYMBOL_IDS["A"] == 12
 
 
-def test_clips_are_batched_and_padded_to_few_sizes(tmp_path):
+def test_clips_are_batched_and_padded_to_few_sizes(tmp_path, caplog):
     data = ljspeech.LJSpeech(realdata.write_ljspeech(tmp_path), 2)
     assert (data.count, data.steps_per_epoch, len(data.valid)) == (5, 2, 1)
     first, second = data.batches(1, 0)
@@ -325,6 +342,7 @@ def test_clips_are_batched_and_padded_to_few_sizes(tmp_path):
         assert (first.mels[row, :length] != 0).any(axis=-1).all() and not first.mels[row, length:].any()
         assert not first.symbols[row, first.symbol_lengths[row] :].any()
     np.testing.assert_array_equal(next(data.batches(1, 0, start=1)).symbols, second.symbols)
+    assert not caplog.records  # grain complains of more threads than clips that are read ahead
 
 
 def _cut(path):
@@ -362,6 +380,8 @@ def test_synthetic_labels_are_those_of_the_truth_and_every_class_occurs():
     assert (kernel.any(axis=1)).sum() == 40
     np.testing.assert_array_equal(np.argmax(truth.train.images @ kernel, axis=1), truth.train.labels)
     conv = synthetic.conv_net(1, samples=500)
-    assert conv.params["conv/kernel"].any(axis=(0, 1, 3)).sum() < 16
+    filters = conv.params["conv/kernel"]
+    assert filters.any(axis=(0, 1, 3)).sum() == 4 and conv.params["dense/kernel"].any(axis=1).sum() == 16
+    np.testing.assert_allclose(np.sum(filters**2, axis=(0, 1, 2)), 1, rtol=1e-5)
     assert (np.bincount(conv.train.labels, minlength=4) > 50).all()
     assert (synthetic.logistic(2, samples=500).params["dense/kernel"] != kernel).any()

@@ -1,5 +1,6 @@
 """The runner: every experiment takes a step on data in the real formats, and runs stop, continue and report."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -267,7 +268,7 @@ class StopAfter:
         return self.left < 0
 
     def listening(self):
-        return runner.contextlib.nullcontext()
+        return contextlib.nullcontext()
 
 
 @pytest.mark.parametrize(
@@ -308,10 +309,24 @@ def test_the_report_is_a_json_a_table_and_a_figure(data, tmp_path, capsys, monke
     assert made["reported"] == {"metric": "91.34", "sparsity": "57.02"}
     assert made["steps"] == 30 and made["seed"] == 2 and made["batch_size"] == 4
     assert 0 <= made["accuracy"] <= 1 and made["objective"] > 0
-    # A finished run is not trained again.
-    monkeypatch.setattr(Trainer, "run_round", None)
-    again = train.main(["mnist_logistic", "--method", "rmda", *arguments, "--out", str(out)])
-    assert again["accuracy"] == made["accuracy"]
+    assert made["rounds"]["accuracy"][-1] == pytest.approx(made["accuracy"], rel=1e-4)
+    assert len(made["rounds"]["epoch"]) == len(made["rounds"]["changed_W"]) == len(made["rounds"]["W_hat"]) == 10
+    # A finished run is printed again, and neither trained nor measured.
+    monkeypatch.setattr(runner, "Trainer", None)
+    assert train.main(["mnist_logistic", "--method", "rmda", *arguments, "--out", str(out)]) == made
+    assert capsys.readouterr().out == printed
+
+
+def test_a_run_of_a_few_steps_is_the_beginning_of_the_whole_one(data, tmp_path, capsys):
+    arguments = ["lenet5_small_glasso_iclr", "--method", "rmda", "--data-dir", str(data("mnist")), "--batch-size", "4"]
+    made = train.main([*arguments, "--steps", "7", "--valid-batches", "1", "--out", str(tmp_path / "run")])
+    assert made["steps"] == 7 and made["stage_ends"] == [] and made["scale"] == 1
+    losses = made["step_losses"]
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6, 7]
+    report.main([str(tmp_path)])
+    printed = capsys.readouterr().out
+    first, last = (np.mean([loss for _, loss in part]) for part in (losses[:5], losses[-5:]))
+    assert f"{first:.4g} / {last:.4g}" in printed and "the first steps of the schedule" in printed
 
 
 def test_a_folder_of_another_run_is_refused_and_says_what_differs(data, tmp_path):
@@ -320,6 +335,9 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(data, tmp_path
     train.main([*arguments, "--method", "rmda"])
     with pytest.raises(SystemExit, match=r"holds another run .method 'rmda', not 'ramda'.; use another --out"):
         train.main([*arguments, "--method", "ramda"])
+    elsewhere = realdata.write_mnist(tmp_path / "elsewhere", train=12, test=5)
+    with pytest.raises(SystemExit, match=r"holds another run .data_dir '.*', not '.*elsewhere'.; use another --out"):
+        train.main([*arguments, "--method", "rmda", "--data-dir", str(elsewhere)])
 
 
 @pytest.mark.parametrize(
@@ -333,6 +351,8 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(data, tmp_path
         (["imagenet_resnet50"], "train/CLASS"),
         (["mnist_logistic", "--scale", "0"], "--scale must be above 0"),
         (["mnist_logistic", "--devices", "0"], "--devices must be at least 1"),
+        (["mnist_logistic", "--devices", "1000"], "--devices must divide the batch size, got 1000 for 128"),
+        (["mnist_logistic", "--steps", "0"], "--steps must be at least 1"),
         (["mnist_logistic", "--seed", "-1"], "--seed must be at least 0"),
     ],
 )
@@ -350,7 +370,7 @@ def test_the_list_has_every_experiment_with_its_table(capsys):
 
 
 def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
-    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.2"]
+    command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.05"]
     command += ["--out", str(tmp_path / "run")]
     import signal
     import time
@@ -365,7 +385,7 @@ def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
     assert process.returncode == 130 and "the same command continues" in printed
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 790
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 589
 
 
 def test_devices_share_a_batch_and_get_what_one_would(tmp_path):
@@ -410,17 +430,25 @@ def test_the_joined_table_has_means_deviations_and_the_papers_row(tmp_path, caps
         "reported": {"metric": "91.34", "sparsity": "57.02"},
         "batch_size": 128,
         "dtype": "float32",
+        "stops_after": None,
+        "step_losses": None,
+        "sparsest_epoch": {"W": 0.7, "W_hat": 0.7},
+        "valid_batches": None,
+        "seconds": 60.0,
+        "rounds": {"epoch": [1.0, 2.0], "W": [0.0, 0.5], "W_hat": [0.1, 0.6], "changed_W": [3, 0]},
     }
     for seed, accuracy in ((1, 0.91), (2, 0.93)):
         place = tmp_path / f"rmda-{seed}"
         place.mkdir()
         one = row | {"seed": seed, "accuracy": accuracy}
-        one |= {"sparsity_W": {"weighted": 0.5}, "sparsity_W_hat": {"weighted": 0.6}}
+        one |= {"sparsity_W": {"weighted": 0.5, "kernel": 0.25}, "sparsity_W_hat": {"weighted": 0.6, "kernel": 0.25}}
         (place / "report.json").write_text(json.dumps(one))
-    report.main([str(tmp_path)])
+    report.main([str(tmp_path), "--figure", str(tmp_path / "runs.png")])
     printed = capsys.readouterr().out
     assert "| rmda" in printed and "92.00 ± 1.41" in printed and "91.34" in printed and "57.02" in printed
-    assert "50.00 ± 0.00" in printed and "60.00 ± 0.00" in printed
+    assert "50.00 ± 0.00 / 60.00 ± 0.00" in printed and "25.00 ± 0.00 / 25.00 ± 0.00" in printed
+    assert "weighted, W / W_hat" in printed and "kernel-wise, W / W_hat" in printed
+    assert (tmp_path / "runs.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_a_folder_without_reports_is_refused(tmp_path):
