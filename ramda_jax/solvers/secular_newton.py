@@ -101,7 +101,9 @@ class SecularNewton(Solver):
         def stay():
             return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
 
-        return jax.lax.cond(done, stay, go_on)
+        root = jax.lax.cond(done, stay, go_on)
+        # Chosen outside too: sharded like the radii before, of which what comes out of a branch knows nothing.
+        return root._replace(radii=jnp.where(done, step.radii, root.radii))
 
     def restore(self, model, regularizer, context, radii):
         assert isinstance(regularizer, GroupRegularizer)  # why_not
