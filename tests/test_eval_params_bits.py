@@ -1,4 +1,4 @@
-"""What `eval_params` gives to the bit: not for quick compilation, which need not compile the same formula twice alike."""
+"""What `eval_params` gives to the bit: by default compilation, the quick one need not do the same thing twice alike."""
 
 import ramda_jax
 from tests.inspection.test_eval_params import ALL, PLAIN, STRENGTH, check_equal, every_method, init_params, train
