@@ -64,7 +64,7 @@ def rows_of(name, tree, dtype, pairs, seconds, warm_up, rounds):
         yield names | {"method": method, "regularizer": regularizer} | size | values | {"sparsity": zero_groups(step)}
 
 
-def print_table(rows):
+def print_table(rows, with_targets):
     """The rows of one tree and dtype."""
     first = rows[0]
     print(
@@ -87,7 +87,7 @@ def print_table(rows):
             f"{row['iterations']:.1f}",
             row["most_iterations"],
             f"{100 * row['sparsity']:.0f} %",
-            verdicts(row),
+            verdicts(row) if with_targets else "",
         ]
         for row in rows
     ]
@@ -129,7 +129,7 @@ def main(argv=None):
             for row in rows_of(name, tree, dtype, pairs, args.seconds, warm_up, rounds):
                 part.append(row)
                 print(f"  {row['method']}, {row['regularizer']}: {row['ratio']:.2f}", flush=True)
-            print_table(part)
+            print_table(part, not args.small)
             rows += part
             if args.json:  # What has been measured is there should the rest be cut short.
                 args.json.write_text(json.dumps(rows, indent=1) + "\n")
