@@ -67,33 +67,32 @@ def rows_of(name, tree, dtype, pairs, seconds, warm_up, rounds):
 def print_table(rows, with_targets):
     """The rows of one tree and dtype."""
     first = rows[0]
+    adamw = 1e3 * np.median([row["peer_seconds"] for row in rows])
     print(
         f"\n{first['tree']}, {first['dtype']}, {first['device']}: {first['parameters']:,} parameters in "
-        f"{first['leaves']:,} leaves; a step of optax.adamw takes {1e3 * np.median([r['peer_seconds'] for r in rows]):.2f} ms"
+        f"{first['leaves']:,} leaves; a step of optax.adamw takes {adamw:.2f} ms"
     )
     table = [
-        [
-            row["method"],
-            row["regularizer"],
-            f"{row['ratio']:.2f}",
-            "{:.2f} - {:.2f}".format(*row["ratio_quartiles"]),
-            row["rounds"],
-            f"{row['temporaries']:.2f}",
-            f"{row['peak']:.2f}",
-            f"{row['compile_seconds']:.1f}",
-            f"{row['compile_ratio']:.1f}",
-            row["fusions"],
-            row["loops"],
-            f"{row['iterations']:.1f}",
-            row["most_iterations"],
-            f"{100 * row['sparsity']:.0f} %",
-            verdicts(row) if with_targets else "",
-        ]
+        {
+            "method": row["method"],
+            "regularizer": row["regularizer"],
+            "time": f"{row['ratio']:.2f}",
+            "\nquartiles": "{:.2f} - {:.2f}".format(*row["ratio_quartiles"]),
+            "\nrounds": row["rounds"],
+            "temporaries": f"{row['temporaries']:.2f}",
+            "peak": f"{row['peak']:.2f}",
+            "compile\nseconds": f"{row['compile_seconds']:.1f}",
+            "\nratio": f"{row['compile_ratio']:.1f}",
+            "fusions": row["fusions"],
+            "loops": row["loops"],
+            "iterations\nmean": f"{row['iterations']:.1f}",
+            "\nmost": row["most_iterations"],
+            "zero\ngroups": f"{100 * row['sparsity']:.0f} %",
+            "target": verdicts(row) if with_targets else "",
+        }
         for row in rows
     ]
-    headers = ["method", "regularizer", "time", "\nquartiles", "\nrounds", "temporaries", "peak", "compile\nseconds"]
-    headers += ["\nratio", "fusions", "loops", "iterations\nmean", "\nmost", "zero\ngroups", "targets"]
-    print(tabulate(table, headers, disable_numparse=True), flush=True)
+    print(tabulate(table, headers="keys", disable_numparse=True), flush=True)
 
 
 def main(argv=None):
@@ -125,14 +124,13 @@ def main(argv=None):
         tree = TREES[name](args.small)
         print(f"{name}: gradients {tree.origin}.", flush=True)
         for dtype in args.dtypes or dtypes:
-            part = []
+            first = len(rows)
             for row in rows_of(name, tree, dtype, pairs, args.seconds, warm_up, rounds):
-                part.append(row)
+                rows.append(row)
                 print(f"  {row['method']}, {row['regularizer']}: {row['ratio']:.2f}", flush=True)
-            print_table(part, not args.small)
-            rows += part
-            if args.json:  # What has been measured is there should the rest be cut short.
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+                if args.json:  # After every row: what has been measured is there should the rest be cut short.
+                    args.json.write_text(json.dumps(rows, indent=1) + "\n")
+            print_table(rows[first:], not args.small)
     return rows
 
 

@@ -41,8 +41,8 @@ class Step:
         params, state: the current ones.
         iterations: one number per step, empty if the optimizer is not ours.
         compile_seconds: of tracing and compiling.
-        temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: what is allocated besides inputs and
-            outputs, and all of it, donated buffers counted once.
+        temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: what is allocated besides inputs
+            and outputs, and all of it, donated buffers counted once.
         fusions, loops: how many the compiled program has, inside loops and branches too.
     """
 

@@ -159,20 +159,26 @@ def print_table(rows, with_targets):
             return ""
         return f"share at most {100 * most:.0f} %: {'met' if row['share'] <= most else 'missed'}"
 
-    def spread(row, key, unit=1.0, digits=2):
-        low, high = row[key + "_quartiles"]
-        return [f"{unit * row[key]:.{digits}f}", f"{unit * low:.{digits}f} - {unit * high:.{digits}f}"]
-
     table = [
-        [row["tree"], row["method"], row["regularizer"], f"{row['parameters']:,}", f"{1e3 * row['seconds']:.1f}"]
-        + [f"{1e3 * row['step_seconds']:.2f}", *spread(row, "ratio"), *spread(row, "step_ratio")]
-        + [*spread(row, "share", 100, 1), *spread(row, "added_share", 100, 1), verdict(row)]
+        {
+            "net": row["tree"],
+            "method": row["method"],
+            "regularizer": row["regularizer"],
+            "training\nstep, ms": f"{1e3 * row['seconds']:.1f}",
+            "adamw's\n= 1": f"{row['ratio']:.2f}",
+            "\nquartiles": "{:.2f} - {:.2f}".format(*row["ratio_quartiles"]),
+            "optimizer\nalone, ms": f"{1e3 * row['step_seconds']:.2f}",
+            "adamw's \n= 1": f"{row['step_ratio']:.2f}",
+            " \nquartiles": "{:.2f} - {:.2f}".format(*row["step_ratio_quartiles"]),
+            "share\nalone": f"{100 * row['share']:.1f} %",
+            "  \nquartiles": "{:.1%} - {:.1%}".format(*row["share_quartiles"]),
+            "\nadded": f"{100 * row['added_share']:.1f} %",
+            "   \nquartiles": "{:.1%} - {:.1%}".format(*row["added_share_quartiles"]),
+            "target": verdict(row),
+        }
         for row in rows
     ]
-    headers = ["net", "method", "regularizer", "parameters", "training\nstep, ms", "its optimizer\nalone, ms"]
-    headers += ["training step\nadamw's = 1", "\nquartiles", "optimizer\nadamw's = 1", "\nquartiles"]
-    headers += ["share, %\nalone", "\nquartiles", "share, %\nadded", "\nquartiles", "targets"]
-    print(tabulate(table, headers, disable_numparse=True))
+    print(tabulate(table, headers="keys", disable_numparse=True))
 
 
 def main(argv=None):
