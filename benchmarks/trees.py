@@ -31,9 +31,9 @@ class Tree(NamedTuple):
 
     @property
     def size(self):
-        """Of one gradient's entries the root mean square, over all gradients."""
-        squares = [float(jnp.sum(jnp.square(leaf.astype(jnp.float32)))) for leaf in jax.tree.leaves(self.gradients)]
-        return (sum(squares) / number_of_parameters(self.gradients)) ** 0.5
+        """The root mean square of a matrix's gradients, the median over the leaves of two axes or more."""
+        matrices = [leaf for leaf in jax.tree.leaves(self.gradients) if leaf.ndim > 1]
+        return float(np.median([np.sqrt(np.mean(np.square(np.asarray(leaf, np.float32)))) for leaf in matrices]))
 
     def astype(self, dtype):
         """The same in another dtype."""
