@@ -15,7 +15,7 @@ import jax
 from tabulate import tabulate
 
 from benchmarks.optimizers import METHODS, make
-from benchmarks.steps import ROUNDS, WARM_UP, Step, compare
+from benchmarks.steps import ROUNDS, STRENGTH, WARM_UP, Step, compare
 from benchmarks.trees import generated, number_of_parameters, small_leaves
 
 LEAVES = 10
@@ -36,7 +36,7 @@ def rows_of(name, tree, methods, seconds, warm_up, rounds):
     """Yields one row for each method."""
     names = {"tree": name, "dtype": "float32", "device": jax.default_backend()}
     size = {"parameters": number_of_parameters(tree.params), "leaves": len(jax.tree.leaves(tree.params))}
-    strength = tree.size / 2
+    strength = STRENGTH * tree.size
     peer = Step(make("adamw"), tree)
     peer.warm_up(warm_up, seconds)
     for method in methods:

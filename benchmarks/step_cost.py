@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 import ramda_jax
 from benchmarks.optimizers import METHODS, REGULARIZERS, make
-from benchmarks.steps import ROUNDS, WARM_UP, Step, compare
+from benchmarks.steps import ROUNDS, STRENGTH, WARM_UP, Step, compare
 from benchmarks.trees import TREES, number_of_parameters
 
 DTYPES = ("float32", "bfloat16")
@@ -53,7 +53,7 @@ def zero_groups(step):
 def rows_of(name, tree, dtype, pairs, seconds, warm_up, rounds):
     """Yields one row for each (method, regularizer)."""
     tree = tree.astype(dtype)
-    strength = tree.size / 2
+    strength = STRENGTH * tree.size
     names = {"tree": name, "dtype": dtype, "device": jax.default_backend()}
     size = {"parameters": number_of_parameters(tree.params), "leaves": len(jax.tree.leaves(tree.params))}
     peer = Step(make("adamw"), tree)

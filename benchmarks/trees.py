@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,8 @@ def transformer_xl(small=False):
 
 def text(batch, length, count):
     """`count` batches (tokens, targets), int32 `[batch, length]`: bytes of the digits data's description."""
-    tokens = np.frombuffer(load_digits().DESCR.encode(), np.uint8).astype(np.int32)
+    description: str = cast(Any, load_digits()).DESCR
+    tokens = np.frombuffer(description.encode(), np.uint8).astype(np.int32)
     starts = np.random.default_rng(0).integers(len(tokens) - length, size=(count, batch))
     windows = [np.stack([tokens[start : start + length + 1] for start in row]) for row in starts]
     return [(window[:, :-1], window[:, 1:]) for window in windows]

@@ -51,7 +51,7 @@ def test_scaling(tmp_path):
 
 def test_train_step(tmp_path, capsys):
     rows = run(train_step, [], tmp_path / "rows.json")
-    assert [row["method"] for row in rows] == ["adamw", "ramda"]
+    assert [row["method"] for row in rows] == ["adamw", "rmda"]
     assert rows[0]["ratio"] == rows[0]["step_ratio"] == 1
     for row in rows:
         assert NAMES <= row.keys()
