@@ -106,6 +106,12 @@ def main(argv=None):
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="of the rounds of a row: less than 20 rounds if they take longer"
     )
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=WARM_UP,
+        help=f"steps before, in which the solver finds its pace (default: {WARM_UP})",
+    )
     parser.add_argument("--small", action="store_true", help="tiny trees, two rounds: to see that it runs")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args(argv)
@@ -119,7 +125,7 @@ def main(argv=None):
         trees, methods = ("resnet50",), tuple(name for name in METHODS if name != "prox_ssi")
         regularizers, dtypes = tuple(name for name in REGULARIZERS if name != "nuclear"), DTYPES[:1]
     pairs = [(m, r) for m in args.methods or methods for r in args.regularizers or regularizers]
-    warm_up, rounds = (2, 2) if args.small else (WARM_UP, ROUNDS)
+    warm_up, rounds = (2, 2) if args.small else (args.warm_up, ROUNDS)
     rows = []
     for name in args.trees or trees:
         tree = TREES[name](args.small)

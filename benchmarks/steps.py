@@ -84,15 +84,15 @@ class Step:
         return [int(count) for count in self._iterations]
 
     def warm_up(self, steps, seconds):
-        """At most so many steps, none after so many seconds; returns the seconds of the last."""
-        begin = time.perf_counter()
-        for _ in range(steps):
+        """At most so many steps, none after so many seconds; returns their number and the seconds of the last."""
+        begin, last, done = time.perf_counter(), 0.0, 0
+        for done in range(1, steps + 1):
             start = time.perf_counter()
             jax.block_until_ready(self())
             last = time.perf_counter() - start
             if time.perf_counter() - begin > seconds:
                 break
-        return last
+        return done, last
 
 
 def compare(peer, step, seconds=60.0, warm_up=WARM_UP, rounds=ROUNDS):
@@ -100,14 +100,15 @@ def compare(peer, step, seconds=60.0, warm_up=WARM_UP, rounds=ROUNDS):
 
     Rounds are 20, fewer (at least 3) if they would take longer than `seconds`, and so with the steps of the warm-up.
     """
-    last = step.warm_up(warm_up, seconds)
-    rounds = int(np.clip(seconds / last, min(3, rounds), rounds))
+    warm_up, last = step.warm_up(warm_up, seconds)
+    rounds = int(np.clip(seconds / max(last, 1e-9), min(3, rounds), rounds))
     times = alternate({"peer": peer, "step": step}, rounds)
     quarter, median, three_quarters = np.quantile(ratios(times, "peer")["step"], (0.25, 0.5, 0.75))
     counts = step.iterations[-rounds:]
     return {
         "ratio": float(median),
         "ratio_quartiles": [float(quarter), float(three_quarters)],
+        "warm_up": warm_up,
         "rounds": rounds,
         "seconds": float(np.median(times["step"])),
         "peer_seconds": float(np.median(times["peer"])),
