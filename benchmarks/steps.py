@@ -86,12 +86,11 @@ class Step:
     def warm_up(self, steps, seconds):
         """At most so many steps, none after so many seconds; returns their number and the seconds of the last."""
         begin, last, done = time.perf_counter(), 0.0, 0
-        for done in range(1, steps + 1):
+        while done < steps and (done == 0 or time.perf_counter() - begin < seconds):
             start = time.perf_counter()
             jax.block_until_ready(self())
             last = time.perf_counter() - start
-            if time.perf_counter() - begin > seconds:
-                break
+            done += 1
         return done, last
 
 
