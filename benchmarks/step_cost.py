@@ -110,7 +110,7 @@ def main(argv=None):
         "--warm-up",
         type=int,
         default=WARM_UP,
-        help=f"steps before, in which the solver finds its pace (default: {WARM_UP})",
+        help=f"steps before the rounds (default: {WARM_UP})",
     )
     parser.add_argument("--small", action="store_true", help="tiny trees, two rounds: to see that it runs")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
