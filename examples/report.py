@@ -103,9 +103,11 @@ def tables(reports):
             notes.append("the first steps of the schedule")
         if valid_batches:
             notes.append(f"measured on {valid_batches} of the validation batches")
-        yield (
-            f"**{config}** ({first['paper']}, {first['table']}, {first['row']}): {', '.join(notes)}. The paper's "
-            f"sparsity is {MEASURES[first['measure']]}; all shares in percent."
+        source = f"{first['paper']}, {first['table']}, {first['row']}"
+        if first["table"] == "none":
+            source = "not in the papers: " + first["row"].removeprefix("none ").strip("()")
+        yield f"**{config}** ({source}): {', '.join(notes)}. " + (
+            f"The paper's sparsity is {MEASURES[first['measure']]}; all shares in percent."
         )
         yield tabulate(
             [row(method, runs) for method, runs in methods.items()],

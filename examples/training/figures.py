@@ -1,7 +1,10 @@
 """The figures of runs: of one, and of all methods of experiments beside each other."""
 
+import io
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
 from examples.experiments import METHODS
 
@@ -72,7 +75,7 @@ def draw_runs(reports, path):
         bottom.set_ylim(bottom=0)
         end = first["rounds"]["epoch"][-1]
         for axis in (top, bottom):
-            axis.axvspan(0.8 * end, end, color="whitesmoke", zorder=0)
+            axis.axvspan(0.8 * end, end, color="gainsboro", zorder=0)
     shown = [method for method in METHODS if method in lines]
     figure.legend(
         [lines[method] for method in shown],
@@ -81,4 +84,7 @@ def draw_runs(reports, path):
         loc="outside lower center",
         ncols=len(shown),
     )
-    figure.savefig(path, dpi=100)
+    # Hundreds of noisy epochs in full colour would be half a megabyte.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(path, optimize=True)

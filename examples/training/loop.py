@@ -214,10 +214,7 @@ class Trainer:
         return found, structure
 
     def evaluate(self, state, batches=None):
-        """(what is measured at the end of a round, as plain numbers; the state that begins the next round).
-
-        Of the validation split only the first `batches`, where given.
-        """
+        """(what is measured at the end of a round, on so many validation batches; the state that begins the next)."""
         total, count, carry = 0.0, 0.0, None
         for number, batch in enumerate(itertools.islice(self.data.valid_batches(), batches)):
             if carry is None:

@@ -99,7 +99,9 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
         state, taken = _rounds(trainer, steps, run.valid_batches, state, taken, seconds, log, checkpoints, stopper)
         if taken < steps or not log.rounds or log.rounds[-1]["step"] < taken:
             return None
-        report = make_report(dataclasses.asdict(run), trainer, log, trainer.objective(state))
+        # It goes over all training examples, which takes longer than the few steps of a trial.
+        objective = None if run.valid_batches else trainer.objective(state)
+        report = make_report(dataclasses.asdict(run), trainer, log, objective)
     draw(report, out / "report.png")
     (out / "report.txt").write_text(final_table(report) + "\n")
     (out / "report.json").write_text(as_text(report))  # the last: where there is one, the run is finished
