@@ -84,7 +84,7 @@ def main(argv=None):
     """Reads the command line and tells the story; returns the report."""
     parser = argparse.ArgumentParser(description="From a sparse net to a small one.")
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
-    parser.add_argument("--epochs", type=int, help="of training (default: 200 on digits, 20 on MNIST)")
+    parser.add_argument("--epochs", type=int, help="of training (default: 200 on digits, 10 on MNIST)")
     parser.add_argument("--strength", type=float, default=1e-4, help="of the group LASSO (default: 1e-4)")
     parser.add_argument("--round-to", type=int, default=1, help="keep a multiple of so many channels (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
@@ -93,7 +93,7 @@ def main(argv=None):
     rngs = nnx.Rngs(args.seed)
     data = load(args.data_dir)
     model = LeNet5(rngs=rngs) if args.data_dir else ConvNet(rngs)
-    epochs = args.epochs or (20 if args.data_dir else 200)
+    epochs = args.epochs or (10 if args.data_dir else 200)
     batch = jnp.asarray(data[0][:BATCH])
 
     print(f"1. Train with RAMDA, {epochs} epochs")

@@ -50,9 +50,56 @@ def group_norms(x, axes):
     The largest entry is divided out before squaring: in float32 the squares of 1e-23 are all zero
     and those of 1e20 are infinite.
     """
-    scale = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
-    scale = jnp.where(scale == 0, 1, scale)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axes, keepdims=True))
+    scale, inverse = group_scales(x, axes)
+    return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
+
+
+def group_scales(x, axes):
+    """A power of two near each group's largest entry, kept as axes of length one, and its inverse.
+
+    Both are powers of two that are no denormals, so that scaling rounds nothing, and the inverse is there so that
+    it is a multiplication: XLA would keep the results of a division in an array of their own.
+    """
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    info = jnp.finfo(x.dtype)
+    # The bits of the exponent alone; NaN and infinity have the highest and are clipped to a finite one.
+    integer = jnp.int32 if info.bits == 32 else jnp.int64
+    exponent = jax.lax.bitcast_convert_type(largest, integer) >> info.nmant
+    bias = info.maxexp - 1
+    # Zeros as they are: XLA may square the inverse first, and 0 * inf is no 0.
+    exponent = jnp.where(largest == 0, bias, exponent)
+    exponent = jnp.clip(exponent, 2, 2 * bias - 2)
+    scale = jax.lax.bitcast_convert_type(exponent << info.nmant, x.dtype)
+    inverse = jax.lax.bitcast_convert_type((2 * bias - exponent) << info.nmant, x.dtype)
+    return scale, inverse
+
+
+def in_turn(x, after, other):
+    """x, bit by bit, but worked out once, and not before the scalar `after` is known.
+
+    XLA's schedule for CPUs is free to prepare all leaves before it finishes the first, with as many temporaries
+    alive at once, and it works out again for every reader what is not written to memory, a cube root too. A division by
+    ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are
+    gone before the
+    next, and is dear enough to XLA to be kept. (Not `jax.lax.optimization_barrier`: that is gone before the schedule
+    is made. And not by one scalar: that would become a multiplication.)
+
+    Args:
+        x: an array, floating-point.
+        after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
+        other: an array of x's shape and dtype that is in memory anyway. (With x itself as a part of the ones it would
+            be read twice, and be kept for that before its turn.)
+    """
+    if after is None:
+        return x
+
+    def wait(x, after, other):
+        # Never true; by its bits, as NaN and infinity would not become 0 by any arithmetic.
+        bits = jax.lax.bitcast_convert_type(after.astype(jnp.float32), jnp.int32)
+        never = jnp.minimum(jnp.maximum(bits, 0), 0) != 0
+        return x / jnp.where(never, other, 1)
+
+    return jax.lax.platform_dependent(x, after, other, cpu=wait, default=lambda x, after, other: x)
 
 
 def norm(x):
@@ -61,12 +108,11 @@ def norm(x):
 
 
 # Dividing the bits of a float by three divides its exponent by three, so `magic - bits / 3` are the
-# bits of a first guess for x ** (-1/3), 3.5 % off at most; each Newton step below squares the error
-# (and doubles it). The constants are 4/3 of the bits of 1.0, less the shift that balances the
-# guess's largest errors to both sides.
+# bits of a first guess for x ** (-1/3), 3.5 % off at most; the steps below bring that to rounding. The
+# constants are 4/3 of the bits of 1.0, less the shift that balances the guess's largest errors to both sides.
 _CBRT = {
-    jnp.dtype("float32"): (jnp.uint32, 0x54A2FA8C, 3),
-    jnp.dtype("float64"): (jnp.uint64, 0x553EF0FF289DD796, 4),
+    jnp.dtype("float32"): (jnp.int32, 0x54A2FA8C, 1),
+    jnp.dtype("float64"): (jnp.int64, 0x553EF0FF289DD796, 2),
 }
 
 
@@ -81,8 +127,8 @@ def cbrt(x):
         call per element on CPU, forty times the time of a copy, and wrong (negative) for float32 denormals; this is
         a handful of multiplications that vectorise.
     """
-    uint, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
-    bits = jax.lax.bitcast_convert_type(x, uint)
+    integer, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
+    bits = jax.lax.bitcast_convert_type(x, integer)
     # A denormal has no exponent to divide: its bits, read as an integer, are x * 2 ** lift. (As an
     # integer, because XLA's CPU arithmetic takes denormals for zero.) Times 2 ** (3 k) its root is
     # lifted by 2 ** k exactly.
@@ -91,10 +137,26 @@ def cbrt(x):
     k = -(-lift // 3)
     denormal = bits < (1 << nmant)
     lifted = jnp.where(denormal, bits.astype(x.dtype) * 2.0 ** (3 * k - lift), x)
-    bits = jax.lax.bitcast_convert_type(lifted, uint)
-    root = jax.lax.bitcast_convert_type(jnp.asarray(magic, uint) - bits // 3, x.dtype)
-    for _ in range(num_steps):  # y <- y + y (1 - x y^3) / 3 has no division
-        root = root + root * (1 - ((lifted * root) * root) * root) * jnp.asarray(1 / 3, x.dtype)
+    bits = jax.lax.bitcast_convert_type(lifted, integer)
+    # As floats: XLA takes a division of integers for expensive and would keep its results in an array of their own. The
+    # rounding of the bits is nothing to the guess.
+    guess = (jnp.asarray(magic, x.dtype) - bits.astype(x.dtype) * jnp.asarray(1 / 3, x.dtype)).astype(integer)
+    root = jax.lax.bitcast_convert_type(guess, x.dtype)
+
+    def error(root):
+        return 1 - ((lifted * root) * root) * root
+
+    def times(root, *coefficients):
+        # (1 - e) ** (-1/3) = 1 + e/3 + 2 e^2/9 + 14 e^3/81 + ...: no division.
+        e = error(root)
+        series = jnp.asarray(coefficients[-1], x.dtype)
+        for coefficient in reversed(coefficients[:-1]):
+            series = jnp.asarray(coefficient, x.dtype) + e * series
+        return root + root * (e * series)
+
+    root = times(root, 1 / 3, 2 / 9, 14 / 81)
+    for _ in range(num_steps):
+        root = times(root, 1 / 3)
     result = (lifted * root) * root
     result = jnp.where(denormal, result * 2.0**-k, result)
     return jnp.where(x == jnp.inf, x, result)

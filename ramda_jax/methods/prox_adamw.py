@@ -74,6 +74,18 @@ def prox_adamw(
 
         return jax.tree.map(corrected, state.nu)
 
+    def momentum(state):
+        return jax.tree.map(lambda mu: mu / (1 - jnp.asarray(b1, mu.dtype) ** state.count), state.mu)
+
     scale_by = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
     transform = scale_by(b1=b1, b2=b2, eps=eps)
-    return prox_gen(learning_rate, transform, metric, regularizer, strength, weight_decay=weight_decay, solver=solver)
+    return prox_gen(
+        learning_rate,
+        transform,
+        metric,
+        regularizer,
+        strength,
+        weight_decay=weight_decay,
+        numerator=momentum,
+        solver=solver,
+    )

@@ -21,6 +21,7 @@ def prox_gen(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     decay_after_step: bool = False,
+    numerator: Callable[[Any], Any] | None = None,
     solver: Solver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxGen: the proximal version of any Optax transformation with a diagonal metric.
@@ -40,6 +41,8 @@ def prox_gen(
         strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
         decay_after_step: decay what the step has made instead of what it starts from.
+        numerator: from the transformation's state to D_t u_t, which saves a division and a multiplication; None to go
+            by u_t. (A function too: see `metric`.)
         solver: a `Solver`, or None for each regularizer's `default_solver`.
 
     Returns:
@@ -61,7 +64,9 @@ def prox_gen(
     """
     strength = check_method(regularizer, strength, solver, "scalar" if metric is None else "diagonal")
     return optax.chain(
-        preconditioned(learning_rate, transform, metric, weight_decay, decay_after_step=decay_after_step),
+        preconditioned(
+            learning_rate, transform, metric, weight_decay, decay_after_step=decay_after_step, numerator=numerator
+        ),
         proximal_point(regularizer, strength, solver),
         iterate_averaging(1.0),
     )

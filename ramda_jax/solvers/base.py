@@ -52,11 +52,19 @@ class Context:
         step: the 0-based step, for a tolerance that is a schedule.
         share: the leaf's share of a tolerance on the norm over all regularized leaves:
             the root of its size over the size of all.
+        radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if unknown.
+        after: a scalar that the leaf before has left, for which large temporaries should wait (`numerics.in_turn`);
+            None for no waiting.
+        axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
+            by it a solver can ask whether all of them are done.
     """
 
     start: jax.Array
     step: Any = 0
     share: float = 1.0
+    radii: Any = None
+    after: Any = None
+    axis_name: str | None = None
 
 
 class Solver(abc.ABC):
@@ -67,6 +75,9 @@ class Solver(abc.ABC):
 
     #: Whether `Solution.radii` are the groups' norms. They are kept in the state, one number per group.
     keeps_radii: ClassVar[bool] = False
+
+    #: Whether it takes several steps: False for a closed form.
+    iterates: ClassVar[bool] = True
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric: str) -> str | None:

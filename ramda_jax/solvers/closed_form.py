@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ramda_jax.numerics import in_turn
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solution, Solver
 
@@ -24,6 +25,7 @@ class ClosedForm(Solver):
     """
 
     keeps_radii = True
+    iterates = False
 
     def why_not(self, regularizer, metric):
         if metric == "diagonal" and not regularizer.elementwise:
@@ -33,7 +35,7 @@ class ClosedForm(Solver):
     def solve(self, model, regularizer, context):
         if isinstance(regularizer, GroupRegularizer):
             # The same as the prox, but by way of the radii, which the state keeps.
-            form = regularizer.secular_form(model.rhs, model.weight)
+            form = regularizer.secular_form(in_turn(model.rhs, context.after, model.anchor), model.weight)
             radii = form.scalar_radii(regularizer.norms(form.rhs), model.metric)
             value = form.point(model.metric, radii)
         else:

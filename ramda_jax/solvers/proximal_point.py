@@ -153,7 +153,7 @@ def proximal_point(
                 "such as `dual_averaging` directly before it in the chain."
             )
         strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
-        value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params)
+        value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params, state.radii)
         if TARGET in extra_args:
             value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
         dtype = state.info.residual.dtype
@@ -169,8 +169,9 @@ def proximal_point(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _problems(problem, model, strength, step, params):
+def _problems(problem, model, strength, step, params, radii):
     """Pairs every leaf with its model, regularizer, solver and context; None where psi is 0."""
+    radii = radii if isinstance(radii, dict) else {}
     leaves = assign(problem.assignment, model.linear)
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
     models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
@@ -179,8 +180,12 @@ def _problems(problem, model, strength, step, params):
             yield path, leaf_model, None, None, None
             continue
         share = math.sqrt(leaf.size / max(regularized, 1))
-        context = Context(start.astype(leaf_model.linear.dtype), step, share)
+        context = Context(start.astype(leaf_model.linear.dtype), step, share, radii.get(path))
         yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
+
+
+# Entries below which stacking a leaf costs less than a solve of its own.
+SMALL = 2**14
 
 
 def _center_if_weightless(model, value):
@@ -188,23 +193,33 @@ def _center_if_weightless(model, value):
     return jnp.where(model.weight == 0, model.center, value)
 
 
-def _solve(problem, model, strength, step, params):
+def _solve(problem, model, strength, step, params, last_radii):
     values, radii, solutions = {}, {}, []
     batches = {}
-    for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params):
+    for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params, last_radii):
         if regularizer is None:
             values[path] = leaf_model.center
             continue
-        # Leaves of equal shape go in one batch where the regularizer asks for it; else each is its own.
+        # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve
+        # is compiled for all of them. Else each is its own, which saves the stacking.
         shape = (leaf_model.linear.shape, leaf_model.linear.dtype, leaf_model.metric.ndim)
-        key = (regularizer, solver, *shape) if regularizer.batched else path
+        is_small = solver is not None and solver.iterates and leaf_model.linear.size < SMALL
+        key = (regularizer, solver, *shape) if regularizer.batched or is_small else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
+    after = step
     for regularizer, solver, members in batches.values():
-        for (path, leaf_model, _), solution in zip(members, _solve_batch(solver, regularizer, members), strict=True):
+        members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
+        solved = _solve_batch(solver, regularizer, members)
+        for (path, leaf_model, _), solution in zip(members, solved, strict=True):
             values[path] = _center_if_weightless(leaf_model, solution.value)
             if problem.keeps_radii(regularizer):
                 radii[path] = solution.radii
             solutions.append(solution)
+            # Any scalar will do that is known when the leaf is solved; the number of steps of a closed form always is.
+            if solver.iterates:
+                after = solution.num_steps
+            elif solution.radii is not None:
+                after = jnp.max(solution.radii, initial=0)
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
     if solutions:
         info = SolverInfo(
@@ -221,14 +236,15 @@ def _solve_batch(solver, regularizer, members):
     if len(members) == 1:
         _, model, context = members[0]
         return [solver.solve(model, regularizer, context)]
-    context = members[0][2]  # equal sizes have equal shares
+    first = members[0][2]  # equal sizes have equal shares
     models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
-    starts = jnp.stack([one.start for *_, one in members])
+    starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
 
-    def solve(model, start):
-        return solver.solve(model, regularizer, dataclasses.replace(context, start=start))
+    def solve(model, start, radii):
+        context = dataclasses.replace(first, start=start, radii=radii, axis_name="leaves")
+        return solver.solve(model, regularizer, context)
 
-    batch = jax.vmap(solve)(models, starts)
+    batch = jax.vmap(solve, axis_name="leaves")(models, starts, radii)
     return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
 
 
@@ -241,7 +257,8 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     values = []
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     problem = state.problem
-    for path, leaf_model, regularizer, solver, context in _problems(problem, model, state.strength, last_step, params):
+    problems = _problems(problem, model, state.strength, last_step, params, state.radii)
+    for path, leaf_model, regularizer, solver, context in problems:
         if regularizer is None or solver is None or context is None:
             values.append((path, leaf_model.center))
             continue

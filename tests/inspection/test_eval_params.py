@@ -356,16 +356,6 @@ def test_eval_params_with_zero_strength_or_weight_is_the_center(method):
 
 
 @every_method
-def test_eval_params_with_zero_learning_rate_or_strength_moves_no_bit(method):
-    params = init_params()
-    *_, (_, state) = train(PLAIN[method](ALL, STRENGTH, learning_rate=0.0), params, num_steps=3)
-    check_equal(ramda_jax.eval_params(state, params), params)
-    *_, (_, state) = train(PLAIN[method](ALL, 0.0), params, num_steps=3)
-    *_, (_, without) = train(PLAIN[method](None, None), params, num_steps=3)
-    check_equal(ramda_jax.eval_params(state, params), ramda_jax.eval_params(without, params))
-
-
-@every_method
 def test_eval_params_where_every_group_is_zero(method):
     *_, (params, state) = train(RECORDED[method](ALL, 100.0), init_params(), num_steps=2)
     structured = ramda_jax.eval_params(state, params)

@@ -52,10 +52,10 @@ def underflow(solution, metric, weight, group_axes):
     return tiny * (1 + np.sqrt(np.sum(np.where(is_flushed & (radii > 0), slope, 0) ** 2, axis=1)))
 
 
-def check_optimal(rhs, metric, weight, group_axes):
+def check_optimal(rhs, metric, weight, group_axes, solution=None):
     """KKT residual at rounding; zeros where and only where they belong; few steps."""
     eps = np.finfo(rhs.dtype).eps
-    solution = solve(rhs, metric, weight, group_axes)
+    solution = solve(rhs, metric, weight, group_axes) if solution is None else solution
     assert solution.value.shape == rhs.shape
     assert solution.value.dtype == rhs.dtype
     norms = group_norm.norms(rhs, group_axes)

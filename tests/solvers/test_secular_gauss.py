@@ -1,0 +1,181 @@
+"""SecularNewton from the radii of the last solution: the one pass, its bound, and what follows where it has not
+done."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramda_jax import GroupLasso, QuadraticModel, SecularNewton, proximal_point
+from ramda_jax.solvers import Context
+from ramda_jax.solvers.secular_gauss import gauss_step
+from tests import problems
+from tests.reference import group_norm
+from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounded
+
+LAYOUTS = [((40,), ()), ((9, 33), (0,)), ((3, 3, 5, 4), (2,)), ((0, 5), (0,))]
+
+
+@functools.partial(jax.jit, static_argnames="group_axes")
+def solve_from(radii, rhs, metric, weight, group_axes):
+    model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
+    context = Context(jnp.zeros_like(rhs), radii=radii)
+    return SecularNewton().solve(model, GroupLasso(group_axes, group_weight=1.0), context)
+
+
+def kept_shape(shape, group_axes):
+    """The shape of the radii: one inside the groups."""
+    group_axes = [axis % len(shape) for axis in group_axes] if shape else []
+    return tuple(size if axis in group_axes else 1 for axis, size in enumerate(shape))
+
+
+def root_of_s(radii, rhs, metric, weight, group_axes):
+    """`||rhs_g / (metric r + weight)||` for each group, in NumPy's widest float."""
+    r = group_norm.wide(np.reshape(radii, (-1, 1)))
+    t = group_norm.rows(group_norm.wide(metric), group_axes) * r + group_norm.wide(weight)
+    return np.sqrt(np.sum((group_norm.rows(group_norm.wide(rhs), group_axes) / t) ** 2, axis=1))
+
+
+@every_dtype
+@settings(max_examples=150)
+@given(
+    problem=problems.group_subproblems(LAYOUTS),
+    off=st.sampled_from([0.0, 1e-4, 1e-2, 0.3, 3.0, np.inf]),
+    seed=st.integers(0, 9),
+)
+def test_the_solution_is_optimal_to_rounding_from_whatever_radii(dtype, problem, off, seed):
+    problem = rounded(problem, dtype)
+    rng = np.random.default_rng(seed)
+    shape = kept_shape(problem[0].shape, problem[3])
+    with jax.enable_x64(dtype == np.float64):
+        solution = solve_from(np.full(shape, np.nan, dtype), *problem)
+        if off == np.inf:  # from nothing at all: zeros, and numbers of any size
+            start = np.where(rng.uniform(size=shape) < 0.5, 0, 10.0 ** rng.uniform(-30, 30, shape))
+        else:
+            start = np.asarray(solution.radii) * np.exp(off * rng.normal(size=shape))
+        solution = jax.tree.map(np.asarray, solve_from(start.astype(dtype), *problem))
+    check_optimal(*problem, solution=solution)
+
+
+@settings(max_examples=100)
+@given(
+    problem=problems.group_subproblems(LAYOUTS[:3]),
+    off=st.floats(-0.6, 3.0),
+    seed=st.integers(0, 9),
+)
+def test_one_pass_ends_left_of_the_root_and_within_its_bound(problem, off, seed):
+    problem = rounded(problem, np.float64)
+    rhs, metric, weight, group_axes = problem
+    shape = kept_shape(rhs.shape, group_axes)
+    alive = group_norm.norms(rhs, group_axes) > weight
+    with jax.enable_x64(True):
+        roots = np.asarray(solve_from(np.full(shape, np.nan), *problem).radii)
+        start = roots * (1 + off * np.random.default_rng(seed).uniform(size=shape))
+        axes = tuple(axis for axis in range(rhs.ndim) if axis not in [a % rhs.ndim for a in group_axes])
+        step = jax.tree.map(np.asarray, gauss_step(rhs, metric, weight, axes, start))
+    known = alive & (start.reshape(-1) > 0) & np.isfinite(step.error.reshape(-1))
+    error = root_of_s(step.radii, *problem) - 1
+    rounding = 64 * np.finfo(float).eps
+    assert np.all(error[known] >= -rounding)
+    assert np.all(error[known] <= step.error.reshape(-1)[known] + rounding)
+
+
+def test_the_error_is_of_fourth_order_where_newtons_is_of_second():
+    rng = np.random.default_rng(0)
+    rhs, metric = rng.normal(size=(1, 200)), problems.random_metric(rng, (1, 200), 1, 1)
+    problem = (rhs, metric, 0.5 * float(np.linalg.norm(rhs)), (0,))
+    with jax.enable_x64(True):
+        root = np.asarray(solve_from(np.full((1, 1), np.nan), *problem).radii)
+        errors = [
+            float(root_of_s(gauss_step(rhs, metric, problem[2], (1,), root * (1 + off)).radii, *problem)[0] - 1)
+            for off in (0.2, 0.1, 0.05)
+        ]
+    # Halving the distance divides the error by 2^4, up to the next order.
+    assert 12 < errors[0] / errors[1] < 24
+    assert 12 < errors[1] / errors[2] < 24
+
+
+def test_one_pass_is_exact_where_the_metric_takes_two_values():
+    rng = np.random.default_rng(0)
+    rhs, metric = rng.normal(size=(4, 50)), np.where(rng.uniform(size=(4, 50)) < 0.3, 0.1, 1.0)
+    problem = (rhs, metric, 3.0, (0,))
+    with jax.enable_x64(True):
+        roots = np.asarray(solve_from(np.full((4, 1), np.nan), *problem).radii)
+        step = gauss_step(rhs, metric, 3.0, (1,), 0.95 * roots)
+    np.testing.assert_allclose(root_of_s(step.radii, *problem), 1, rtol=1e-7)
+
+
+@every_dtype
+def test_what_a_pass_can_tell_at_radius_zero(dtype):
+    rhs = np.array([[3.0, 4.0], [3.0, 4.0], [np.nan, 0.0], [0.0, 0.0]], dtype)
+    lam = np.array([[5.0], [4.9], [1.0], [0.0]], dtype)
+    with jax.enable_x64(dtype == np.float64):
+        step = gauss_step(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
+    # Zero at the border; not known where the group lives, where it is no number, and where it has no weight.
+    np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
+    np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
+
+
+def test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has():
+    rng = np.random.default_rng(0)
+    rhs, metric = (
+        rng.normal(size=(6, 50)).astype(np.float32),
+        problems.random_metric(rng, (6, 50), 2, 1).astype(np.float32),
+    )
+    cold = solve_from(np.full((6, 1), np.nan, np.float32), rhs, metric, np.float32(4), (0,))
+    near = solve_from(cold.radii, rhs * np.float32(1.001), metric, np.float32(4), (0,))
+    far = solve_from(cold.radii, rhs * np.float32(3), metric, np.float32(4), (0,))
+    assert near.num_steps == 1
+    assert 1 < far.num_steps <= 8
+
+
+def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutions():
+    rng = np.random.default_rng(0)
+    params = {f"{i}": jnp.asarray(rng.normal(size=(5, 7)), jnp.float32) for i in range(3)}
+    params["other"] = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
+
+    def solve(names):
+        some = {name: params[name] for name in names}
+        metric = {name: 1 + jnp.abs(leaf) for name, leaf in some.items()}
+        anchor = {name: jnp.zeros_like(leaf) for name, leaf in some.items()}
+        transform = proximal_point(GroupLasso("input", group_weight=1.0), strength=1.5)
+        state = transform.init(some)
+        update = jax.jit(transform.update)
+        for _ in range(2):  # the second from radii that are right
+            value, state = update(QuadraticModel(some, anchor, metric, 1.0), state, some)
+        return value, state
+
+    together, state = solve(params)
+    assert state.info.num_steps == 1
+    for name in ("1", "other"):
+        alone, alone_state = solve([name])
+        np.testing.assert_array_equal(np.asarray(alone[name]) == 0, np.asarray(together[name]) == 0)
+        np.testing.assert_allclose(alone[name], together[name], rtol=1e-6)
+        np.testing.assert_allclose(alone_state.radii[name], state.radii[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_compiled_step_has_a_branch_and_not_both(batch):
+    """Under `vmap` a branch would become a selection, and Newton's method would always run."""
+    params = {f"{i}": jnp.ones((5, 7)) for i in range(batch)}
+    transform = proximal_point(GroupLasso(), strength=1.0)
+    model = QuadraticModel(params, params, jax.tree.map(lambda p: p + 1, params), 1.0)
+    jaxpr = jax.make_jaxpr(transform.update)(model, transform.init(params), params).jaxpr
+    assert "cond" in [equation.primitive.name for equation in jaxpr.eqns if "while" not in equation.primitive.name]
+    assert "while" not in [equation.primitive.name for equation in jaxpr.eqns]
+
+
+@pytest.mark.parametrize("max_steps", [1, 2])
+def test_a_step_limit_is_reported(max_steps):
+    rng = np.random.default_rng(0)
+    rhs, metric = rng.normal(size=(6, 50)), problems.random_metric(rng, (6, 50), 6, 1)
+    model = QuadraticModel(jnp.asarray(-rhs), jnp.zeros((6, 50)), jnp.asarray(metric), jnp.asarray(4.0))
+    context = Context(jnp.zeros((6, 50)), radii=jnp.full((6, 1), 1e-3))
+    solution = SecularNewton(max_steps).solve(model, GroupLasso((0,), group_weight=1.0), context)
+    assert solution.num_steps == max_steps
+    assert not solution.converged
+    assert SecularNewton().solve(model, GroupLasso((0,), group_weight=1.0), context).converged
