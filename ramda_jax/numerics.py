@@ -87,10 +87,10 @@ def in_turn(x, after, other):
     Args:
         x: an array, floating-point.
         after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
-        other: an array of x's shape and dtype that is in memory anyway. (With x itself as a part of the ones it would
-            be read twice, and be kept for that before its turn.)
+        other: an array that is in memory anyway, of x's shape and dtype; of another, there is no waiting. (With x
+            itself as a part of the ones it would be read twice, and be kept for that before its turn.)
     """
-    if after is None:
+    if after is None or x.shape != other.shape:
         return x
 
     def wait(x, after, other):

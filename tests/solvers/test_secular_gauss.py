@@ -37,6 +37,7 @@ def root_of_s(radii, rhs, metric, weight, group_axes):
     """`||rhs_g / (metric r + weight)||` for each group, in NumPy's widest float."""
     r = group_norm.wide(np.reshape(radii, (-1, 1)))
     t = group_norm.rows(group_norm.wide(metric), group_axes) * r + group_norm.wide(weight)
+    t = np.where(t == 0, 1, t)  # a group of zeros without a weight
     return np.sqrt(np.sum((group_norm.rows(group_norm.wide(rhs), group_axes) / t) ** 2, axis=1))
 
 
