@@ -11,12 +11,11 @@ import json
 import math
 from pathlib import Path
 
-import jax
 from tabulate import tabulate
 
-from benchmarks.optimizers import METHODS, make
-from benchmarks.steps import ROUNDS, STRENGTH, WARM_UP, Step, compare
-from benchmarks.trees import generated, number_of_parameters, small_leaves
+from benchmarks.optimizers import METHODS
+from benchmarks.steps import ROUNDS, WARM_UP, measured
+from benchmarks.trees import generated, small_leaves
 
 LEAVES = 10
 COMPARED = ("ramda", "rmda")
@@ -30,18 +29,6 @@ def square_leaves(parameters):
     """Ten square matrices of about so many parameters in all."""
     side = round(math.sqrt(parameters / LEAVES))
     return generated([(side, side)] * LEAVES)
-
-
-def rows_of(name, tree, methods, seconds, warm_up, rounds):
-    """Yields one row for each method."""
-    names = {"tree": name, "dtype": "float32", "device": jax.default_backend()}
-    size = {"parameters": number_of_parameters(tree.params), "leaves": len(jax.tree.leaves(tree.params))}
-    strength = STRENGTH * tree.size
-    peer = Step(make("adamw"), tree)
-    peer.warm_up(warm_up, seconds)
-    for method in methods:
-        values = compare(peer, Step(make(method, "group_lasso", strength), tree), seconds, warm_up, rounds)
-        yield names | {"method": method, "regularizer": "group_lasso"} | size | values
 
 
 def print_tables(rows):
@@ -98,9 +85,10 @@ def main(argv=None):
         "parameters": [("square_leaves", square_leaves, size) for size in sizes],
         "leaves": [("small_leaves", small_leaves, count) for count in counts],
     }
+    pairs = [(method, "group_lasso") for method in args.methods]
     rows = []
     for name, make_tree, size in (one for study in args.studies for one in studies[study]):
-        for row in rows_of(name, make_tree(size), args.methods, args.seconds, warm_up, rounds):
+        for row, _ in measured(name, make_tree(size), "float32", pairs, args.seconds, warm_up, rounds):
             rows.append(row)
             print(f"  {name}, {size:,}, {row['method']}: {row['ratio']:.2f}", flush=True)
             if args.json:

@@ -10,14 +10,13 @@ import argparse
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 from tabulate import tabulate
 
 import ramda_jax
-from benchmarks.optimizers import METHODS, REGULARIZERS, make
-from benchmarks.steps import ROUNDS, STRENGTH, WARM_UP, Step, compare
-from benchmarks.trees import TREES, number_of_parameters
+from benchmarks.optimizers import METHODS, REGULARIZERS
+from benchmarks.steps import ROUNDS, WARM_UP, measured
+from benchmarks.trees import TREES
 
 DTYPES = ("float32", "bfloat16")
 GROUPS = ramda_jax.GroupLasso("input")
@@ -48,20 +47,6 @@ def zero_groups(step):
     """The share of the parameters that lie in zero groups (the columns of a group LASSO) of the structured point."""
     point = ramda_jax.eval_params(step.state, step.params)
     return float(ramda_jax.metrics.weighted_group_sparsity(GROUPS, point))
-
-
-def rows_of(name, tree, dtype, pairs, seconds, warm_up, rounds):
-    """Yields one row for each (method, regularizer)."""
-    tree = tree.astype(dtype)
-    strength = STRENGTH * tree.size
-    names = {"tree": name, "dtype": dtype, "device": jax.default_backend()}
-    size = {"parameters": number_of_parameters(tree.params), "leaves": len(jax.tree.leaves(tree.params))}
-    peer = Step(make("adamw"), tree)
-    peer.warm_up(warm_up, seconds)
-    for method, regularizer in pairs:
-        step = Step(make(method, regularizer, strength), tree)
-        values = compare(peer, step, seconds, warm_up, rounds)
-        yield names | {"method": method, "regularizer": regularizer} | size | values | {"sparsity": zero_groups(step)}
 
 
 def print_table(rows, with_targets):
@@ -132,8 +117,8 @@ def main(argv=None):
         print(f"{name}: gradients {tree.origin}.", flush=True)
         for dtype in args.dtypes or dtypes:
             first = len(rows)
-            for row in rows_of(name, tree, dtype, pairs, args.seconds, warm_up, rounds):
-                rows.append(row)
+            for row, step in measured(name, tree.astype(dtype), dtype, pairs, args.seconds, warm_up, rounds):
+                rows.append(row | {"sparsity": zero_groups(step)})
                 print(f"  {row['method']}, {row['regularizer']}: {row['ratio']:.2f}", flush=True)
                 if args.json:  # After every row: what has been measured is there should the rest be cut short.
                     args.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -10,7 +10,9 @@ import numpy as np
 import optax
 
 import ramda_jax
+from benchmarks.optimizers import make
 from benchmarks.timing import alternate, ratios
+from benchmarks.trees import number_of_parameters
 
 WARM_UP, ROUNDS = 30, 20
 # Of the regularizers, times the gradients' size: with it RAMDA on the ResNet50 has zero groups and others.
@@ -92,6 +94,29 @@ class Step:
             last = time.perf_counter() - start
             done += 1
         return done, last
+
+
+def labels(tree, dtype, method, regularizer, params):
+    """The fields of a row that say what was measured."""
+    return {
+        "tree": tree,
+        "dtype": dtype,
+        "device": jax.default_backend(),
+        "method": method,
+        "regularizer": regularizer,
+        "parameters": number_of_parameters(params),
+        "leaves": len(jax.tree.leaves(params)),
+    }
+
+
+def measured(name, tree, dtype, pairs, seconds, warm_up, rounds):
+    """Yields a row of the JSON file, and the `Step` that it is of, for each (method, regularizer) on a tree."""
+    peer = Step(make("adamw"), tree)
+    peer.warm_up(warm_up, seconds)
+    for method, regularizer in pairs:
+        step = Step(make(method, regularizer, STRENGTH * tree.size), tree)
+        values = compare(peer, step, seconds, warm_up, rounds)
+        yield labels(name, dtype, method, regularizer, tree.params) | values, step
 
 
 def compare(peer, step, seconds=60.0, warm_up=WARM_UP, rounds=ROUNDS):

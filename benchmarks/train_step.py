@@ -21,9 +21,9 @@ from sklearn.datasets import load_digits
 from tabulate import tabulate
 
 from benchmarks.optimizers import make
-from benchmarks.steps import ROUNDS, WARM_UP
+from benchmarks.steps import ROUNDS, WARM_UP, labels
 from benchmarks.timing import alternate
-from benchmarks.trees import number_of_parameters, text
+from benchmarks.trees import text
 from examples.digits import ConvNet
 from examples.models import LeNet5, TransformerXL
 
@@ -129,8 +129,6 @@ def rows_of(name, methods, warm_up, rounds):
             jax.block_until_ready(function())
     times: dict[Any, np.ndarray] = alternate(functions, rounds)
     params = nnx.state(task.net, nnx.Param)
-    names = {"tree": name, "dtype": "float32", "device": jax.default_backend()}
-    size = {"parameters": number_of_parameters(params), "leaves": len(jax.tree.leaves(params))}
     rows = []
     for method in methods:
         whole, step = times[method, "whole"], times[method, "step"]
@@ -146,7 +144,7 @@ def rows_of(name, methods, warm_up, rounds):
             values |= {key: median, key + "_quartiles": [quarter, three_quarters]}
         values |= {"rounds": rounds, "seconds": float(np.median(whole)), "step_seconds": float(np.median(step))}
         regularizer = "none" if method == "adamw" else "group_lasso"
-        rows.append(names | {"method": method, "regularizer": regularizer} | size | values)
+        rows.append(labels(name, "float32", method, regularizer, params) | values)
     return rows
 
 

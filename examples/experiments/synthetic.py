@@ -10,7 +10,14 @@ _NOTES = (
 )
 
 
-def _methods(own):
+def _methods(strength):
+    own = {
+        "rmda": Method(1e-1, strength, averaging=0.01, growth="stage"),
+        "ramda": Method(1e-2, strength, averaging=0.1),
+        "prox_sgd": Method(1e-1, strength),
+        "prox_adamw": Method(1e-3, strength),
+        "prox_ssi": Method(1e-3, strength),
+    }
     return relabel(own, "ours; the paper gives none")
 
 
@@ -21,15 +28,7 @@ synthetic_logistic = Config(
     row="logistic regression",
     task=Synthetic(lambda *, rngs, dtype: models.Linear(200, 4, rngs=rngs, dtype=dtype), logistic_data),
     regularizer=LASSO,
-    methods=_methods(
-        {
-            "rmda": Method(1e-1, 1e-2, averaging=0.01, growth="stage"),
-            "ramda": Method(1e-2, 1e-2, averaging=0.1),
-            "prox_sgd": Method(1e-1, 1e-2),
-            "prox_adamw": Method(1e-3, 1e-2),
-            "prox_ssi": Method(1e-3, 1e-2),
-        }
-    ),
+    methods=_methods(1e-2),
     length=50,
     milestones=(10, 20, 30),
     scan=True,
@@ -43,15 +42,7 @@ synthetic_conv = Config(
     row="one convolution, one fully connected layer",
     task=Synthetic(models.SyntheticConvNet, conv_data, start_near=0.1),
     regularizer=LASSO,
-    methods=_methods(
-        {
-            "rmda": Method(1e-1, 6e-3, averaging=0.01, growth="stage"),
-            "ramda": Method(1e-2, 6e-3, averaging=0.1),
-            "prox_sgd": Method(1e-1, 6e-3),
-            "prox_adamw": Method(1e-3, 6e-3),
-            "prox_ssi": Method(1e-3, 6e-3),
-        }
-    ),
+    methods=_methods(6e-3),
     length=50,
     milestones=(10, 20, 30),
     notes=_NOTES
