@@ -78,11 +78,10 @@ def in_turn(x, after, other):
     """x, bit by bit, but worked out once, and not before the scalar `after` is known.
 
     XLA's schedule for CPUs is free to prepare all leaves before it finishes the first, with as many temporaries
-    alive at once, and it works out again for every reader what is not written to memory, a cube root too. A division by
-    ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are
-    gone before the
-    next, and is dear enough to XLA to be kept. (Not `jax.lax.optimization_barrier`: that is gone before the schedule
-    is made. And not by one scalar: that would become a multiplication.)
+    alive at once, and it works out again for every reader what is not written to memory, a cube root too. A division
+    by ones that it cannot foresee puts the leaves in a row, so that the temporaries of one stay in the cache and are
+    gone before the next, and is dear enough to XLA to be kept. (Not `jax.lax.optimization_barrier`: that is gone
+    before the schedule is made. And not by one scalar: that would become a multiplication.)
 
     Args:
         x: an array, floating-point.
@@ -143,12 +142,9 @@ def cbrt(x):
     guess = (jnp.asarray(magic, x.dtype) - bits.astype(x.dtype) * jnp.asarray(1 / 3, x.dtype)).astype(integer)
     root = jax.lax.bitcast_convert_type(guess, x.dtype)
 
-    def error(root):
-        return 1 - ((lifted * root) * root) * root
-
     def times(root, *coefficients):
         # (1 - e) ** (-1/3) = 1 + e/3 + 2 e^2/9 + 14 e^3/81 + ...: no division.
-        e = error(root)
+        e = 1 - ((lifted * root) * root) * root
         series = jnp.asarray(coefficients[-1], x.dtype)
         for coefficient in reversed(coefficients[:-1]):
             series = jnp.asarray(coefficient, x.dtype) + e * series

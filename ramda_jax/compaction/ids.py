@@ -69,6 +69,17 @@ def axis_nodes(walk, label, products):
     return np.concatenate(positions), np.concatenate(nodes)
 
 
+def axis_mask(walk, label, kept, products):
+    """Which indices of an axis are in `kept`, a boolean for each node: those all of whose nodes are."""
+    roots = walk.indices.find(label)
+    mask = kept[roots]
+    if not products:
+        return mask
+    for product in set(roots.tolist()) & products.keys():
+        mask[roots == product] = all(kept[node] for node in products[product])
+    return mask
+
+
 def find_ids(walk, leaves):
     """The ids of a walk: a tuple of `Dim`."""
     indices = walk.indices

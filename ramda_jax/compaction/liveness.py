@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ramda_jax.compaction.ids import axis_nodes
+from ramda_jax.compaction.ids import axis_mask, axis_nodes
 from ramda_jax.compaction.operands import nonzero
 
 
@@ -32,14 +32,8 @@ class Liveness:
         ]
 
     def axis_mask(self, label, alive):
-        """Which indices of an axis are alive: those all of whose nodes are."""
-        roots = self.indices.find(label)
-        mask = alive[roots]
-        if not self.products:
-            return mask
-        for product in set(roots.tolist()) & self.products.keys():
-            mask[roots == product] = all(alive[node] for node in self.products[product])
-        return mask
+        """Which indices of an axis are alive, by `alive`, a boolean for each node."""
+        return axis_mask(self.walk, label, alive, self.products)
 
     def read(self, reader, entries):
         """Which entries of the sum are read, an array over the contracted axes."""
@@ -54,6 +48,12 @@ class Liveness:
             result &= np.transpose(read, np.argsort(np.argsort(contracted)))
         return result
 
+    def needed(self, reader, entries):
+        """Yields for each contracted axis what is read of its label."""
+        read = self.read(reader, entries)
+        for axis, label in enumerate(reader.contracted):
+            yield label[read.any(axis=tuple(i for i in range(read.ndim) if i != axis))]
+
     def find_alive(self):
         """The smallest set that contains what is frozen and whatever a living index reads."""
         changed = True
@@ -61,10 +61,8 @@ class Liveness:
             changed = False
             # From the outputs backwards, where most of the news comes from.
             for reader, entries in reversed(self.readers):
-                read = self.read(reader, entries)
-                for axis, label in enumerate(reader.contracted):
-                    needed = read.any(axis=tuple(i for i in range(read.ndim) if i != axis))
-                    _, nodes = axis_nodes(self.walk, label[needed], self.products)
+                for label in self.needed(reader, entries):
+                    _, nodes = axis_nodes(self.walk, label, self.products)
                     if not self.alive[nodes].all():
                         self.alive[nodes] = True
                         changed = True
@@ -89,10 +87,8 @@ class Liveness:
         """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
         touched = self.indices.is_mixed(np.arange(self.indices.count))
         for reader, entries in self.readers:
-            read = self.read(reader, entries)
-            for axis, label in enumerate(reader.contracted):
-                needed = read.any(axis=tuple(i for i in range(read.ndim) if i != axis))
-                touched[self.indices.find(label[needed])] = True
+            for label in self.needed(reader, entries):
+                touched[self.indices.find(label)] = True
         first_nodes = {}
         result = {}
         for path, value in self.dims.inputs.items():

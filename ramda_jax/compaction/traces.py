@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ramda_jax.compaction.dims import Dims
-from ramda_jax.compaction.ids import axis_nodes
+from ramda_jax.compaction.ids import axis_mask, axis_nodes
 from ramda_jax.compaction.params import difference
 from ramda_jax.compaction.plan import Plan
 
@@ -49,11 +49,7 @@ class Masks:
 
     def __call__(self, label):
         """A boolean array for an axis."""
-        roots = self._walk.indices.find(label)
-        mask = self.kept[roots]
-        for product in set(roots.tolist()) & self._products.keys():
-            mask[roots == product] = all(self.kept[node] for node in self._products[product])
-        return mask
+        return axis_mask(self._walk, label, self.kept, self._products)
 
     def shape(self, value):
         """The shape of a value once the indices are deleted."""

@@ -76,7 +76,8 @@ class SecularNewton(Solver):
             root = newton_root(form.rhs, model.metric, form.lam, axes, self.max_steps)
         else:
             root = self._from_last(model, regularizer, form, axes, context)
-            # And again one of its own, for the same reason: memory is what the step is slow by.
+            # A right-hand side of its own for the point, as for Newton's method: kept from the pass, it would be one
+            # temporary more, and memory is what the step is slow by.
             model = model._replace(anchor=in_turn(model.anchor, root.num_steps, model.linear))
             form = regularizer.secular_form(model.rhs, model.weight)
         # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
