@@ -1,5 +1,7 @@
 """Numerical helpers shared by the model builders, the regularizers and the solvers."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -52,6 +54,56 @@ def group_norms(x, axes):
     """
     scale, inverse = group_scales(x, axes)
     return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
+
+
+def group_sums(terms, axes):
+    """The sums of several arrays of one shape over `axes`, kept as axes of length one, in one pass.
+
+    XLA for CPUs makes a reduction of several operands one loop, with all that they are made of inside, but vectorises
+    it only if few numbers go into a sum and neighbours into different ones. So an axis is cut, the few summed first,
+    and the rest, a fraction, one array after the other.
+
+    Args:
+        terms: arrays of one shape and dtype.
+        axes: to sum over, in increasing order.
+    """
+
+    def plain(*terms):
+        return tuple(jnp.sum(x, axis=axes, keepdims=True) for x in terms)
+
+    cut = _cut(jax.typeof(terms[0]), axes)
+    if cut is None:
+        return plain(*terms)
+
+    def cut_first(*terms):
+        shape, axis = cut
+        zero = jnp.zeros([], terms[0].dtype)
+        few = jax.lax.reduce(
+            tuple(x.reshape(shape) for x in terms),
+            (zero,) * len(terms),
+            lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)),
+            (axis,),
+        )
+        return plain(*few)
+
+    return jax.lax.platform_dependent(*terms, cpu=cut_first, default=plain)
+
+
+def _cut(kind, axes):
+    """The shape with the last of `axes` cut in two, and which of its axes has the few; None if it is not worth it."""
+    shape = kind.shape
+    if math.prod(shape) < 2**13 or not axes or shape[-1] < 64:
+        return None
+    axis = axes[-1]
+    few = max(n for n in range(1, 17) if shape[axis] % n == 0)
+    if few == 1 or any(kind.sharding.spec):
+        return None
+    before, after = shape[:axis], shape[axis + 1 :]
+    if axis == len(shape) - 1:
+        if shape[axis] // few < 8:
+            few = max((n for n in range(1, 9) if shape[axis] % n == 0))
+        return (*before, few, shape[axis] // few), axis
+    return (*before, shape[axis] // few, few, *after), axis + 1
 
 
 def group_scales(x, axes):

@@ -57,6 +57,7 @@ class Context:
             None for no waiting.
         axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
             by it a solver can ask whether all of them are done.
+        rhs: the model's right-hand side, where it is in memory already; else None.
     """
 
     start: jax.Array
@@ -65,6 +66,7 @@ class Context:
     radii: Any = None
     after: Any = None
     axis_name: str | None = None
+    rhs: Any = None
 
 
 class Solver(abc.ABC):
@@ -78,6 +80,9 @@ class Solver(abc.ABC):
 
     #: Whether it takes several steps: False for a closed form.
     iterates: ClassVar[bool] = True
+
+    #: Whether it solves every group by itself, so that any groups of a leaf may be solved together.
+    by_group: ClassVar[bool] = False
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric: str) -> str | None:

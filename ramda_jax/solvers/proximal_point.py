@@ -14,6 +14,7 @@ from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dt
 from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
+from ramda_jax.solvers.blocks import center_if_weightless, solve_by_blocks
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign, assignment
 from ramda_jax.structure.paths import named_leaves
@@ -188,17 +189,12 @@ def _problems(problem, model, strength, step, params, radii):
 SMALL = 2**14
 
 
-def _center_if_weightless(model, value):
-    # Where the weight is 0 the minimiser is the centre, by the formula that moves no bit at a learning rate of 0.
-    return jnp.where(model.weight == 0, model.center, value)
-
-
 def _solve(problem, model, strength, step, params, last_radii):
     values, radii, solutions = {}, {}, []
     batches = {}
     for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params, last_radii):
         if regularizer is None:
-            values[path] = leaf_model.center
+            values[path] = leaf_model.worked_out().center
             continue
         # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve
         # is compiled for all of them. Else each is its own, which saves the stacking.
@@ -210,8 +206,8 @@ def _solve(problem, model, strength, step, params, last_radii):
     for regularizer, solver, members in batches.values():
         members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
         solved = _solve_batch(solver, regularizer, members)
-        for (path, leaf_model, _), solution in zip(members, solved, strict=True):
-            values[path] = _center_if_weightless(leaf_model, solution.value)
+        for (path, *_), solution in zip(members, solved, strict=True):
+            values[path] = solution.value
             if problem.keeps_radii(regularizer):
                 radii[path] = solution.radii
             solutions.append(solution)
@@ -235,14 +231,15 @@ def _solve_batch(solver, regularizer, members):
     """Solutions for leaves of equal shape, in one vectorised solve where there are several."""
     if len(members) == 1:
         _, model, context = members[0]
-        return [solver.solve(model, regularizer, context)]
+        return [solve_by_blocks(solver, model, regularizer, context)]
     first = members[0][2]  # equal sizes have equal shares
-    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
+    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model.worked_out() for _, model, _ in members])
     starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
 
     def solve(model, start, radii):
         context = dataclasses.replace(first, start=start, radii=radii, axis_name="leaves")
-        return solver.solve(model, regularizer, context)
+        solved = solver.solve(model, regularizer, context)
+        return solved._replace(value=center_if_weightless(model, solved.value))
 
     batch = jax.vmap(solve, axis_name="leaves")(models, starts, radii)
     return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
@@ -260,9 +257,10 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     problems = _problems(problem, model, state.strength, last_step, params, state.radii)
     for path, leaf_model, regularizer, solver, context in problems:
         if regularizer is None or solver is None or context is None:
-            values.append((path, leaf_model.center))
+            values.append((path, leaf_model.worked_out().center))
             continue
         radii = state.radii[path] if problem.keeps_radii(regularizer) else None
+        leaf_model = leaf_model.worked_out()
         value = solver.restore(leaf_model, regularizer, context, radii)
-        values.append((path, _center_if_weightless(leaf_model, value)))
+        values.append((path, center_if_weightless(leaf_model, value)))
     return values

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.numerics import group_sums
+
 
 class GaussStep(NamedTuple):
     """Where one pass has come to; one number per group, with axes of length one inside the groups.
@@ -44,16 +46,15 @@ def gauss_step(rhs, metric, lam, axes, radii) -> GaussStep:
         radii: where to start, >= 0, one number per group with axes of length one inside the groups.
     """
 
-    def over_group(x):
-        return jnp.sum(x, axis=axes, keepdims=True)
-
     is_zero = radii == 0
     growth = metric * radii
     t = growth + jnp.where(is_zero & (lam == 0), 1, lam)
     q, h = rhs / t, growth / t
-    b = q * h
-    total = over_group(q * q)
-    tau, error = _gauss_root(total, over_group(q * b), over_group(b * b), over_group((b * h) * b))
+    a = q * q
+    b = a * h
+    c = b * h
+    total, *moments = group_sums((a, b, c, c * h), axes)
+    tau, error = _gauss_root(total, *moments)
     # Not where the weight is 0 too: what S is there cannot be told from q.
     stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
     known = ~is_zero & (tau > -0.5) & (total < jnp.inf)

@@ -55,6 +55,7 @@ class SecularNewton(Solver):
 
     max_steps: int = 40
     keeps_radii = True
+    by_group = True
 
     def __post_init__(self):
         check_count("max_steps", self.max_steps, 1)
@@ -67,7 +68,7 @@ class SecularNewton(Solver):
     def solve(self, model, regularizer, context):
         assert isinstance(regularizer, GroupRegularizer)  # why_not
         model = model._replace(metric=in_turn(model.metric, context.after, model.anchor))
-        form = regularizer.secular_form(model.rhs, model.weight)
+        form = self._form(model, regularizer, context)
         axes = regularizer.block_axes(form.rhs.ndim)
         if form.knee is not None:
             root = newton_root(form.rhs, model.metric - form.concavity, form.lam, axes, self.max_steps, limit=form.knee)
@@ -79,10 +80,13 @@ class SecularNewton(Solver):
             # A right-hand side of its own for the point, as for Newton's method: kept from the pass, it would be one
             # temporary more, and memory is what the step is slow by.
             model = model._replace(anchor=in_turn(model.anchor, root.num_steps, model.linear))
-            form = regularizer.secular_form(model.rhs, model.weight)
+            form = self._form(model, regularizer, context)
         # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
         residual = math.sqrt(root.error.size) * jnp.max(form.lam * root.error, initial=0)
         return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, root.converged)
+
+    def _form(self, model, regularizer, context):
+        return regularizer.secular_form(model.rhs if context.rhs is None else context.rhs, model.weight)
 
     def _from_last(self, model, regularizer, form, axes, context):
         """One pass from the last radii, and Newton's method where that has not done."""
@@ -95,7 +99,7 @@ class SecularNewton(Solver):
         def go_on():
             # A right-hand side of its own: the one above would have to be kept in memory for the few times it is
             # needed here.
-            again = regularizer.secular_form(model.rhs, model.weight)
+            again = self._form(model, regularizer, context)
             root = newton_root(again.rhs, model.metric, again.lam, axes, self.max_steps - 1, start=step.radii)
             return root._replace(num_steps=root.num_steps + 1)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import group_scales
+from ramda_jax.numerics import group_scales, group_sums
 
 
 class SecularRoot(NamedTuple):
@@ -52,19 +52,17 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None) ->
     """
     eps = jnp.finfo(rhs.dtype).eps
 
-    def over_group(x):
-        return jnp.sum(x, axis=axes, keepdims=True)
-
     # In units of about the group's largest entry, r = scale * rho: squares then neither over- nor underflow.
     scale, inverse = group_scales(rhs, axes)
     x = rhs * inverse
-    sum_squares = over_group(x * x)
+    squares = x * x
+    sum_squares, in_metric = group_sums((squares, squares * metric), axes)
     length_of_x = jnp.sqrt(sum_squares)
     exists = ~(length_of_x * scale <= lam)
     # Zero groups go through the motions on harmless numbers: no inf * 0 for `jax.debug_nans` to find.
     lam = jnp.where(exists, lam, 0) / scale
     # Newton's step from r = 0, where phi(0) = lam / ||rhs||. Next to the border rounding could make it negative.
-    mean_metric = over_group((x * metric) * x) / jnp.where(sum_squares == 0, 1, sum_squares)
+    mean_metric = in_metric / jnp.where(sum_squares == 0, 1, sum_squares)
     if limit is not None:
         exists &= ~(mean_metric <= 0)
         limit = limit / scale
@@ -83,8 +81,8 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None) ->
         t = growth + lam
         t = jnp.where(t > 0, t, 1)
         q = x / t
-        s2 = over_group(q * q)
-        s3 = over_group((q * (growth / t)) * q)  # times rho, so that it is at most s2
+        squares = q * q
+        s2, s3 = group_sums((squares, squares * (growth / t)), axes)  # s3 times rho, so that it is at most s2
         if limit is not None:
             exists &= ~active | ~(s3 <= 0)
             active &= exists

@@ -1,0 +1,121 @@
+"""A large leaf solved in blocks is solved as it is whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ramda_jax
+from ramda_jax.models.deferred import Deferred, worked_out
+from ramda_jax.solvers import blocks
+
+SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64)}
+REGULARIZERS = {
+    "input": ramda_jax.GroupLasso("input"),
+    "output": ramda_jax.GroupLasso("output"),
+    "mcp": ramda_jax.GroupMCP("input", omega=3.0),
+}
+
+
+def trained(method, regularizer, strength, monkeypatch, block):
+    """(structured points, numbers of solver steps, last info) of eight steps on leaves of those shapes."""
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
+    gradients = [{name: rng.standard_normal(shape) for name, shape in SHAPES.items()} for _ in range(8)]
+    optimizer = getattr(ramda_jax, method)(0.1, regularizer, strength)
+    state, points, steps = optimizer.init(params), [], []
+    update = jax.jit(optimizer.update)
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        points.append(ramda_jax.eval_params(state, params))
+        steps.append(int(ramda_jax.solver_info(state).num_steps))
+    return jax.tree.map(np.asarray, (points, steps, ramda_jax.solver_info(state)))
+
+
+@pytest.mark.parametrize("method, name", [("ramda", "input"), ("ramda", "mcp"), ("prox_adamw", "output")])
+def test_a_training_in_blocks_is_the_whole_one(method, name, monkeypatch):
+    regularizer, strength = REGULARIZERS[name], 0.8 if method == "ramda" else 2.0
+    with jax.enable_x64(True):
+        whole, steps, info = trained(method, regularizer, strength, monkeypatch, 2**40)
+        cut, cut_steps, cut_info = trained(method, regularizer, strength, monkeypatch, 2**10)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
+        np.testing.assert_array_equal(one == 0, other == 0)
+    shares = [np.mean(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(whole)]
+    assert 0 < np.mean(shares) < 1  # there were zeros to agree in, and others
+    assert cut_steps == steps
+    assert info.converged and cut_info.converged
+    assert float(cut_info.residual) <= 1e-12
+
+
+def test_the_leaves_of_the_test_are_cut(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    lengths = {
+        (name, groups): blocks.block_of(ramda_jax.GroupLasso(groups).resolve(name, shape), shape)
+        for name, shape in SHAPES.items()
+        for groups in ("input", "output")
+    }
+    assert lengths == {
+        ("dense", "input"): (0, 12),
+        ("dense", "output"): (1, 10),
+        ("wide", "input"): (0, 1),
+        ("wide", "output"): (1, 80),
+        ("conv", "input"): (2, 1),
+        ("conv", "output"): (3, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    "shape, groups",
+    [
+        ((4, 8), (0,)),  # small
+        ((97, 80), (0,)),  # a prime number of groups
+        ((96, 2000), ()),  # one group
+        ((4, 8000), (0,)),  # groups larger than a block
+    ],
+)
+def test_what_cannot_be_cut_stays_whole(shape, groups, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    assert blocks.block_of(ramda_jax.GroupLasso(groups).resolve("kernel", shape), shape) is None
+
+
+def test_without_a_weight_blocks_are_the_centre_bit_by_bit(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
+    plain, cut = ramda_jax.ramda(0.1), ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.0)
+    grads = jax.tree.map(jnp.sin, params)
+    expected, _ = jax.jit(plain.update)(grads, plain.init(params), params)
+    updates, _ = jax.jit(cut.update)(grads, cut.init(params), params)
+    np.testing.assert_array_equal(updates["kernel"], expected["kernel"])
+
+
+def test_a_nan_stays_in_its_group(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
+    optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 1e-3)
+    grads = {"kernel": jnp.sin(params["kernel"]).at[17, 3].set(jnp.nan)}
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(updates["kernel"]).any(axis=1)), [17])
+
+
+class TestDeferred:
+    def test_stands_for_its_array(self):
+        x = Deferred(lambda x, factor: factor * x, jnp.arange(6.0).reshape(2, 3), jnp.asarray(2.0))
+        nested = Deferred(jnp.square, x).astype(jnp.int32)
+        assert (nested.shape, nested.dtype, nested.ndim, nested.size) == ((2, 3), jnp.int32, 2, 6)
+        np.testing.assert_array_equal(nested, [[0, 4, 16], [36, 64, 100]])
+        np.testing.assert_array_equal(jnp.ones(3) * x, [[0, 2, 4], [6, 8, 10]])
+        assert jax.tree.leaves({"metric": x}) == [x]
+
+    def test_a_part_is_worked_out_of_parts(self):
+        seen = []
+
+        def double(x, factor):
+            seen.append(x.shape)
+            return factor * x
+
+        x = Deferred(double, jnp.arange(6.0).reshape(2, 3), jnp.asarray(2.0))
+        np.testing.assert_array_equal(worked_out(x, lambda array: array[:, 1:]), [[2, 4], [8, 10]])
+        assert seen[-1] == (2, 2)
