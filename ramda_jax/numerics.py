@@ -92,18 +92,16 @@ def group_sums(terms, axes):
 def _cut(kind, axes):
     """The shape with the last of `axes` cut in two, and which of its axes has the few; None if it is not worth it."""
     shape = kind.shape
-    if math.prod(shape) < 2**13 or not axes or shape[-1] < 64:
+    if math.prod(shape) < 2**13 or not axes or shape[-1] < 64 or any(kind.sharding.spec):
         return None
     axis = axes[-1]
-    few = max(n for n in range(1, 17) if shape[axis] % n == 0)
-    if few == 1 or any(kind.sharding.spec):
+    is_last = axis == len(shape) - 1
+    # Neighbours are at least 8, and few enough of a sum for the compiler to write out.
+    few = max(n for n in range(1, 17) if shape[axis] % n == 0 and (not is_last or shape[axis] >= 8 * n))
+    if few == 1:
         return None
-    before, after = shape[:axis], shape[axis + 1 :]
-    if axis == len(shape) - 1:
-        if shape[axis] // few < 8:
-            few = max((n for n in range(1, 9) if shape[axis] % n == 0))
-        return (*before, few, shape[axis] // few), axis
-    return (*before, shape[axis] // few, few, *after), axis + 1
+    rest = (few, shape[axis] // few) if is_last else (shape[axis] // few, few)
+    return (*shape[:axis], *rest, *shape[axis + 1 :]), axis if is_last else axis + 1
 
 
 def group_scales(x, axes):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.models.deferred import Deferred
 from ramda_jax.solvers.base import Solver
 from ramda_jax.validation import check_decay, check_positive
 
@@ -68,18 +67,15 @@ def prox_adamw(
 
     def metric(state):
         if amsgrad:
-            return jax.tree.map(lambda nu: Deferred(lambda nu: jnp.sqrt(nu) + eps, nu), state.nu_max)
+            return jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu_max)
 
-        def root(nu, count):
-            return jnp.sqrt(nu / (1 - jnp.asarray(b2, nu.dtype) ** count)) + eps
+        def corrected(nu):
+            return jnp.sqrt(nu / (1 - jnp.asarray(b2, nu.dtype) ** state.count)) + eps
 
-        return jax.tree.map(lambda nu: Deferred(root, nu, state.count), state.nu)
+        return jax.tree.map(corrected, state.nu)
 
     def momentum(state):
-        def corrected(mu, count):
-            return mu / (1 - jnp.asarray(b1, mu.dtype) ** count)
-
-        return jax.tree.map(lambda mu: Deferred(corrected, mu, state.count), state.mu)
+        return jax.tree.map(lambda mu: mu / (1 - jnp.asarray(b1, mu.dtype) ** state.count), state.mu)
 
     scale_by = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
     transform = scale_by(b1=b1, b2=b2, eps=eps)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.models.deferred import Deferred
 from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
@@ -38,11 +37,7 @@ class AdaptiveDualAveragingState(NamedTuple):
 
     def quadratic_model(self):
         """The model of the last step, for `strength = 1`."""
-
-        def metric_of(u):
-            return Deferred(lambda u, epsilon: cbrt(u) + epsilon.astype(u.dtype), u, self.epsilon)
-
-        metric = jax.tree.map(metric_of, self.grad_sq_sum)
+        metric = jax.tree.map(lambda u: cbrt(u) + self.epsilon.astype(u.dtype), self.grad_sq_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum)
 
 

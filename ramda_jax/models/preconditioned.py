@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.models.deferred import Deferred
 from ramda_jax.models.dual_averaging import NO_PARAMS
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import zeros_for_sums
@@ -115,16 +114,12 @@ def preconditioned(
         if metric is not None:
             diagonal = metric(direction_state)
         # The decayed point is never stored: in the dtype of the sums, not rounded to that of the parameters.
-
-        def scaled(factor, x, dtype):
-            return Deferred(lambda factor, x: factor.astype(dtype) * x.astype(dtype), factor, x)
-
-        anchor = jax.tree.map(lambda p, u: scaled(kept, p, u.dtype), params, direction)
+        anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
         factor = rate * kept if decay_after_step else rate
         if numerator is None:
             linear = jax.tree.map(lambda u, d: (factor.astype(u.dtype) * u) * d, direction, diagonal)
         else:
-            linear = jax.tree.map(lambda v: scaled(factor, v, v.dtype), numerator(direction_state))
+            linear = jax.tree.map(lambda v: factor.astype(v.dtype) * v, numerator(direction_state))
         model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate)
         new_state = PreconditionedState(next_count(state.model_step), direction_state)
         return model, new_state

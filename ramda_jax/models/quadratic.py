@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.models.deferred import worked_out
-
 
 class QuadraticModel(NamedTuple):
     """`<linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
@@ -52,14 +50,8 @@ class QuadraticModel(NamedTuple):
         """`<linear, w - anchor> + 1/2 ||w - anchor||^2_metric + weight psi(w)`."""
         return self.smooth_value(w) + self.weight * regularizer.value(w)
 
-    def worked_out(self, cut=lambda x: x):
-        """The model of one leaf, or of the part of it that `cut` gives of an array, with no `Deferred` ones."""
-        linear, anchor, metric = (worked_out(x, cut) for x in (self.linear, self.anchor, self.metric))
-        return self._replace(linear=linear, anchor=anchor, metric=metric)
-
     def leaves(self):
-        """The models of the single leaves, in flattening order, all in the dtype of `linear`; arrays may be
-        `Deferred`."""
+        """The models of the single leaves, in flattening order, all in the dtype of `linear`."""
         fields = (self.linear, self.anchor, self.metric)
         return [
             QuadraticModel(

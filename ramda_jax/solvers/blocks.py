@@ -41,16 +41,22 @@ def solve_by_blocks(solver: Solver, model: QuadraticModel, regularizer: GroupReg
 
     Args:
         solver: that solves every group by itself, from the radii of the last solution.
-        model: of one leaf, whose arrays may be `Deferred`.
+        model: of one leaf.
     """
 
     def whole():
-        solved = solver.solve(model.worked_out(), regularizer, context)
-        return solved._replace(value=center_if_weightless(model.worked_out(), solved.value))
+        solved = solver.solve(model, regularizer, context)
+        return solved._replace(value=center_if_weightless(model, solved.value))
 
     block = block_of(regularizer, model.linear.shape)
     # On several devices a leaf may be sharded, and blocks of it would have to be fetched.
-    if not solver.by_group or context.radii is None or block is None or jax.device_count() > 1:
+    if (
+        not solver.by_group
+        or context.radii is None
+        or model.metric.ndim == 0
+        or block is None
+        or jax.device_count() > 1
+    ):
         return whole()
     return jax.lax.platform_dependent(
         cpu=lambda: _solve_in_blocks(solver, model, regularizer, context, *block), default=whole
@@ -64,7 +70,7 @@ def _solve_in_blocks(solver, model, regularizer, context, axis, length):
         def part(x):
             return jax.lax.dynamic_slice_in_dim(x, index * length, length, axis)
 
-        block = model.worked_out(part)
+        block = model._replace(linear=part(model.linear), anchor=part(model.anchor), metric=part(value))
         # Both are kept: all that follows reads the two, in the cache.
         block = block._replace(metric=in_turn(block.metric, index, block.anchor))
         rhs = in_turn(block.rhs, index, block.anchor)
@@ -80,9 +86,9 @@ def _solve_in_blocks(solver, model, regularizer, context, axis, length):
         )
 
     linear = model.linear
-    # What is in the array that the blocks are put into is of no matter; that it is made in this leaf's turn is.
-    first = in_turn(jnp.zeros(linear.shape, linear.dtype), context.after, context.start)
-    start: Any = (first, context.radii, jnp.zeros([], jnp.int32), jnp.zeros([], linear.dtype), jnp.ones([], bool))
+    # The metric makes room for the solution, block by block: one temporary less.
+    metric = in_turn(model.metric, context.after, model.anchor)
+    start: Any = (metric, context.radii, jnp.zeros([], jnp.int32), jnp.zeros([], linear.dtype), jnp.ones([], bool))
     value, radii, num_steps, residual, converged = jax.lax.fori_loop(0, linear.shape[axis] // length, body, start)
     return Solution(value, radii, num_steps, jnp.sqrt(residual), converged)
 

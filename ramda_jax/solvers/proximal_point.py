@@ -194,7 +194,7 @@ def _solve(problem, model, strength, step, params, last_radii):
     batches = {}
     for path, leaf_model, regularizer, solver, context in _problems(problem, model, strength, step, params, last_radii):
         if regularizer is None:
-            values[path] = leaf_model.worked_out().center
+            values[path] = leaf_model.center
             continue
         # Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve
         # is compiled for all of them. Else each is its own, which saves the stacking.
@@ -233,7 +233,7 @@ def _solve_batch(solver, regularizer, members):
         _, model, context = members[0]
         return [solve_by_blocks(solver, model, regularizer, context)]
     first = members[0][2]  # equal sizes have equal shares
-    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model.worked_out() for _, model, _ in members])
+    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
     starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
 
     def solve(model, start, radii):
@@ -257,10 +257,9 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     problems = _problems(problem, model, state.strength, last_step, params, state.radii)
     for path, leaf_model, regularizer, solver, context in problems:
         if regularizer is None or solver is None or context is None:
-            values.append((path, leaf_model.worked_out().center))
+            values.append((path, leaf_model.center))
             continue
         radii = state.radii[path] if problem.keeps_radii(regularizer) else None
-        leaf_model = leaf_model.worked_out()
         value = solver.restore(leaf_model, regularizer, context, radii)
         values.append((path, center_if_weightless(leaf_model, value)))
     return values

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import ramda_jax
-from ramda_jax.models.deferred import Deferred, worked_out
 from ramda_jax.solvers import blocks
 
 SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64)}
@@ -98,24 +97,3 @@ def test_a_nan_stays_in_its_group(monkeypatch):
     grads = {"kernel": jnp.sin(params["kernel"]).at[17, 3].set(jnp.nan)}
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(updates["kernel"]).any(axis=1)), [17])
-
-
-class TestDeferred:
-    def test_stands_for_its_array(self):
-        x = Deferred(lambda x, factor: factor * x, jnp.arange(6.0).reshape(2, 3), jnp.asarray(2.0))
-        nested = Deferred(jnp.square, x).astype(jnp.int32)
-        assert (nested.shape, nested.dtype, nested.ndim, nested.size) == ((2, 3), jnp.int32, 2, 6)
-        np.testing.assert_array_equal(nested, [[0, 4, 16], [36, 64, 100]])
-        np.testing.assert_array_equal(jnp.ones(3) * x, [[0, 2, 4], [6, 8, 10]])
-        assert jax.tree.leaves({"metric": x}) == [x]
-
-    def test_a_part_is_worked_out_of_parts(self):
-        seen = []
-
-        def double(x, factor):
-            seen.append(x.shape)
-            return factor * x
-
-        x = Deferred(double, jnp.arange(6.0).reshape(2, 3), jnp.asarray(2.0))
-        np.testing.assert_array_equal(worked_out(x, lambda array: array[:, 1:]), [[2, 4], [8, 10]])
-        assert seen[-1] == (2, 2)
