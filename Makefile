@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden test-onnx lint format format-check types check build clean
+.PHONY: help demo test golden docs test-onnx lint format format-check types check build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -63,6 +63,10 @@ types: $(VENV)/.installed-dev ## pyright
 
 check: ## everything CI runs
 	bash .ci/run
+
+docs: $(VENV)/.installed-docs ## the site, into out/docs, and its tests
+	$(VENV_PYTHON) -m sphinx -b html -n -W --keep-going -q -c docs -d out/doctrees . out/docs
+	$(VENV_PYTHON) -m pytest docs/tests
 
 build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 	rm -rf dist
