@@ -1,5 +1,7 @@
-"""The documentation site: `make docs` builds it into out/docs. Its source folder is the checkout, so that every link between
-Markdown files is the same on the site and in the repository."""
+"""The documentation site: `make docs` builds it into out/docs.
+
+Its source folder is the checkout, so that links between Markdown files are the same on the site and in the repository.
+"""
 
 import sys
 from pathlib import Path

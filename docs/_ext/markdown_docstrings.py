@@ -8,14 +8,16 @@ MARKUP = re.compile(r"\||\*(?!\w+\*)(?<!\w\*)")
 NOT_SECTIONED = ("attribute", "property")
 
 
-def _text(line):
+def _text(line, quote="``"):
     """A line of Markdown as one of reStructuredText."""
     parts = CODE.split(line)
-    return "".join(f"``{part}``" if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
+    return "".join(f"{quote}{part}{quote}" if i % 2 else MARKUP.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
 
 
 def _table(lines):
-    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if not set(line) <= set(" |-")]
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if not set(line) <= set(" |-")
+    ]
     result = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows:
         result += [f"   {'* -' if number == 0 else '  -'} {_text(cell)}" for number, cell in enumerate(row)]
@@ -49,6 +51,7 @@ def convert(app, what, name, obj, options, lines):
     section = ""
     for kind, block in _blocks(lines):
         if kind == "text":
+            # The heading of a section comes right before what is indented under it.
             last = next((line for line in reversed(block) if line), "")
             section = last if re.fullmatch(r"[A-Z]\w*:", last) else ""
         if kind == "table":
@@ -58,7 +61,9 @@ def convert(app, what, name, obj, options, lines):
         elif kind == "indented" and section == "Example:":
             result += block
         else:
-            result += map(_text, _paragraphs(block))
+            # Between single backticks is code, and in the references a title.
+            quote = "*" if section == "References:" else "``"
+            result += [_text(line, quote) for line in _paragraphs(block)]
     lines[:] = result
     if what in NOT_SECTIONED:
         app.env.temp_data["docstring"] = result

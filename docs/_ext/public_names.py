@@ -56,7 +56,13 @@ class LinkPublicNames(SphinxTransform):
             if full is None or self.env.docname.endswith(full):
                 continue
             reference = addnodes.pending_xref(
-                "", refdomain="py", reftype="obj", reftarget=full, refexplicit=True, refwarn=True, refdoc=self.env.docname
+                "",
+                refdomain="py",
+                reftype="obj",
+                reftarget=full,
+                refexplicit=True,
+                refwarn=True,
+                refdoc=self.env.docname,
             )
             literal.replace_self(reference)
             reference += literal
