@@ -12,8 +12,8 @@ VENV_PYTHON := $(VENV)/bin/python
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
 # What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
 # numbers and bits are tested as XLA compiles them for users.
-QUICK := tests/benchmarks tests/docs tests/examples tests/inspection tests/scale tests/structure tests/methods/test_family.py \
-  tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
+QUICK := tests/benchmarks tests/docs tests/examples tests/inspection tests/scale tests/structure \
+  tests/methods/test_family.py tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden docs test-onnx lint format format-check types check build clean
+.PHONY: help demo test golden docs test-onnx lint format format-check types check build dist-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -72,8 +72,12 @@ build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 	rm -rf dist
 	$(VENV_PYTHON) -m build
 
+dist-check: build ## check them, and run README's quickstart with the wheel in a fresh environment
+	$(VENV_PYTHON) -m twine check --strict dist/*
+	$(VENV_PYTHON) tests/check_dist.py dist
+
 clean: ## remove environments, caches and build outputs
-	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out docs/api/generated .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

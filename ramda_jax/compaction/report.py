@@ -149,6 +149,16 @@ def compaction_report(
 
     Returns:
         A `Report`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import compact_model
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> report = compaction_report(compact_model(mlp, jnp.ones((4, 5)), variables=params), jnp.ones((4, 5)), rounds=0)
+        >>> report.before.params, report.after.params
+        (64, 16)
     """
     pair = [compaction.whole, (compaction.apply, compaction.variables)]
     costs = [cost(apply, variables, *args) for apply, variables in pair]
