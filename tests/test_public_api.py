@@ -1,4 +1,4 @@
-"""The public names, here and in the API reference: who takes one away or adds one changes this list and CHANGELOG.md."""
+"""The public names: who takes one away or adds one changes this list, a page of docs/api and CHANGELOG.md."""
 
 import importlib
 import inspect

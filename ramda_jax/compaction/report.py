@@ -156,7 +156,8 @@ def compaction_report(
         >>> def mlp(params, x):
         ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
         >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
-        >>> report = compaction_report(compact_model(mlp, jnp.ones((4, 5)), variables=params), jnp.ones((4, 5)), rounds=0)
+        >>> small = compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> report = compaction_report(small, jnp.ones((4, 5)), rounds=0)
         >>> report.before.params, report.after.params
         (64, 16)
     """

@@ -67,10 +67,7 @@ def test_commands_exist(path):
         assert target in targets, f"make {target}"
 
 
-def test_every_example_and_notebook_is_named_in_its_readme():
+def test_every_example_is_named_in_its_readme():
     readme = (ROOT / "examples" / "README.md").read_text()
     for path in (ROOT / "examples").glob("*.py"):
         assert path.name == "__init__.py" or f"({path.name})" in readme, path.name
-    readme = (ROOT / "notebooks" / "README.md").read_text()
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        assert f"({path.name})" in readme, path.name
