@@ -51,11 +51,15 @@ test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of s
 # No warning may be left in what readers see. What XLA logs of a slow machine is none.
 notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/notebooks
 	mkdir -p out/notebooks
-	rm -f out/notebooks/*.ipynb
+	rm -f out/notebooks/*.ipynb out/notebooks/.executed
 	TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$(CURDIR) $(VENV_PYTHON) -m jupyter_core execute \
 	  --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
 	@if grep -l '"name": "stderr"' out/notebooks/*.ipynb; then \
 	  echo "These wrote to stderr, as warnings do." >&2; exit 1; fi
+	@touch out/notebooks/.executed
+
+out/notebooks/.executed: $(wildcard notebooks/*.ipynb)
+	@$(MAKE) notebooks
 
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .
@@ -73,7 +77,7 @@ types: $(VENV)/.installed-dev ## pyright
 check: ## everything CI runs
 	bash .ci/run
 
-docs: $(VENV)/.installed-docs ## the site, into out/docs, and its tests
+docs: $(VENV)/.installed-docs out/notebooks/.executed ## the site, into out/docs, and its tests
 	$(VENV_PYTHON) -m sphinx -b html -n -W --keep-going -q -c docs -d out/doctrees . out/docs
 	$(VENV_PYTHON) -m pytest docs/tests
 

@@ -40,8 +40,9 @@ include_patterns = [
     "examples/README.md",
     "notebooks/*.md",
     "notebooks/*.ipynb",
+    "tests/README.md",
 ]
-exclude_patterns = [".*", "out", "dist", "data", "tests", "ramda_jax", "**/.ipynb_checkpoints"]
+exclude_patterns = [".*", "out", "dist", "data", "ramda_jax", "**/.ipynb_checkpoints"]
 templates_path = [str(Path(__file__).parent / "_templates")]  # autosummary looks from the source folder
 
 nitpicky = True
