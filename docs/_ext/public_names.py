@@ -30,14 +30,15 @@ def documented_names():
     return names
 
 
-def spellings():
-    """From what people write (`ramda`, `metrics.support`, `ramda_jax.ramda`) to the documented name."""
+def spellings(docname):
+    """From what people write (`ramda`, `metrics.support`, `ramda_jax.ramda`) on a page to the documented name."""
     found = {f"ramda_jax.{submodule}": f"ramda_jax.{submodule}" for submodule in SUBMODULES}
     for path, full in documented_names().items():
-        for spelling in (path, f"ramda_jax.{path}", full, path.split(".")[1]):
-            # `support` and `objective` are also words: bare names only where they are on top.
-            if "." in spelling or full.count(".") == 1 or full.startswith("ramda_jax.compaction."):
-                found[spelling] = full
+        found |= dict.fromkeys((path, f"ramda_jax.{path}", full), full)
+        submodule, name = path.split(".")
+        # `support`, `factor` and `cost` are also words: alone they are names where the page is about their submodule.
+        if full.count(".") == 1 or submodule in docname:
+            found[name] = full
     return found
 
 
@@ -47,7 +48,7 @@ class LinkPublicNames(SphinxTransform):
     default_priority = 9  # before references are resolved
 
     def apply(self, **kwargs):
-        names = spellings()
+        names = spellings(self.env.docname)
         for literal in list(self.document.findall(nodes.literal)):
             parent = literal.parent
             if isinstance(parent, (nodes.reference, nodes.title, addnodes.pending_xref, addnodes.download_reference)):
