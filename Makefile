@@ -53,7 +53,7 @@ notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/noteb
 	mkdir -p out/notebooks
 	rm -f out/notebooks/*.ipynb out/notebooks/.executed
 	TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$(CURDIR) $(VENV_PYTHON) -m jupyter_core execute \
-	  --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
+	  --startup_timeout=300 --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
 	@if grep -l '"name": "stderr"' out/notebooks/*.ipynb; then \
 	  echo "These wrote to stderr, as warnings do." >&2; exit 1; fi
 	@touch out/notebooks/.executed
