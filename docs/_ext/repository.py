@@ -36,6 +36,7 @@ def executed(app, docname, source):
     if not copy.exists() or sources(copy.read_text()) != sources(source[0]):
         raise ExtensionError(f"{EXECUTED}/{path.name} is not an execution of {path.name}; run `make notebooks`.")
     source[0] = copy.read_text()
+    app.env.note_dependency(copy)  # read again when it is executed again
 
 
 def add_contents(app, docname, source):
