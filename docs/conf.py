@@ -54,6 +54,8 @@ nitpick_ignore_regex = [
 # Markdown
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+# What GitHub takes for text: a line that begins with a percent sign, or with three plus signs.
+myst_disable_syntax = ["myst_line_comment", "myst_block_break", "myst_target"]
 nb_execution_mode = "off"  # `make notebooks` executes them
 nb_ipywidgets_js = {}  # would come from another host
 

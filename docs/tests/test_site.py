@@ -3,6 +3,7 @@
 `make docs` builds it and runs this. Screenshots go to out/screenshots.
 """
 
+import html
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 SITE, SCREENSHOTS = ROOT / "out" / "docs", ROOT / "out" / "screenshots"
@@ -81,6 +83,23 @@ def test_nothing_is_loaded_from_another_host():
             assert urlparse(address).scheme in ("", "data") and not address.startswith("//"), (page, address)
     for style in SITE.rglob("*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//", style.read_text()), style
+
+
+def texts(path):
+    """The pieces of a Markdown file's text as GitHub reads it, without quotes, dashes and formulas."""
+    for block in MarkdownIt("gfm-like", {"linkify": False}).parse(path.read_text()):
+        for token in block.children or ():
+            if token.type == "text" and "$" not in block.content:
+                yield from re.findall(r"[\w ,.:;()%+]{12,}", token.content)
+
+
+@pytest.mark.parametrize(
+    "page", ["README", "CONTRIBUTING", "docs/guide", "docs/compaction", "docs/results", "docs/scale"]
+)
+def test_all_text_of_a_page_is_on_the_site(page):
+    shown = " ".join(html.unescape(re.sub(r"<[^>]*>", "", (SITE / f"{page}.html").read_text())).split())
+    missing = [text for text in texts(ROOT / f"{page}.md") if text.strip() not in shown]
+    assert not missing
 
 
 def test_notebooks_are_shown_with_their_outputs():
