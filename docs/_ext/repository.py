@@ -8,6 +8,8 @@ from sphinx.errors import ExtensionError
 from sphinx.transforms import SphinxTransform
 
 EXECUTED = "out/notebooks"
+#: Pages that have parts.
+PARTS = {"notebooks/README": "[0-9]*", "benchmarks/README": "NOTES"}
 
 
 class UnlinkFolders(SphinxTransform):
@@ -40,9 +42,11 @@ def executed(app, docname, source):
 
 
 def add_contents(app, docname, source):
-    """README.md is the site's first page, and the contents are appended to it here: GitHub has no use for them."""
+    """Appends the contents to README.md, the site's first page, and to two others: GitHub has no use for them."""
     if docname == app.config.root_doc:
         source[0] += "\n" + Path(app.confdir, "contents.txt").read_text()
+    if docname in PARTS:
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{PARTS[docname]}\n```\n"
 
 
 def setup(app):
