@@ -1,6 +1,5 @@
 """Coupled groups in the small model: the same groups, with what is left of their entries."""
 
-import jax
 import numpy as np
 
 from ramda_jax.compaction.coupling import COUPLED, REST, Coupling, Part
@@ -49,15 +48,24 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     """
     names = {path: find_leaf(plan, path) for path in coupling.shapes}
     leaves = {path: plan.leaves[name] for path, name in names.items() if name is not None}
+    found = {path: leaf.shape for path, leaf in leaves.items()}
+    if found != coupling.shapes:
+        raise CompactionError(
+            f"The plan must be of the parameters that were coupled, of shapes {coupling.shapes}, but has {found}; give "
+            "one of the same `dims`."
+        )
     kept = {path: _kept(leaf) for path, leaf in leaves.items()}
     packed = {}
-    # Packed as the parameters are, a mask of the entries kept tells what is kept of each packed array.
-    masks = coupling.pack({path: _mask(leaf.shape, kept[path]) for path, leaf in leaves.items()})[COUPLED]
-    for name, mask in jax.tree.map(np.asarray, masks).items():
+    for name, whole in coupling.parts.items():
+        # Packed as the parameters are, a mask of the entries kept tells what is kept of the packed array.
+        blocks = [
+            np.moveaxis(_mask(leaves[part.path].shape, kept[part.path]), part.axis, 0)[part.rows] for part in whole
+        ]
+        mask = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not mask[np.ix_(rows, columns)].all():
             raise CompactionError(
-                f"The plan must keep the same entries of all groups of {name} that it keeps; give a plan of the `dims` "
+                f"The plan must keep the same entries of all groups of {name} that it keeps; give one of the `dims` "
                 "that were coupled."
             )
         packed[f"{COUPLED}/{name}"] = LeafPlan(mask.shape, (tuple(rows.tolist()), tuple(columns.tolist())))
