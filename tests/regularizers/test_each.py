@@ -360,6 +360,7 @@ def test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_t
         found, value = jax.tree.map(
             np.asarray, regularizer.prox_and_value(jnp.asarray(matrix), jnp.asarray(weight, dtype))
         )
+        assert np.sum(regularizer.support(jnp.asarray(found))) == 4
     kept = np.maximum(s - weight, 0)
     # Products of n terms are rounded to about sqrt(n) eps, and LAPACK's eigenvectors to sqrt(n) eps of the largest.
     eps, n = np.finfo(dtype).eps, max(shape)
@@ -553,6 +554,7 @@ def test_projection_keeps_every_iterate_in_its_set(method):
         (lambda: rj.NuclearNorm(factor=-2.0), ValueError, "`factor` must be finite and at least 0, got -2.0"),
         (lambda: rj.NuclearNorm(split=1.0), TypeError, "`split` must be an axis or None, got 1.0; use -1"),
         (lambda: rj.NuclearNorm(split=True), TypeError, "`split` must be an axis or None, got True"),
+        (lambda: rj.NuclearNorm(gram=1), TypeError, "`gram` must be True or False, got 1"),
         (lambda: rj.Box(1.0, 0.0), ValueError, "`lower` must be below `upper`, got 1.0 and 0.0; swap them"),
         (lambda: rj.Box(1.0, 1.0), ValueError, "`lower` must be below `upper`, got 1.0 and 1.0"),
         (lambda: rj.Box(np.nan, 1.0), ValueError, "`lower` must be below `upper`, got nan and 1.0"),
