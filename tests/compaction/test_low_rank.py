@@ -114,7 +114,8 @@ def test_functions_multiply_factored_matrices_and_what_cannot_be_one_stays():
 
 
 def test_low_rank_model_refuses_what_changes_the_outputs():
-    # Half of the singular values count as zero at that tolerance, and they are not.
-    kernel = jnp.asarray(RNG.normal(size=(10, 10)), jnp.float32)
+    # All but three singular values count as zero at that tolerance, and they are not.
+    left, right = (np.linalg.qr(RNG.normal(size=(10, 10)))[0] for _ in range(2))
+    kernel = jnp.asarray(left * np.repeat([1.0, 0.4], [3, 7]) @ right, jnp.float32)
     with pytest.raises(CompactionError, match="The model of low rank is not equal: outputs differ by"):
         low_rank_model(lambda w, x: x @ w, jnp.ones((2, 10)), variables=kernel, rtol=0.5)
