@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden test-onnx lint format format-check types check build clean
+.PHONY: help demo test golden test-onnx notebooks lint format format-check types check build clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -47,6 +47,15 @@ golden: $(VENV)/.installed-test ## only the golden trajectories and the contract
 test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages
 	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
 	NPROC=1 .venv-onnx/bin/python -m pytest tests/onnx -W default
+
+# No warning may be left in what readers see. What XLA logs of a slow machine is none.
+notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/notebooks
+	mkdir -p out/notebooks
+	rm -f out/notebooks/*.ipynb
+	TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$(CURDIR) $(VENV_PYTHON) -m jupyter_core execute \
+	  --startup_timeout=300 --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
+	@if grep -l '"name": "stderr"' out/notebooks/*.ipynb; then \
+	  echo "These wrote to stderr, as warnings do." >&2; exit 1; fi
 
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .
