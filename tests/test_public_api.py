@@ -24,9 +24,9 @@ PUBLIC = {
     "ramda_jax.averaging": "IterateAveragingState iterate_averaging sqrt_growth stage_growth stages",
     "ramda_jax.compaction": """
         Compaction CompactionError Cost Coupling Dim Dims FROZEN Factored FreezeStructureState IdPlan LeafPlan LowRank
-        Member Plan Proof Report compact compact_model compact_state compaction_report cost couple draw_report expand
-        factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan plan_compaction
-        save_compact trace_dims verify
+        Member Plan Proof Report compact compact_coupling compact_model compact_state compaction_report cost couple
+        draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
+        plan_compaction save_compact trace_dims verify
     """,
     "ramda_jax.inspection": "check_last describe eval_params solver_info",
     "ramda_jax.methods": "prox_adamw prox_gen prox_sgd prox_ssi ramda rmda",

@@ -89,10 +89,11 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
     `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
-    it has weighed though it now has fewer entries.
+    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, `plan` and
+    the coupling that `optimizer` is wrapped in are those that `compact_coupling` returns.
 
     Args:
-        plan: from `plan_compaction`.
+        plan: from `plan_compaction`, or the packed one of `compact_coupling`.
         state: the state of an optimizer like `optimizer` for the whole parameters.
         optimizer: the one that goes on.
         small_params: the small parameters.
