@@ -12,8 +12,8 @@ VENV_PYTHON := $(VENV)/bin/python
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
 # What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
 # numbers and bits are tested as XLA compiles them for users.
-QUICK := tests/benchmarks tests/examples tests/inspection tests/scale tests/structure tests/methods/test_family.py \
-  tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
+QUICK := tests/benchmarks tests/docs tests/examples tests/inspection tests/scale tests/structure \
+  tests/methods/test_family.py tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden test-onnx lint format format-check types check build clean
+.PHONY: help demo test golden docs notebooks test-onnx lint format format-check types check build dist-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -48,6 +48,19 @@ test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of s
 	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
 	NPROC=1 .venv-onnx/bin/python -m pytest tests/onnx -W default
 
+# No warning may be left in what readers see. What XLA logs of a slow machine is none.
+notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/notebooks
+	mkdir -p out/notebooks
+	rm -f out/notebooks/*.ipynb out/notebooks/.executed
+	TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$(CURDIR) $(VENV_PYTHON) -m jupyter_core execute \
+	  --startup_timeout=300 --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
+	@if grep -l '"name": "stderr"' out/notebooks/*.ipynb; then \
+	  echo "These wrote to stderr, as warnings do." >&2; exit 1; fi
+	@touch out/notebooks/.executed
+
+out/notebooks/.executed: $(wildcard notebooks/*.ipynb)
+	@$(MAKE) notebooks
+
 lint: $(VENV)/.installed-lint ## ruff's lint rules
 	$(VENV_PYTHON) -m ruff check .
 
@@ -64,12 +77,20 @@ types: $(VENV)/.installed-dev ## pyright
 check: ## everything CI runs
 	bash .ci/run
 
+docs: $(VENV)/.installed-docs out/notebooks/.executed ## the site, into out/docs, and its tests
+	$(VENV_PYTHON) -m sphinx -b html -n -W --keep-going -q -c docs -d out/doctrees . out/docs
+	$(VENV_PYTHON) -m pytest docs/tests
+
 build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 	rm -rf dist
 	$(VENV_PYTHON) -m build
 
+dist-check: build ## check them, and run README's quickstart with the wheel in a fresh environment
+	$(VENV_PYTHON) -m twine check --strict dist/*
+	$(VENV_PYTHON) tests/check_dist.py dist
+
 clean: ## remove environments, caches and build outputs
-	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out docs/api/generated .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

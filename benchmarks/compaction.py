@@ -1,6 +1,6 @@
 """From sparse to small: how much smaller and faster, and how long the analysis takes.
 
-    python -m benchmarks.compaction [--json FILE] [--png FILE] [--rounds N] [--small]
+    python -m benchmarks.compaction [--json FILE] [--png FILE] [--rounds N] [--round-to N] [--small]
 
 Channels and units are taken at random, and everything that reads them is set to zero, as a regularizer would; then the
 net is compacted and measured beside the whole one in the same process.
@@ -65,11 +65,11 @@ def with_dead_channels(net, batch, share, seed=0):
     return net
 
 
-def saving_row(name, net, batch, share, rounds, png=None):
+def saving_row(name, net, batch, share, rounds, round_to=1, png=None):
     """One row: what is gone, and how much faster the rest is."""
     net = with_dead_channels(net, batch, share)
     start = time.perf_counter()
-    small = compact_model(net, batch)
+    small = compact_model(net, batch, round_to=round_to)
     seconds = time.perf_counter() - start
     # Only the picture shows the report's own times; those of the rows are `latency`'s.
     report = compaction_report(
@@ -82,6 +82,7 @@ def saving_row(name, net, batch, share, rounds, png=None):
         "net": name,
         "batch": BATCH,
         "dead_channels": share,
+        "round_to": round_to,
         "weighted_group_sparsity": report.weighted_group_sparsity,
         "params": [report.before.params, report.after.params],
         "removed_params": report.removed_params,
@@ -174,12 +175,13 @@ def main(arguments=None):
     parser.add_argument("--png", type=Path, help="draw what is left of VGG19 to this file")
     parser.add_argument("--rounds", type=int, default=30, help="timed calls of each net")
     parser.add_argument("--share", type=float, default=0.75, help="share of the channels that are dead")
+    parser.add_argument("--round-to", type=int, default=1, help="widths become multiples of so many")
     parser.add_argument("--small", action="store_true", help="tiny nets: only shows that it runs")
     options = parser.parse_args(arguments)
     rows = []
     for name, (net, batch) in cases(options.small).items():
         png = options.png if name == "vgg19" else None
-        rows.append(saving_row(name, net, batch, options.share, options.rounds, png))
+        rows.append(saving_row(name, net, batch, options.share, options.rounds, options.round_to, png))
     rows.append(analysis_row(options.small))
     print_tables(rows)
     if options.json:

@@ -12,6 +12,7 @@ REGULARIZERS = {
     "group_lasso": ramda_jax.GroupLasso("input"),
     "group_mcp": ramda_jax.GroupMCP("input", omega=1.0),
     "nuclear": ramda_jax.NuclearNorm(),
+    "nuclear_gram": ramda_jax.NuclearNorm(gram=True),
 }
 
 

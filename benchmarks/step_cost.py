@@ -85,7 +85,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description="What an optimizer step costs beside one of optax.adamw.")
     parser.add_argument("--trees", nargs="+", choices=TREES, help="default: resnet50")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all but prox_ssi")
-    parser.add_argument("--regularizers", nargs="+", choices=REGULARIZERS, help="default: all but nuclear")
+    parser.add_argument("--regularizers", nargs="+", choices=REGULARIZERS, help="default: all but the nuclear ones")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: float32")
     parser.add_argument("--all", action="store_true", help="whatever of these is not given: everything")
     parser.add_argument(
@@ -108,7 +108,7 @@ def main(argv=None):
     else:
         # What fits into five minutes: a step of prox_ssi does what one of prox_adamw does.
         trees, methods = ("resnet50",), tuple(name for name in METHODS if name != "prox_ssi")
-        regularizers, dtypes = tuple(name for name in REGULARIZERS if name != "nuclear"), DTYPES[:1]
+        regularizers, dtypes = tuple(name for name in REGULARIZERS if "nuclear" not in name), DTYPES[:1]
     pairs = [(m, r) for m in args.methods or methods for r in args.regularizers or regularizers]
     warm_up, rounds = (2, 2) if args.small else (args.warm_up, ROUNDS)
     rows = []

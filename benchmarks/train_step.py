@@ -17,18 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from sklearn.datasets import load_digits
 from tabulate import tabulate
 
 from benchmarks.optimizers import make
 from benchmarks.steps import ROUNDS, WARM_UP, labels
 from benchmarks.timing import alternate
-from benchmarks.trees import text
+from benchmarks.trees import cross_entropy, digits, text
 from examples.digits import ConvNet
 from examples.models import LeNet5, TransformerXL
 
 METHODS = ("adamw", "ramda", "rmda", "prox_sgd")
-BATCH = 128
 STRENGTH = 1e-4  # examples.digits's
 # The most that RAMDA's step may take of a training step on two cores.
 TARGETS = {("lenet5", "ramda"): 0.1}
@@ -40,23 +38,6 @@ class Task(NamedTuple):
     net: Any
     loss: Any
     batches: list
-
-
-def cross_entropy(net, images, labels):
-    """The mean over the batch."""
-    return optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
-
-
-def digits(side):
-    """Batches of scikit-learn's digits, 8 x 8, or enlarged to a larger side."""
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
-    scale = -(-side // 8)
-    cut = (8 * scale - side) // 2
-    images = images.repeat(scale, axis=1).repeat(scale, axis=2)[:, cut : cut + side, cut : cut + side]
-    order = np.random.default_rng(0).permutation(len(images))
-    starts = range(0, len(images) - BATCH + 1, BATCH)
-    return [(images[order[i : i + BATCH]], labels[order[i : i + BATCH]]) for i in starts]
 
 
 def demo():

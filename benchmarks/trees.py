@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from sklearn.datasets import load_digits, load_sample_images
 
-from examples.models import ResNet50, TransformerXL
+from examples.models import MLP, ResNet50, TransformerXL
 
 GRADIENTS = 4
 
@@ -73,6 +73,23 @@ def recorded(model, loss, batches, origin, part=lambda params: params):
     return Tree(part(nnx.to_pure_dict(first)), gradients, origin)
 
 
+def cross_entropy(net, images, labels):
+    """The mean over the batch."""
+    return optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
+
+
+def digits(side, batch=128):
+    """Batches of scikit-learn's digits, 8 x 8, or enlarged to a larger side."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
+    scale = -(-side // 8)
+    cut = (8 * scale - side) // 2
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)[:, cut : cut + side, cut : cut + side]
+    order = np.random.default_rng(0).permutation(len(images))
+    starts = range(0, len(images) - batch + 1, batch)
+    return [(images[order[i : i + batch]], labels[order[i : i + batch]]) for i in starts]
+
+
 def resnet50(small=False):
     """ImageNet's ResNet50: 161 leaves, 25.6 million parameters."""
     size = {"width": 4, "depths": (1,), "classes": 8} if small else {"classes": 1000}
@@ -85,11 +102,8 @@ def resnet50(small=False):
         top, left = (int(rng.integers(n // 2 - side)) + n // 2 * half for n, half in zip((427, 640), tile, strict=True))
         return photos[photo][top : top + side, left : left + side], photo * 4 + int(tile @ (2, 1))
 
-    def loss(model, images, labels):
-        return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
-
     batches = [tuple(map(np.stack, zip(*(crop() for _ in range(4)), strict=True))) for _ in range(GRADIENTS)]
-    return recorded(model, loss, batches, "of training steps on crops of two photographs, 4 of 64 x 64 each")
+    return recorded(model, cross_entropy, batches, "of training steps on crops of two photographs, 4 of 64 x 64 each")
 
 
 def transformer_xl(small=False):
@@ -104,6 +118,12 @@ def transformer_xl(small=False):
         "of training steps on the bytes of an English text, 2 segments of 32 each",
         part=lambda params: params["layers"],
     )
+
+
+def mlp(small=False):
+    """The seven dense layers of the NeurIPS paper's low-rank experiment, 784-512-256-128-64-32-16-10."""
+    model = MLP((784, 16, 10) if small else (784, 512, 256, 128, 64, 32, 16, 10), rngs=nnx.Rngs(0))
+    return recorded(model, cross_entropy, digits(28)[:GRADIENTS], "of training steps on 128 enlarged digits each")
 
 
 def text(batch, length, count):
@@ -156,6 +176,7 @@ def small_2000(small=False):
 TREES = {
     "resnet50": resnet50,
     "transformer_xl": transformer_xl,
+    "mlp": mlp,
     "matrix_4096": matrix_4096,
     "small_2000": small_2000,
 }

@@ -84,7 +84,11 @@ def draw_runs(reports, path):
         loc="outside lower center",
         ncols=len(shown),
     )
-    # Hundreds of noisy epochs in full colour would be half a megabyte.
+    save_small(figure, path, dpi=100)
+
+
+def save_small(figure, path, dpi):
+    """Saves a figure in 64 colours: hundreds of noisy epochs in full colour would be half a megabyte."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=100)
+    figure.savefig(buffer, dpi=dpi)
     Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(path, optimize=True)

@@ -52,6 +52,14 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> 
     Raises:
         ValueError: averaging outside (0, 1].
         TypeError: an `iterate_dtype` that is no real floating-point dtype.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> averaging = ramda_jax.iterate_averaging(0.1)
+        >>> params = jnp.array([1.0, 2.0])
+        >>> updates, _ = averaging.update(jnp.array([0.0, 2.0]), averaging.init(params), params)
+        >>> params + updates  # a tenth of the way to the point
+        Array([0.9, 2. ], dtype=float32)
     """
     check_averaging(averaging)
     kept_dtype = checked_dtype("iterate_dtype", iterate_dtype)

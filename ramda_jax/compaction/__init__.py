@@ -19,6 +19,7 @@ from ramda_jax.compaction.planning import plan_compaction
 from ramda_jax.compaction.proof import Proof, verify
 from ramda_jax.compaction.report import Cost, Report, compaction_report, cost
 from ramda_jax.compaction.slicing import compact, compact_state, expand
+from ramda_jax.compaction.small_coupling import compact_coupling
 from ramda_jax.compaction.storage import load_compact, save_compact
 from ramda_jax.compaction.training import FreezeStructureState, freeze_structure, keep_group_weights
 
@@ -47,6 +48,7 @@ __all__ = [
     "factor",
     "couple",
     "Coupling",
+    "compact_coupling",
     "freeze_structure",
     "FreezeStructureState",
     "keep_group_weights",

@@ -5,7 +5,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.factors import Factored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +70,14 @@ def _equinox_adapter(model, call):
     call = call or (lambda model, *args: model(*args))
     arrays, static = eqx.partition(model, eqx.is_array)
 
-    def applied(static):
-        return lambda arrays, *args: call(eqx.nn.inference_mode(eqx.combine(arrays, static)), *args)
+    def combine(arrays):
+        # Not `eqx.combine`: it would look for the factors of a matrix where there was one array.
+        def is_leaf(node):
+            return node is None or isinstance(node, Factored)
 
-    def rebuild(small):
-        return eqx.combine(small, static), applied(static)
+        return jax.tree.map(lambda one, other: other if one is None else one, arrays, static, is_leaf=is_leaf)
 
-    return Adapter(applied(static), arrays, rebuild)
+    def apply(arrays, *args):
+        return call(eqx.nn.inference_mode(combine(arrays)), *args)
+
+    return Adapter(apply, arrays, lambda small: (combine(small), apply))

@@ -97,7 +97,8 @@ class Coupling:
         return prefixed | dict(rest or {})
 
     def wrap(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        """An optimizer that sees the parameters packed. Its state is that of `optimizer`.
+        """An optimizer that sees the parameters packed. Its state is that of `optimizer`; `compact_coupling` has the
+        plan by which `compact_state` makes it small.
 
         `eval_params` wants them packed too: `coupling.unpack(eval_params(state, coupling.pack(params)), params)`.
         """

@@ -71,6 +71,12 @@ def factor(matrix: jax.Array, rank: int) -> Factored:
 
     Returns:
         `Factored`, in the dtype of `matrix`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> factored = factor(jnp.ones((4, 6)), rank=1)
+        >>> factored.left.shape, factored.right.shape
+        ((4, 1), (1, 6))
     """
     u, s, vt = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
     root = np.sqrt(s[:rank])

@@ -98,6 +98,16 @@ def verify(
 
     Raises:
         CompactionError: something is different; the message says what and where.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax import compaction
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> plan = compaction.plan_compaction(compaction.trace_dims(mlp, params, jnp.ones((4, 5))), params)
+        >>> verify(mlp, params, mlp, compaction.compact(plan, params), jnp.ones((4, 5)), plan=plan).batches
+        3
     """
     dims = trace_dims(apply_fn, variables, *example_args) if dims is None else dims
     check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))

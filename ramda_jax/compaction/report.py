@@ -149,6 +149,17 @@ def compaction_report(
 
     Returns:
         A `Report`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import compact_model
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> small = compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> report = compaction_report(small, jnp.ones((4, 5)), rounds=0)
+        >>> report.before.params, report.after.params
+        (64, 16)
     """
     pair = [compaction.whole, (compaction.apply, compaction.variables)]
     costs = [cost(apply, variables, *args) for apply, variables in pair]

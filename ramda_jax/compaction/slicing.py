@@ -89,10 +89,11 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
     `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
-    it has weighed though it now has fewer entries.
+    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, `plan` and
+    the coupling that `optimizer` is wrapped in are those that `compact_coupling` returns.
 
     Args:
-        plan: from `plan_compaction`.
+        plan: from `plan_compaction`, or the packed one of `compact_coupling`.
         state: the state of an optimizer like `optimizer` for the whole parameters.
         optimizer: the one that goes on.
         small_params: the small parameters.
@@ -102,6 +103,19 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     Raises:
         CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
+
+    Example:
+        >>> import optax
+        >>> from ramda_jax import compaction
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> small = compaction.compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> optimizer = optax.adam(1e-3)
+        >>> state = compact_state(small.plan, optimizer.init(params), optimizer, small.variables)
+        >>> jax.tree.map(jnp.shape, state[0].mu)
+        {'in': (5, 2), 'out': (2, 3)}
     """
     fresh = jax.eval_shape(optimizer.init, small_params)
     leaves = jax.tree_util.tree_flatten_with_path(compact(plan, state))[0]

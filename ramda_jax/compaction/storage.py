@@ -57,6 +57,20 @@ def load_compact(folder: str | Path, like: Any = None) -> tuple[Plan, Any]:
     Raises:
         CompactionError: files that do not belong together, or `like` of other paths.
         FileNotFoundError: no such files.
+
+    Example:
+        >>> import tempfile
+        >>> from ramda_jax import compaction
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> small = compaction.compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     compaction.save_compact(folder, small.plan, small.variables)
+        ...     plan, variables = load_compact(folder, like=params)
+        >>> jax.tree.map(jnp.shape, variables)
+        {'in': (5, 2), 'out': (2, 3)}
     """
     from safetensors.flax import load_file
 

@@ -67,6 +67,14 @@ def adaptive_dual_averaging(
             `update`, no params.
         TypeError: parameters that are not real floating-point arrays.
 
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> builder = ramda_jax.adaptive_dual_averaging(1.0)
+        >>> params = jnp.array([1.0, 2.0])
+        >>> model, _ = builder.update(jnp.array([8.0, 1.0]), builder.init(params), params)
+        >>> model.linear, model.metric.round(3), float(model.weight)
+        (Array([8., 1.], dtype=float32), Array([4., 1.], dtype=float32), 1.0)
+
     References:
         Huang and Lee, `Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem
         Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.

@@ -65,6 +65,14 @@ def dual_averaging(
         ValueError: a negative learning rate, restarts that do not increase; in `update`, no params.
         TypeError: parameters that are not real floating-point arrays.
 
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> builder = ramda_jax.dual_averaging(0.5)
+        >>> params = jnp.array([1.0, 2.0])
+        >>> model, _ = builder.update(jnp.array([2.0, 0.0]), builder.init(params), params)
+        >>> model.linear, float(model.metric), float(model.weight)
+        (Array([1., 0.], dtype=float32), 1.0, 0.5)
+
     References:
         Huang and Lee, `Training Structured Neural Networks Through Manifold Identification and Variance
         Reduction`, ICLR 2022, arXiv:2112.02612, Algorithm 1.

@@ -53,6 +53,11 @@ class Regularizer(abc.ABC):
 
         For weight 0 it is x."""
 
+    def prox_and_value(self, x, weight):
+        """`(z, psi(z))` for `z = prox(x, weight)`: at once, where both come from one decomposition."""
+        z = self.prox(x, weight)
+        return z, self.value(z)
+
     def block_axes(self, ndim):
         """The axes inside one block, where psi is a sum over blocks: all of them unless overridden."""
         return tuple(range(ndim))

@@ -25,10 +25,14 @@ class NuclearNorm(Regularizer):
     Args:
         split: the first column axis; None for -1, and 1 for attention's query, key and value of rank 3.
         factor: relative weight beside other regularizers of the same optimizer, >= 0.
+        gram: take the prox from the eigenvectors of the smaller of `x^T x` and `x x^T` instead of an SVD of x, which on
+            CPU saves a third to a half of the time. The error is no longer about eps s_1 but eps s_1^2 / threshold, s_1
+            the largest singular value; singular values that are nearer to the threshold may be taken for zeros or
+            not. Below a threshold of sqrt(eps) s_1, 3e-4 s_1 in float32, the rank found means nothing.
 
     Raises:
-        ValueError, TypeError: a negative factor, a split that is no int; at `init`, a leaf of fewer than two axes, a
-            split that leaves no rows or no columns.
+        ValueError, TypeError: a negative factor, a split that is no int, a gram that is no bool; at `init`, a leaf of
+            fewer than two axes, a split that leaves no rows or no columns.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -43,6 +47,7 @@ class NuclearNorm(Regularizer):
 
     split: int | None = None
     factor: float = 1.0
+    gram: bool = False
 
     batched = True
 
@@ -50,6 +55,8 @@ class NuclearNorm(Regularizer):
         check_non_negative("factor", self.factor)
         if self.split is not None and (isinstance(self.split, bool) or not isinstance(self.split, int)):
             raise TypeError(f"`split` must be an axis or None, got {self.split!r}; use -1 for outputs as columns.")
+        if not isinstance(self.gram, bool):
+            raise TypeError(f"`gram` must be True or False, got {self.gram!r}.")
 
     def resolve(self, path, shape):
         ndim = len(shape)
@@ -86,16 +93,18 @@ class NuclearNorm(Regularizer):
         return self.factor * jnp.sum(self.singular_values(w))
 
     def prox(self, x, weight):
+        return self.prox_and_value(x, weight)[0]
+
+    def prox_and_value(self, x, weight):
         matrix = self.matrix(x)
         if matrix.size == 0:
-            return x
-        u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
-        kept = jnp.maximum(s - weight * self.factor, 0)
-        product = jnp.matmul(u * kept, vt, precision="highest")
+            return x, jnp.zeros([], matrix.dtype)
+        threshold = jnp.max(weight) * self.factor  # one block: any array of weights is of equal ones
+        product, kept = _by_gram(matrix, threshold) if self.gram else _by_svd(matrix, threshold)
         product = jnp.where(product == 0, 0, product)  # no -0.0
         # Without a weight x itself: not its SVD multiplied out.
         value = jnp.where(weight > 0, product, matrix).reshape(x.shape)
-        return with_type_sharding(value, jax.typeof(x).sharding)
+        return with_type_sharding(value, jax.typeof(x).sharding), self.factor * jnp.sum(kept)
 
     def screen(self, rhs, weight):
         # Zero iff the spectral norm is at most the weight; this bound on it costs no SVD.
@@ -128,3 +137,33 @@ class NuclearNorm(Regularizer):
         inside = matrix - outside - lam * (u @ vt)
         excess = soft_threshold(jnp.linalg.svd(outside, compute_uv=False), lam)
         return jnp.sqrt(jnp.sum(jnp.square(inside)) + jnp.sum(jnp.square(excess)))
+
+
+def _by_svd(matrix, threshold):
+    """(the matrix with its singular values soft-thresholded, what is left of them)."""
+    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    kept = jnp.maximum(s - threshold, 0)
+    return jnp.matmul(u * kept, vt, precision="highest"), kept
+
+
+def _by_gram(matrix, threshold):
+    """As `_by_svd`, by the eigenvectors v of the smaller Gram matrix G = V S^2 V^T: A V (1 - threshold / S)+ V^T.
+
+    If E is the rounding error of G and of its eigenvectors, that of the result is at most ||E|| / threshold
+    (Frobenius). In the eigenbases v of G and w of G + E, with singular values s and s', its entries are
+
+        s (h(s') - h(s)) <v, w>,   h(s) = (1 - threshold / s)+,   (s'^2 - s^2) <v, w> = <v, E w>
+
+    and s |h(s') - h(s)| <= |s'^2 - s^2| / threshold, whichever of s and s' are above the threshold.
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        product, kept = _by_gram(matrix.T, threshold)
+        return product.T, kept
+    largest = jnp.max(jnp.abs(matrix))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # squares must not under- or overflow
+    scaled = matrix / scale
+    squares, v = jnp.linalg.eigh(jnp.matmul(scaled.T, scaled, precision="highest"))
+    s = jnp.sqrt(jnp.maximum(squares, 0)) * scale
+    kept = jnp.maximum(s - threshold, 0)
+    shrinking = jnp.matmul(v * (kept / jnp.where(s == 0, 1, s)), v.T, precision="highest")
+    return jnp.matmul(matrix, shrinking, precision="highest"), kept

@@ -72,6 +72,11 @@ def assignment(regularizer):
     Raises:
         TypeError: something in it is neither a regularizer nor None.
         ValueError: a pattern is no regular expression.
+
+    Example:
+        >>> import ramda_jax
+        >>> [rule.key for rule in assignment({"conv.*/kernel": ramda_jax.GroupLasso(), "dense": None}).rules]
+        ['conv.*/kernel', 'dense']
     """
     if isinstance(regularizer, Assignment):
         return regularizer
@@ -136,6 +141,12 @@ def assign(spec, params):
     Raises:
         ValueError: a pattern or path matches nothing; a regularizer alone selects nothing although some leaf
             has two axes or more; a regularizer does not fit its leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
+        >>> [(path, one) for path, _, one in assign(ramda_jax.L1(), params)]
+        [('bias', None), ('kernel', L1(factor=1.0))]
     """
     spec = assignment(spec)
     leaves = named_leaves(params)

@@ -9,6 +9,14 @@ def path_name(path):
 
     A trailing attribute `value` is dropped: the variables of nnx and the boxes of linen put it there
     at `init`, but not at `update`. (No two leaves can get the same name by it: what has an attribute is no leaf.)
+
+    Args:
+        path: a key path as `jax.tree_util` has them.
+
+    Example:
+        >>> from jax.tree_util import DictKey
+        >>> path_name((DictKey("conv"), DictKey("kernel")))
+        'conv/kernel'
     """
     if path and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
         path = path[:-1]
@@ -16,7 +24,12 @@ def path_name(path):
 
 
 def named_leaves(tree):
-    """The leaves of `tree` in flattening order, as a list of (name, leaf)."""
+    """The leaves of `tree` in flattening order, as a list of (name, leaf).
+
+    Example:
+        >>> named_leaves({"dense": {"bias": 0.0, "kernel": 1.0}})
+        [('dense/bias', 0.0), ('dense/kernel', 1.0)]
+    """
     return [(path_name(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0]]
 
 

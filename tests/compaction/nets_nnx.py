@@ -258,8 +258,13 @@ NETS = {
 
 
 def make(name, dtype=jnp.float32):
-    """The net with random kernels, biases and statistics, so that a dead channel is no zero, and its batch."""
+    """The net `build` makes, and its batch."""
     kind, batch, _ = NETS[name]
+    return build(kind, dtype), batch.astype(dtype) if jnp.issubdtype(batch.dtype, jnp.floating) else batch
+
+
+def build(kind, dtype=jnp.float32):
+    """The net with random kernels, biases and statistics, so that a dead channel is no zero."""
     graph, state = nnx.split(nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
 
@@ -280,4 +285,4 @@ def make(name, dtype=jnp.float32):
         # A recurrent cell makes its first carry of this dtype.
         if hasattr(layer, "param_dtype"):
             layer.param_dtype = dtype
-    return net, batch.astype(dtype) if jnp.issubdtype(batch.dtype, jnp.floating) else batch
+    return net

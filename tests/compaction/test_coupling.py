@@ -6,11 +6,21 @@ import pytest
 from flax import nnx
 
 import ramda_jax
-from ramda_jax.compaction import CompactionError, compact_model, couple, plan_compaction, trace_dims
+from ramda_jax.compaction import (
+    CompactionError,
+    LeafPlan,
+    Plan,
+    compact,
+    compact_coupling,
+    compact_model,
+    couple,
+    plan_compaction,
+    trace_dims,
+)
 from ramda_jax.compaction.adapters import adapter_for
 from ramda_jax.metrics.support import regularized_leaves
 from tests.compaction.nets_nnx import make
-from tests.compaction.patterns import relative_difference
+from tests.compaction.patterns import relative_difference, zero_readers
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(32, 6)), RNG.normal(size=(32, 2))
@@ -58,16 +68,24 @@ def test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size():
 
 
 @pytest.mark.parametrize("name", ["lenet5", "densenet", "transformer", "lstm"])
-def test_pack_and_unpack_are_inverse(name):
+def test_pack_has_its_inverse_and_its_like_in_the_small_model(name):
     net, batch = make(name)
     adapter = adapter_for(net)
     params = nnx.state(net, nnx.Param)
-    coupling = couple(trace_dims(adapter.apply, adapter.variables, batch), params)
+    dims = trace_dims(adapter.apply, adapter.variables, batch)
+    coupling = couple(dims, params)
     packed = coupling.pack(params)
     assert sum(leaf.size for leaf in jax.tree.leaves(packed)) == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert len(packed["coupled"]) > 0
     blank = jax.tree.map(jnp.zeros_like, params)
     assert relative_difference(params, coupling.unpack(packed, blank)) == 0
+
+    variables, alive = zero_readers(dims, adapter.variables, np.random.default_rng(0))
+    plan = plan_compaction(dims, variables)
+    small_coupling, packed_plan = compact_coupling(plan, coupling)
+    cut = compact(packed_plan, packed)
+    assert {id: len(leaf) for id, leaf in cut["coupled"].items()} == {id: len(alive[id]) for id in coupling.parts}
+    assert relative_difference(cut, small_coupling.pack(compact(plan, params))) == 0
 
 
 def test_whole_heads_and_the_rows_of_a_flattened_channel_are_groups():
@@ -133,6 +151,13 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
     coupling = couple(dims, params)
     with pytest.raises(CompactionError, match=r"'up/kernel' has shape \(7, 10\), not \(8, 10\)"):
         coupling.pack(params | {"up": {"kernel": jnp.ones((7, 10))}})
+    with pytest.raises(CompactionError, match="must be of the parameters that were coupled"):
+        compact_coupling(Plan({"up/kernel": LeafPlan((8, 10), (None, None))}, (), {}), coupling)
+    # Rows 0 and 1 of one leaf and 1 and 2 of another: no index of the id goes as a whole.
+    leaves = {path: LeafPlan(shape, (None,) * len(shape)) for path, shape in coupling.shapes.items()}
+    leaves |= {"left/kernel": LeafPlan((8, 2), ((0, 1), None)), "right/kernel": LeafPlan((8, 2), ((1, 2), None))}
+    with pytest.raises(CompactionError, match="must keep the same entries of all groups of d0"):
+        compact_coupling(Plan(leaves, (), {}), coupling)
     optimizer = coupling.wrap(optax.sgd(0.1))
     with pytest.raises(ValueError, match="must be given the parameters"):
         optimizer.update(params, optimizer.init(params))

@@ -1,13 +1,14 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-import ramda_jax
-from ramda_jax.compaction import compact_model, trace_dims
+from ramda_jax.compaction import compact, compact_model, trace_dims
 from ramda_jax.compaction.adapters import adapter_for
-from tests.compaction.nets_nnx import NETS, make
+from tests.compaction.nets_nnx import NETS, ResNet50, build, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
 #: Ids that Flax's code fixes although the mathematics would let them go: the groups of GroupNorm, and the size of a
@@ -79,29 +80,30 @@ def test_compact_model_twice_equals_once(name):
     assert relative_difference(once.variables, twice.variables) == 0
 
 
-def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros():
-    net, _ = make("lenet5")
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(64, 16, 16, 1)), jnp.float32)
-    labels = jnp.asarray((np.asarray(images).mean((1, 2, 3)) > 0).astype(int))
-    regularizer = ramda_jax.GroupLasso("input")
-    optimizer = nnx.Optimizer(net, ramda_jax.ramda(3e-2, regularizer, 3e-3, averaging=1.0), wrt=nnx.Param)
+def test_gradients_and_batch_statistics_of_the_compact_model_are_the_kept_slices():
+    with jax.enable_x64():
+        net, batch = build(functools.partial(ResNet50, depths=(1,)), jnp.float64), images(8, 3).astype(jnp.float64)
+        labels = jnp.asarray(np.random.default_rng(0).normal(size=(len(batch), 5)))
+        dims, state, with_state = traced(net, batch)
+        net = with_state(zero_readers(dims, state, np.random.default_rng(3))[0])
+        small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
 
-    @nnx.jit
-    def step(net, optimizer):
-        def loss(net):
-            logits = net(images)
-            return jnp.mean(jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, labels[:, None], 1)[:, 0])
+        @nnx.jit
+        def train(net):
+            return nnx.value_and_grad(lambda net: jnp.mean((net(batch) - labels) ** 2))(net)
 
-        optimizer.update(net, nnx.grad(loss)(net))
-
-    for _ in range(60):
-        step(net, optimizer)
-    sparsity = float(ramda_jax.metrics.group_sparsity(regularizer, nnx.state(net, nnx.Param)))
-    assert 0.1 < sparsity < 1
-    small = compact_model(net, images)
-    assert small.plan.num_params[1] < small.plan.num_params[0]
-    assert relative_difference(outputs(net, images), outputs(small.model, images)) <= TOLERANCES["float32"]
+        before = jax.tree.map(jnp.copy, nnx.state(net, nnx.BatchStat))
+        net.train(), small.model.train()
+        value, grads = train(net)
+        small_value, small_grads = train(small.model)
+        assert float(small_value) == pytest.approx(float(value), rel=1e-12)
+        assert relative_difference(compact(small.plan, grads), small_grads) <= 1e-12
+        statistics = nnx.state(net, nnx.BatchStat)
+        assert relative_difference(before, statistics) > 0.01
+        kept = compact(small.plan, statistics)
+        assert relative_difference(kept, nnx.state(small.model, nnx.BatchStat)) <= 1e-12
+        sizes = [sum(leaf.size for leaf in jax.tree.leaves(one)) for one in (grads, small_grads)]
+        assert sizes[1] < sizes[0]
 
 
 def test_compact_model_rounds_widths_up():

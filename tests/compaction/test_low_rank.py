@@ -79,6 +79,26 @@ def test_linen_dense_reads_two_factors():
     assert relative_difference(Net().apply(variables, x), small.model(small.variables, x)) <= 1e-5
 
 
+def test_equinox_linear_holds_two_factors():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        layers: list
+
+        def __call__(self, x):
+            return self.layers[1](jnp.tanh(self.layers[0](x)))
+
+    net = Net([eqx.nn.Linear(12, 10, key=jax.random.key(0)), eqx.nn.Linear(10, 9, key=jax.random.key(1))])
+    net = eqx.tree_at(lambda net: net.layers[0].weight, net, of_rank(2, 10, 12))
+    x = jnp.asarray(RNG.normal(size=(4, 12)), jnp.float32)
+    small = low_rank_model(net, x, call=lambda model, batch: jax.vmap(model)(batch))
+    assert small.ranks == {"layers/0/weight": 2}
+    assert small.num_params[0] - small.num_params[1] == 120 - 2 * 22
+    assert isinstance(small.model.layers[0].weight, Factored)
+    assert relative_difference(jax.vmap(net)(x), jax.vmap(small.model)(x)) <= 1e-5
+    assert isinstance(net.layers[0].weight, jax.Array)
+
+
 def test_functions_multiply_factored_matrices_and_what_cannot_be_one_stays():
     params = {"product": of_rank(2, 12, 10), "looked_at": of_rank(2, 12, 10)}
 
@@ -94,7 +114,8 @@ def test_functions_multiply_factored_matrices_and_what_cannot_be_one_stays():
 
 
 def test_low_rank_model_refuses_what_changes_the_outputs():
-    # Half of the singular values count as zero at that tolerance, and they are not.
-    kernel = jnp.asarray(RNG.normal(size=(10, 10)), jnp.float32)
+    # All but three singular values count as zero at that tolerance, and they are not.
+    left, right = (np.linalg.qr(RNG.normal(size=(10, 10)))[0] for _ in range(2))
+    kernel = jnp.asarray(left * np.repeat([1.0, 0.4], [3, 7]) @ right, jnp.float32)
     with pytest.raises(CompactionError, match="The model of low rank is not equal: outputs differ by"):
         low_rank_model(lambda w, x: x @ w, jnp.ones((2, 10)), variables=kernel, rtol=0.5)

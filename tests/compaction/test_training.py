@@ -11,8 +11,10 @@ import ramda_jax
 from ramda_jax.compaction import (
     CompactionError,
     compact,
+    compact_coupling,
     compact_model,
     compact_state,
+    couple,
     expand,
     freeze_structure,
     keep_group_weights,
@@ -34,12 +36,13 @@ def network(params, x):
     )
     x = jnp.tanh(x + params["conv"]["bias"]).reshape(len(x), -1)
     x = jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])
-    return x @ params["out"]["kernel"] + params["out"]["bias"]
+    # Two readers of one width.
+    return x @ params["out"]["kernel"] + params["out"]["bias"] + jnp.sin(x @ params["side"]["kernel"])
 
 
 def initial():
     rng = np.random.default_rng(1)
-    shapes = {"conv": (3, 3, 2, 5), "dense": (80, 8), "out": (8, 3)}
+    shapes = {"conv": (3, 3, 2, 5), "dense": (80, 8), "out": (8, 3), "side": (8, 3)}
     return {
         name: {
             "kernel": jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))),
@@ -78,6 +81,7 @@ def ramda(regularizer):
 
 OPTIMIZERS = {
     "ramda": ramda,
+    "coupled ramda": ramda,
     "rmda": lambda regularizer: ramda_jax.rmda(0.1, regularizer, 2e-3, averaging=0.7, restarts=(12,)),
     "prox_adamw": lambda regularizer: ramda_jax.prox_adamw(0.01, regularizer, 2e-3),
     "adamw": lambda regularizer: optax.adamw(optax.cosine_decay_schedule(0.01, 30)),
@@ -88,28 +92,35 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_continued_small_equals_training_continued_masked(name):
     with jax.enable_x64():
-        make = OPTIMIZERS[name]
-        optimizer, params = make(REGULARIZER), initial()
+        make, params = OPTIMIZERS[name], initial()
+        dims = trace_dims(network, params, jnp.asarray(X))
+        coupling = couple(dims, params) if name.startswith("coupled") else None
+        optimizer = coupling.wrap(make(coupling.regularizer())) if coupling else make(REGULARIZER)
         # Into the middle of a stage, with sums of gradients that are not zero; there a structure is given to it.
         params, state = steps(optimizer, params, optimizer.init(params), 7)[-1]
-        dims = trace_dims(network, params, jnp.asarray(X))
         params, _ = zero_readers(dims, params, np.random.default_rng(2))
-        plan = plan_compaction(dims, params)
+        plan = state_plan = plan_compaction(dims, params)
         assert plan.num_params[1] < 0.6 * plan.num_params[0]
-        small, small_optimizer = compact(plan, params), make(keep_group_weights(REGULARIZER, params))
-        small_state = compact_state(plan, state, small_optimizer, small)
+        small = compact(plan, params)
+        if coupling:
+            small_coupling, state_plan = compact_coupling(plan, coupling)
+            regularizer = keep_group_weights(coupling.regularizer(), coupling.pack(params))
+            small_optimizer = small_coupling.wrap(make(regularizer))
+        else:
+            small_optimizer = make(keep_group_weights(REGULARIZER, params))
+        small_state = compact_state(state_plan, state, small_optimizer, small)
         wanted = jax.eval_shape(small_optimizer.init, small)
         assert jax.tree.structure(small_state) == jax.tree.structure(wanted)
         # Masked: what is deleted is 0 in the parameters, in the state and in every gradient.
-        masked, masked_state = expand(plan, small), expand(plan, compact(plan, state), state)
-        masked_state = hide(plan, masked_state)
+        masked, masked_state = expand(plan, small), hide(state_plan, state)
         mask = expand(plan, jax.tree.map(jnp.ones_like, small))
         whole = steps(optimizer, masked, masked_state, 10, mask)
         ours = steps(small_optimizer, small, small_state, 10)
         for (params, state), (small_params, own_state) in zip(whole, ours, strict=True):
             assert relative_difference(compact(plan, params), small_params) <= 1e-12
             # Sums, counts and radii alike; but what is left of a solved equation is rounding and nothing else.
-            assert relative_difference(without_residual(compact(plan, state)), without_residual(own_state)) <= 1e-12
+            sliced = without_residual(compact(state_plan, state))
+            assert relative_difference(sliced, without_residual(own_state)) <= 1e-12
             deleted = jax.tree.map(jnp.subtract, params, expand(plan, compact(plan, params)))
             assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(deleted))
 

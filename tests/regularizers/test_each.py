@@ -328,7 +328,60 @@ def test_nuclear_norm_splits_axes_into_rows_and_columns(path, shape, split, reso
     weight = float(np.median(s))
     expected = ((u * np.maximum(s - weight, 0)) @ vt).reshape(shape)
     np.testing.assert_allclose(regularizer.prox(jnp.asarray(w), weight), expected, atol=1e-5)
+    # Weights as the solver hands them over, one for the block.
+    found, value = regularizer.prox_and_value(jnp.asarray(w), jnp.full((1,) * len(shape), weight, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(float(value), np.sum(np.maximum(s - weight, 0)), rtol=1e-5)
+    by_gram = dataclasses.replace(regularizer, gram=True).prox(jnp.asarray(w), weight)
+    np.testing.assert_allclose(by_gram, expected, atol=1e-5)
     assert int(np.sum(regularizer.support(regularizer.prox(jnp.asarray(w), weight)))) == np.sum(s > weight)
+
+
+def with_spectrum(rng, shape, singular, dtype):
+    """A matrix with these singular values, rounded to the dtype: (the matrix, its exact SVD in float64)."""
+    left, right = (np.linalg.qr(rng.normal(size=(n, len(singular))))[0] for n in shape)
+    matrix = ((left * singular) @ right.T).astype(dtype)
+    return matrix, np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+
+
+@every_dtype
+@pytest.mark.parametrize("threshold", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (30, 30)])
+def test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_threshold(shape, threshold, dtype):
+    rng, scale = np.random.default_rng(0), 1e-22  # squares of it are zero in float32
+    # Zeros, small ones, pairs close to the threshold on either side, some above.
+    singular = np.concatenate(
+        [np.linspace(0, threshold / 3, 8), threshold * np.array([0.7, 0.7, 1.3, 1.3]), [1.0, 1.0]]
+    )
+    with jax.enable_x64(dtype == np.float64):
+        matrix, (u, s, vt) = with_spectrum(rng, shape, scale * singular, dtype)
+        weight = threshold * scale
+        regularizer = rj.NuclearNorm(split=1, gram=True)
+        found, value = jax.tree.map(
+            np.asarray, regularizer.prox_and_value(jnp.asarray(matrix), jnp.asarray(weight, dtype))
+        )
+        assert np.sum(regularizer.support(jnp.asarray(found))) == 4
+    kept = np.maximum(s - weight, 0)
+    # Products of n terms are rounded to about sqrt(n) eps, and LAPACK's eigenvectors to sqrt(n) eps of the largest.
+    eps, n = np.finfo(dtype).eps, max(shape)
+    bound = np.sqrt(n) * eps * np.sum(s**2) / weight + np.sqrt(n) * eps * np.linalg.norm(kept)
+    assert found.dtype == dtype
+    assert np.linalg.norm(found - (u * kept) @ vt) <= bound
+    assert abs(value - np.sum(kept)) <= np.sqrt(len(s)) * bound
+    # The bound is far from the nearest singular value, so that the rank must be right.
+    assert bound < 0.2 * weight
+    assert np.linalg.matrix_rank(found / scale, tol=2 * bound / scale) == np.sum(kept > 0) == 4
+
+
+def test_nuclear_prox_by_gram_is_zero_where_that_of_the_svd_is_and_lets_nan_through():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
+    for gram in (False, True):
+        regularizer = rj.NuclearNorm(split=1, gram=gram)
+        largest = float(jnp.max(regularizer.singular_values(x)))
+        np.testing.assert_array_equal(np.asarray(regularizer.prox(x, 1.01 * largest)).view(np.int32), 0)
+        np.testing.assert_array_equal(regularizer.prox(x, 0.0), x)
+        np.testing.assert_array_equal(regularizer.prox(jnp.zeros_like(x), 1.0), 0)
+        assert np.all(np.isnan(regularizer.prox(x.at[1, 2].set(jnp.nan), 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -501,6 +554,7 @@ def test_projection_keeps_every_iterate_in_its_set(method):
         (lambda: rj.NuclearNorm(factor=-2.0), ValueError, "`factor` must be finite and at least 0, got -2.0"),
         (lambda: rj.NuclearNorm(split=1.0), TypeError, "`split` must be an axis or None, got 1.0; use -1"),
         (lambda: rj.NuclearNorm(split=True), TypeError, "`split` must be an axis or None, got True"),
+        (lambda: rj.NuclearNorm(gram=1), TypeError, "`gram` must be True or False, got 1"),
         (lambda: rj.Box(1.0, 0.0), ValueError, "`lower` must be below `upper`, got 1.0 and 0.0; swap them"),
         (lambda: rj.Box(1.0, 1.0), ValueError, "`lower` must be below `upper`, got 1.0 and 1.0"),
         (lambda: rj.Box(np.nan, 1.0), ValueError, "`lower` must be below `upper`, got nan and 1.0"),

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from ramda_jax import (
     GroupLasso,
+    NuclearNorm,
     ProximalGradient,
     QuadraticModel,
     SecularNewton,
@@ -191,6 +193,17 @@ def test_released_rule_takes_at_least_two_iterations_and_at_most_max_steps(x64):
     hard = solve_leaf(linear, anchor, metric, lam, start, ProximalGradient(max_steps=7, rtol=1e-15))
     assert int(hard.num_steps) == 7
     assert not hard.converged
+
+
+@pytest.mark.parametrize(("tolerance", "number"), [(None, 1), (1e-3, 2)])
+def test_nuclear_norm_costs_a_decomposition_per_iteration_and_condition_7_one_of_the_start(tolerance, number):
+    leaf = jnp.ones((5, 4))
+
+    def solve(rhs, metric, start):
+        model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, jnp.float32(1.0))
+        return ProximalGradient(tolerance=tolerance).solve(model, NuclearNorm(split=1), Context(start)).value
+
+    assert len(re.findall(r"= svd\[", str(jax.make_jaxpr(solve)(leaf, leaf, leaf)))) == number
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)

@@ -1,0 +1,103 @@
+"""Coupled groups in the small model: the same groups, with what is left of their entries."""
+
+import numpy as np
+
+from ramda_jax.compaction.coupling import COUPLED, REST, Coupling, Part
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.plan import LeafPlan, Plan
+from ramda_jax.compaction.slicing import find_leaf
+
+
+def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
+    """The coupling of the small model, with which training goes on with the groups there were.
+
+    To couple the small model anew would give other names to the ids, and none to those of which one index is left.
+
+    Args:
+        plan: from `plan_compaction`, or that of a `Compaction`.
+        coupling: from `couple`, for the whole parameters.
+
+    Returns:
+        A `Coupling` of the small parameters, with the ids' names of the whole; and a `Plan` for what `coupling.pack`
+        returns and for states of an optimizer that `coupling.wrap` returns, to be given to `compact_state`, `compact`
+        and `expand`.
+
+    Raises:
+        CompactionError: the plan is not one of the parameters that were coupled.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> from ramda_jax.compaction import compact, compact_state, couple, keep_group_weights
+        >>> from ramda_jax.compaction import plan_compaction, trace_dims
+        >>> def mlp(params, x):
+        ...     h = jnp.tanh(x @ params["in"])
+        ...     return h @ params["a"] + jnp.sin(h @ params["b"])
+        >>> reader = jnp.ones((8, 3)).at[3:].set(0)
+        >>> params = {"in": jnp.ones((5, 8)), "a": reader, "b": reader}
+        >>> dims = trace_dims(mlp, params, jnp.ones((1, 5)))
+        >>> coupling = couple(dims, params)
+        >>> state = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1)).init(params)
+        >>> plan = plan_compaction(dims, params)
+        >>> small_coupling, packed_plan = compact_coupling(plan, coupling)
+        >>> regularizer = keep_group_weights(coupling.regularizer(), coupling.pack(params))
+        >>> optimizer = small_coupling.wrap(ramda_jax.ramda(0.1, regularizer, strength=0.1))
+        >>> small_params = compact(plan, params)
+        >>> small_state = compact_state(packed_plan, state, optimizer, small_params)
+        >>> {name: leaf.shape for name, leaf in small_coupling.pack(small_params)["coupled"].items()}
+        {'d0': (3, 6)}
+    """
+    names = {path: find_leaf(plan, path) for path in coupling.shapes}
+    leaves = {path: plan.leaves[name] for path, name in names.items() if name is not None}
+    found = {path: leaf.shape for path, leaf in leaves.items()}
+    if found != coupling.shapes:
+        raise CompactionError(
+            f"The plan must be of the parameters that were coupled, of shapes {coupling.shapes}, but has {found}; give "
+            "one of the same `dims`."
+        )
+    kept = {path: _kept(leaf) for path, leaf in leaves.items()}
+    packed = {}
+    for name, whole in coupling.parts.items():
+        # Packed as the parameters are, a mask of the entries kept tells what is kept of the packed array.
+        blocks = [
+            np.moveaxis(_mask(leaves[part.path].shape, kept[part.path]), part.axis, 0)[part.rows] for part in whole
+        ]
+        mask = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not mask[np.ix_(rows, columns)].all():
+            raise CompactionError(
+                f"The plan must keep the same entries of all groups of {name} that it keeps; give one of the `dims` "
+                "that were coupled."
+            )
+        packed[f"{COUPLED}/{name}"] = LeafPlan(mask.shape, (tuple(rows.tolist()), tuple(columns.tolist())))
+    parts = {}
+    for name, whole in coupling.parts.items():
+        alive = list(packed[f"{COUPLED}/{name}"].kept[0])
+        parts[name] = tuple(
+            Part(part.path, part.axis, _places(part.rows[alive], kept[part.path][part.axis]).reshape(len(alive), -1))
+            for part in whole
+        )
+    rest = {}
+    for path, (axis, rows) in coupling.rest.items():
+        shape, places = list(leaves[path].shape), list(kept[path])
+        if axis is not None:
+            shape[axis], places[axis] = len(rows), np.flatnonzero(np.isin(rows, places[axis]))
+        packed[f"{REST}/{path}"] = LeafPlan(tuple(shape), tuple(tuple(one.tolist()) for one in places))
+        rest[path] = (axis, rows if axis is None else _places(rows, kept[path][axis]))
+    small = Coupling(parts, rest, {path: leaf.small_shape for path, leaf in leaves.items()})
+    return small, Plan(packed, (), {})
+
+
+def _kept(leaf):
+    """The indices kept along each axis, as arrays."""
+    return [np.arange(n) if one is None else np.array(one) for n, one in zip(leaf.shape, leaf.kept, strict=True)]
+
+
+def _mask(shape, kept):
+    mask = np.zeros(shape, bool)
+    mask[np.ix_(*kept)] = True
+    return mask
+
+
+def _places(rows, kept):
+    """Where those of the rows that are kept come to lie."""
+    return np.searchsorted(kept, rows[np.isin(rows, kept)])

@@ -1,0 +1,91 @@
+"""The public names: who takes one away or adds one changes this list, a page of docs/api and CHANGELOG.md."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import ramda_jax
+
+ROOT = Path(__file__).parents[1]
+
+PUBLIC = {
+    "ramda_jax": """
+        AdaptiveDualAveragingState Binary Box ClosedForm DualAveragingState GroupLasso GroupMCP IterateAveragingState L1
+        MCP NewtonRaphson NuclearNorm Null PreconditionedState Projection ProximalGradient ProximalPointState
+        QuadraticModel Quantized Regularizer SecularNewton Solver SolverInfo SparseGroupLasso SparseGroupMCP
+        adaptive_dual_averaging averaging check_last compaction default_solver describe dual_averaging eval_params
+        inspection iterate_averaging methods metrics models preconditioned prox_adamw prox_gen prox_sgd prox_ssi
+        proximal_point ramda regularizers rmda solver_info solvers sqrt_growth stage_growth stages structure
+        summable_tolerance
+    """,
+    "ramda_jax.averaging": "IterateAveragingState iterate_averaging sqrt_growth stage_growth stages",
+    "ramda_jax.compaction": """
+        Compaction CompactionError Cost Coupling Dim Dims FROZEN Factored FreezeStructureState IdPlan LeafPlan LowRank
+        Member Plan Proof Report compact compact_coupling compact_model compact_state compaction_report cost couple
+        draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
+        plan_compaction save_compact trace_dims verify
+    """,
+    "ramda_jax.inspection": "check_last describe eval_params solver_info",
+    "ramda_jax.methods": "prox_adamw prox_gen prox_sgd prox_ssi ramda rmda",
+    "ramda_jax.metrics": """
+        StructureHistory changed_groups group_sparsity kernel_sparsity layer_table low_rank_level numerical_rank
+        objective support unstructured_sparsity weighted_group_sparsity
+    """,
+    "ramda_jax.models": """
+        AdaptiveDualAveragingState DualAveragingState PreconditionedState QuadraticModel adaptive_dual_averaging
+        dual_averaging preconditioned
+    """,
+    "ramda_jax.regularizers": """
+        Binary Box ElementwiseRegularizer GroupLasso GroupMCP GroupRegularizer L1 MCP NuclearNorm Null Projection
+        Quantized Regularizer SecularForm SparseGroupLasso SparseGroupMCP
+    """,
+    "ramda_jax.solvers": """
+        ClosedForm Context NewtonRaphson ProximalGradient ProximalPointState SecularNewton Solution Solver SolverInfo
+        choose_solver default_solver proximal_point summable_tolerance
+    """,
+    "ramda_jax.structure": "Assignment assign assignment named_leaves path_name",
+}
+#: What a user is handed or derives from, and does not make.
+NO_EXAMPLE = (
+    "Assignment Compaction CompactionError Context Cost Coupling Dim Dims ElementwiseRegularizer GroupRegularizer "
+    "IdPlan LeafPlan LowRank Member Plan Proof QuadraticModel Regularizer Report SecularForm Solution Solver SolverInfo"
+).split()
+#: An example would write files: the guide has one, which runs.
+ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_those_of_the_list(module):
+    assert sorted(importlib.import_module(module).__all__) == sorted(PUBLIC[module].split())
+
+
+def test_every_module_of_the_package_that_is_not_in_the_list_is_reached_through_one_that_is():
+    folders = {path.parent.name for path in (ROOT / "ramda_jax").glob("*/__init__.py")}
+    assert folders == {module.split(".")[1] for module in PUBLIC if "." in module}
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_public_names_are_documented_with_an_example(module, name):
+    thing = getattr(importlib.import_module(module), name)
+    if inspect.ismodule(thing) or isinstance(thing, str):
+        return
+    assert thing.__doc__ and thing.__module__.startswith("ramda_jax.")
+    if name in ELSEWHERE:
+        assert name in (ROOT / ELSEWHERE[name]).read_text()
+    elif not name.endswith("State") and name not in NO_EXAMPLE:
+        assert ">>>" in thing.__doc__
+
+
+def test_the_version_is_written_in_one_place():
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", ramda_jax.__version__)
+    for name in ("pyproject.toml", "CITATION.cff", "docs/conf.py"):
+        assert ramda_jax.__version__ not in (ROOT / name).read_text(), name
+
+
+def test_the_changelog_has_this_version_or_what_will_be_it():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{ramda_jax.__version__}]" in text or f"What will be {ramda_jax.__version__}." in text
