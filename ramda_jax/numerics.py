@@ -56,8 +56,8 @@ def group_norms(x, axes):
     return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
 
 
-def group_sums(terms, axes):
-    """The sums of several arrays of one shape over `axes`, kept as axes of length one, in one pass.
+def group_sums(terms, axes, in_cache=False):
+    """The sums of several arrays of one shape over `axes`, kept as axes of length one; in the cache in one pass.
 
     XLA for CPUs makes a reduction of several operands one loop, with all that they are made of inside, but vectorises
     it only if few numbers go into a sum and neighbours into different ones. So an axis is cut, the few summed first,
@@ -66,13 +66,15 @@ def group_sums(terms, axes):
     Args:
         terms: arrays of one shape and dtype.
         axes: to sum over, in increasing order.
+        in_cache: whether what the terms are made of is in a core's cache. Else its order of access makes one pass
+            slower than several.
     """
 
     def plain(*terms):
         return tuple(jnp.sum(x, axis=axes, keepdims=True) for x in terms)
 
     cut = _cut(jax.typeof(terms[0]), axes)
-    if cut is None:
+    if cut is None or not in_cache:
         return plain(*terms)
 
     def cut_first(*terms):

@@ -57,7 +57,7 @@ class Context:
             None for no waiting.
         axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
             by it a solver can ask whether all of them are done.
-        rhs: the model's right-hand side, where it is in memory already; else None.
+        rhs: the model's right-hand side, where it is kept, in the cache as all of the model is; else None.
     """
 
     start: jax.Array

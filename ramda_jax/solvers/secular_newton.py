@@ -90,7 +90,7 @@ class SecularNewton(Solver):
 
     def _from_last(self, model, regularizer, form, axes, context):
         """One pass from the last radii, and Newton's method where that has not done."""
-        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii)
+        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii, context.rhs is not None)
         error = jnp.max(step.error, initial=0)
         if context.axis_name is not None:
             error = jax.lax.pmax(error, context.axis_name)  # one answer for all: else both branches would be worked out
@@ -100,7 +100,15 @@ class SecularNewton(Solver):
             # A right-hand side of its own: the one above would have to be kept in memory for the few times it is
             # needed here.
             again = self._form(model, regularizer, context)
-            root = newton_root(again.rhs, model.metric, again.lam, axes, self.max_steps - 1, start=step.radii)
+            root = newton_root(
+                again.rhs,
+                model.metric,
+                again.lam,
+                axes,
+                self.max_steps - 1,
+                start=step.radii,
+                in_cache=context.rhs is not None,
+            )
             return root._replace(num_steps=root.num_steps + 1)
 
         def stay():
