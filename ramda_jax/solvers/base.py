@@ -57,7 +57,7 @@ class Context:
             None for no waiting.
         axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
             by it a solver can ask whether all of them are done.
-        rhs: the model's right-hand side, where it is kept, in the cache as all of the model is; else None.
+        form: the `SecularForm` of the model, if that is of a part of a leaf, which is then in the cache; else None.
     """
 
     start: jax.Array
@@ -66,7 +66,7 @@ class Context:
     radii: Any = None
     after: Any = None
     axis_name: str | None = None
-    rhs: Any = None
+    form: Any = None
 
 
 class Solver(abc.ABC):

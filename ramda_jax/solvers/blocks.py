@@ -64,6 +64,10 @@ def solve_by_blocks(solver: Solver, model: QuadraticModel, regularizer: GroupReg
 
 
 def _solve_in_blocks(solver, model, regularizer, context, axis, length):
+    # Of the whole leaf: a weight may go by the leaf's size, and there may be one for each group.
+    penalty = regularizer.secular_form(model.linear, model.weight)._asdict()
+    del penalty["rhs"]
+
     def body(index, carry):
         value, radii, num_steps, residual, converged = carry
 
@@ -74,7 +78,11 @@ def _solve_in_blocks(solver, model, regularizer, context, axis, length):
         # Both are kept: all that follows reads the two, in the cache.
         block = block._replace(metric=in_turn(block.metric, index, block.anchor))
         rhs = in_turn(block.rhs, index, block.anchor)
-        here = dataclasses.replace(context, start=part(context.start), radii=part(context.radii), after=None, rhs=rhs)
+        penalties = {
+            name: part(x) if jnp.ndim(x) and x.shape[axis] > 1 else x for name, x in penalty.items() if x is not None
+        }
+        form = regularizer.secular_form(rhs, model.weight)._replace(**penalties)
+        here = dataclasses.replace(context, start=part(context.start), radii=part(context.radii), after=None, form=form)
         solved = solver.solve(block, regularizer, here)
         point = center_if_weightless(block, solved.value)
         return (

@@ -86,11 +86,11 @@ class SecularNewton(Solver):
         return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, root.converged)
 
     def _form(self, model, regularizer, context):
-        return regularizer.secular_form(model.rhs if context.rhs is None else context.rhs, model.weight)
+        return regularizer.secular_form(model.rhs, model.weight) if context.form is None else context.form
 
     def _from_last(self, model, regularizer, form, axes, context):
         """One pass from the last radii, and Newton's method where that has not done."""
-        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii, context.rhs is not None)
+        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii, context.form is not None)
         error = jnp.max(step.error, initial=0)
         if context.axis_name is not None:
             error = jax.lax.pmax(error, context.axis_name)  # one answer for all: else both branches would be worked out
@@ -107,7 +107,7 @@ class SecularNewton(Solver):
                 axes,
                 self.max_steps - 1,
                 start=step.radii,
-                in_cache=context.rhs is not None,
+                in_cache=context.form is not None,
             )
             return root._replace(num_steps=root.num_steps + 1)
 

@@ -94,3 +94,28 @@ def test_a_nan_stays_in_its_group(monkeypatch):
     grads = {"kernel": jnp.sin(params["kernel"]).at[17, 3].set(jnp.nan)}
     updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(updates["kernel"]).any(axis=1)), [17])
+
+
+class WeightPerGroup(ramda_jax.GroupLasso):
+    """Groups that weigh more the later they come."""
+
+    def norm_penalty(self, shape, weight):
+        return weight * (1 + jnp.arange(float(shape[0]))[:, None] / shape[0]), None, None
+
+
+@pytest.mark.parametrize(
+    "regularizer, strength",
+    [(ramda_jax.GroupLasso((0,), group_weight="sqrt_layer_size"), 0.35), (WeightPerGroup((0,)), 20.0)],
+)
+def test_a_group_weighs_in_a_block_what_it_weighs_in_the_leaf(regularizer, strength, monkeypatch):
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
+    grads = jax.tree.map(jnp.sin, params)
+    points = []
+    for block in (2**40, 2**10):
+        monkeypatch.setattr(blocks, "BLOCK", block)
+        optimizer = ramda_jax.ramda(0.1, regularizer, strength, averaging=1.0)
+        updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+        points.append(np.asarray(params["kernel"] + updates["kernel"]))
+    assert 0 < np.mean(points[0] == 0) < 1
+    np.testing.assert_allclose(*points, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(points[0] == 0, points[1] == 0)
