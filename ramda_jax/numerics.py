@@ -145,12 +145,16 @@ def in_turn(x, after, other):
         return x
 
     def wait(x, after, other):
-        # Never true; by its bits, as NaN and infinity would not become 0 by any arithmetic.
-        bits = jax.lax.bitcast_convert_type(after.astype(jnp.float32), jnp.int32)
-        never = jnp.minimum(jnp.maximum(bits, 0), 0) != 0
-        return x / jnp.where(never, other, 1)
+        return x / jnp.where(unforeseen_zero(after) != 0, other, 1)
 
     return jax.lax.platform_dependent(x, after, other, cpu=wait, default=lambda x, after, other: x)
+
+
+def unforeseen_zero(scalar):
+    """0 as int32 `[]`, of which XLA does not see that it is 0 whatever the scalar, of any real dtype, is."""
+    # By its bits, as NaN and infinity would not become 0 by any arithmetic.
+    bits = jax.lax.bitcast_convert_type(scalar.astype(jnp.float32), jnp.int32)
+    return jnp.minimum(jnp.maximum(bits, 0), 0)
 
 
 def norm(x):
@@ -167,6 +171,7 @@ _CBRT = {
 }
 
 
+@jax.jit
 def cbrt(x):
     """Cube root of a non-negative array: 0, NaN and infinity give themselves.
 

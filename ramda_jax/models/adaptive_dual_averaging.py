@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ramda_jax.many_leaves import map_entries
 from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
@@ -37,7 +38,11 @@ class AdaptiveDualAveragingState(NamedTuple):
 
     def quadratic_model(self):
         """The model of the last step, for `strength = 1`."""
-        metric = jax.tree.map(lambda u: cbrt(u) + self.epsilon.astype(u.dtype), self.grad_sq_sum)
+
+        def diagonal(u):
+            return cbrt(u) + self.epsilon.astype(u.dtype)
+
+        metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ramda_jax.many_leaves import SMALL, unstack
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.probe import TARGET
@@ -185,10 +186,6 @@ def _problems(problem, model, strength, step, params, radii):
         yield path, leaf_model, regularizer, problem.solver_for(regularizer, leaf_model.metric), context
 
 
-# Entries below which stacking a leaf costs less than a solve of its own.
-SMALL = 2**14
-
-
 def _solve(problem, model, strength, step, params, last_radii):
     values, radii, solutions = {}, {}, []
     batches = {}
@@ -202,36 +199,41 @@ def _solve(problem, model, strength, step, params, last_radii):
         is_small = solver is not None and solver.iterates and leaf_model.linear.size < SMALL
         key = (regularizer, solver, *shape) if regularizer.batched or is_small else path
         batches.setdefault(key, (regularizer, solver, []))[2].append((path, leaf_model, context))
-    after = step
+    after = jnp.asarray(step)
     for regularizer, solver, members in batches.values():
         members = [(path, model, dataclasses.replace(context, after=after)) for path, model, context in members]
-        solved = _solve_batch(solver, regularizer, members)
-        for (path, *_), solution in zip(members, solved, strict=True):
-            values[path] = solution.value
+        solved, solution = _solve_batch(solver, regularizer, members, jnp.asarray(model.weight))
+        for (path, *_), (value, norms) in zip(members, solved, strict=True):
+            values[path] = value
             if problem.keeps_radii(regularizer):
-                radii[path] = solution.radii
-            solutions.append(solution)
-            # Any scalar will do that is known when the leaf is solved; the number of steps of a closed form always is.
-            if solver.iterates:
-                after = solution.num_steps
-            elif solution.radii is not None:
-                after = jnp.max(solution.radii, initial=0)
+                radii[path] = norms
+        solutions.append(solution)
+        # Any scalar will do that is known when the leaf is solved; the number of steps of a closed form always is.
+        if solver.iterates:
+            after = jnp.max(solution.num_steps)
+        elif solution.radii is not None:
+            after = jnp.max(solution.radii, initial=0)
     info = SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), jnp.ones([], bool))
     if solutions:
         info = SolverInfo(
-            jnp.max(jnp.stack([solution.num_steps for solution in solutions])),
-            norm(jnp.stack([solution.residual for solution in solutions])),
-            jnp.all(jnp.stack([solution.converged for solution in solutions])),
+            jnp.max(jnp.stack([jnp.max(solution.num_steps) for solution in solutions])),
+            norm(jnp.stack([norm(solution.residual) for solution in solutions])),
+            jnp.all(jnp.stack([jnp.all(solution.converged) for solution in solutions])),
         )
     leaves = [values[path] for path, _ in named_leaves(model.linear)]
     return jax.tree.structure(model.linear).unflatten(leaves), radii, info
 
 
-def _solve_batch(solver, regularizer, members):
-    """Solutions for leaves of equal shape, in one vectorised solve where there are several."""
+def _solve_batch(solver, regularizer, members, scalar):
+    """Solves leaves of equal shape, in one vectorised solve where there are several.
+
+    Returns:
+        The leaves' (value, radii), and the `Solution`, of all stacked where there are several.
+    """
     if len(members) == 1:
         _, model, context = members[0]
-        return [solve_by_blocks(solver, model, regularizer, context)]
+        solution = solve_by_blocks(solver, model, regularizer, context)
+        return [(solution.value, solution.radii)], solution
     first = members[0][2]  # equal sizes have equal shares
     models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
     starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
@@ -242,7 +244,7 @@ def _solve_batch(solver, regularizer, members):
         return solved._replace(value=center_if_weightless(model, solved.value))
 
     batch = jax.vmap(solve, axis_name="leaves")(models, starts, radii)
-    return [jax.tree.map(lambda x, i=i: x[i], batch) for i in range(len(members))]
+    return unstack((batch.value, batch.radii), len(members), scalar), batch
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
