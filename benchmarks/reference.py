@@ -21,7 +21,7 @@ class Exact:
     def __init__(self, subproblem):
         self.subproblem = subproblem
         model = subproblem.model
-        linear, anchor, self.metric = (as_rows(subproblem, leaf) for leaf in (model.linear, model.anchor, model.metric))
+        linear, anchor, self.metric = (as_rows(subproblem, leaf) for leaf in (model.slope, model.anchor, model.metric))
         self.rhs = self.metric * anchor - linear
         self.lam = float(model.weight) * np.sqrt(self.rhs.shape[1])
         norms = np.linalg.norm(self.rhs, axis=1)

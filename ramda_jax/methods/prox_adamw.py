@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
+from ramda_jax.numerics import scalars_dtype
 from ramda_jax.solvers.base import Solver
 from ramda_jax.validation import check_decay, check_positive
 
@@ -75,7 +76,7 @@ def prox_adamw(
         return jax.tree.map(corrected, state.nu)
 
     def momentum(state):
-        return jax.tree.map(lambda mu: mu / (1 - jnp.asarray(b1, mu.dtype) ** state.count), state.mu)
+        return state.mu, 1 / (1 - jnp.asarray(b1, scalars_dtype(state.mu)) ** state.count)
 
     scale_by = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
     transform = scale_by(b1=b1, b2=b2, eps=eps)

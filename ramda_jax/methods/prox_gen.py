@@ -21,7 +21,7 @@ def prox_gen(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     decay_after_step: bool = False,
-    numerator: Callable[[Any], Any] | None = None,
+    numerator: Callable[[Any], tuple[Any, Any]] | None = None,
     solver: Solver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxGen: the proximal version of any Optax transformation with a diagonal metric.
@@ -41,8 +41,8 @@ def prox_gen(
         strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
         decay_after_step: decay what the step has made instead of what it starts from.
-        numerator: from the transformation's state to D_t u_t, which saves a division and a multiplication; None to go
-            by u_t. (A function too: see `metric`.)
+        numerator: from the transformation's state to (v, a), a tree and a scalar, with D_t u_t = a v, which saves
+            arrays in memory; None to go by u_t. (A function too: see `metric`.)
         solver: a `Solver`, or None for each regularizer's `default_solver`.
 
     Returns:

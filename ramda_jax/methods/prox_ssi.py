@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.models.uncorrected_adam import scale_by_uncorrected_adam
+from ramda_jax.models.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
+from ramda_jax.numerics import scalars_dtype
 from ramda_jax.solvers.base import Solver
 from ramda_jax.validation import check_decay, check_positive
 
@@ -71,5 +72,6 @@ def prox_ssi(
         strength,
         weight_decay=weight_decay,
         decay_after_step=True,
+        numerator=lambda state: (state.mu, bias_correction(state.count, b1, b2, scalars_dtype(state.mu))),
         solver=solver,
     )

@@ -34,7 +34,7 @@ def preconditioned(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     *,
     decay_after_step: bool = False,
-    numerator: Callable[[Any], Any] | None = None,
+    numerator: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Model builder of ProxGen: the proximal version of any Optax transformation with a diagonal metric.
 
@@ -60,8 +60,8 @@ def preconditioned(
         metric: from the transformation's new state to D_t > 0, a tree of the parameters' structure; None for 1.
         weight_decay: wd >= 0, decoupled as in AdamW; a scalar or a schedule.
         decay_after_step: decay what the step has made, `(1 - eta_t wd)(W_{t-1} - eta_t u_t)`, as ProxSSI does.
-        numerator: from the transformation's new state to D_t u_t, what it has divided by D_t, a tree of the parameters'
-            structure; None to multiply u_t by D_t again.
+        numerator: from the transformation's new state to (v, a) with D_t u_t = a v, what it has divided by D_t: a tree
+            of the parameters' structure, best the state's own, and a scalar. None to multiply u_t by D_t again.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
@@ -115,12 +115,14 @@ def preconditioned(
             diagonal = metric(direction_state)
         # The decayed point is never stored: in the dtype of the sums, not rounded to that of the parameters.
         anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
-        factor = rate * kept if decay_after_step else rate
         if numerator is None:
-            linear = jax.tree.map(lambda u, d: (factor.astype(u.dtype) * u) * d, direction, diagonal)
+            linear, factor = jax.tree.map(lambda u, d: u * d, direction, diagonal), rate
         else:
-            linear = jax.tree.map(lambda v: factor.astype(v.dtype) * v, numerator(direction_state))
-        model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate)
+            linear, factor = numerator(direction_state)
+            factor = rate * factor
+        if decay_after_step:
+            factor = factor * kept
+        model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate, linear_factor=factor)
         new_state = PreconditionedState(next_count(state.model_step), direction_state)
         return model, new_state
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 
 class QuadraticModel(NamedTuple):
-    """`<linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
+    """`linear_factor <linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
 
     The hand-off between a model builder, which makes one from the gradients, and `proximal_point`, which
-    minimises it. The sign convention is the one above: a plus before `linear`. On trees `linear`, `anchor` and `metric`
-    are trees of the parameters' structure; the properties work on the model of one leaf.
+    minimises it. The sign convention is the one above: a plus before `linear_factor`. On trees `linear`,
+    `anchor` and `metric` are trees of the parameters' structure; the properties work on the model of one leaf.
 
     Attributes:
         linear: coefficient of W; the parameters' shapes, in the dtype of the sums (at least float32).
@@ -21,6 +21,8 @@ class QuadraticModel(NamedTuple):
         weight: the multiplier of psi, a scalar. The builder gives it for `strength = 1`.
         scale: how many times the papers' objective the model is, a scalar: a tolerance on its gradient is multiplied
             by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
+        linear_factor: what `linear` is to be multiplied by, a scalar. With it `linear` may be an array that a state
+            holds anyway, where the product would be one more in memory.
     """
 
     linear: Any
@@ -28,26 +30,32 @@ class QuadraticModel(NamedTuple):
     metric: Any
     weight: Any
     scale: Any = 1.0
+    linear_factor: Any = 1.0
+
+    @property
+    def slope(self):
+        """`linear_factor * linear`, the coefficient of W."""
+        return self.linear_factor * self.linear
 
     @property
     def center(self):
-        """`anchor - linear / metric`, the minimiser without psi; moves by no bit where `linear` is 0."""
-        return self.anchor - self.linear / self.metric
+        """`anchor - slope / metric`, the minimiser without psi; moves by no bit where the slope is 0."""
+        return self.anchor - self.slope / self.metric
 
     @property
     def rhs(self):
-        """`metric * anchor - linear`, the division-free form: a group of the group norm is zero iff
+        """`metric * anchor - slope`, the division-free form: a group of the group norm is zero iff
         `||rhs_g|| <= weight_g`, also where the metric is next to nothing."""
-        return self.metric * self.anchor - self.linear
+        return self.metric * self.anchor - self.slope
 
     def smooth_value(self, w, where=None):
-        """`<linear, w - anchor> + 1/2 ||w - anchor||^2_metric`, summed over the entries in `where`."""
+        """`<slope, w - anchor> + 1/2 ||w - anchor||^2_metric`, summed over the entries in `where`."""
         step = w - self.anchor
-        terms = step * (self.linear + 0.5 * (self.metric * step))
+        terms = step * (self.slope + 0.5 * (self.metric * step))
         return jnp.sum(terms if where is None else jnp.where(where, terms, 0))
 
     def objective(self, regularizer, w):
-        """`<linear, w - anchor> + 1/2 ||w - anchor||^2_metric + weight psi(w)`."""
+        """`<slope, w - anchor> + 1/2 ||w - anchor||^2_metric + weight psi(w)`."""
         return self.smooth_value(w) + self.weight * regularizer.value(w)
 
     def leaves(self):
@@ -60,6 +68,7 @@ class QuadraticModel(NamedTuple):
                 metric.astype(v.dtype),
                 jnp.asarray(self.weight, v.dtype),
                 jnp.asarray(self.scale, v.dtype),
+                jnp.asarray(self.linear_factor, v.dtype),
             )
             for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)
         ]

@@ -23,10 +23,14 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
         _, state = adam.update(updates, state, params)
 
         def direction(m, v):
-            count = state.count.astype(m.dtype)
-            correction = jnp.sqrt(1 - jnp.asarray(b2, m.dtype) ** count) / (1 - jnp.asarray(b1, m.dtype) ** count)
-            return correction * m / (jnp.sqrt(v) + eps)
+            return bias_correction(state.count, b1, b2, m.dtype) * m / (jnp.sqrt(v) + eps)
 
         return jax.tree.map(direction, state.mu, state.nu), state
 
     return optax.GradientTransformation(adam.init, update)
+
+
+def bias_correction(count, b1, b2, dtype):
+    """`sqrt(1 - b2^t) / (1 - b1^t)`, a scalar of `dtype`."""
+    count = count.astype(dtype)
+    return jnp.sqrt(1 - jnp.asarray(b2, dtype) ** count) / (1 - jnp.asarray(b1, dtype) ** count)

@@ -234,16 +234,19 @@ def _solve_batch(solver, regularizer, members, scalar):
         _, model, context = members[0]
         solution = solve_by_blocks(solver, model, regularizer, context)
         return [(solution.value, solution.radii)], solution
-    first = members[0][2]  # equal sizes have equal shares
-    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model for _, model, _ in members])
-    starts, radii = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(one.start, one.radii) for *_, one in members])
+    _, first, context = members[0]
+    scalars = first[3:]  # the same for all, as is the share of a tolerance, their sizes being equal
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *[(model[:3], one.start, one.radii) for _, model, one in members]
+    )
 
-    def solve(model, start, radii):
-        context = dataclasses.replace(first, start=start, radii=radii, axis_name="leaves")
-        solved = solver.solve(model, regularizer, context)
+    def solve(arrays, start, radii):
+        model = QuadraticModel(*arrays, *scalars)
+        here = dataclasses.replace(context, start=start, radii=radii, axis_name="leaves")
+        solved = solver.solve(model, regularizer, here)
         return solved._replace(value=center_if_weightless(model, solved.value))
 
-    batch = jax.vmap(solve, axis_name="leaves")(models, starts, radii)
+    batch = jax.vmap(solve, axis_name="leaves")(*stacked)
     return unstack((batch.value, batch.radii), len(members), scalar), batch
 
 
