@@ -12,7 +12,7 @@ VENV_PYTHON := $(VENV)/bin/python
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
 # What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
 # numbers and bits are tested as XLA compiles them for users.
-QUICK := tests/benchmarks tests/docs tests/examples tests/inspection tests/scale tests/structure \
+QUICK := tests/benchmarks tests/compaction tests/docs tests/examples tests/inspection tests/scale tests/structure \
   tests/methods/test_family.py tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
 
 .DEFAULT_GOAL := help
