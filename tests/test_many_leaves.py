@@ -57,6 +57,22 @@ def test_a_nan_in_one_leaf_stays_there():
     assert [name for name, update in updates.items() if np.isnan(update).any()] == ["05"]
 
 
+def test_an_ensemble_under_vmap_is_its_members():
+    rng = np.random.default_rng(0)
+    shapes = [(4, 3) if number % 2 else (5,) for number in range(2 * MANY)]
+    params, gradients = ([jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32) for shape in shapes] for _ in range(2))
+    optimizer = ramda_jax.ramda(jnp.asarray(0.1), ramda_jax.GroupLasso(), 0.2)
+
+    def step(params, gradients):
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    together = jax.jit(jax.vmap(step))(params, gradients)
+    for member in range(3):
+        alone = jax.jit(step)([leaf[member] for leaf in params], [leaf[member] for leaf in gradients])
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found[member], expected, rtol=1e-5, atol=1e-7)
+
+
 def number_of_kernels(count):
     """How many different fusions a compiled step of RAMDA has for so many leaves, of two shapes."""
     params = {f"{number:03}": jnp.ones((4, 3) if number % 2 else (5,)) for number in range(count)}
