@@ -65,3 +65,14 @@ def test_the_logistic_regressions_have_the_papers_sparsity():
     }
     assert share["rmda"] == pytest.approx(0.5702, abs=1e-3) and share["ramda"] == pytest.approx(0.5740, abs=2e-3)
     assert max(share[method] for method in ("prox_sgd", "prox_adamw", "prox_ssi")) < 0.45
+
+
+def test_rmda_has_the_papers_sparsity_in_three_seeds_and_settles_and_is_above_the_others_who_do_not():
+    found = of("fashion_mlp_iclr", "rmda")
+    assert len({one["seed"] for one in found}) == 3
+    for one in found:
+        assert one["sparsity_W"]["kernel"] == pytest.approx(0.429, abs=0.03)
+        assert one["last_change_step_W"] < 0.9 * one["steps"]
+    for other in of("fashion_mlp_iclr", "prox_sgd", "prox_ssi"):
+        assert other["sparsity_W"]["kernel"] < min(one["sparsity_W"]["kernel"] for one in found)
+        assert other["last_change_step_W"] > 0.99 * other["steps"]
