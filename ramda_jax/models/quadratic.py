@@ -14,7 +14,8 @@ class QuadraticModel(NamedTuple):
     `anchor` and `metric` are trees of the parameters' structure; the properties work on the model of one leaf.
 
     Attributes:
-        linear: coefficient of W, but for `linear_factor`; the parameters' shapes, in the dtype of the sums (at least float32).
+        linear: coefficient of W, but for `linear_factor`; the parameters' shapes, in the dtype of the sums
+            (at least float32).
         anchor: the point that the quadratic is centred on; the parameters' shapes and dtypes.
         metric: the positive diagonal of the quadratic; for each leaf its shape, or `[]` for a multiple
             of the identity.
