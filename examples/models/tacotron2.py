@@ -157,12 +157,15 @@ class Decoder(nnx.Module):
         before = jnp.pad(mels, ((0, 0), (1, 0), (0, 0)))[:, :-1]
         inputs = self.prenet(before.astype(memory.dtype), rngs=rngs)
 
+        # The attention's inner values of a step are symbols x 128: made again for the gradient instead of kept.
+        attend = jax.checkpoint(self.attention)
+
         def step(state, xs):
             frame, key = xs
             first, second = jax.random.split(key)
             c, h = self.attention_lstm(state.attention, jnp.concatenate([frame, state.context], axis=-1))[0]
             h = self.dropout(h, rngs=first)
-            context, now = self.attention(h, memory, keys, state.weights, visible)
+            context, now = attend(h, memory, keys, state.weights, visible)
             weights = jnp.stack([now, state.weights[..., 1] + now], axis=-1)
             decoder_c, decoder_h = self.decoder_lstm(state.decoder, jnp.concatenate([h, context], axis=-1))[0]
             decoder_h = self.dropout(decoder_h, rngs=second)
@@ -177,8 +180,7 @@ class Decoder(nnx.Module):
             jnp.zeros((batch, memory.shape[2]), memory.dtype),
         )
         keys_of_steps = jax.random.split(rngs.dropout(), frames)
-        # The attention's inner values of a step are symbols x 128: made again for the gradient instead of kept.
-        _, outputs = jax.lax.scan(jax.checkpoint(step), start, (inputs.swapaxes(0, 1), keys_of_steps))
+        _, outputs = jax.lax.scan(step, start, (inputs.swapaxes(0, 1), keys_of_steps))
         outputs = outputs.swapaxes(0, 1)
         return self.projection(outputs), self.gate(outputs)[..., 0]
 
