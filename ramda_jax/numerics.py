@@ -30,6 +30,14 @@ def next_count(count):
     return jnp.asarray(optax.safe_increment(count))
 
 
+def weight_of_average(decay, count, dtype):
+    """`1 - decay^count`, what the weights of a moving average of `count` values sum to; a scalar of `dtype`.
+
+    By a power of floats: outside of `jit` JAX compiles one anew for every value of an integer exponent.
+    """
+    return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+
+
 def with_type_sharding(x, sharding):
     """x in `sharding`, that of another array's type; of use on meshes whose axes are explicit, elsewhere x itself."""
     return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)

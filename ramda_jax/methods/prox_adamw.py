@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.numerics import scalars_dtype
+from ramda_jax.numerics import scalars_dtype, weight_of_average
 from ramda_jax.solvers.base import Solver
 from ramda_jax.validation import check_decay, check_positive
 
@@ -71,12 +71,12 @@ def prox_adamw(
             return jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu_max)
 
         def corrected(nu):
-            return jnp.sqrt(nu / (1 - jnp.asarray(b2, nu.dtype) ** state.count)) + eps
+            return jnp.sqrt(nu / weight_of_average(b2, state.count, nu.dtype)) + eps
 
         return jax.tree.map(corrected, state.nu)
 
     def momentum(state):
-        return state.mu, 1 / (1 - jnp.asarray(b1, scalars_dtype(state.mu)) ** state.count)
+        return state.mu, 1 / weight_of_average(b1, state.count, scalars_dtype(state.mu))
 
     scale_by = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
     transform = scale_by(b1=b1, b2=b2, eps=eps)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ramda_jax.numerics import weight_of_average
+
 
 def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTransformation:
     """`sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + eps)`: the bias correction in the step, not in the metric.
@@ -32,5 +34,4 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
 
 def bias_correction(count, b1, b2, dtype):
     """`sqrt(1 - b2^t) / (1 - b1^t)`, a scalar of `dtype`."""
-    count = count.astype(dtype)
-    return jnp.sqrt(1 - jnp.asarray(b2, dtype) ** count) / (1 - jnp.asarray(b1, dtype) ** count)
+    return jnp.sqrt(weight_of_average(b2, count, dtype)) / weight_of_average(b1, count, dtype)

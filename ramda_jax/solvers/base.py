@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -43,9 +44,14 @@ class SolverInfo(NamedTuple):
     converged: jax.Array
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("start", "step", "radii", "after", "form"),
+    meta_fields=("share", "axis_name"),
+)
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a solver may want to know beside the model.
+    """What a solver may want to know beside the model. A pytree; `share` and `axis_name` are static.
 
     Attributes:
         start: the current parameters of the leaf, in the dtype of the model.

@@ -21,16 +21,16 @@ def block_of(regularizer, shape):
 
     Returns:
         The axis and how many of its indices a block has, a divisor of them all: a smaller last block would be a
-        program of its own. None if the leaf is to stay whole.
+        program of its own. None if the leaf is to stay whole, as one is that would not fill a quarter of a block.
     """
     inside = regularizer.block_axes(len(shape))
     groups = [axis for axis in range(len(shape)) if axis not in inside]
     size = math.prod(shape)
-    if size <= BLOCK or not groups:
+    if not groups:
         return None
     axis = max(groups, key=lambda axis: shape[axis])
-    most = BLOCK * shape[axis] // size
-    length = max((n for n in range(1, most + 1) if shape[axis] % n == 0), default=0)
+    most = BLOCK * shape[axis] // max(size, 1)
+    length = max((n for n in range(1, min(most, shape[axis]) + 1) if shape[axis] % n == 0), default=0)
     return (axis, length) if 4 * length >= most > 0 else None
 
 

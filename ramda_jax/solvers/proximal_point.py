@@ -1,6 +1,7 @@
 """The middle of every method: from a quadratic model to the minimiser of model plus psi."""
 
 import dataclasses
+import functools
 import math
 import sys
 from typing import Any, NamedTuple
@@ -232,22 +233,54 @@ def _solve_batch(solver, regularizer, members, scalar):
     """
     if len(members) == 1:
         _, model, context = members[0]
-        solution = solve_by_blocks(solver, model, regularizer, context)
+        solution = _solve_leaf(solver, regularizer, model, context)
         return [(solution.value, solution.radii)], solution
     _, first, context = members[0]
-    scalars = first[3:]  # the same for all, as is the share of a tolerance, their sizes being equal
-    stacked = jax.tree.map(
+    arrays, start, radii = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *[(model[:3], one.start, one.radii) for _, model, one in members]
     )
+    # The scalars are the same for all, as is the share of a tolerance, their sizes being equal.
+    model = QuadraticModel(*arrays, *first[3:])
+    batch = _solve_stack(solver, regularizer, model, dataclasses.replace(context, start=start, radii=radii))
+    return unstack((batch.value, batch.radii), len(members), scalar), batch
 
+
+def _compiled(function):
+    """Compiles `function(solver, regularizer, model, ...)` once for a solver, a regularizer and a shape.
+
+    Outside of a user's `jit` every call of a solver would else compile its loops anew, which are other functions each
+    time. Inside of one, `inline` leaves nothing of it. What has no loop stays as it is, and so does what has a scalar
+    metric: XLA multiplies by its reciprocal, and the centre would not have the bits that it has without a regularizer.
+    """
+    compiled = jax.jit(function, static_argnums=(0, 1), inline=True)
+
+    @functools.wraps(function)
+    def call(solver, regularizer, model, *rest):
+        chosen = compiled if solver.iterates and model.metric.ndim > 0 else function
+        return chosen(solver, regularizer, model, *rest)
+
+    return call
+
+
+@_compiled
+def _solve_leaf(solver, regularizer, model, context):
+    return solve_by_blocks(solver, model, regularizer, context)
+
+
+@_compiled
+def _solve_stack(solver, regularizer, stack, context):
     def solve(arrays, start, radii):
-        model = QuadraticModel(*arrays, *scalars)
+        model = QuadraticModel(*arrays, *stack[3:])
         here = dataclasses.replace(context, start=start, radii=radii, axis_name="leaves")
         solved = solver.solve(model, regularizer, here)
         return solved._replace(value=center_if_weightless(model, solved.value))
 
-    batch = jax.vmap(solve, axis_name="leaves")(*stacked)
-    return unstack((batch.value, batch.radii), len(members), scalar), batch
+    return jax.vmap(solve, axis_name="leaves")(stack[:3], context.start, context.radii)
+
+
+@_compiled
+def _restore_leaf(solver, regularizer, model, context, radii):
+    return center_if_weightless(model, solver.restore(model, regularizer, context, radii))
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
@@ -265,6 +298,5 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
             values.append((path, leaf_model.center))
             continue
         radii = state.radii[path] if problem.keeps_radii(regularizer) else None
-        value = solver.restore(leaf_model, regularizer, context, radii)
-        values.append((path, center_if_weightless(leaf_model, value)))
+        values.append((path, _restore_leaf(solver, regularizer, leaf_model, context, radii)))
     return values
