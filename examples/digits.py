@@ -27,7 +27,7 @@ import ramda_jax
 from ramda_jax import metrics
 
 BATCH = 128
-EPOCHS, STAGE_ENDS = 200, (30, 60, 90, 120, 150)
+EPOCHS, STAGE_ENDS = 240, (30, 60, 90, 120, 150)
 # Tuned for accuracy on a part of the training images and for a structure that settles; README.md says how.
 REGULARIZER, STRENGTH = ramda_jax.GroupLasso("input"), 1e-4
 

@@ -19,12 +19,12 @@ from flax import nnx
 
 import ramda_jax
 from examples.data.idx import load_mnist
-from examples.digits import REGULARIZER, ConvNet, accuracy, digits
+from examples.digits import EPOCHS, REGULARIZER, STAGE_ENDS, ConvNet, accuracy, digits
 from examples.models import LeNet5
 from ramda_jax import compaction, metrics
 
 BATCH = 128
-#: Of the epochs, the share after which each stage of RAMDA ends; what is left is the last stage, where zeros settle.
+#: Of MNIST's epochs, the share after which each stage of RAMDA ends; what is left is the last, where zeros settle.
 STAGES = (0.15, 0.3, 0.45, 0.6, 0.75)
 
 
@@ -84,7 +84,7 @@ def main(argv=None):
     """Reads the command line and tells the story; returns the report."""
     parser = argparse.ArgumentParser(description="From a sparse net to a small one.")
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
-    parser.add_argument("--epochs", type=int, help="of training (default: 200 on digits, 10 on MNIST)")
+    parser.add_argument("--epochs", type=int, help="of training (default: 240 on digits, 10 on MNIST)")
     parser.add_argument("--strength", type=float, default=1e-4, help="of the group LASSO (default: 1e-4)")
     parser.add_argument("--round-to", type=int, default=1, help="keep a multiple of so many channels (default: 1)")
     parser.add_argument("--seed", type=int, default=1)
@@ -93,12 +93,13 @@ def main(argv=None):
     rngs = nnx.Rngs(args.seed)
     data = load(args.data_dir)
     model = LeNet5(rngs=rngs) if args.data_dir else ConvNet(rngs)
-    epochs = args.epochs or (10 if args.data_dir else 200)
+    epochs = args.epochs or (10 if args.data_dir else EPOCHS)
     batch = jnp.asarray(data[0][:BATCH])
 
     print(f"1. Train with RAMDA, {epochs} epochs")
     steps = len(data[0]) // BATCH
-    ends = sorted({round(share * epochs) * steps for share in STAGES} - {0})
+    shares = STAGES if args.data_dir else [end / EPOCHS for end in STAGE_ENDS]
+    ends = sorted({round(share * epochs) * steps for share in shares} - {0})
     # In each stage c_t = 0.1 at first; in the last one it grows to 1, and W has exact zeros from there.
     stages = ramda_jax.stages(learning_rate=5e-2, averaging=0.1, eps=1e-6, ends=tuple(ends))
     ramda = ramda_jax.ramda(regularizer=REGULARIZER, strength=args.strength, **stages)

@@ -12,16 +12,22 @@ import pytest
 from hypothesis import settings
 
 
+def add_xla_flag(flag):
+    """For what has to be compiled from here on, in the processes that tests start too."""
+    # Later versions cannot do without what these turn off, and XLA ends a process at a flag that it does not know.
+    if importlib.metadata.version("jaxlib").startswith("0.10.") and flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+
+
 def compile_quickly():
     """By the environment, so that the processes that tests start do so too; and here, where JAX is imported already."""
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
-    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    # Later versions cannot do without these emitters, and XLA ends a process at a flag that it does not know.
-    if importlib.metadata.version("jaxlib").startswith("0.10.") and flags not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    add_xla_flag("--xla_cpu_use_fusion_emitters=false")
 
 
+# One thread has to generate the code of a program: in one piece that takes a tenth less, and is the same code.
+add_xla_flag("--xla_cpu_parallel_codegen_split_count=1")
 if os.environ.get("COMPILATION") == "quick":
     compile_quickly()
 
