@@ -248,15 +248,16 @@ def _solve_batch(solver, regularizer, members, scalar):
 def _compiled(function):
     """Compiles `function(solver, regularizer, model, ...)` once for a solver, a regularizer and a shape.
 
-    Outside of a user's `jit` every call of a solver would else compile its loops anew, which are other functions each
-    time. Inside of one, `inline` leaves nothing of it. What has no loop stays as it is, and so does what has a scalar
+    For steps outside of a user's `jit`, where every call of a solver would else compile its loops anew, which are other
+    functions each time; inside of one nothing changes. What has no loop stays as it is, and so does what has a scalar
     metric: XLA multiplies by its reciprocal, and the centre would not have the bits that it has without a regularizer.
     """
-    compiled = jax.jit(function, static_argnums=(0, 1), inline=True)
+    compiled = jax.jit(function, static_argnums=(0, 1))
 
     @functools.wraps(function)
     def call(solver, regularizer, model, *rest):
-        chosen = compiled if solver.iterates and model.metric.ndim > 0 else function
+        is_traced = isinstance(model.linear, jax.core.Tracer)
+        chosen = compiled if solver.iterates and model.metric.ndim > 0 and not is_traced else function
         return chosen(solver, regularizer, model, *rest)
 
     return call
