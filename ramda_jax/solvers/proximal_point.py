@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ramda_jax.many_leaves import SMALL, unstack
 from ramda_jax.models.quadratic import QuadraticModel
@@ -256,7 +257,7 @@ def _compiled(function):
 
     @functools.wraps(function)
     def call(solver, regularizer, model, *rest):
-        is_traced = isinstance(model.linear, jax.core.Tracer)
+        is_traced = isinstance(model.linear, Tracer)
         chosen = compiled if solver.iterates and model.metric.ndim > 0 and not is_traced else function
         return chosen(solver, regularizer, model, *rest)
 
