@@ -14,7 +14,7 @@ from hypothesis import settings
 
 def add_xla_flag(flag):
     """For what has to be compiled from here on, in the processes that tests start too."""
-    # Later versions cannot do without what these turn off, and XLA ends a process at a flag that it does not know.
+    # Later versions cannot do without the fusion emitters, and XLA ends a process at a flag that it does not know.
     if importlib.metadata.version("jaxlib").startswith("0.10.") and flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 

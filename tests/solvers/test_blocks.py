@@ -11,14 +11,9 @@ from ramda_jax.solvers import blocks
 SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64), "one": (20, 40)}
 
 
-def set_block(monkeypatch, block):
-    monkeypatch.setattr(blocks, "BLOCK", block)
-    jax.clear_caches()  # what was traced with blocks of another size
-
-
 def trained(method, groups, strength, monkeypatch, block):
-    """(structured points, parameters, numbers of solver steps, last info) of eight steps on two leaves."""
-    set_block(monkeypatch, block)
+    """(structured points, parameters, numbers of solver steps, last info) of eight steps on three leaves."""
+    monkeypatch.setattr(blocks, "BLOCK", block)
     rng = np.random.default_rng(0)
     params = {name: jnp.asarray(rng.standard_normal(SHAPES[name])) for name in ("dense", "conv", "one")}
     gradients = [{name: rng.standard_normal(SHAPES[name]) for name in params} for _ in range(8)]
@@ -52,7 +47,7 @@ def test_a_training_in_blocks_is_the_whole_one(method, groups, strength, monkeyp
 
 
 def test_the_leaves_of_the_test_are_cut(monkeypatch):
-    set_block(monkeypatch, 2**10)
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
     lengths = {
         (name, groups): blocks.block_of(ramda_jax.GroupLasso(groups).resolve(name, shape), shape)
         for name, shape in SHAPES.items()
@@ -80,12 +75,12 @@ def test_the_leaves_of_the_test_are_cut(monkeypatch):
     ],
 )
 def test_what_cannot_be_cut_stays_whole(shape, groups, monkeypatch):
-    set_block(monkeypatch, 2**10)
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
     assert blocks.block_of(ramda_jax.GroupLasso(groups).resolve("kernel", shape), shape) is None
 
 
 def test_without_a_weight_blocks_are_the_centre_bit_by_bit(monkeypatch):
-    set_block(monkeypatch, 2**10)
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
     plain, cut = ramda_jax.ramda(0.1), ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.0)
     grads = jax.tree.map(jnp.sin, params)
@@ -95,7 +90,7 @@ def test_without_a_weight_blocks_are_the_centre_bit_by_bit(monkeypatch):
 
 
 def test_a_nan_stays_in_its_group(monkeypatch):
-    set_block(monkeypatch, 2**10)
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 1e-3)
     grads = {"kernel": jnp.sin(params["kernel"]).at[17, 3].set(jnp.nan)}
@@ -119,7 +114,7 @@ def test_a_group_weighs_in_a_block_what_it_weighs_in_the_leaf(regularizer, stren
     grads = jax.tree.map(jnp.sin, params)
     points = []
     for block in (2**40, 2**10):
-        set_block(monkeypatch, block)
+        monkeypatch.setattr(blocks, "BLOCK", block)
         optimizer = ramda_jax.ramda(0.1, regularizer, strength, averaging=1.0)
         updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
         points.append(np.asarray(params["kernel"] + updates["kernel"]))
