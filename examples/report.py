@@ -94,11 +94,14 @@ def tables(reports):
         reports, key=lambda report: (report["config"], METHODS.index(report["method"]), report["seed"])
     ):
         key = tuple(report[name] for name in ("config", "scale", "stops_after", "batch_size", "dtype", "valid_batches"))
+        key += (report.get("learning_rate_scale", 1.0),)  # reports from before that option have the paper's
         groups.setdefault(key, {}).setdefault(report["method"], []).append(report)
-    for (config, scale, _, batch_size, dtype, valid_batches), methods in groups.items():
+    for (config, scale, _, batch_size, dtype, valid_batches, learning_rate_scale), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
         notes = [f"{first['steps']} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]
+        if learning_rate_scale != 1:
+            notes.append(f"{learning_rate_scale:g} times the learning rates")
         if first["stops_after"]:
             notes.append("the first steps of the schedule")
         if valid_batches:

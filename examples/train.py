@@ -8,6 +8,7 @@ the end report.json, report.txt and report.png.
 """
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +38,8 @@ class Arguments:
     """Shrinks the steps of every stage alike."""
     batch_size: int | None = None
     """In place of the paper's."""
+    learning_rate_scale: float = 1.0
+    """Multiplies the learning rate of every stage: a batch of another size may need another."""
     devices: int = 1
     """Over how many devices each batch is split."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -76,6 +79,10 @@ def check(arguments):
     """Raises RunError where an argument is out of its range."""
     if not arguments.scale > 0:
         raise RunError(f"--scale must be above 0, got {arguments.scale}; 1 is the paper's length.")
+    if not 0 < arguments.learning_rate_scale < math.inf:
+        raise RunError(
+            f"--learning-rate-scale must be finite and above 0, got {arguments.learning_rate_scale}; 1 is the paper's."
+        )
     for name in ("batch_size", "devices", "steps", "valid_batches"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

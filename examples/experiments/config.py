@@ -93,6 +93,12 @@ class Config:
             raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}.")
         object.__setattr__(self, "methods", complete(self.methods))
 
+    def with_learning_rate_scale(self, name: str, scale: float) -> "Config":
+        """This experiment with the learning rates of one method multiplied."""
+        method = self.methods[name]
+        method = dataclasses.replace(method, learning_rate=scale * method.learning_rate)
+        return dataclasses.replace(self, methods={**self.methods, name: method})
+
 
 def relabel(methods: Mapping[str, Method], source: str) -> dict[str, Method]:
     """The methods with `source` wherever they are said to be the paper's, for an experiment that is not."""

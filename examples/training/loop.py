@@ -45,7 +45,20 @@ class Trainer:
     Randomness depends on (seed, step) alone, so that a run that is continued goes as it would have gone.
     """
 
-    def __init__(self, config, method, data_dir=None, *, scale=1.0, batch_size=None, devices=1, dtype=None, seed=1):
+    def __init__(
+        self,
+        config,
+        method,
+        data_dir=None,
+        *,
+        scale=1.0,
+        batch_size=None,
+        learning_rate_scale=1.0,
+        devices=1,
+        dtype=None,
+        seed=1,
+    ):
+        config = config.with_learning_rate_scale(method, learning_rate_scale)
         self.config, self.method, self.seed, self.task = config, method, seed, config.task
         self.batch_size = batch_size or config.batch_size
         self.data = self.task.load(data_dir, self.batch_size, seed)

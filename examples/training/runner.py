@@ -31,6 +31,7 @@ class Run:
         config, method: what and how.
         scale: of the number of steps.
         batch_size: None for the experiment's.
+        learning_rate_scale: of the learning rate of every stage.
         devices: over which a batch is split.
         dtype: of the layers' arithmetic; the parameters are float32.
         seed: of data order, augmentation, dropout and initial weights.
@@ -42,6 +43,7 @@ class Run:
     method: str
     scale: float = 1.0
     batch_size: int | None = None
+    learning_rate_scale: float = 1.0
     devices: int = 1
     dtype: str = "float32"
     seed: int = 1
@@ -84,6 +86,7 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
         data_dir,
         scale=run.scale,
         batch_size=run.batch_size,
+        learning_rate_scale=run.learning_rate_scale,
         devices=run.devices,
         dtype=jnp.dtype(run.dtype),
         seed=run.seed,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -329,6 +330,32 @@ def test_a_run_of_a_few_steps_is_the_beginning_of_the_whole_one(data, tmp_path, 
     assert f"{first:.4g} / {last:.4g}" in printed and "the first steps of the schedule" in printed
 
 
+def test_a_scale_of_the_learning_rate_scales_the_first_step_and_stands_in_the_table(data, tmp_path, capsys):
+    def first_step(scale):
+        trainer = Trainer(
+            tiny("mnist_logistic"), "msgd", data("mnist_logistic"), batch_size=BATCH, learning_rate_scale=scale
+        )
+        before = jax.device_get(trainer.init().params)
+        state, _ = trainer.run_round(trainer.init(), 0, 1, lambda: False)
+        return jax.tree.map(lambda a, b: a - b, jax.device_get(state.params), before)
+
+    whole, quarter = first_step(1.0), first_step(0.25)
+    chex.assert_trees_all_close(quarter, jax.tree.map(lambda step: step / 4, whole), rtol=1e-4, atol=1e-7)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole)) > 1e-4
+
+    arguments = ["mnist_logistic", "--method", "msgd", "--data-dir", str(data("mnist_logistic")), "--batch-size", "4"]
+    arguments += ["--steps", "2", "--valid-batches", "1"]
+    for scale in ("1", "0.25"):
+        made = train.main([*arguments, "--learning-rate-scale", scale, "--out", str(tmp_path / scale)])
+        rate = CONFIGS["mnist_logistic"].methods["msgd"].learning_rate
+        assert made["settings"]["learning_rate"] == float(scale) * rate
+    capsys.readouterr()
+    report.main([str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert printed.count("**mnist_logistic**") == 2, "runs of different learning rates are no seeds of one"
+    assert printed.count("0.25 times the learning rates") == 1
+
+
 def test_a_folder_of_another_run_is_refused_and_says_what_differs(data, tmp_path):
     arguments = ["mnist_logistic", "--data-dir", str(data("mnist_logistic")), "--out", str(tmp_path), "--scale", "1e-4"]
     arguments += ["--batch-size", "4"]
@@ -350,6 +377,8 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(data, tmp_path
         (["transformer_xl"], "wiki.train.tokens"),
         (["imagenet_resnet50"], "train/CLASS"),
         (["mnist_logistic", "--scale", "0"], "--scale must be above 0"),
+        (["mnist_logistic", "--learning-rate-scale", "0"], "--learning-rate-scale must be finite and above 0"),
+        (["mnist_logistic", "--learning-rate-scale", "nan"], "--learning-rate-scale must be finite and above 0"),
         (["mnist_logistic", "--devices", "0"], "--devices must be at least 1"),
         (["mnist_logistic", "--devices", "1000"], "--devices must divide the batch size, got 1000 for 128"),
         (["mnist_logistic", "--steps", "0"], "--steps must be at least 1"),
