@@ -89,16 +89,64 @@ def test_image_models_give_a_logit_for_each_class(make, side, classes):
     assert nnx.eval_shape(logits).shape == (2, classes)
 
 
-def test_strided_convolutions_of_resnet_pad_as_pytorch_does():
-    block = models.ResNet50(width=8, depths=(1, 1), rngs=nnx.Rngs(0)).blocks[1]
-    x = np.random.default_rng(0).normal(size=(1, 6, 6, block.conv2.in_features)).astype(np.float32)
-    kernel = np.asarray(block.conv2.kernel[...])
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    naive = [
-        [np.einsum("hwi,hwio->o", padded[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel) for j in range(3)]
-        for i in range(3)
-    ]
-    np.testing.assert_allclose(block.conv2(x)[0], naive, atol=1e-5)
+def naive_conv(x, layer, strides=1):
+    """PyTorch's convolution, padded alike on all sides by half the kernel, in NumPy."""
+    kernel = np.asarray(layer.kernel[...], float)
+    pad = kernel.shape[0] // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], (1, 2))[:, ::strides, ::strides]
+    out = np.einsum("nhwikl,klio->nhwo", windows, kernel)
+    return out if layer.bias is None else out + np.asarray(layer.bias[...], float)
+
+
+def naive_norm(x, norm):
+    """Batch norm by the batch's own statistics."""
+    shifted = x - x.mean((0, 1, 2))
+    scaled = shifted / np.sqrt((shifted**2).mean((0, 1, 2)) + 1e-5)
+    return scaled * np.asarray(norm.scale[...], float) + np.asarray(norm.bias[...], float)
+
+
+def naive_linear(x, layer):
+    return x @ np.asarray(layer.kernel[...], float) + np.asarray(layer.bias[...], float)
+
+
+def images_and_norms_that_matter(model, side):
+    """Images; and every norm gets a scale and a bias of its own, so that one in the wrong place is seen."""
+    rng = np.random.default_rng(0)
+    for _, norm in nnx.iter_graph(model):
+        if isinstance(norm, nnx.BatchNorm):
+            norm.scale[...] = jnp.asarray(rng.uniform(0.5, 1.5, norm.scale[...].shape), jnp.float32)
+            norm.bias[...] = jnp.asarray(rng.normal(size=norm.bias[...].shape), jnp.float32)
+    return rng.normal(size=(3, side, side, 3)).astype(np.float32)
+
+
+def test_resnet_is_the_naive_formula():
+    model = models.ResNet50(width=4, depths=(2, 2, 1, 1), rngs=nnx.Rngs(0))
+    images = images_and_norms_that_matter(model, 16)
+    x = np.maximum(naive_norm(naive_conv(images.astype(float), model.conv), model.norm), 0)
+    for block, strides in zip(model.blocks, (1, 1, 2, 1, 2, 2), strict=True):
+        shortcut = x
+        if block.has_projection:
+            shortcut = naive_norm(naive_conv(x, block.projection, strides), block.projection_norm)
+        x = np.maximum(naive_norm(naive_conv(x, block.conv1), block.norm1), 0)
+        x = np.maximum(naive_norm(naive_conv(x, block.conv2, strides), block.norm2), 0)
+        x = np.maximum(naive_norm(naive_conv(x, block.conv3), block.norm3) + shortcut, 0)
+    assert [block.has_projection for block in model.blocks] == [True, False, True, False, True, True]
+    np.testing.assert_allclose(model(images), naive_linear(x.mean((1, 2)), model.classifier), rtol=1e-3, atol=1e-3)
+
+
+def test_vgg_is_the_naive_formula():
+    model = models.VGG19(widths=(3, 4, 5, 6, 7), depths=(1, 2, 1, 1, 1), rngs=nnx.Rngs(0))
+    images = images_and_norms_that_matter(model, 32)
+    x, layers = images.astype(float), iter(zip(model.convs, model.norms, strict=True))
+    for depth in (1, 2, 1, 1, 1):
+        for _ in range(depth):
+            convolution, norm = next(layers)
+            x = np.maximum(naive_norm(naive_conv(x, convolution), norm), 0)
+        n, height, width, channels = x.shape
+        x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    assert x.shape == (3, 1, 1, 7)
+    np.testing.assert_allclose(model(images), naive_linear(x[:, 0, 0], model.classifier), rtol=1e-3, atol=1e-3)
 
 
 def test_batch_norm_moves_by_a_tenth_and_normalises_by_running_statistics_in_evaluation():
