@@ -99,7 +99,10 @@ def tables(reports):
     for (config, scale, _, batch_size, dtype, valid_batches, learning_rate_scale), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
-        notes = [f"{first['steps']} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]
+        # Stages are shortened each by itself: methods with other stages may come to a few steps more or less.
+        lengths = sorted({run["steps"] for runs in methods.values() for run in runs})
+        steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
+        notes = [f"{steps} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]
         if learning_rate_scale != 1:
             notes.append(f"{learning_rate_scale:g} times the learning rates")
         if first["stops_after"]:
@@ -109,9 +112,9 @@ def tables(reports):
         source = f"{first['paper']}, {first['table']}, {first['row']}"
         if first["table"] == "none":
             source = "not in the papers: " + first["row"].removeprefix("none ").strip("()")
-        yield f"**{config}** ({source}): {', '.join(notes)}. " + (
-            f"The paper's sparsity is {MEASURES[first['measure']]}; all shares in percent."
-        )
+        has_paper = any(runs[0]["reported"]["sparsity"] != "-" for runs in methods.values())
+        measure = f"The paper's sparsity is {MEASURES[first['measure']]}; all" if has_paper else "All"
+        yield f"**{config}** ({source}): {', '.join(notes)}. {measure} shares in percent."
         yield tabulate(
             [row(method, runs) for method, runs in methods.items()],
             headers="keys",

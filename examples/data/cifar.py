@@ -16,7 +16,13 @@ class _ArraysOnly(pickle.Unpickler):
     """Unpickles NumPy arrays and plain containers: a pickle may name any function to be called."""
 
     allowed = frozenset(
-        {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+        }
     )
 
     def find_class(self, module_name, global_name):

@@ -1,5 +1,6 @@
 """WikiText at word level: streams of token ids, cut into segments that continue each other."""
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ def read_tokens(path):
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text in UTF-8 ({error}); get it again from {SOURCE}") from error
-    words = [word for line in text.splitlines() for word in (*line.split(), "<eos>")]
+    words = [word for line in io.StringIO(text) for word in (*line.split(), "<eos>")]
     if len(words) < 2:
         raise DataError(f"{path} must hold words separated by spaces, but holds {len(words)}; get it from {SOURCE}")
     return words

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import ramda_jax
 from examples.experiments.tasks import Task
+from ramda_jax.solvers import Solver
 
 METHODS = ("ramda", "rmda", "prox_sgd", "prox_adamw", "prox_ssi", "msgd", "adam", "adamw", "rigl")
 AVERAGED = ("ramda", "rmda")
@@ -16,6 +17,8 @@ ICLR = "ICLR 2022"
 OWN = "the paper's"
 #: Inputs of layers as groups: pixels, features, channels.
 LASSO = ramda_jax.GroupLasso("input")
+#: Of the papers' experiments with the nuclear norm, an SVD an iteration.
+FIVE_SVDS = ramda_jax.ProximalGradient(max_steps=5, rtol=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Method:
         schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones; `"cosine"` and `"linear"` end at 0.
         milestones: where this method's stages end; None for the experiment's.
         weight_decay: coupled (L2) for MSGD and Adam, decoupled for AdamW.
+        label_smoothing: in place of the task's; None for that.
+        solver: of the subproblems, for RAMDA, ProxAdamW and ProxSSI; None for the library's default.
         source: whose settings these are: the paper's, or from where they are borrowed.
     """
 
@@ -40,7 +45,14 @@ class Method:
     schedule: Literal["stages", "cosine", "linear", "rigl"] = "stages"
     milestones: tuple[int, ...] | None = None
     weight_decay: float = 0.0
+    label_smoothing: float | None = None
+    solver: Solver | None = None
     source: str = OWN
+
+    def as_dict(self) -> dict[str, Any]:
+        """These settings as plain data; the solver as it is written in Python."""
+        settings = dataclasses.asdict(dataclasses.replace(self, solver=None))
+        return settings if self.solver is None else settings | {"solver": repr(self.solver)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +103,12 @@ class Config:
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown:
             raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}.")
-        object.__setattr__(self, "methods", complete(self.methods))
+        object.__setattr__(self, "methods", complete(self.methods, self.length, self.milestones))
+
+    def task_of(self, name: str) -> Task:
+        """The task with the loss that a method trains by."""
+        smoothing = self.methods[name].label_smoothing
+        return self.task if smoothing is None else dataclasses.replace(self.task, smoothing=smoothing)
 
     def with_learning_rate_scale(self, name: str, scale: float) -> "Config":
         """This experiment with the learning rates of one method multiplied."""
@@ -109,10 +126,15 @@ def relabel(methods: Mapping[str, Method], source: str) -> dict[str, Method]:
 
 
 #: RigL of the ICLR paper's Table 14, at a density of 2 %.
-RIGL = Method(1e-1, schedule="rigl", weight_decay=1e-4, source="the ICLR paper's Table 14 (ResNet50 on CIFAR)")
+RIGL = Method(
+    1e-1,
+    schedule="rigl",
+    weight_decay=1e-4,
+    source="the ICLR paper's Table 14 (ResNet50 on CIFAR), without its label smoothing",
+)
 
 
-def complete(own: Mapping[str, Method]) -> dict[str, Method]:
+def complete(own: Mapping[str, Method], length: int, milestones: tuple[int, ...]) -> dict[str, Method]:
     """`own` and, for every method that the paper did not run there, borrowed settings that say whose they are."""
     rmda = own["rmda"]
     methods = dict(own)
@@ -133,7 +155,9 @@ def complete(own: Mapping[str, Method]) -> dict[str, Method]:
     whose = next((name for name in ("prox_adamw", "prox_ssi") if name in own), "RMDA, at Adam's learning rate of 0.001")
     borrow("prox_adamw", adaptive, f"those of {whose}")
     borrow("prox_ssi", adaptive, f"those of {whose}")
-    borrow("msgd", Method(1e-1, weight_decay=5e-4), "the NeurIPS paper's CIFAR experiments")
+    fifths = tuple(length * part // 5 for part in range(1, 5))  # of 1000 epochs 200, 400, 600 and 800
+    msgd = Method(1e-1, weight_decay=5e-4, milestones=None if fifths == milestones else fifths)
+    borrow("msgd", msgd, "the NeurIPS paper's CIFAR experiments")
     borrow("adam", Method(1e-3), "Adam's defaults")
     borrow("adamw", Method(1e-3, weight_decay=1e-2), "PyTorch's defaults of AdamW")
     borrow("rigl", RIGL, RIGL.source)

@@ -4,7 +4,17 @@ import dataclasses
 
 import ramda_jax
 from examples import models
-from examples.experiments.config import ICLR, LASSO, NEURIPS, Config, Method, iclr_methods, relabel, table_7_methods
+from examples.experiments.config import (
+    FIVE_SVDS,
+    ICLR,
+    LASSO,
+    NEURIPS,
+    Config,
+    Method,
+    iclr_methods,
+    relabel,
+    table_7_methods,
+)
 from examples.experiments.tasks import MNIST_PIXELS, Classification, fashion, mnist
 
 # A learning rate that falls tenfold every 50 epochs to the end, as the ICLR paper's ProxSGD and ProxSSI have it; RMDA's
@@ -79,14 +89,16 @@ fashion_mlp_iclr = _table_1(
 
 
 def _lenet5(data, read, ssi, reported):
+    is_fashion = data == "fashion"
     return _table_1(
         f"lenet5_{data}_iclr",
-        f"LeNet5, {'MNIST' if data == 'mnist' else 'FashionMNIST'}",
+        f"LeNet5, {'FashionMNIST' if is_fashion else 'MNIST'}",
         Classification(models.LeNet5, read, MNIST_PIXELS),
         1.0,
         (1.2e-4, ssi, 1e-4),
         reported,
-        "5 x 5 kernels, as in the code (Table 12 says 3 x 3). The dense MSGD's settings are not given: borrowed.",
+        "5 x 5 kernels, as in the code (Table 12 says 3 x 3). The dense MSGD's settings are not given: borrowed."
+        + (" Normalised by MNIST's mean and deviation, as all of the papers' FashionMNIST scripts are." * is_fashion),
     )
 
 
@@ -155,9 +167,9 @@ fashion_lowrank = Config(
     methods={
         "msgd": Method(1e-2, weight_decay=1e-3),
         "prox_sgd": Method(1e-1, 5e-3),
-        "prox_adamw": Method(1e-3, 3.5e-3),
+        "prox_adamw": Method(1e-3, 3.5e-3, solver=FIVE_SVDS),
         "rmda": Method(1e-1, 5e-3, averaging=0.1),
-        "ramda": Method(1e-2, 1e-3, averaging=0.1),
+        "ramda": Method(1e-2, 1e-3, averaging=0.1, solver=FIVE_SVDS),
     },
     length=300,
     milestones=(100, 200),
@@ -169,8 +181,8 @@ fashion_lowrank = Config(
         "rmda": ("88.19 ± 0.23", "91.88 ± 0.12"),
         "ramda": ("87.99 ± 0.24", "89.59 ± 0.42"),
     },
-    notes="Seven linear layers, as in the code; the paper says six. The default solver has the paper's 5 iterations "
-    "and relative tolerance of 1e-3. The rank is that of the structured point W_hat, as in the paper's code.",
+    notes="Seven linear layers, as in the code; the paper says six. Normalised by MNIST's mean and deviation, as in "
+    "the code. The rank is that of the structured point W_hat, as in the paper's code.",
 )
 
 CONFIGS = [

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models.layers import batch_norm
+from examples.models.layers import batch_norm, torch_bias
 
 SYMBOLS = 148
 _uniform = nnx.initializers.uniform
@@ -27,7 +27,17 @@ def within(lengths, size):
 
 
 def _conv1d(inputs, outputs, size, kernel_init, *, use_bias=True, rngs, dtype):
-    return nnx.Conv(inputs, outputs, (size,), kernel_init=kernel_init, use_bias=use_bias, dtype=dtype, rngs=rngs)
+    # Only the kernel is re-initialised; the bias keeps PyTorch's default.
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size,),
+        kernel_init=kernel_init,
+        use_bias=use_bias,
+        bias_init=torch_bias(inputs * size),
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def _lstm(inputs, features, *, rngs, dtype):
@@ -93,10 +103,13 @@ def run_lstm(cell, x):
 
 
 class Prenet(nnx.Module):
-    """Two layers with a dropout of a half that is *always* on, in evaluation too."""
+    """Two layers with a dropout of a half that is *always* on, in evaluation too.
+
+    The gain of their initial weights is 1 in the released code, though a ReLU follows.
+    """
 
     def __init__(self, inputs, features, *, rngs, dtype):
-        linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=RELU, dtype=dtype, rngs=rngs)
+        linear = functools.partial(nnx.Linear, use_bias=False, kernel_init=PLAIN, dtype=dtype, rngs=rngs)
         self.dense1, self.dense2 = linear(inputs, features), linear(features, features)
 
     def __call__(self, x, *, rngs):
@@ -144,8 +157,15 @@ class Decoder(nnx.Module):
         self.attention_lstm = _lstm(prenet + memory, features, rngs=rngs, dtype=dtype)
         self.attention = Attention(features, memory, rngs=rngs, dtype=dtype)
         self.decoder_lstm = _lstm(features + memory, features, rngs=rngs, dtype=dtype)
-        self.projection = nnx.Linear(features + memory, mels, kernel_init=PLAIN, dtype=dtype, rngs=rngs)
-        self.gate = nnx.Linear(features + memory, 1, kernel_init=xavier(1.0), dtype=dtype, rngs=rngs)
+        linear = functools.partial(
+            nnx.Linear,
+            features + memory,
+            kernel_init=PLAIN,
+            bias_init=torch_bias(features + memory),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.projection, self.gate = linear(mels), linear(1)
         self.features = features
         self.dropout = nnx.Dropout(0.1)
 

@@ -59,7 +59,7 @@ class Trainer:
         seed=1,
     ):
         config = config.with_learning_rate_scale(method, learning_rate_scale)
-        self.config, self.method, self.seed, self.task = config, method, seed, config.task
+        self.config, self.method, self.seed, self.task = config, method, seed, config.task_of(method)
         self.batch_size = batch_size or config.batch_size
         self.data = self.task.load(data_dir, self.batch_size, seed)
         self.plan = make_plan(config, config.methods[method], self.data.steps_per_epoch, scale)

@@ -77,15 +77,16 @@ def make_optimizer(name: str, config: Config, plan: Plan, params) -> optax.Gradi
 def _make(name, method, config, plan, params):
     rate = learning_rate(method, plan)
     penalty = {"regularizer": config.regularizer, "strength": method.strength}
+    solver = {} if method.solver is None else {"solver": method.solver}
     if name in AVERAGED:
         averaging = method.averaging
         if method.growth == "stage":
             averaging = ramda_jax.stage_growth(averaging, plan.ends)
         eps = 1e-6 if name == "ramda" else None
         settings = ramda_jax.stages(method.learning_rate, averaging, plan.ends, FACTOR, eps)
-        return getattr(ramda_jax, name)(**penalty, **settings)
+        return getattr(ramda_jax, name)(**penalty, **settings, **solver)
     if name not in DENSE and name != "rigl":
-        return getattr(ramda_jax, name)(rate, **penalty)
+        return getattr(ramda_jax, name)(rate, **penalty, **solver)
     if name == "adamw":
         return optax.adamw(rate, weight_decay=method.weight_decay)
     decay = optax.add_decayed_weights(method.weight_decay)

@@ -1,6 +1,5 @@
 """A run's report: as data and as a table."""
 
-import dataclasses
 import itertools
 import json
 import platform
@@ -30,7 +29,7 @@ def make_report(run, trainer, log, objective):
         "paper": config.paper,
         "table": config.table,
         "row": config.row,
-        "settings": dataclasses.asdict(config.methods[method]),
+        "settings": config.methods[method].as_dict(),
         "stops_after": run["steps"],
         "steps": last["step"],
         "steps_per_epoch": steps_per_epoch,
