@@ -4,7 +4,7 @@
 
 Each argument is a report, or a folder in which they are looked for. `W / W_hat` are the parameters and the structured
 point; the last change is the last epoch in which a step made a group zero or nonzero (of W), or at whose end that had
-happened (of W_hat), for each seed.
+happened (of W_hat; of ranks also of W), for each seed.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def row(method, reports):
         line["groups as in the truth, W / W_hat"] = " / ".join(shares)
     for which in ("W", "W_hat"):
         changes = [report[f"last_change_epoch_{which}"] for report in reports]
-        line[f"last change of {which}"] = ", ".join("-" if change is None else f"{change:.4g}" for change in changes)
+        line[f"last change of {which}"] = ", ".join(f"{change:.4g}" for change in changes)
     if first["step_losses"]:
         losses = [report["step_losses"] for report in reports]
         line["loss of the first / the last steps"] = " / ".join(

@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
         params, rest: the model's parameters and its other state (batch statistics), as pure dicts.
         opt_state: the optimizer's.
         carry: what a batch hands to the next (a memory).
-        structure: of W_hat at the end of the last round.
+        structure: of W and of W_hat at the end of the last round.
         loss_sum: of the round's steps so far.
         changed: how many groups of W have come or gone in the round, step by step.
         last_change: the last step at which one did, 1-based; 0 for none.
@@ -118,7 +118,7 @@ class Trainer:
             jax.tree.map(jnp.copy, self._rest),
             opt_state,
             jax.tree.map(jnp.copy, self._empty_carry),
-            measures.structure(self.config.regularizer, params),
+            {which: measures.structure(self.config.regularizer, params) for which in ("W", "W_hat")},
             jnp.zeros([]),
             jnp.zeros([], jnp.int32),
             jnp.zeros([], jnp.int32),
@@ -213,11 +213,12 @@ class Trainer:
     def _measure_state(self, state):
         regularizer, params = self.config.regularizer, state.params
         structured = measures.structured_point(self.method, state.opt_state, params)
-        structure = measures.structure(regularizer, structured)
+        structure = {"W": measures.structure(regularizer, params), "W_hat": measures.structure(regularizer, structured)}
         found = {
             "W": measures.sparsities(regularizer, params),
             "W_hat": measures.sparsities(regularizer, structured),
-            "changed_hat": measures.changes(state.structure, structure),
+            "changed_W": measures.changes(state.structure["W"], structure["W"]),
+            "changed_hat": measures.changes(state.structure["W_hat"], structure["W_hat"]),
         }
         if self.truth is not None:
             found["identified"] = {
@@ -239,7 +240,8 @@ class Trainer:
         found, structure = self._measure(state)
         record = {self.task.metric: float(self.task.final(total / count))}
         record |= jax.tree.map(lambda x: x.item(), jax.device_get(found))
-        record["changed_W"] = int(state.changed)
+        if self._counts_steps:
+            record["changed_W"] = int(state.changed)
         record["last_change_step"] = int(state.last_change)
         fresh = state._replace(
             structure=structure, loss_sum=jnp.zeros_like(state.loss_sum), changed=jnp.zeros_like(state.changed)

@@ -18,7 +18,10 @@ def make_report(run, trainer, log, objective):
     last = rounds[-1]
     best = (max if task.higher_is_better else min)(rounds, key=lambda record: record[task.metric])
     steps_per_epoch = trainer.data.steps_per_epoch
-    changed = [record["epoch"] for record in rounds if record["changed_hat"]]
+    changed_W, changed_hat = (
+        max((record["epoch"] for record in rounds if record[which]), default=0)
+        for which in ("changed_W", "changed_hat")
+    )
     metric, sparsity = config.reported.get(method, ("-", "-"))
     sparsest = {which: max(record[which].get(config.measure, 0.0) for record in rounds) for which in ("W", "W_hat")}
     # Low ranks are compared at the ends of rounds only.
@@ -45,9 +48,9 @@ def make_report(run, trainer, log, objective):
         "sparsest_epoch": sparsest,
         "identified": last.get("identified"),
         "last_change_step_W": last["last_change_step"] if by_step else None,
-        "last_change_epoch_W": -(-last["last_change_step"] // steps_per_epoch) if by_step else None,
-        "last_change_epoch_W_hat": max(changed, default=0),
-        "changes_of_W_last_rounds": [record["changed_W"] for record in rounds[-10:]] if by_step else None,
+        "last_change_epoch_W": -(-last["last_change_step"] // steps_per_epoch) if by_step else changed_W,
+        "last_change_epoch_W_hat": changed_hat,
+        "changes_of_W_last_rounds": [record["changed_W"] for record in rounds[-10:]],
         "seconds": sum(record["seconds"] for record in rounds),
         "seconds_per_epoch": statistics.median(
             record["seconds"] * steps_per_epoch / steps for record, steps in zip(rounds, _steps(rounds), strict=True)
@@ -108,12 +111,13 @@ def final_table(report):
         rows += [
             (f"groups as in the truth, {which}", f"{share:.2%}", "") for which, share in report["identified"].items()
         ]
-    if report["last_change_epoch_W"] is not None:
-        rows.append(("last epoch in which a step changed a group of W", report["last_change_epoch_W"], ""))
-    what = "a rank" if report["measure"] == "low_rank" else "a group"
-    rows.append(
-        (f"last epoch at whose end {what} of W_hat had changed", f"{report['last_change_epoch_W_hat']:.4g}", "")
-    )
+    of_W, of_hat = (f"{report[f'last_change_epoch_{which}']:.4g}" for which in ("W", "W_hat"))
+    if report["last_change_step_W"] is None:
+        rows.append(("last epoch at whose end a rank of W had changed", of_W, ""))
+        rows.append(("last epoch at whose end a rank of W_hat had changed", of_hat, ""))
+    else:
+        rows.append(("last epoch in which a step changed a group of W", of_W, ""))
+        rows.append(("last epoch at whose end a group of W_hat had changed", of_hat, ""))
     if report["objective"] is not None:
         rows.append(("objective at W", f"{report['objective']:.6f}", ""))
     rows.append(("training loss of the last epoch", f"{report['training_loss']:.4g}", ""))

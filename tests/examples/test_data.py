@@ -104,6 +104,13 @@ def test_cifar_is_read_colour_by_colour_row_by_row(tmp_path):
     assert train.images.shape == (12, 32, 32, 3)
 
 
+def test_a_cifar_file_that_a_new_numpy_has_written_again_is_read_alike(tmp_path):
+    before, _ = cifar.load_cifar10(realdata.write_cifar10(tmp_path))
+    (tmp_path / "data_batch_2").write_bytes(pickle.dumps(realdata.cifar_batch(4, seed=1), protocol=2))
+    assert b"numpy._core" in (tmp_path / "data_batch_2").read_bytes()
+    np.testing.assert_array_equal(cifar.load_cifar10(tmp_path)[0].images, before.images)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -249,6 +256,8 @@ def test_words_keep_their_case_and_lines_end_in_eos(tmp_path):
     path = tmp_path / "a"
     path.write_text(" The cat \n \n the end")
     assert wikitext.read_tokens(path) == ["The", "cat", "<eos>", "<eos>", "the", "end", "<eos>"]
+    path.write_text("a \u2028 b\x0cc\n", encoding="utf-8")  # these end no line
+    assert wikitext.read_tokens(path) == ["a", "b", "c", "<eos>"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from examples.experiments import CONFIGS, METHODS
 from examples.training import runner
 from examples.training.loop import Trainer
 from examples.training.optimizers import learning_rate, make_optimizer, make_plan
+from ramda_jax.metrics.support import regularized_leaves
 from tests.examples import realdata
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,19 @@ def test_every_method_takes_steps_and_is_measured(method, data):
         assert record["W"] == record["W_hat"]
     if method == "rigl":
         assert record["W"]["unstructured"] > 0.9
+
+
+def test_changes_of_the_ranks_are_counted_from_round_to_round_in_w_too(data):
+    config = tiny("fashion_lowrank")
+    method = dataclasses.replace(config.methods["ramda"], strength=10.0, averaging=1.0)
+    config = dataclasses.replace(config, methods={**config.methods, "ramda": method})
+    trainer = Trainer(config, "ramda", data("fashion_lowrank"), batch_size=BATCH)
+    state = run_steps(trainer, 1)
+    record, state = trainer.evaluate(state)
+    shapes = [leaf.shape for _, leaf, _ in regularized_leaves(config.regularizer, state.params)]
+    assert record["W"]["low_rank"] > 0
+    assert record["changed_W"] == round(record["W"]["low_rank"] * sum(map(min, shapes)))  # from full rank at first
+    assert trainer.evaluate(state)[0]["changed_W"] == 0  # nothing has happened since
 
 
 @pytest.mark.parametrize("name", sorted(ALIKE - {"transformer_xl_small"}))
