@@ -86,9 +86,9 @@ def imagenet_resnet50(classes=1000, *, rngs, dtype=jnp.float32):
     return ResNet50(classes, "imagenet", rngs=rngs, dtype=dtype)
 
 
-def rigl_resnet50(classes=10, *, rngs, dtype=jnp.float32):
+def rigl_resnet50(classes=10, width=64, depths=(3, 4, 6, 3), *, rngs, dtype=jnp.float32):
     """The CIFAR one as the RigL reproduction has it: Kaiming-normal, zeros in the residuals' last batch norms."""
-    model = ResNet50(classes, "cifar", kernel_init=kaiming_fan_out, rngs=rngs, dtype=dtype)
+    model = ResNet50(classes, "cifar", width, depths, kernel_init=kaiming_fan_out, rngs=rngs, dtype=dtype)
     for block in model.blocks:
         assert block.norm3.scale is not None
         block.norm3.scale[...] = jnp.zeros_like(block.norm3.scale[...])
