@@ -174,6 +174,27 @@ def test_initial_weights_have_pytorchs_ranges():
     assert len(last) == 16 and not any(scale.any() for scale in last)
 
 
+def test_tacotrons_and_the_vits_initial_weights_have_the_papers_ranges():
+    model = models.Tacotron2(features=64, rnn=64, prenet=64, rngs=nnx.Rngs(0))
+    decoder = model.decoder
+    for layer, gain in (
+        (decoder.prenet.dense1, 1.0),  # not that of the ReLU which follows
+        (decoder.prenet.dense2, 1.0),
+        (decoder.projection, 1.0),
+        (decoder.attention.query_layer, 5 / 3),
+        (model.encoder.convs[0].conv, 2**0.5),
+        (model.postnet.convs[1].conv, 5 / 3),
+    ):
+        *size, inputs, outputs = layer.kernel[...].shape
+        limit = gain * math.sqrt(6 / (math.prod(size) * (inputs + outputs)))
+        assert 0.97 * limit < float(jnp.max(jnp.abs(layer.kernel[...]))) <= limit
+    for layer in (decoder.projection, decoder.gate, model.encoder.convs[0].conv):
+        limit = math.prod(layer.kernel[...].shape[:-1]) ** -0.5
+        assert 0 < float(jnp.max(jnp.abs(layer.bias[...]))) <= limit
+    vit = models.ViTMIM(rngs=nnx.Rngs(0))
+    assert float(jnp.std(vit.layers[0].fc1.kernel[...])) == pytest.approx(0.02, rel=0.01)
+
+
 # Transformer-XL
 
 
