@@ -110,10 +110,9 @@ class Config:
         smoothing = self.methods[name].label_smoothing
         return self.task if smoothing is None else dataclasses.replace(self.task, smoothing=smoothing)
 
-    def with_learning_rate_scale(self, name: str, scale: float) -> "Config":
-        """This experiment with the learning rates of one method multiplied."""
-        method = self.methods[name]
-        method = dataclasses.replace(method, learning_rate=scale * method.learning_rate)
+    def with_method(self, name: str, **changes) -> "Config":
+        """This experiment with some settings of one method changed."""
+        method = dataclasses.replace(self.methods[name], **changes)
         return dataclasses.replace(self, methods={**self.methods, name: method})
 
 

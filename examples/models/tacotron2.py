@@ -42,12 +42,7 @@ def _conv1d(inputs, outputs, size, kernel_init, *, use_bias=True, rngs, dtype):
 
 def _lstm(inputs, features, *, rngs, dtype):
     # All gates in one kernel: a group is an input of all four gates. PyTorch's default range for kernels and bias.
-    limit = features**-0.5
-
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
-        del out_sharding
-        return jax.random.uniform(key, shape, dtype, -limit, limit)
-
+    init = torch_bias(features)
     return nnx.OptimizedLSTMCell(
         inputs, features, kernel_init=init, recurrent_kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs
     )

@@ -58,7 +58,7 @@ class Trainer:
         dtype=None,
         seed=1,
     ):
-        config = config.with_learning_rate_scale(method, learning_rate_scale)
+        config = config.with_method(method, learning_rate=learning_rate_scale * config.methods[method].learning_rate)
         self.config, self.method, self.seed, self.task = config, method, seed, config.task_of(method)
         self.batch_size = batch_size or config.batch_size
         self.data = self.task.load(data_dir, self.batch_size, seed)

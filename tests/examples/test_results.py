@@ -32,8 +32,8 @@ def test_there_is_no_other_table_of_runs_than_those_of_the_reports():
 def test_the_settings_of_the_reports_are_those_of_the_experiments():
     for one in REPORTS:
         config = CONFIGS[one["config"]]
-        if "learning_rate_scale" in one:
-            config = config.with_learning_rate_scale(one["method"], one["learning_rate_scale"])
+        rate = one.get("learning_rate_scale", 1.0) * config.methods[one["method"]].learning_rate
+        config = config.with_method(one["method"], learning_rate=rate)
         defaults = {field.name: field.default for field in dataclasses.fields(Method)}  # a report may be older than one
         settings = json.loads(json.dumps(config.methods[one["method"]].as_dict()))
         assert defaults | one["settings"] == settings, (one["config"], one["method"])

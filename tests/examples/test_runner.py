@@ -152,9 +152,7 @@ def test_every_method_takes_steps_and_is_measured(method, data):
 
 
 def test_changes_of_the_ranks_are_counted_from_round_to_round_in_w_too(data):
-    config = tiny("fashion_lowrank")
-    method = dataclasses.replace(config.methods["ramda"], strength=10.0, averaging=1.0)
-    config = dataclasses.replace(config, methods={**config.methods, "ramda": method})
+    config = tiny("fashion_lowrank").with_method("ramda", strength=10.0, averaging=1.0)
     trainer = Trainer(config, "ramda", data("fashion_lowrank"), batch_size=BATCH)
     state = run_steps(trainer, 1)
     record, state = trainer.evaluate(state)
