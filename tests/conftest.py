@@ -11,6 +11,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from tests.compile_report import CompileReport
+
 
 def add_xla_flag(flag):
     """For what has to be compiled from here on, in the processes that tests start too."""
@@ -34,6 +36,15 @@ if os.environ.get("COMPILATION") == "quick":
 # The same examples in every run, and no deadline: the first example of a shape pays for its compilation.
 settings.register_profile("ramda_jax", deadline=None, derandomize=True, database=None)
 settings.load_profile("ramda_jax")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--compile-report", action="store_true", help="print processor and compilation time by test")
+
+
+def pytest_configure(config):
+    if config.getoption("--compile-report"):
+        config.pluginmanager.register(CompileReport(config), "compile-report")
 
 
 @pytest.fixture(autouse=True, scope="module")
