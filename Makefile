@@ -9,11 +9,14 @@ JOBS ?= 2
 VENV_PYTHON := $(VENV)/bin/python
 # NPROC is XLA's number of threads: one per core by default, in every worker. Work stealing starts
 # from contiguous shares, so neighbouring tests find each other's compiled functions.
-PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
-# What is about interfaces, processes and whole programs, and compiled quickly (see tests/conftest.py);
-# numbers and bits are tested as XLA compiles them for users.
-QUICK := tests/benchmarks tests/compaction tests/docs tests/examples tests/inspection tests/scale tests/structure \
-  tests/methods/test_family.py tests/test_bad_input.py tests/test_flax_layers.py tests/test_optax_contract.py tests/test_wrappers.py
+PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal --durations=20
+# What is about numbers and bits under XLA's optimisation, compiled as users' programs are. The other tests are compiled
+# quickly (see tests/conftest.py).
+OPTIMIZED := tests/models tests/methods/test_equivalences.py tests/solvers/test_blocks.py \
+  tests/solvers/test_secular_gauss.py tests/solvers/test_secular_newton.py tests/test_bits.py \
+  tests/test_golden.py tests/test_many_leaves.py tests/test_numerics.py
+# CACHE=DIR keeps compiled programs from run to run.
+export COMPILATION_CACHE := $(if $(CACHE),$(abspath $(CACHE)))
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -21,7 +24,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test golden docs notebooks test-onnx lint format format-check types check build dist-check clean
+.PHONY: help demo test test-slow test-all golden mutations docs notebooks test-onnx lint format format-check types check build dist-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -32,16 +35,26 @@ demo: $(VENV)/.installed-examples ## train a network on digits to a settled stru
 	$(VENV_PYTHON) -m examples.digits
 	$(VENV_PYTHON) -m examples.sparse_to_small
 
-test: $(VENV)/.installed-test ## all tests and doctests
-	@failed=0; \
-	$(PYTEST) $(QUICK:%=--ignore=%) || failed=1; \
-	COMPILATION=quick $(PYTEST) $(QUICK) || failed=1; \
-	exit $$failed
+# Both parts run, whatever the first finds.
+define run_tests
+@failed=0; \
+$(PYTEST) $(1) $(OPTIMIZED) || failed=1; \
+COMPILATION=quick $(PYTEST) $(1) $(OPTIMIZED:%=--ignore=%) || failed=1; \
+exit $$failed
+endef
+
+test: $(VENV)/.installed-test ## the tests and doctests, without the slow ones
+	$(call run_tests,-m "not slow")
+
+test-slow: $(VENV)/.installed-test ## the slow tests: many devices, whole experiments, hundreds of thousands of steps
+	COMPILATION=quick $(PYTEST) -m slow
+
+test-all: test test-slow ## all tests
 
 golden: $(VENV)/.installed-test ## only the golden trajectories and the contracts
 	@failed=0; \
-	$(PYTEST) tests/test_golden.py tests/test_contracts.py || failed=1; \
-	COMPILATION=quick $(PYTEST) tests/test_optax_contract.py || failed=1; \
+	$(PYTEST) tests/test_golden.py || failed=1; \
+	COMPILATION=quick $(PYTEST) -m "not slow" tests/test_optax_contract.py tests/test_bad_input.py || failed=1; \
 	exit $$failed
 
 test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages

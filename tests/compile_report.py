@@ -6,8 +6,9 @@ earlier one pays nothing for it, so read the report of a whole run.
 
 import collections
 import dataclasses
+import json
 import os
-import time
+from pathlib import Path
 
 import jax.monitoring
 import pytest
@@ -98,6 +99,9 @@ class CompileReport:
 
     def pytest_terminal_summary(self, terminalreporter):
         tests = {name: total(rows) for name, rows in self.by_test.items()}
+        file = self.config.getoption("--compile-report-file")
+        if file:
+            Path(file).write_text(json.dumps({name: dict(zip(MEASURES, row)) for name, row in tests.items()}, indent=1))
         files, folders = collections.defaultdict(list), collections.defaultdict(list)
         for name, row in tests.items():
             file = name.split("::")[0]

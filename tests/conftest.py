@@ -6,12 +6,19 @@ tests that are not about numbers, XLA optimises little.
 
 import importlib.metadata
 import os
+import resource
+import sys
+from pathlib import Path
 
 import jax
 import pytest
 from hypothesis import settings
 
 from tests.compile_report import CompileReport
+from tests.program_cache import shared_programs
+
+# Bytes of a process from which on its compiled functions are forgotten after each module.
+MEMORY = 3e9
 
 
 def add_xla_flag(flag):
@@ -40,18 +47,33 @@ settings.load_profile("ramda_jax")
 
 def pytest_addoption(parser):
     parser.addoption("--compile-report", action="store_true", help="print processor and compilation time by test")
+    parser.addoption("--compile-report-file", metavar="FILE", help="write those of all tests to FILE, as JSON")
 
 
 def pytest_configure(config):
     if config.getoption("--compile-report"):
         config.pluginmanager.register(CompileReport(config), "compile-report")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return  # the user's, or that of the test which started this process
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        kept = os.environ.get("COMPILATION_CACHE")
+        programs = shared_programs(Path(kept).absolute() if kept else None)
+        programs.__enter__()
+        config.add_cleanup(lambda: programs.__exit__(None, None, None))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Forgets a module's compiled functions when it is done: those of all modules together are gigabytes."""
+    """Forgets compiled functions, once they are gigabytes; what is needed again is in the cache on disk."""
     yield
-    jax.clear_caches()
+    if peak_memory() > MEMORY:
+        jax.clear_caches()
+
+
+def peak_memory():
+    """The most bytes that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @pytest.fixture

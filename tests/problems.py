@@ -105,6 +105,32 @@ def init_network(name, seed=0):
 
 
 @functools.cache
+def recording_step(network, learning_rate):
+    """A jitted step of RAMDA, averaging 0.1, that also returns its subproblem; one program for all strengths."""
+    builder = ramda_jax.adaptive_dual_averaging(learning_rate)
+    average = ramda_jax.iterate_averaging(0.1)
+
+    def proximal(strength):
+        return ramda_jax.proximal_point(ramda_jax.GroupLasso(), strength, ramda_jax.SecularNewton())
+
+    def init(params, strength):
+        return builder.init(params), proximal(strength).init(params), average.init(params)
+
+    def loss(params, images, labels):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(network(params, images), labels))
+
+    @jax.jit
+    def step(params, states, images, labels, strength):
+        grads = jax.grad(loss)(params, images, labels)
+        model, built = builder.update(grads, states[0], params)
+        point, solved = proximal(strength).update(model, states[1], params)
+        updates, averaged = average.update(point, states[2], params)
+        return optax.apply_updates(params, updates), (built, solved, averaged), model, solved.info
+
+    return init, step
+
+
+@functools.cache
 def recorded_subproblems(name, strength, num_steps=40, learning_rate=1e-2, batch=64):
     """Trains a network on the digits by RAMDA, averaging 0.1.
 
@@ -114,27 +140,13 @@ def recorded_subproblems(name, strength, num_steps=40, learning_rate=1e-2, batch
     """
     network, params = init_network(name)
     images, labels = digits()
-    builder = ramda_jax.adaptive_dual_averaging(learning_rate)
-    proximal = ramda_jax.proximal_point(ramda_jax.GroupLasso(), strength, ramda_jax.SecularNewton())
-    average = ramda_jax.iterate_averaging(0.1)
-
-    def loss(params, images, labels):
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(network(params, images), labels))
-
-    @jax.jit
-    def step(params, states, images, labels):
-        grads = jax.grad(loss)(params, images, labels)
-        model, built = builder.update(grads, states[0], params)
-        point, solved = proximal.update(model, states[1], params)
-        updates, averaged = average.update(point, states[2], params)
-        return optax.apply_updates(params, updates), (built, solved, averaged), model, solved.info
-
-    states = (builder.init(params), proximal.init(params), average.init(params))
+    init, step = recording_step(network, learning_rate)
+    states = init(params, strength)
     rng = np.random.default_rng(1)
     records = []
     for _ in range(num_steps):
         chosen = rng.choice(len(images), batch, replace=False)
-        new_params, states, model, info = step(params, states, images[chosen], labels[chosen])
+        new_params, states, model, info = step(params, states, images[chosen], labels[chosen], strength)
         records.append(jax.tree.map(np.asarray, (model, params, info)))
         params = new_params
     return records

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +14,7 @@ from flax.training.train_state import TrainState
 import ramda_jax
 from ramda_jax import GroupLasso
 from ramda_jax.structure import assign
+from tests import tiny
 
 RNGS = nnx.Rngs(0)
 VECTORS, IMAGES = jnp.ones((2, 6)), jnp.ones((1, 8, 8, 4))
@@ -87,7 +89,8 @@ def table(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_line_26_the_table_of_layers_is_what_assign_and_describe_say(name):
+@pytest.mark.contract("nnx")
+def test_the_table_of_layers_is_what_assign_and_describe_say(name):
     text = (Path(__file__).parents[1] / "docs" / "layers.md").read_text()
     rows = table(name)
     documented = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
@@ -104,9 +107,16 @@ def test_line_26_the_table_of_layers_is_what_assign_and_describe_say(name):
     assert [row.split("`")[3] for row in rows] == [path for path in leaves if path.endswith("kernel")]
 
 
-def train_nnx(wrt=nnx.Param):
+METHODS = {
+    "rmda": ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0),
+    "ramda": ramda_jax.ramda(0.1, GroupLasso(), 0.05, averaging=1.0),
+    "prox_adamw": ramda_jax.prox_adamw(0.03, GroupLasso(), 0.05),
+}
+
+
+def train_nnx(wrt=nnx.Param, method="rmda"):
     model = nnx.Sequential(nnx.Linear(6, 5, rngs=nnx.Rngs(0)), nnx.BatchNorm(5, rngs=nnx.Rngs(0)))
-    optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=wrt)
+    optimizer = nnx.Optimizer(model, METHODS[method], wrt=wrt)
     x = jax.random.normal(jax.random.key(0), (64, 6))
     y = jnp.tile(x[:, :1], (1, 5))
 
@@ -117,20 +127,32 @@ def train_nnx(wrt=nnx.Param):
 
     for _ in range(60):
         step(model, optimizer)
+    params = nnx.state(model, wrt)
+    structured = ramda_jax.eval_params(optimizer.opt_state, params)
+    chex.assert_trees_all_equal(*(jax.tree.map(lambda leaf: leaf != 0, tree) for tree in (structured, params)))
+    assert ramda_jax.solver_info(optimizer.opt_state).converged
     return model
 
 
-def test_line_26_nnx_filters_jit_and_donation():
+@pytest.mark.contract("nnx")
+@pytest.mark.parametrize("method", METHODS)
+def test_nnx_optimizer_trains_to_structure_and_leaves_the_norm_unregularized(method):
     start = nnx.BatchNorm(5, rngs=nnx.Rngs(0))
-    model = train_nnx()
-    alive = (model.layers[0].kernel[...] != 0).any(axis=1)
-    assert alive[0] and not alive.all()
+    model = train_nnx(method=method)
+    alive = tiny.alive(model.layers[0].kernel[...])
+    assert alive[0] and not all(alive)
     assert (model.layers[1].scale[...] != 0).all() and (model.layers[1].scale[...] != start.scale[...]).any()
+
+
+@pytest.mark.contract("nnx")
+def test_nnx_filters_jit_and_donation():
+    start = nnx.BatchNorm(5, rngs=nnx.Rngs(0))
     only_kernel = train_nnx(wrt=nnx.All(nnx.Param, nnx.PathContains("kernel")))
     assert (only_kernel.layers[1].scale[...] == start.scale[...]).all()
 
 
-def test_line_26_nnx_keeps_a_float32_iterate_of_bfloat16_parameters():
+@pytest.mark.contract("nnx")
+def test_nnx_keeps_a_float32_iterate_of_bfloat16_parameters():
     model = nnx.Linear(6, 5, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     settings = {"averaging": ramda_jax.sqrt_growth(0.1), "iterate_dtype": jnp.float32}
     optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, **settings), wrt=nnx.Param)
@@ -155,13 +177,14 @@ def test_line_26_nnx_keeps_a_float32_iterate_of_bfloat16_parameters():
     assert distance() < 0.01
 
 
-def test_line_27_linen_with_boxed_parameters_trains_to_structure():
+@pytest.mark.contract("linen, boxes, callable modules")
+@pytest.mark.parametrize("method", ["rmda", "ramda"])
+def test_linen_train_state_with_boxed_parameters_trains_to_structure(method):
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "out"))
     net = linen.Dense(2, kernel_init=init)
     x = jax.random.normal(jax.random.key(0), (64, 6))
     boxed = net.init(jax.random.key(1), x)["params"]
-    tx = ramda_jax.rmda(0.5, GroupLasso(), 0.1, averaging=1.0)
-    state = TrainState.create(apply_fn=net.apply, params=boxed, tx=tx)
+    state = TrainState.create(apply_fn=net.apply, params=boxed, tx=METHODS[method])
 
     @jax.jit
     def step(state):
@@ -170,7 +193,7 @@ def test_line_27_linen_with_boxed_parameters_trains_to_structure():
 
         return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
-    for _ in range(40):
+    for _ in range(60):
         state = step(state)
     assert isinstance(state.params["kernel"], linen.Partitioned)
     alive = (state.params["kernel"].value != 0).any(axis=1)
@@ -189,7 +212,8 @@ class Module:
         return x @ self.weight.T + self.bias
 
 
-def test_line_27_a_callable_module_is_a_tree_of_parameters():
+@pytest.mark.contract("linen, boxes, callable modules")
+def test_a_callable_module_is_a_tree_of_parameters():
     x = jax.random.normal(jax.random.key(0), (64, 6))
     module = Module(jax.random.normal(jax.random.key(1), (2, 6)), jnp.zeros(2))
     optimizer = ramda_jax.rmda(0.5, {"weight": GroupLasso(1)}, 0.1, averaging=1.0)
@@ -208,7 +232,8 @@ def test_line_27_a_callable_module_is_a_tree_of_parameters():
     assert isinstance(ramda_jax.eval_params(state, module), Module)
 
 
-def test_line_26_tree_mode_trains_to_structure():
+@pytest.mark.contract("nnx")
+def test_tree_mode_trains_to_structure():
     """The model and the optimizer as plain trees: `jax.jit` and `jax.grad`, gradients of the model's own type."""
     model = nnx.Linear(6, 5, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=nnx.Param)

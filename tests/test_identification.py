@@ -29,6 +29,9 @@ import pytest
 import ramda_jax
 from tests.reference import logistic
 
+# Hundreds of thousands of steps, over ten seeds.
+pytestmark = pytest.mark.slow
+
 # The first ten, none left out. But the generator's strength, 0.03, is one at which all ten are strictly complementary
 # (at 0.02 the margin of seed 9 is 0.0001), and the settings below are ones that settle all of them: with two ends
 # instead of three, RAMDA on seed 7, whose smallest row is 0.024 long, went on changing nearly to the end.

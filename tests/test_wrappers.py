@@ -1,7 +1,6 @@
-"""Optax's wrappers around our methods: which keep the zeros, and, pinned as facts, which cannot.
+"""Optax's wrappers around our methods: which keep the zeros, and, pinned as facts, which cannot."""
 
-A test's number is that of a line in the list of 31 in `tests/README.md`.
-"""
+import functools
 
 import chex
 import jax
@@ -12,43 +11,43 @@ import pytest
 
 import ramda_jax
 from ramda_jax import L1, GroupLasso
+from tests import tiny
 
 TARGET = {
     "body": {"bias": jnp.ones(3), "kernel": jnp.zeros((5, 3)).at[0].set(2.0)},
     "head": {"kernel": jnp.zeros((3, 2)).at[1].set(-2.0)},
 }
 LABELS = {"body": "ours", "head": "theirs"}
+FROZEN = {"body": False, "head": True}
+ONLY_BODY = {"body": True, "head": False}
 
 
 def make_params():
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda t: jnp.asarray(rng.normal(size=t.shape), jnp.float32), TARGET)
+    return tiny.normal_tree(jax.tree.map(jnp.shape, TARGET))
 
 
 def gradient(params):
     return jax.tree.map(lambda p, t: p - t, params, TARGET)
 
 
-def method(regularizer=GroupLasso(), **settings):  # noqa: B008
-    return ramda_jax.rmda(0.5, regularizer, 0.1, **({"averaging": 1.0} | settings))
+OURS = ramda_jax.rmda(0.5, GroupLasso(), 0.1, averaging=1.0)
 
 
-def train(optimizer, num_steps=40, params=None, extra_args=None, gradient=gradient):
-    params = make_params() if params is None else params
-    state = optimizer.init(params)
+def method(regularizer=None):
+    return OURS if regularizer is None else ramda_jax.rmda(0.5, regularizer, 0.1, averaging=1.0)
 
-    @jax.jit
-    def step(params, state):
-        updates, state = optimizer.update(gradient(params), state, params, **(extra_args or {}))
-        return optax.apply_updates(params, updates), state
 
-    for _ in range(num_steps):
-        params, state = step(params, state)
-    return params, state
+def given(optimizer, **extra_args):
+    """The optimizer, its update always called with these."""
+    return optax.GradientTransformationExtraArgs(optimizer.init, functools.partial(optimizer.update, **extra_args))
+
+
+def train(optimizer, num_steps=40, params=None, gradient=gradient, run=tiny.train):
+    return run(optimizer, gradient, make_params() if params is None else params, num_steps)
 
 
 def alive(params):
-    return {layer: np.any(np.asarray(params[layer]["kernel"]) != 0, axis=1).tolist() for layer in ("body", "head")}
+    return {layer: tiny.alive(params[layer]["kernel"]) for layer in ("body", "head")}
 
 
 STRUCTURED = {"body": [True] + [False] * 4, "head": [False, True, False]}
@@ -79,13 +78,17 @@ KEEP = {
 
 
 @pytest.mark.parametrize("name", KEEP)
-def test_line_21_wrappers_keep_exact_zeros(name):
-    params, state = train(KEEP[name](), num_steps=300)
+@pytest.mark.contract("chains, `apply_if_finite`, conditions, snapshots")
+def test_wrappers_keep_exact_zeros(name):
+    # The monitor's state gets its measurements with the first step.
+    run = tiny.train_step_by_step if name == "monitor" else tiny.train
+    params, state = train(KEEP[name](), num_steps=300, run=run)
     assert alive(params) == STRUCTURED
     assert alive(ramda_jax.eval_params(state, params)) == STRUCTURED
 
 
-def test_line_21_apply_if_finite_rejects_a_nan_whole():
+@pytest.mark.contract("chains, `apply_if_finite`, conditions, snapshots")
+def test_apply_if_finite_rejects_a_nan_whole():
     optimizer = optax.apply_if_finite(method(), 3)
     params, state = train(optimizer, 3)
     grads = gradient(params)
@@ -101,17 +104,19 @@ def test_without_a_guard_a_nan_stays_in_its_group_for_good(bad):
     params, state = train(method(), 3)
     grads = gradient(params)
     grads["body"]["kernel"] = grads["body"]["kernel"].at[2, 1].set(bad)
-    updates, state = jax.jit(method().update)(grads, state, params)
+    update = jax.jit(method().update)
+    updates, state = update(grads, state, params)
     params = optax.apply_updates(params, updates)
     for _ in range(2):
         finite = jnp.isfinite(params["body"]["kernel"])
         assert not finite[2, 1] and finite[jnp.array([0, 1, 3, 4])].all()
         assert all(jnp.isfinite(leaf).all() for leaf in (params["head"]["kernel"], params["body"]["bias"]))
-        updates, state = jax.jit(method().update)(jax.tree.map(jnp.zeros_like, params), state, params)
+        updates, state = update(jax.tree.map(jnp.zeros_like, params), state, params)
         params = optax.apply_updates(params, updates)
 
 
-def test_line_16_multisteps_is_one_step_on_the_mean_gradient():
+@pytest.mark.contract("`MultiSteps`")
+def test_multisteps_is_one_step_on_the_mean_gradient():
     optimizer = optax.MultiSteps(method(), 3, should_skip_update_fn=optax.skip_not_finite)
     params = make_params()
     state = optimizer.init(params)
@@ -128,7 +133,8 @@ def test_line_16_multisteps_is_one_step_on_the_mean_gradient():
     chex.assert_trees_all_close(updates, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_line_17_partition_leaves_other_groups_alone():
+@pytest.mark.contract("`masked` and `partition`")
+def test_partition_and_masked_leave_other_groups_alone():
     sgd, _ = train(optax.sgd(0.1))
     alone, _ = train(method())
     by_prefix = optax.partition({"ours": method(), "theirs": optax.sgd(0.1)}, LABELS)
@@ -137,6 +143,13 @@ def test_line_17_partition_leaves_other_groups_alone():
         return jax.tree.map_with_path(lambda path, _: LABELS[path[0].key], tree)
 
     by_function = optax.partition({"ours": method({"body": GroupLasso()}), "theirs": optax.sgd(0.1)}, label)
+    # The other part is updated by itself, or not at all.
+    masked = optax.chain(
+        optax.masked(method({"kernel": GroupLasso()}), ONLY_BODY), optax.masked(optax.set_to_zero(), FROZEN)
+    )
+    params, _ = train(masked)
+    chex.assert_trees_all_equal(params["body"], alone["body"])
+    chex.assert_trees_all_equal(params["head"], make_params()["head"])
     for optimizer in (by_prefix, by_function):
         params, state = train(optimizer)
         chex.assert_trees_all_equal(params["head"], sgd["head"])
@@ -146,8 +159,6 @@ def test_line_17_partition_leaves_other_groups_alone():
                           optax.MaskedNode)  # fmt: skip
 
 
-FROZEN = {"body": False, "head": True}
-
 FREEZE = {
     "freeze after": lambda: optax.chain(method(), optax.freeze(FROZEN)),
     "selective_transform": lambda: optax.selective_transform(method(), freeze_mask=FROZEN),
@@ -156,18 +167,21 @@ FREEZE = {
 
 
 @pytest.mark.parametrize("name", FREEZE)
-def test_line_20_frozen_leaves_keep_every_bit(name):
+@pytest.mark.contract("freezing")
+def test_frozen_leaves_keep_every_bit(name):
     params, _ = train(FREEZE[name]())
     chex.assert_trees_all_equal(params["head"], make_params()["head"])
     assert alive(params)["body"] == STRUCTURED["body"]
 
 
-def test_line_20_freezing_before_does_not_freeze():
+@pytest.mark.contract("freezing")
+def test_freezing_before_does_not_freeze():
     params, _ = train(optax.chain(optax.freeze(FROZEN), method()))
     assert not np.array_equal(params["head"]["kernel"], make_params()["head"]["kernel"])
 
 
-def test_line_22_flatten_fits_elementwise_regularizers_only():
+@pytest.mark.contract("`flatten`")
+def test_flatten_fits_elementwise_regularizers_only():
     params, _ = train(optax.flatten(method(L1())))
     expected, _ = train(method({".*": L1()}))
     chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
@@ -176,21 +190,24 @@ def test_line_22_flatten_fits_elementwise_regularizers_only():
         optax.flatten(method()).init(make_params())
 
 
-def test_line_23_sam_in_opaque_mode_keeps_zeros():
+@pytest.mark.contract("SAM; what cannot keep zeros")
+def test_sam_in_opaque_mode_keeps_zeros():
     optimizer = optax.contrib.sam(method(), optax.sgd(0.01), opaque_mode=True)
-    params, _ = train(optimizer, extra_args={"grad_fn": lambda params, _: gradient(params)})
+    params, _ = train(given(optimizer, grad_fn=lambda params, _: gradient(params)))
     assert alive(params) == STRUCTURED
 
 
-def test_line_23_sam_in_transparent_mode_keeps_zeros():
+@pytest.mark.contract("SAM; what cannot keep zeros")
+def test_sam_in_transparent_mode_keeps_zeros():
     def gradient_with_a_pull(params):  # which moves the adversarial point off the zeros, but not the structure
         return jax.tree.map(lambda g: g + 0.01, gradient(params))
 
     optimizer = optax.contrib.sam(method(), optax.sgd(0.01))
-    adversarial, state = train(optimizer, num_steps=81, gradient=gradient_with_a_pull)
+    by_step = {"gradient": gradient_with_a_pull, "run": tiny.train_step_by_step}
+    adversarial, state = train(optimizer, num_steps=81, **by_step)
     assert alive(adversarial) != STRUCTURED
     assert alive(state.cache) == STRUCTURED
-    params, state = train(optimizer, num_steps=82, gradient=gradient_with_a_pull)
+    params, state = train(optimizer, num_steps=82, **by_step)
     assert alive(params) == alive(ramda_jax.eval_params(state, params)) == STRUCTURED
 
 
@@ -206,15 +223,17 @@ LOSE = {
 
 
 @pytest.mark.parametrize("name", LOSE)
-def test_line_23_what_rescales_or_averages_after_us_loses_zeros(name):
+@pytest.mark.contract("SAM; what cannot keep zeros")
+def test_what_rescales_or_averages_after_us_loses_zeros(name):
     """A fact, not a wish: such wrappers cannot keep the structure, and `check_last` finds them."""
-    params, _ = train(LOSE[name](), num_steps=30, extra_args={"value": 1.0})
+    params, _ = train(given(LOSE[name](), value=1.0), num_steps=30)
     plain, _ = train(method(), num_steps=30)
     assert alive(plain) == STRUCTURED
     assert alive(params) != STRUCTURED
 
 
-def test_line_23_lookahead_loses_zeros_in_its_slow_parameters():
+@pytest.mark.contract("SAM; what cannot keep zeros")
+def test_lookahead_loses_zeros_in_its_slow_parameters():
     optimizer = optax.lookahead(method(), sync_period=3, slow_step_size=0.5)
     params = optax.LookaheadParams.init_synced(make_params())
     params, _ = train(optimizer, 30, params, gradient=lambda params: gradient(params.fast))

@@ -116,7 +116,18 @@ def run_steps(trainer, steps):
     return state
 
 
-@pytest.mark.parametrize(("name", "method"), [*((name, "rmda") for name in CONFIGS), (RIGL_STUDY, "rigl")])
+# One of each kind, by its task, its data and its network.
+OF_EACH_KIND = [
+    "synthetic_conv", "mnist_logistic", "lenet5_small_l1_gmcp_iclr", "fashion_lowrank", "vgg19_cifar10",
+    "resnet50_cifar100_l1_iclr", "imagenet_resnet50", "vit_mim", "transformer_xl", "tacotron2",
+]  # fmt: skip
+
+
+def run_of(name, method="rmda"):
+    return pytest.param(name, method, marks=[] if name in OF_EACH_KIND or method == "rigl" else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "method"), [*map(run_of, CONFIGS), run_of(RIGL_STUDY, "rigl")])
 def test_every_experiment_trains_on_data_in_the_real_format(name, method, data):
     config = dataclasses.replace(tiny(name), scan=False)
     trainer = Trainer(config, method, data(name), scale=1e-6, batch_size=BATCH)
@@ -277,6 +288,7 @@ class StopAfter:
         return contextlib.nullcontext()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "stops"), [("vgg19_cifar10", "ramda", (9,)), ("transformer_xl_small", "rmda", (7,))]
 )
@@ -403,6 +415,7 @@ def test_the_list_has_every_experiment_with_its_table(capsys):
         assert config.paper in line and config.table in line and config.row in line
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
     command = [sys.executable, "-m", "examples.train", "synthetic_conv", "--method", "rmda", "--scale", "0.05"]
     command += ["--out", str(tmp_path / "run")]
@@ -422,6 +435,7 @@ def test_ctrl_c_stops_and_the_same_command_continues(tmp_path):
     assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == 589
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch_and_get_what_one_would(tmp_path):
     code = """
 import sys, jax

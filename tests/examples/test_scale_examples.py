@@ -40,6 +40,7 @@ def run(arguments, timeout=300, **environment):
     return printed
 
 
+@pytest.mark.slow
 def test_data_parallel_has_the_same_inputs_left_in_every_way():
     lines = [line for line in run(["-m", "examples.data_parallel", "--steps", "100"]).splitlines() if "inputs" in line]
     assert [line.split("  ")[0] for line in lines] == ["one device", "jit, 8 devices", "pmap, 8 devices"]
@@ -60,6 +61,7 @@ def test_two_processes_train_the_digits_net_to_the_support_of_one(tmp_path):
     assert min(one["accuracy"], two["accuracy"]) > 0.8
 
 
+@pytest.mark.slow
 def test_sweep_equals_a_loop():
     images, test_images, labels, test_labels = (jnp.asarray(part) for part in sweep.digits())
     strengths, rates = (1e-3, 4e-3), (1e-2, 3e-2)

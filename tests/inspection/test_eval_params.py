@@ -213,6 +213,7 @@ every_method = pytest.mark.parametrize("method", RECORDED)
 
 @every_wrapper
 @every_method
+@pytest.mark.contract("`eval_params`")
 def test_eval_params_gives_the_steps_own_solution_through_wrappers(method, wrapper):
     optimizer = WRAPPERS[wrapper](RECORDED[method])
     for number, (params, state) in enumerate(train(optimizer, init_params())):
@@ -558,6 +559,7 @@ class Network(nnx.Module):
         ("ramda", "apply_if_finite"),
     ],
 )
+@pytest.mark.contract("`eval_params`")
 def test_eval_params_works_with_nnx_optimizer(method, wrapper):
     model = Network(nnx.Rngs(0))
     wrap = WRAPPERS[wrapper]

@@ -55,6 +55,7 @@ def save_and_restore(folder, tree, target):
 # Restart 6 is carried out by the step after it: 6 stores the finished stage, 7 the new one.
 @pytest.mark.parametrize("stop", [3, 6, 7, 15], ids=["in a stage", "at its end", "after a restart", "in the last"])
 @pytest.mark.parametrize("settings", [{}, KEPT], ids=["", "iterate kept"])
+@pytest.mark.contract("checkpoints")
 def test_orbax_restored_run_goes_on_bit_by_bit(tmp_path, stop, settings):
     optimizer = make_optimizer(**settings)
     params = make_params("float32")
@@ -68,6 +69,7 @@ def test_orbax_restored_run_goes_on_bit_by_bit(tmp_path, stop, settings):
 
 
 @pytest.mark.parametrize("factory", FACTORIES[1:], ids=factory_id)
+@pytest.mark.contract("checkpoints")
 def test_orbax_restores_every_factory(tmp_path, factory):
     optimizer = make_optimizer(factory)
     params = make_params("float32")
@@ -82,6 +84,7 @@ def test_orbax_restores_every_factory(tmp_path, factory):
 
 
 @pytest.mark.parametrize("factory", [f for f in FACTORIES if f.name in ("ramda", "prox_adamw")], ids=factory_id)
+@pytest.mark.contract("checkpoints")
 def test_old_checkpoint_is_restored_by_path_and_continued(factory):
     stored = np.load(make_old_checkpoint.path_of(factory.name))
     params, state = make_old_checkpoint.restore(factory.name, stored)

@@ -70,6 +70,7 @@ def test_is_selected_alone(path, ndim, selected):
     assert is_selected_alone(path, ndim) is selected
 
 
+@pytest.mark.contract("None at the root or a leaf, trees, prefixes, patterns")
 def test_none_gives_nobody_anything():
     assert given_to(None) == {}
     assert [name for name, *_ in assign(None, PARAMS)] == [
@@ -107,6 +108,7 @@ def test_alone_that_selects_nothing_raises_only_if_some_leaf_has_two_axes():
     assert given_to(None, {"embedding": kernel(5, 3)}) == {}
 
 
+@pytest.mark.contract("None at the root or a leaf, trees, prefixes, patterns")
 def test_first_matching_pattern_wins():
     spec = {r"conv/kernel": COLUMNS, r"kernel|w$": ROWS, r"embedding$": None, r".*": Null()}
     assert given_to(spec) == {
@@ -144,6 +146,7 @@ def test_a_key_that_is_a_subtrees_path_takes_in_there_what_it_would_take_alone()
         ({"encoder": {"w": ROWS}, "conv": optax.MaskedNode()}, {"encoder/w"}),
     ],
 )  # fmt: skip
+@pytest.mark.contract("None at the root or a leaf, trees, prefixes, patterns")
 def test_a_tree_or_prefix_of_regularizers(spec, expected):
     assert set(given_to(spec)) == expected
 
@@ -160,6 +163,7 @@ def test_a_prefix_of_lists_and_tuples():
     assert set(given_to([None, (COLUMNS, None)], params)) == {"1/0"}
 
 
+@pytest.mark.contract("None at the root or a leaf, trees, prefixes, patterns")
 def test_what_matches_nothing_raises_and_lists_the_paths():
     with pytest.raises(
         ValueError, match=r"pattern 'dens' matches no leaf\. The paths are \['conv/bias', 'conv/kernel'"

@@ -1,0 +1,35 @@
+"""What is the same to the bit: by default compilation, the quick one need not do the same thing twice alike."""
+
+import chex
+import jax
+import optax
+import pytest
+
+import ramda_jax
+from tests.factories import FACTORIES, factory_id
+from tests.inspection.test_eval_params import ALL, PLAIN, STRENGTH, check_equal, every_method, gradients, init_params, train
+
+
+@every_method
+def test_eval_params_with_zero_learning_rate_or_strength_moves_no_bit(method):
+    params = init_params()
+    *_, (_, state) = train(PLAIN[method](ALL, STRENGTH, learning_rate=0.0), params, num_steps=3)
+    check_equal(ramda_jax.eval_params(state, params), params)
+    *_, (_, state) = train(PLAIN[method](ALL, 0.0), params, num_steps=3)
+    *_, (_, without) = train(PLAIN[method](None, None), params, num_steps=3)
+    check_equal(ramda_jax.eval_params(state, params), ramda_jax.eval_params(without, params))
+
+
+@pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
+@pytest.mark.contract("without a regularizer: the same as at strength 0, and convergence")
+def test_strength_zero_is_the_method_without_regularizer_bit_by_bit(factory):
+    ran = []
+    for regularizer, strength in ((None, None), (ALL, 0.0)):
+        optimizer = factory(regularizer, strength, averaging=0.3)
+        params, update = init_params(), jax.jit(optimizer.update)
+        state = optimizer.init(params)
+        for step in range(20):
+            updates, state = update(gradients(params, step), state, params)
+            params = optax.apply_updates(params, updates)
+        ran.append(params)
+    chex.assert_trees_all_equal(*ran)
