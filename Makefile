@@ -47,7 +47,7 @@ test: $(VENV)/.installed-test ## the tests and doctests, without the slow ones
 	$(call run_tests,-m "not slow")
 
 test-slow: $(VENV)/.installed-test ## the slow tests: many devices, whole experiments, hundreds of thousands of steps
-	COMPILATION=quick $(PYTEST) -m slow
+	$(call run_tests,-m slow)
 
 test-all: test test-slow ## all tests
 

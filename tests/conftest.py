@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.compile_report import CompileReport
-from tests.program_cache import shared_programs
+from tests.program_cache import kept_programs
 
 # Bytes of a process from which on its compiled functions are forgotten after each module.
 MEMORY = 3e9
@@ -53,18 +53,20 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--compile-report"):
         config.pluginmanager.register(CompileReport(config), "compile-report")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return  # the user's, or that of the test which started this process
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
-        kept = os.environ.get("COMPILATION_CACHE")
-        programs = shared_programs(Path(kept).absolute() if kept else None)
+    kept = os.environ.get("COMPILATION_CACHE")
+    # Where tests run, not where workers are waited for; in a process that a test started the cache is its parent's.
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if kept and runs_tests and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        programs = kept_programs(Path(kept).absolute())
         programs.__enter__()
         config.add_cleanup(lambda: programs.__exit__(None, None, None))
+        # JAX's warnings that an entry cannot be read: it is compiled then.
+        config.addinivalue_line("filterwarnings", "ignore:Error .*persistent compilation cache")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Forgets compiled functions, once they are gigabytes; what is needed again is in the cache on disk."""
+    """Forgets compiled functions, but only once they are gigabytes: modules share many of them."""
     yield
     if peak_memory() > MEMORY:
         jax.clear_caches()

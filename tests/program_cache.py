@@ -1,8 +1,7 @@
-"""JAX's compilation cache for the time of a test run: equal programs are compiled once, though functions differ.
+"""`COMPILATION_CACHE=DIR`: compiled programs that the next test run finds again.
 
-Tests build their optimizers and jit their steps anew, and JAX's caches in memory know functions, not programs. Each
-worker has an empty folder of its own, which ends with it: JAX writes its entries in place, so that two processes that
-shared a folder could read half of one. `COMPILATION_CACHE=DIR` keeps the programs in DIR for the next run.
+JAX writes the entries of its compilation cache in place, so that of two processes which share a folder one may read
+half an entry. So each worker has a folder of its own, which begins as the kept one and is added to it in the end.
 """
 
 import contextlib
@@ -37,19 +36,17 @@ def link_all(source, target):
 
 
 @contextlib.contextmanager
-def shared_programs(kept=None):
-    """Shares compiled programs within this process and its children, and with other runs in the folder `kept`.
+def kept_programs(kept):
+    """Takes compiled programs from the folder `kept` and adds new ones in the end.
 
     JAX's keys tell versions, flags and processors apart.
     """
     with tempfile.TemporaryDirectory(prefix="ramda_jax_programs_", ignore_cleanup_errors=True) as folder:
         folder = Path(folder)
-        if kept is not None:
-            kept.mkdir(parents=True, exist_ok=True)
-            link_all(kept, folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        link_all(kept, folder)
         configure("jax_persistent_cache_min_compile_time_secs", 0.0)
         configure("jax_persistent_cache_min_entry_size_bytes", -1)
         configure("jax_compilation_cache_dir", str(folder))
         yield
-        if kept is not None:
-            link_all(folder, kept)
+        link_all(folder, kept)

@@ -78,19 +78,19 @@ def exhausted(steps):
     ("method", "structure", "variant", "solver", "tolerance"),
     [
         (ramda_jax.ramda, "glasso", "", None, 1e-10),
-        (ramda_jax.ramda, "glasso", "", exhausted(3_000), 1e-6),
+        pytest.param(ramda_jax.ramda, "glasso", "", exhausted(3_000), 1e-6, marks=pytest.mark.slow),
         (ramda_jax.ramda, "glasso", "_early_stopping", ramda_jax.ProximalGradient(), 1e-8),
         (ramda_jax.rmda, "glasso", "", None, 1e-10),
-        (ramda_jax.rmda, "glasso", "", exhausted(3_000), 1e-6),
+        pytest.param(ramda_jax.rmda, "glasso", "", exhausted(3_000), 1e-6, marks=pytest.mark.slow),
         (ramda_jax.prox_sgd, "glasso", "", None, 1e-10),
         (ramda_jax.prox_adamw, "glasso", "", None, 1e-10),
-        (ramda_jax.prox_adamw, "glasso", "", exhausted(4_000), 1e-8),
+        pytest.param(ramda_jax.prox_adamw, "glasso", "", exhausted(4_000), 1e-8, marks=pytest.mark.slow),
         (ramda_jax.prox_ssi, "glasso", "", None, 1e-10),
         (ramda_jax.prox_ssi, "glasso", "", ramda_jax.NewtonRaphson(), 1e-10),
         (ramda_jax.ramda, "nuclear", "", exhausted(1_500), 1e-6),
         (ramda_jax.rmda, "nuclear", "", None, 1e-6),
         (ramda_jax.prox_sgd, "nuclear", "", None, 1e-6),
-        (ramda_jax.prox_adamw, "nuclear", "", exhausted(4_000), 1e-6),
+        pytest.param(ramda_jax.prox_adamw, "nuclear", "", exhausted(4_000), 1e-6, marks=pytest.mark.slow),
     ],
 )
 def test_method_follows_golden_trajectory(x64, method, structure, variant, solver, tolerance):

@@ -93,6 +93,7 @@ def without_names(computation):
     return re.sub(r"%?\b[a-z_-]+[\w.-]*\.\d+\b", number, re.sub(r", metadata=\{[^}]*\}", "", computation))
 
 
+@pytest.mark.slow
 def test_more_leaves_of_the_same_shapes_are_no_more_kernels(monkeypatch):
     few, many = number_of_kernels(2 * MANY), number_of_kernels(6 * MANY)
     assert many <= few + 4  # Without it two more for each pair of leaves.

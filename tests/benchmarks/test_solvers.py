@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from benchmarks.solvers import EXACT, main
 
 
+@pytest.mark.slow
 def test_the_command_runs_and_writes_what_it_prints(tmp_path, capsys):
     main(["--small", "--steps", "4", "--json", str(tmp_path / "rows.json"), "--png", str(tmp_path / "figure.png")])
     rows = json.loads((tmp_path / "rows.json").read_text())

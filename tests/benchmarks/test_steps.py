@@ -24,6 +24,7 @@ def run(command, arguments, path):
     return rows
 
 
+@pytest.mark.slow
 def test_step_cost(tmp_path, capsys):
     rows = run(step_cost, ["--regularizers", "none", "group_lasso"], tmp_path / "rows.json")
     printed = capsys.readouterr().out
@@ -49,6 +50,7 @@ def test_scaling(tmp_path):
     assert all(COSTS <= row.keys() for row in rows)
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path, capsys):
     rows = run(train_step, [], tmp_path / "rows.json")
     assert [row["method"] for row in rows] == ["adamw", "rmda"]

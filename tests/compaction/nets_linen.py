@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ramda_jax.structure.paths import path_name
 
@@ -87,12 +88,18 @@ def images(size, channels):
 
 #: From names to (module, its batch).
 NETS = {
+    "resnet": (ResNet50(depths=(2, 1)), images(8, 3)),
     "mlp": (MLP(), jax.ShapeDtypeStruct((4, 6), jnp.float32)),
     "lenet5": (LeNet5(), images(16, 1)),
     "resnet50": (ResNet50(), images(8, 3)),
     "transformer": (Transformer(), jax.ShapeDtypeStruct((2, 7), jnp.int32)),
     "mobilenet": (MobileNet(), images(8, 3)),
 }
+
+
+every_net = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in NETS]
+)
 
 
 def make(name, dtype=jnp.float32):

@@ -1,8 +1,11 @@
 """The architectures that must come out equal, in nnx, as narrow as they can be."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from ramda_jax.structure.paths import path_name
@@ -36,10 +39,10 @@ class LeNet5(nnx.Module):
 class VGG19(nnx.Module):
     """16 convolutions with batch normalisation, 3 dense layers."""
 
-    def __init__(self, rngs, widths=(4, 6, 8, 10, 10)):
+    def __init__(self, rngs, widths=(4, 6, 8, 10, 10), depths=(2, 2, 4, 4, 4)):
         self.convs, self.norms, self.pools = nnx.List(), nnx.List(), []
         channels = 3
-        for width, depth in zip(widths, (2, 2, 4, 4, 4), strict=True):
+        for width, depth in zip(widths, depths, strict=True):
             for _ in range(depth):
                 self.convs.append(nnx.Conv(channels, width, (3, 3), use_bias=False, rngs=rngs))
                 self.norms.append(nnx.BatchNorm(width, rngs=rngs))
@@ -246,6 +249,12 @@ NETS = {
     "lenet5": (LeNet5, images(16, 1), ["conv1/kernel[3]", "conv2/kernel[3]", "dense1/kernel[1]", "dense2/kernel[1]"]),
     "vgg19": (VGG19, images(8, 3), [f"convs/{i}/kernel[3]" for i in range(16)] + ["dense/1/kernel[0]"]),
     "resnet50": (ResNet50, images(8, 3), [f"blocks/{i}/conv{j}/kernel[3]" for i in range(16) for j in (1, 2)]),
+    "vgg": (functools.partial(VGG19, depths=(1,) * 5), images(8, 3), [f"convs/{i}/kernel[3]" for i in range(5)]),
+    "resnet": (
+        functools.partial(ResNet50, depths=(2, 1)),
+        images(8, 3),
+        [f"blocks/{i}/conv{j}/kernel[3]" for i in range(3) for j in (1, 2)],
+    ),
     "mobilenet": (MobileNet, images(8, 3), ["conv/kernel[3]", "pointwise/kernel[3]", "last/kernel[3]"]),
     "densenet": (DenseNet, images(8, 3), ["first/kernel[3]", "convs/0/kernel[3]", "transition/kernel[3]"]),
     "unet": (UNet, images(8, 1), ["down1/kernel[3]", "middle/kernel[3]", "up1/kernel[3]", "conv1/kernel[3]"]),
@@ -255,6 +264,13 @@ NETS = {
     "group_norm": (GroupNormed, images(6, 3), ["conv2/kernel[3]", "conv3/kernel[3]"]),
     "tied": (Tied, TOKENS, ["up/kernel[1]", "embed/embedding[1]"]),
 }
+
+
+#: What takes long to compile; each kind of layer of theirs is in a net of fewer.
+FULL_DEPTH = ("vgg19", "resnet50")
+every_net = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in FULL_DEPTH else ()) for name in NETS]
+)
 
 
 def make(name, dtype=jnp.float32):

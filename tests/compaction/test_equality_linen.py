@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from ramda_jax.compaction import compact, compact_model, trace_dims
-from tests.compaction.nets_linen import NETS, make
+from tests.compaction.nets_linen import every_net, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_net
 def test_compact_linen_model_computes_the_same_when_random_groups_are_zero(name):
     module, variables, batch = make(name)
     variables["params"] = zero_groups(variables["params"], np.random.default_rng(len(name)), 0.6)
@@ -19,7 +19,7 @@ def test_compact_linen_model_computes_the_same_when_random_groups_are_zero(name)
     assert small.proof.error <= TOLERANCES["float32"]
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_net
 def test_compact_linen_model_deletes_what_nothing_reads_and_computes_the_same_in_float64(name):
     with jax.enable_x64():
         module, variables, batch = make(name, jnp.float64)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from ramda_jax.compaction import compact, compact_model, trace_dims
 from ramda_jax.compaction.adapters import adapter_for
-from tests.compaction.nets_nnx import NETS, ResNet50, build, images, make
+from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
 #: Ids that Flax's code fixes although the mathematics would let them go: the groups of GroupNorm, and the size of a
@@ -38,7 +38,7 @@ def shuffled(batch):
     return jnp.asarray(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_net
 def test_compact_model_computes_the_same_when_random_groups_are_zero(name):
     net, batch = make(name)
     net = with_zeros(net, seed=len(name))
@@ -50,7 +50,7 @@ def test_compact_model_computes_the_same_when_random_groups_are_zero(name):
     assert small.proof.batches == 2
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_net
 def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_in_float64(name):
     with jax.enable_x64():
         net, batch = make(name, jnp.float64)
@@ -69,6 +69,20 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(nnx.state(small.model, nnx.Param))} == {"float64"}
         other = shuffled(batch)
         assert relative_difference(outputs(net, other), outputs(small.model, other)) <= TOLERANCES["float64"]
+
+
+@pytest.mark.parametrize("name", FULL_DEPTH)
+def test_compact_model_deletes_exactly_what_nothing_reads_at_full_depth(name):
+    """By structure alone: nothing is run."""
+    net, batch = make(name)
+    dims, state, with_state = traced(net, batch)
+    assert dims.opaque == {}
+    free = {str(member) for dim in dims.ids if not dim.reason for member in dim.members}
+    assert set(NETS[name][2]) <= free
+    state, alive = zero_readers(dims, state, np.random.default_rng(3))
+    small = compact_model(with_state(state), jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
+    assert {one.name: one.kept for one in small.plan.ids if one.name in alive} == alive
+    assert small.refused == {}
 
 
 @pytest.mark.parametrize("name", ["mlp", "mobilenet", "lstm"])

@@ -89,7 +89,12 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+QUICK = ("coupled ramda", "prox_adamw")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_training_continued_small_equals_training_continued_masked(name):
     with jax.enable_x64():
         make, params = OPTIMIZERS[name], initial()

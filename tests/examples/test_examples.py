@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from examples import digits, mnist_logistic, sparse_to_small
 from examples.data import idx
@@ -40,6 +41,7 @@ def test_sparse_to_small_tells_its_story_on_digits(tmp_path, capsys):
     assert all((tmp_path / name).stat().st_size > 0 for name in files)
 
 
+@pytest.mark.slow
 def test_sparse_to_small_tells_its_story_on_mnist(tmp_path, capsys):
     arguments = ["--data-dir", str(write_mnist(tmp_path / "mnist")), "--epochs", "3", "--out", str(tmp_path / "out")]
     report = sparse_to_small.main([*arguments, "--strength", "1e-2"])

@@ -118,8 +118,8 @@ def run_steps(trainer, steps):
 
 # One of each kind, by its task, its data and its network.
 OF_EACH_KIND = [
-    "synthetic_conv", "mnist_logistic", "lenet5_small_l1_gmcp_iclr", "fashion_lowrank", "vgg19_cifar10",
-    "resnet50_cifar100_l1_iclr", "imagenet_resnet50", "vit_mim", "transformer_xl", "tacotron2",
+    "synthetic_conv", "lenet5_small_l1_gmcp_iclr", "fashion_lowrank", "vgg19_cifar10", "imagenet_resnet50", "vit_mim",
+    "transformer_xl", "tacotron2",
 ]  # fmt: skip
 
 
@@ -263,6 +263,7 @@ def test_the_language_models_memory_starts_empty_in_every_epoch(data):
     assert seen == [8, 0, 8]
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_in_float32(data):
     trainer = Trainer(tiny("vit_mim"), "ramda", data("vit_mim"), scale=1e-6, batch_size=BATCH, dtype=jnp.bfloat16)
     state = run_steps(trainer, 1)

@@ -4,6 +4,7 @@ A `recorder` in the middle of the chain writes down what `proximal_point` hands 
 give the same from the sums, through every wrapper and at every step.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from flax.training.train_state import TrainState
 import ramda_jax
 from ramda_jax import GroupLasso, ProximalGradient
 from ramda_jax.structure import named_leaves
+from tests import tiny
 
 STRENGTH = 0.2
 KERNELS = ("conv/kernel", "dense/kernel")
@@ -114,14 +116,9 @@ def recorded_points(state):
 def train(optimizer, params, num_steps=7, first=0):
     """Yields (params, state) after each of some jitted steps."""
     state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, grads):
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
+    step = jax.jit(functools.partial(tiny.apply_step, optimizer))
     for number in range(first, first + num_steps):
-        params, state = step(params, state, gradients(params, number))
+        params, state = step(gradients(params, number), state, params)
         yield params, state
 
 
@@ -211,8 +208,13 @@ every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS)
 every_method = pytest.mark.parametrize("method", RECORDED)
 
 
-@every_wrapper
-@every_method
+def wrapped(method, wrapper):
+    """Wrappers do not know which method they wrap: RMDA by itself and where states are merged."""
+    is_quick = method == "ramda" or wrapper in ("bare", "partition")
+    return pytest.param(method, wrapper, id=f"{method}-{wrapper}", marks=() if is_quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("method", "wrapper"), [wrapped(m, w) for m in RECORDED for w in WRAPPERS])
 @pytest.mark.contract("`eval_params`")
 def test_eval_params_gives_the_steps_own_solution_through_wrappers(method, wrapper):
     optimizer = WRAPPERS[wrapper](RECORDED[method])
@@ -550,13 +552,13 @@ class Network(nnx.Module):
     ("method", "wrapper"),
     [
         ("ramda", "bare"),
-        ("rmda", "bare"),
-        ("ramda", "inject_hyperparams"),
+        pytest.param("rmda", "bare", marks=pytest.mark.slow),
+        pytest.param("ramda", "inject_hyperparams", marks=pytest.mark.slow),
         ("ramda", "MultiSteps of partition"),
-        ("ramda", "partition"),
+        pytest.param("ramda", "partition", marks=pytest.mark.slow),
         ("rmda", "partition"),
-        ("ramda", "named_chain"),
-        ("ramda", "apply_if_finite"),
+        pytest.param("ramda", "named_chain", marks=pytest.mark.slow),
+        pytest.param("ramda", "apply_if_finite", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.contract("`eval_params`")

@@ -12,7 +12,7 @@ from flax import nnx
 
 import ramda_jax
 from ramda_jax import metrics
-from tests.factories import FACTORIES, factory_id
+from tests.factories import FACTORIES
 
 
 class Net(nnx.Module):
@@ -120,8 +120,17 @@ def trained(factory, case, steps=400):
     return after_params, state, before, objective(after_params), float(loss(params)), float(loss(after_params))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
+def combination(factory, case):
+    """Every regularizer with RAMDA and with the method that has a scalar metric, every method with some groups."""
+    is_quick = factory.name in ("ramda", "rmda") or isinstance(case.regularizer, ramda_jax.GroupLasso)
+    return pytest.param(
+        factory, case, id=f"{factory.name}-{case.name}", marks=() if is_quick else pytest.mark.slow
+    )
+
+
+@pytest.mark.parametrize(
+    ("factory", "case"), [combination(factory, case) for factory in FACTORIES for case in CASES]
+)
 def test_method_trains_to_the_structure_of_the_regularizer(factory, case):
     params, state, before, after, loss_before, loss_after = trained(factory, case)
     # Outside its set an indicator is infinite: what can be compared there is the loss.

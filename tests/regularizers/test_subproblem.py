@@ -152,9 +152,19 @@ def proximal_rounding(case, rhs, metric, w, start):
     return reference.norm(np.abs(reference.wide(rhs)) + largest * z)
 
 
+# What is of whole leaves takes thousands of iterations over 8 decades.
+FAR = [(name, "8 decades") for name, case in CASES.items() if not (case.is_grouped or case.regularizer.elementwise)]
+
+
 @every_dtype
-@every_metric
-@every_case
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        pytest.param(name, metric, marks=pytest.mark.slow if (name, metric) in FAR else ())
+        for name in CASES
+        for metric in DECADES
+    ],
+)
 def test_proximal_gradient_is_within_its_tolerance_where_it_says_so(name, metric, dtype):
     case = CASES[name]
     solver = proximal_gradient(dtype)

@@ -53,8 +53,16 @@ def save_and_restore(folder, tree, target):
 
 
 # Restart 6 is carried out by the step after it: 6 stores the finished stage, 7 the new one.
-@pytest.mark.parametrize("stop", [3, 6, 7, 15], ids=["in a stage", "at its end", "after a restart", "in the last"])
-@pytest.mark.parametrize("settings", [{}, KEPT], ids=["", "iterate kept"])
+STOPS = {"in a stage": 3, "at its end": 6, "after a restart": 7, "in the last": 15}
+
+
+def stopped(when, settings):
+    is_quick = when == "at its end" or (when == "after a restart" and settings)
+    kept = "iterate kept" if settings else ""
+    return pytest.param(STOPS[when], settings, id=f"{kept}-{when}", marks=() if is_quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("stop", "settings"), [stopped(when, s) for s in ({}, KEPT) for when in STOPS])
 @pytest.mark.contract("checkpoints")
 def test_orbax_restored_run_goes_on_bit_by_bit(tmp_path, stop, settings):
     optimizer = make_optimizer(**settings)
@@ -68,6 +76,7 @@ def test_orbax_restored_run_goes_on_bit_by_bit(tmp_path, stop, settings):
     chex.assert_trees_all_equal(train(step, *restored, stop, stop + 20), train(step, params, state, stop, stop + 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", FACTORIES[1:], ids=factory_id)
 @pytest.mark.contract("checkpoints")
 def test_orbax_restores_every_factory(tmp_path, factory):

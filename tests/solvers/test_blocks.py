@@ -29,7 +29,10 @@ def trained(method, groups, strength, monkeypatch, block):
     return jax.tree.map(np.asarray, (points, params, steps, ramda_jax.solver_info(state)))
 
 
-@pytest.mark.parametrize("method, groups, strength", [("ramda", "input", 0.8), ("prox_adamw", "output", 2.0)])
+@pytest.mark.parametrize(
+    "method, groups, strength",
+    [("ramda", "input", 0.8), pytest.param("prox_adamw", "output", 2.0, marks=pytest.mark.slow)],
+)
 def test_a_training_in_blocks_is_the_whole_one(method, groups, strength, monkeypatch):
     with jax.enable_x64(True):
         whole, _, steps, info = trained(method, groups, strength, monkeypatch, 2**40)
