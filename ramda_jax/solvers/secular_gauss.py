@@ -56,7 +56,8 @@ def gauss_step(rhs, metric, lam, axes, radii, in_cache=False) -> GaussStep:
     tau, error = _gauss_root(total, *moments)
     # Not where the weight is 0 too: what S is there cannot be told from q.
     stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
-    known = ~is_zero & (tau > -0.5) & (total < jnp.inf)
+    # From many decades away the rule's own numbers overflow: such a radius is no better than none.
+    known = ~is_zero & (tau > -0.5) & (total < jnp.inf) & (error < jnp.inf)
     radii = jnp.where(known, radii * (1 + tau), 0)
     return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.inf)))
 

@@ -62,6 +62,20 @@ def test_the_solution_is_optimal_to_rounding_from_whatever_radii(dtype, problem,
     check_optimal(*problem, solution=solution)
 
 
+@every_dtype
+def test_a_radius_of_any_size_leads_to_the_solution(dtype):
+    """A group for each decade that the dtype has: too far away the pass overflows, and a NaN must not come of it."""
+    info = np.finfo(dtype)
+    radii = 10.0 ** np.arange(np.ceil(np.log10(float(info.tiny))), np.floor(np.log10(float(info.max))))
+    rng = np.random.default_rng(0)
+    shape = (len(radii), 7)
+    problem = rounded((rng.normal(size=shape), 10.0 ** rng.uniform(-3, 8, size=shape), np.asarray(1e-5), (0,)), dtype)
+    with jax.enable_x64(dtype == np.float64):
+        solution = jax.tree.map(np.asarray, solve_from(radii.astype(dtype)[:, None], *problem))
+    assert solution.converged
+    check_optimal(*problem, solution=solution)
+
+
 @settings(max_examples=100)
 @given(
     problem=problems.group_subproblems(LAYOUTS[:3]),
