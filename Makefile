@@ -3,18 +3,20 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Worker processes of the test run.
+# Worker processes of the tests, and notebooks that are executed at a time.
 JOBS ?= 2
 
 VENV_PYTHON := $(VENV)/bin/python
 # NPROC is XLA's number of threads: one per core by default, in every worker. Work stealing starts
 # from contiguous shares, so neighbouring tests find each other's compiled functions.
 PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal --durations=20
-# What is about numbers and bits under XLA's optimisation, compiled as users' programs are. The other tests are compiled
-# quickly (see tests/conftest.py).
-OPTIMIZED := tests/models tests/methods/test_equivalences.py tests/solvers/test_blocks.py \
-  tests/solvers/test_secular_gauss.py tests/solvers/test_secular_newton.py tests/test_bits.py \
-  tests/test_golden.py tests/test_many_leaves.py tests/test_numerics.py
+# What is the same to the bit is so only as users' programs are compiled. The other tests are compiled quickly (see
+# tests/conftest.py), and what is about numbers once more, as users' programs, in `make test-slow`.
+BITS := tests/test_bits.py tests/methods/test_equivalences.py
+NUMBERS := tests/models tests/solvers/test_blocks.py tests/solvers/test_secular_gauss.py \
+  tests/solvers/test_secular_newton.py tests/test_golden.py tests/test_identification.py tests/test_many_leaves.py \
+  tests/test_numerics.py
+KKT := tests/regularizers/test_subproblem.py::test_exact_solvers_leave_a_kkt_residual_at_rounding
 # CACHE=DIR keeps compiled programs from run to run.
 export COMPILATION_CACHE := $(if $(CACHE),$(abspath $(CACHE)))
 
@@ -35,19 +37,17 @@ demo: $(VENV)/.installed-examples ## train a network on digits to a settled stru
 	$(VENV_PYTHON) -m examples.digits
 	$(VENV_PYTHON) -m examples.sparse_to_small
 
-# Both parts run, whatever the first finds.
-define run_tests
-@failed=0; \
-$(PYTEST) $(1) $(OPTIMIZED) || failed=1; \
-COMPILATION=quick $(PYTEST) $(1) $(OPTIMIZED:%=--ignore=%) || failed=1; \
-exit $$failed
-endef
-
 test: $(VENV)/.installed-test ## the tests and doctests, without the slow ones
-	$(call run_tests,-m "not slow")
+	@failed=0; \
+	$(PYTEST) $(BITS) || failed=1; \
+	COMPILATION=quick $(PYTEST) -m "not slow" $(BITS:%=--ignore=%) || failed=1; \
+	exit $$failed
 
-test-slow: $(VENV)/.installed-test ## the slow tests: many devices, whole experiments, hundreds of thousands of steps
-	$(call run_tests,-m slow)
+test-slow: $(VENV)/.installed-test ## the slow tests: many devices, whole experiments, numbers as compiled for users
+	@failed=0; \
+	$(PYTEST) $(NUMBERS) $(KKT) || failed=1; \
+	COMPILATION=quick $(PYTEST) -m slow $(NUMBERS:%=--ignore=%) || failed=1; \
+	exit $$failed
 
 test-all: test test-slow ## all tests
 
@@ -57,6 +57,9 @@ golden: $(VENV)/.installed-test ## only the golden trajectories and the contract
 	COMPILATION=quick $(PYTEST) -m "not slow" tests/test_optax_contract.py tests/test_bad_input.py || failed=1; \
 	exit $$failed
 
+mutations: $(VENV)/.installed-test ## put small faults into the package; each must turn a test red
+	$(VENV_PYTHON) -m tests.mutations --jobs $(JOBS)
+
 test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages
 	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
 	NPROC=1 .venv-onnx/bin/python -m pytest tests/onnx -W default
@@ -65,8 +68,8 @@ test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of s
 notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/notebooks
 	mkdir -p out/notebooks
 	rm -f out/notebooks/*.ipynb out/notebooks/.executed
-	TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$(CURDIR) $(VENV_PYTHON) -m jupyter_core execute \
-	  --startup_timeout=300 --output='../out/notebooks/{notebook_name}' notebooks/*.ipynb
+	ls notebooks/*.ipynb | TF_CPP_MIN_LOG_LEVEL=3 NPROC=1 PYTHONPATH=$(CURDIR) xargs -n 1 -P $(JOBS) \
+	  $(VENV_PYTHON) -m jupyter_core execute --startup_timeout=300 --output='../out/notebooks/{notebook_name}'
 	@if grep -l '"name": "stderr"' out/notebooks/*.ipynb; then \
 	  echo "These wrote to stderr, as warnings do." >&2; exit 1; fi
 	@touch out/notebooks/.executed

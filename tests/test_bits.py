@@ -2,10 +2,13 @@
 
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 import ramda_jax
+from ramda_jax.solvers import blocks
 from tests.factories import FACTORIES, factory_id
 from tests.inspection.test_eval_params import ALL, PLAIN, STRENGTH, check_equal, every_method, gradients, init_params, train
 
@@ -33,3 +36,13 @@ def test_strength_zero_is_the_method_without_regularizer_bit_by_bit(factory):
             params = optax.apply_updates(params, updates)
         ran.append(params)
     chex.assert_trees_all_equal(*ran)
+
+
+def test_without_a_weight_a_leaf_in_blocks_is_the_centre_bit_by_bit(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
+    plain, cut = ramda_jax.ramda(0.1), ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.0)
+    grads = jax.tree.map(jnp.sin, params)
+    expected, _ = jax.jit(plain.update)(grads, plain.init(params), params)
+    updates, _ = jax.jit(cut.update)(grads, cut.init(params), params)
+    np.testing.assert_array_equal(updates["kernel"], expected["kernel"])

@@ -46,6 +46,12 @@ def prox_rmsprop(
 
 EVERY = [*FACTORIES, Factory(prox_rmsprop, 0.02, averages=False)]
 every_factory = pytest.mark.parametrize("factory", EVERY, ids=factory_id)
+#: For what depends on the chain and not on its numbers: ProxSGD and ProxSSI are chains of the parts of ProxAdamW's.
+every_chain = pytest.mark.parametrize(
+    "factory",
+    [pytest.param(f, marks=pytest.mark.slow if f.name in ("prox_sgd", "prox_ssi") else ()) for f in EVERY],
+    ids=factory_id,
+)
 
 REGULARIZERS = {"lasso/kernel": L1(), "group/kernel": GroupLasso(), "nuclear/kernel": NuclearNorm()}
 #: Without the one whose solver takes seconds to compile.
@@ -90,7 +96,7 @@ def kernels(params, paths=FEWER):
 # The interface.
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("extra arguments are taken")
 def test_takes_extra_arguments(factory):
     optimizer = make(factory)
@@ -102,7 +108,7 @@ def test_takes_extra_arguments(factory):
     chex.assert_trees_all_equal(actual, expected)
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("update without params is refused")
 def test_update_without_params_is_refused(factory):
     optimizer = make(factory, all_regularizers=True)
@@ -110,7 +116,7 @@ def test_update_without_params_is_refused(factory):
         optimizer.update(make_params(), optimizer.init(make_params()))
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("`optax.tree.map_params`")
 def test_map_params_finds_exactly_what_is_shaped_like_the_parameters(factory):
     optimizer = make(factory, all_regularizers=True)
@@ -132,7 +138,7 @@ def test_map_params_finds_exactly_what_is_shaped_like_the_parameters(factory):
         assert spec == (str(leaf.shape) if PARAMS_SHAPED.search(jax.tree_util.keystr(path)) else "-")
 
 
-@every_factory
+@every_chain
 @pytest.mark.parametrize("params", [{}, (), {"a": None}, {"a": ()}, jnp.ones([]), {"a": jnp.ones([])}], ids=repr)
 @pytest.mark.contract("trees without leaves, scalars")
 def test_trees_without_leaves_and_of_scalars_work(factory, params):
@@ -143,7 +149,7 @@ def test_trees_without_leaves_and_of_scalars_work(factory, params):
         chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (params, state))
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("abstract `init`")
 def test_init_works_on_shapes(factory):
     optimizer = make(factory, all_regularizers=True)
@@ -155,7 +161,7 @@ def test_init_works_on_shapes(factory):
     chex.assert_trees_all_equal_shapes_and_dtypes(optimizer.init(abstract), state)
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("no recompilation")
 def test_second_step_and_fresh_state_do_not_recompile(factory):
     optimizer = make(factory)
@@ -175,7 +181,7 @@ def test_second_step_and_fresh_state_do_not_recompile(factory):
     assert len(traces) == 1
 
 
-@every_factory
+@every_chain
 @pytest.mark.parametrize("regularizer", [GroupLasso(), NuclearNorm()], ids=["group_lasso", "nuclear"])
 @pytest.mark.contract("no recompilation")
 def test_without_jit_a_step_compiles_nothing_anew(factory, regularizer, caplog):
@@ -217,7 +223,7 @@ def with_growing_average(factory):
     return factory(REGULARIZERS, 0.1, averaging=ramda_jax.sqrt_growth(0.5), **settings)
 
 
-@every_factory
+@every_chain
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "mixed"])
 @pytest.mark.contract("stable avals")
 def test_avals_are_stable_in_every_dtype(factory, dtype):
@@ -249,7 +255,7 @@ def test_steps_and_restarts_are_finite_in_every_dtype(factory, dtype):
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((params, state)))
 
 
-@every_factory
+@every_chain
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.contract("updates in the parameters' dtype, sums in at least float32")
 def test_updates_have_the_dtype_of_the_parameters_and_sums_at_least_float32(factory, dtype):
@@ -370,7 +376,7 @@ def test_converges_to_the_closed_form_with_its_support(factory):
     assert ramda_jax.solver_info(state).converged
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("`inject_hyperparams`")
 def test_inject_hyperparams(factory):
     settings = {"averaging": 0.5} if factory.averages else {}
@@ -396,7 +402,7 @@ def test_inject_hyperparams(factory):
         np.testing.assert_array_equal(value, 0)
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("schedules equal constants")
 def test_scalar_array_and_constant_schedule_are_the_same(factory):
     parameters = inspect.signature(factory.make).parameters
@@ -426,7 +432,7 @@ def test_learning_rate_zero_moves_no_bit(factory):
         chex.assert_trees_all_equal(params, make_params())
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("donation")
 def test_parameters_and_fresh_state_are_donated_together(factory):
     optimizer = make(factory)
@@ -440,7 +446,7 @@ def test_parameters_and_fresh_state_are_donated_together(factory):
     step(optax.apply_updates(make_params(), updates), state)  # and again
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("None leaves")
 def test_none_leaves_pass_through(factory):
     optimizer, params = make(factory), make_params() | {"frozen": None}
@@ -451,7 +457,7 @@ def test_none_leaves_pass_through(factory):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("states found and set by name")
 def test_states_are_found_and_set_by_name(factory):
     """`optax.tree.get` by the state's name, `set` by a field's, inside inject, MultiSteps and partition at once."""
@@ -478,7 +484,7 @@ def test_states_are_found_and_set_by_name(factory):
     assert not own & {"count", "mu", "nu", "trace", "learning_rate", "hyperparams", "inner_state"}
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("`vmap`")
 def test_vmap_over_parameters_is_a_loop(factory):
     # The nuclear norm's iterations and its closed form; what is left is the same in the other methods.
@@ -514,7 +520,7 @@ def test_examples_are_run_and_warnings_are_errors():
 # What Optax's own battery has beside the list.
 
 
-@every_factory
+@every_chain
 @pytest.mark.contract("`MultiSteps`")
 def test_first_micro_step_of_multisteps_does_nothing(factory):
     optimizer = optax.MultiSteps(make(factory), 4)

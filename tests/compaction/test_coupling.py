@@ -67,7 +67,9 @@ def test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size():
         assert float(value) == pytest.approx(float(wanted), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "densenet", "transformer", "lstm"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("lenet5", marks=pytest.mark.slow), "densenet", "transformer", pytest.param("lstm", marks=pytest.mark.slow)]
+)
 def test_pack_has_its_inverse_and_its_like_in_the_small_model(name):
     net, batch = make(name)
     adapter = adapter_for(net)

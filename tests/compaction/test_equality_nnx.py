@@ -71,6 +71,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         assert relative_difference(outputs(net, other), outputs(small.model, other)) <= TOLERANCES["float64"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_DEPTH)
 def test_compact_model_deletes_exactly_what_nothing_reads_at_full_depth(name):
     """By structure alone: nothing is run."""

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens: a machine without a network
 
 
+@pytest.mark.slow
 def test_digits_trains_prints_its_tables_and_draws(tmp_path, capsys):
     digits.main(["--epochs", "2", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "digits.json")])
     printed = capsys.readouterr().out

@@ -46,6 +46,7 @@ def size(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "regularizer", "expected"), SIZES)
 def test_models_have_the_papers_sizes(make, regularizer, expected):
     params = abstract_params(make)
@@ -71,6 +72,7 @@ def test_tacotron2_has_groups_of_one_where_there_is_one_output():
     assert alone == {"decoder/attention/v/kernel": 128, "decoder/gate/kernel": 1536}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "side", "classes"),
     [
@@ -160,6 +162,7 @@ def test_batch_norm_moves_by_a_tenth_and_normalises_by_running_statistics_in_eva
     np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_weights_have_pytorchs_ranges():
     model = models.LeNet5(rngs=nnx.Rngs(0))
     for layer, fan_in in ((model.conv2, 20 * 25), (model.dense[0], 800)):
@@ -174,6 +177,7 @@ def test_initial_weights_have_pytorchs_ranges():
     assert len(last) == 16 and not any(scale.any() for scale in last)
 
 
+@pytest.mark.slow
 def test_tacotrons_and_the_vits_initial_weights_have_the_papers_ranges():
     model = models.Tacotron2(features=64, rnn=64, prenet=64, rngs=nnx.Rngs(0))
     decoder = model.decoder

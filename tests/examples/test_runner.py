@@ -336,6 +336,7 @@ def test_the_report_is_a_json_a_table_and_a_figure(data, tmp_path, capsys, monke
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
 def test_a_run_of_a_few_steps_is_the_beginning_of_the_whole_one(data, tmp_path, capsys):
     arguments = ["lenet5_small_glasso_iclr", "--method", "rmda", "--data-dir", str(data("mnist")), "--batch-size", "4"]
     made = train.main([*arguments, "--steps", "7", "--valid-batches", "1", "--out", str(tmp_path / "run")])
@@ -348,6 +349,7 @@ def test_a_run_of_a_few_steps_is_the_beginning_of_the_whole_one(data, tmp_path, 
     assert f"{first:.4g} / {last:.4g}" in printed and "the first steps of the schedule" in printed
 
 
+@pytest.mark.slow
 def test_a_scale_of_the_learning_rate_scales_the_first_step_and_stands_in_the_table(data, tmp_path, capsys):
     def first_step(scale):
         trainer = Trainer(

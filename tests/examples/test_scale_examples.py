@@ -79,6 +79,7 @@ def test_sweep_equals_a_loop():
     assert 0 < dense[1] < sparse[1] < 1
 
 
+@pytest.mark.slow
 def test_sweep_prints_its_table_and_draws(tmp_path, capsys):
     sweep.main(["--steps", "20", "--out", str(tmp_path)])
     assert "learning rate 0.03" in capsys.readouterr().out

@@ -407,8 +407,15 @@ def test_prox_without_a_weight_is_the_identity_to_the_bit(name, dtype):
 
 
 @every_dtype
-@pytest.mark.parametrize("metric", ["scalar", "8 decades"])
-@pytest.mark.parametrize("name", [name for name in CASES if hasattr(CASES[name].definition(float), "is_zero")])
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        pytest.param(name, metric, marks=pytest.mark.slow if (name, metric) in FAR else ())
+        for name in CASES
+        if hasattr(CASES[name].definition(float), "is_zero")
+        for metric in ("scalar", "8 decades")
+    ],
+)
 def test_weight_just_over_the_largest_gives_bitwise_zero_and_one_just_under_does_not(name, metric, dtype):
     case = CASES[name]
     eps = np.finfo(dtype).eps

@@ -82,16 +82,6 @@ def test_what_cannot_be_cut_stays_whole(shape, groups, monkeypatch):
     assert blocks.block_of(ramda_jax.GroupLasso(groups).resolve("kernel", shape), shape) is None
 
 
-def test_without_a_weight_blocks_are_the_centre_bit_by_bit(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
-    params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
-    plain, cut = ramda_jax.ramda(0.1), ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.0)
-    grads = jax.tree.map(jnp.sin, params)
-    expected, _ = jax.jit(plain.update)(grads, plain.init(params), params)
-    updates, _ = jax.jit(cut.update)(grads, cut.init(params), params)
-    np.testing.assert_array_equal(updates["kernel"], expected["kernel"])
-
-
 def test_a_nan_stays_in_its_group(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
