@@ -197,5 +197,10 @@ def _own_paths(dims, params):
                 f"Each leaf of `params` must be one of those traced, but '{path}' of shape {jnp.shape(leaf)} may be "
                 f"any of {exact}; give the parameters that `trace_dims` was given, or a part of them."
             )
+        if exact[0] in own:
+            raise CompactionError(
+                f"Each leaf of `params` must be another of those traced, but '{own[exact[0]]}' and '{path}' both are "
+                f"'{exact[0]}'; give the parameters that `trace_dims` was given, or a part of them."
+            )
         own[exact[0]] = path
     return own

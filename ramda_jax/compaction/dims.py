@@ -11,7 +11,7 @@ from ramda_jax.compaction.ids import Dim, few, find_ids
 from ramda_jax.compaction.operands import Leaf
 from ramda_jax.compaction.values import Value
 from ramda_jax.compaction.walk import Walk
-from ramda_jax.structure.paths import named_leaves, path_name
+from ramda_jax.structure.paths import check_unique, named_leaves
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
@@ -73,6 +73,7 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
 
     Raises:
         CompactionError: an override that fits no leaf.
+        ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -105,7 +106,7 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         labels = [walk.indices.axis(size, reason) for size in variable.aval.shape]
         values.append(walk.value(variable.aval, labels, Leaf(names[number]) if is_leaf else None))
     leaves = dict(zip(names, values, strict=False))
-    arg_names = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(example_args)[0]]
+    arg_names = [name for name, _ in named_leaves(example_args)]
     inputs = dict(zip(arg_names, values[len(names) :], strict=True))
     _override(walk, leaves, overrides)
     outputs = walk.run(closed, values)
@@ -132,8 +133,7 @@ def _is_names(node):
 def _override(walk, leaves, overrides):
     flat, _ = jax.tree_util.tree_flatten_with_path(overrides, is_leaf=_is_names)
     first = {}
-    for path, names in flat:
-        path = path_name(path)
+    for path, (_, names) in zip(check_unique([path for path, _ in flat]), flat, strict=True):
         if names is None:
             continue
         if path not in leaves:

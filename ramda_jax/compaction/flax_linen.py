@@ -9,6 +9,7 @@ from flax.linen.dtypes import promote_dtype
 
 from ramda_jax.compaction.adapters import Adapter
 from ramda_jax.compaction.factors import factor
+from ramda_jax.structure.paths import keys_by_name
 
 
 def linen_adapter(module, variables, call=None):
@@ -105,8 +106,9 @@ def split_kernels(adapter, ranks):
         (a function, its variables, the function).
     """
     variables = jax.tree.map(lambda leaf: leaf, adapter.variables)
+    keys_of = keys_by_name(adapter.variables)
     for path, rank in ranks.items():
-        *parents, name = path.split("/")
+        *parents, name = keys_of[path]
         layer = variables
         for key in parents:
             layer = layer[key]

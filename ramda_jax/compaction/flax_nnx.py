@@ -5,6 +5,7 @@ from flax import nnx
 from ramda_jax.compaction.adapters import Adapter
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.factors import factor
+from ramda_jax.structure.paths import keys_by_name
 
 
 def nnx_adapter(model, call=None):
@@ -125,10 +126,11 @@ def with_factors(model, ranks, call=None):
         CompactionError: a path that is not the kernel of a `Linear`.
     """
     small = nnx.clone(model)
+    keys_of = keys_by_name(nnx.state(model))
     for path, rank in ranks.items():
-        *parents, name, kernel = path.split("/") if "/" in path else ("", path)
+        *parents, name, kernel = ("", *keys_of[path])  # the name is "" for a kernel of the module itself
         holder = small
-        for key in parents:
+        for key in parents[1:]:
             holder = _child(holder, key)
         layer = _child(holder, name) if name else holder
         if type(layer) is not nnx.Linear or kernel != "kernel" or not name:

@@ -1,5 +1,6 @@
 """From whole trees to small ones and back: parameters, batch statistics, states of optimizers."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.plan import Plan
-from ramda_jax.structure.paths import path_name
+from ramda_jax.structure.paths import check_unique, path_name
 
 
 def compact(plan: Plan, tree: Any) -> Any:
@@ -28,6 +29,7 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     Raises:
         CompactionError: a leaf belongs to one of the plan but has another shape, as in the factored state of Adafactor.
+        ValueError: two leaves have one '/'-joined path.
 
     Example:
         >>> import jax.numpy as jnp
@@ -134,32 +136,49 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
     return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
 
 
-def find_leaf(plan, name):
-    """The path in the plan that a leaf of that name belongs to, or None."""
-    parts = name.split("/")
-    for start in range(len(parts)):
-        suffix = "/".join(parts[start:])
+def find_leaves(plan, names):
+    """From the names of a tree's leaves to the paths in the plan that they belong to, or None.
+
+    A leaf may belong where any end of its name is a path of the plan. In Adam's `0/mu/kernel` that is `kernel`, even if
+    there is a leaf `mu/kernel` too: whatever stands before the path stands before most of the tree's leaves.
+    """
+
+    @functools.cache
+    def lookup(suffix):
         if suffix in plan.leaves:
-            return suffix
+            return (suffix,)
         # The name may lack the collection that the plan has, such as `params`.
-        longer = sorted((path.count("/"), path) for path in plan.leaves if path.endswith("/" + suffix))
-        if len(longer) > 1 and longer[0][0] == longer[1][0]:
+        longer = [path for path in plan.leaves if path.endswith("/" + suffix)]
+        least = min((path.count("/") for path in longer), default=0)
+        return tuple(path for path in longer if path.count("/") == least)
+
+    @functools.cache
+    def held_by(prefix):
+        return sum(len(lookup(name[len(prefix) :])) == 1 for name in names if name.startswith(prefix))
+
+    result = {}
+    for name in names:
+        starts = [0, *(place + 1 for place, character in enumerate(name) if character == "/")]
+        candidates = [start for start in starts if lookup(name[start:])]
+        # Of equals the first, with the longest path.
+        start = max(candidates, key=lambda start: held_by(name[:start]), default=None)
+        found = () if start is None else lookup(name[start:])
+        if len(found) > 1:
             raise CompactionError(
-                f"The leaf '{name}' may belong to any of {[path for _, path in longer]}; give the whole tree that "
-                "was planned."
+                f"The leaf '{name}' may belong to any of {sorted(found)}; give the whole tree that was planned."
             )
-        if longer:
-            return longer[0][1]
-    return None
+        result[name] = found[0] if found else None
+    return result
 
 
 def _map(plan, function, tree, *others):
     flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
     rest = [jax.tree.leaves(other) for other in others]
+    names = check_unique([key_path for key_path, _ in flat])
+    homes = find_leaves(plan, [name for name, (_, leaf) in zip(names, flat, strict=True) if np.ndim(leaf)])
     result = []
-    for number, (key_path, leaf) in enumerate(flat):
-        name = path_name(key_path)
-        path = find_leaf(plan, name) if np.ndim(leaf) else None
+    for number, (name, (_, leaf)) in enumerate(zip(names, flat, strict=True)):
+        path = homes.get(name)
         if path is None or np.size(leaf) <= 1 < np.prod(plan.leaves[path].shape):
             result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)
             continue

@@ -5,7 +5,7 @@ import numpy as np
 from ramda_jax.compaction.coupling import COUPLED, REST, Coupling, Part
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.plan import LeafPlan, Plan
-from ramda_jax.compaction.slicing import find_leaf
+from ramda_jax.compaction.slicing import find_leaves
 
 
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
@@ -46,7 +46,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         >>> {name: leaf.shape for name, leaf in small_coupling.pack(small_params)["coupled"].items()}
         {'d0': (3, 6)}
     """
-    names = {path: find_leaf(plan, path) for path in coupling.shapes}
+    names = find_leaves(plan, list(coupling.shapes))
     leaves = {path: plan.leaves[name] for path, name in names.items() if name is not None}
     found = {path: leaf.shape for path, leaf in leaves.items()}
     if found != coupling.shapes:

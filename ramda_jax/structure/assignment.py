@@ -3,13 +3,14 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import optax
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
-from ramda_jax.structure.paths import hidden_names, named_leaves, path_name
+from ramda_jax.structure.paths import check_unique, hidden_paths, path_keys, path_name
 
 _NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
 
@@ -21,21 +22,39 @@ class Rule:
     Attributes:
         key: a pattern for `re.search` on the leaf's name, or the exact path of a leaf or a subtree.
         regularizer: a `Regularizer` or None.
-        is_pattern: False where the key came out of a tree and is taken literally.
+        keys: None for a pattern; else the path came out of a tree and is taken literally, key by key: joined by '/' a
+            key with a '/' in it would also cover what lies elsewhere.
     """
 
     key: str
     regularizer: Regularizer | None
-    is_pattern: bool
+    keys: tuple[str, ...] | None = None
 
-    def covers_subtree(self, path):
-        """Whether the key is the path of a subtree that `path` lies in."""
-        return self.key == "" or path.startswith(self.key + "/")
+    @property
+    def is_pattern(self):
+        return self.keys is None
 
-    def matches(self, path):
-        if path == self.key or self.covers_subtree(path):
+    def names(self, place):
+        """Whether this is the very path of a leaf."""
+        return place.name == self.key if self.keys is None else place.keys == self.keys
+
+    def covers_subtree(self, place):
+        """Whether this is the path of a subtree that a leaf lies in."""
+        if self.keys is None:
+            return self.key == "" or place.name.startswith(self.key + "/")
+        return len(place.keys) > len(self.keys) and place.keys[: len(self.keys)] == self.keys
+
+    def matches(self, place):
+        if self.names(place) or self.covers_subtree(place):
             return True
-        return self.is_pattern and re.search(self.key, path) is not None
+        return self.is_pattern and re.search(self.key, place.name) is not None
+
+
+class _Place(NamedTuple):
+    """Where a leaf is: its name, and the keys that the name is made of."""
+
+    name: str
+    keys: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +90,7 @@ def assignment(regularizer):
 
     Raises:
         TypeError: something in it is neither a regularizer nor None.
-        ValueError: a pattern is no regular expression.
+        ValueError: a pattern is no regular expression; two paths of a tree have one name.
 
     Example:
         >>> import ramda_jax
@@ -97,7 +116,7 @@ def assignment(regularizer):
                 ) from None
         return Assignment(
             rules=tuple(
-                Rule(key, value, is_pattern=True)
+                Rule(key, value)
                 for key, value in regularizer.items()
                 if not isinstance(value, optax.MaskedNode)
             )
@@ -109,10 +128,11 @@ def assignment(regularizer):
                 f"A regularizer must be a `Regularizer` or None, got {value!r} at '{path_name(path)}'; use for "
                 "example `GroupLasso()`, a mapping of path patterns, or a tree of these."
             )
+    names = check_unique([path for path, _ in flat])
     return Assignment(
         rules=tuple(
-            Rule(path_name(path), value, is_pattern=False)
-            for path, value in flat
+            Rule(name, value, path_keys(path))
+            for name, (path, value) in zip(names, flat, strict=True)
             if not isinstance(value, optax.MaskedNode)
         )
     )
@@ -122,7 +142,7 @@ def is_selected_alone(path, ndim):
     """Whether a regularizer given alone takes a leaf: two axes or more, and not one of the names
     `bias`, `scale`, `embedding`, `*_embedding`, `*_token`. One bare rank-1 array (what
     `optax.flatten` hands over) is taken too."""
-    if path == "":
+    if path == "":  # no key at all; the name of a leaf under the empty key is another
         return ndim >= 1
     return ndim >= 2 and not _NEVER_ALONE.search(path)
 
@@ -140,7 +160,7 @@ def assign(spec, params):
 
     Raises:
         ValueError: a pattern or path matches nothing; a regularizer alone selects nothing although some leaf
-            has two axes or more; a regularizer does not fit its leaf.
+            has two axes or more; a regularizer does not fit its leaf; two leaves have one name.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -149,7 +169,9 @@ def assign(spec, params):
         [('bias', None), ('kernel', L1(factor=1.0))]
     """
     spec = assignment(spec)
-    leaves = named_leaves(params)
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    paths = [path for path, _ in flat]
+    leaves = [(name, leaf) for name, (_, leaf) in zip(check_unique(paths), flat, strict=True)]
     if not spec.rules:
         result = [
             (path, leaf, _resolve(spec.alone, path, leaf) if is_selected_alone(path, leaf.ndim) else None)
@@ -166,21 +188,23 @@ def assign(spec, params):
 
     used = set()
     result = []
-    for path, leaf in leaves:
+    places = [_Place(name, path_keys(path)) for path, (name, _) in zip(paths, leaves, strict=True)]
+    for place, (path, leaf) in zip(places, leaves, strict=True):
         regularizer = None
         for number, rule in enumerate(spec.rules):
-            if rule.matches(path):
+            if rule.matches(place):
                 used.add(number)
-                if path == rule.key or not rule.covers_subtree(path) or is_selected_alone(path, leaf.ndim):
+                if rule.names(place) or not rule.covers_subtree(place) or is_selected_alone(path, leaf.ndim):
                     regularizer = rule.regularizer
                 break
         result.append((path, leaf, _resolve(regularizer, path, leaf)))
-    hidden, masked = hidden_names(params)
+    hidden, masked = hidden_paths(params)
+    places += [_Place(path_name(path), path_keys(path)) for path in hidden]
     # No check on a tree without leaves, with which `optax.tree.map_params` calls `init`, and none where
     # `optax.masked` or `partition` hide whole subtrees, in which the pattern may match.
     if leaves and not masked:
         for number, rule in enumerate(spec.rules):
-            known = number in used or any(map(rule.matches, [path for path, _ in leaves] + hidden))
+            known = number in used or any(map(rule.matches, places))
             if known or (rule.regularizer is None and not rule.is_pattern):
                 continue
             raise ValueError(

@@ -4,11 +4,21 @@ import optax
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 
+def path_keys(path):
+    """The keys of a leaf's path as a tuple of strings; unlike the name it tells `a/b` as one key from `a` and `b`.
+
+    A trailing attribute `value` is dropped, as in `path_name`.
+    """
+    if path and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
+        path = path[:-1]
+    return tuple(keystr((key,), simple=True) for key in path)
+
+
 def path_name(path):
     """The '/'-joined key path of a leaf, such as `"conv/kernel"`; a bare array has the name `""`.
 
     A trailing attribute `value` is dropped: the variables of nnx and the boxes of linen put it there
-    at `init`, but not at `update`. (No two leaves can get the same name by it: what has an attribute is no leaf.)
+    at `init`, but not at `update`. A leaf under the empty key alone is named `"''"`: it is no bare array.
 
     Args:
         path: a key path as `jax.tree_util` has them.
@@ -18,28 +28,53 @@ def path_name(path):
         >>> path_name((DictKey("conv"), DictKey("kernel")))
         'conv/kernel'
     """
-    if path and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
-        path = path[:-1]
-    return keystr(path, simple=True, separator="/")
+    keys = path_keys(path)
+    return "''" if keys == ("",) else "/".join(keys)
+
+
+def check_unique(paths):
+    """The names of key paths, as a list; raises a `ValueError` that has both paths where two have one name."""
+    names = [path_name(path) for path in paths]
+    if len(set(names)) < len(names):
+        first = {}
+        for path, name in zip(paths, names, strict=True):
+            other = first.setdefault(name, path)
+            if other is not path:
+                raise ValueError(
+                    f"The '/'-joined paths of leaves must be different, but {keystr(other)} and {keystr(path)} are "
+                    f"both named '{name}'; rename a key, such as one with a '/' in it or one of 0 and '0'."
+                )
+    return names
 
 
 def named_leaves(tree):
     """The leaves of `tree` in flattening order, as a list of (name, leaf).
 
+    Raises:
+        ValueError: two leaves have one name, as those of `{"a": {"b": ...}, "a/b": ...}`: a name is a key.
+
     Example:
         >>> named_leaves({"dense": {"bias": 0.0, "kernel": 1.0}})
         [('dense/bias', 0.0), ('dense/kernel', 1.0)]
     """
-    return [(path_name(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0]]
+    flat, _ = tree_flatten_with_path(tree)
+    names = check_unique([path for path, _ in flat])
+    return [(name, leaf) for name, (_, leaf) in zip(names, flat, strict=True)]
 
 
-def hidden_names(tree):
-    """Names of the places in `tree` that hold no leaf: those of None, and those that `optax.masked` hides."""
+def keys_by_name(tree):
+    """From the names of the leaves of `tree` to the keys that lead there (`path_keys`)."""
+    paths = [path for path, _ in tree_flatten_with_path(tree)[0]]
+    return dict(zip(check_unique(paths), map(path_keys, paths), strict=True))
+
+
+def hidden_paths(tree):
+    """Key paths of the places in `tree` that hold no leaf: those of None, and those that `optax.masked` hides."""
 
     def is_hidden(node):
         return node is None or isinstance(node, optax.MaskedNode)
 
     flat, _ = tree_flatten_with_path(tree, is_leaf=is_hidden)
-    nones = [path_name(path) for path, leaf in flat if leaf is None]
-    masked = [path_name(path) for path, leaf in flat if isinstance(leaf, optax.MaskedNode)]
+    nones = [path for path, leaf in flat if leaf is None]
+    masked = [path for path, leaf in flat if isinstance(leaf, optax.MaskedNode)]
     return nones, masked

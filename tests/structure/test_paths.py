@@ -9,7 +9,7 @@ import pytest
 from flax import linen, nnx
 
 from ramda_jax.structure import named_leaves, path_name
-from ramda_jax.structure.paths import hidden_names
+from ramda_jax.structure.paths import hidden_paths
 
 
 @jax.tree_util.register_dataclass
@@ -80,5 +80,45 @@ def test_linen_names_are_the_same_with_and_without_boxes():
 
 def test_hidden_names_are_those_of_none_and_masked_nodes():
     tree = {"a": None, "b": 1.0, "c": {"d": optax.MaskedNode()}, "e": [None, 2.0]}
-    assert hidden_names(tree) == (["a", "e/0"], ["c/d"])
-    assert hidden_names({"b": 1.0}) == ([], [])
+    assert [list(map(path_name, paths)) for paths in hidden_paths(tree)] == [["a", "e/0"], ["c/d"]]
+    assert hidden_paths({"b": 1.0}) == ([], [])
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Pairs:
+    """A node whose keys are anything, in any order: what a dictionary of unequal kinds of keys is to Optax's users."""
+
+    def __init__(self, *pairs):
+        self.pairs = pairs
+
+    def tree_flatten_with_keys(self):
+        return [(jax.tree_util.DictKey(key), value) for key, value in self.pairs], tuple(key for key, _ in self.pairs)
+
+    @classmethod
+    def tree_unflatten(cls, keys, values):
+        return cls(*zip(keys, values, strict=True))
+
+
+TWINS = [
+    ({"a": {"b": 1.0}, "a/b": 2.0}, r"\['a'\]\['b'\] and \['a/b'\] are both named 'a/b'; rename a key"),
+    ({"x": [1.0], "x/0": 2.0}, r"\['x'\]\[0\] and \['x/0'\] are both named 'x/0'"),
+    ({"a": {"b/c": 1.0}, "a/b": {"c": 2.0}}, r"\['a'\]\['b/c'\] and \['a/b'\]\['c'\]"),
+    ({"a": {"": {"b": 1.0}}, "a/": {"b": 2.0}}, r"\['a'\]\[''\]\['b'\] and \['a/'\]\['b'\]"),
+    ({"": {"a": 1.0}, "/a": 2.0}, r"\[''\]\['a'\] and \['/a'\]"),
+    (Pairs((0, 1.0), ("0", 2.0)), r"\[0\] and \['0'\] are both named '0'"),
+    (Pairs((True, 1.0), ("True", 2.0)), r"\[True\] and \['True'\]"),
+    (Pairs(("w", Box(1.0)), ("w", 2.0)), r"\['w'\].value and \['w'\] are both named 'w'"),
+    (Pairs(("w", Linear(1.0)), ("w/weight", 2.0)), r"\['w'\].weight and \['w/weight'\]"),
+    ({"": 1.0, "''": 2.0}, r"\[''\] and \[\"''\"\]"),
+]
+
+
+@pytest.mark.parametrize(("tree", "message"), TWINS)
+def test_two_leaves_of_one_name_raise_and_both_paths_are_named(tree, message):
+    with pytest.raises(ValueError, match=f"paths of leaves must be different, but {message}"):
+        named_leaves(tree)
+
+
+def test_a_leaf_under_the_empty_key_is_no_bare_array():
+    assert names({"": 1.0}) == ["''"]
+    assert names({"": 1.0, "a": {"": 2.0}}) == ["''", "a/"]
