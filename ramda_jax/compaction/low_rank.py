@@ -11,9 +11,10 @@ import numpy as np
 from ramda_jax.compaction.adapters import Adapter, adapter_for
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.factors import factor
-from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.outputs import check_comparison, compare_outputs, random_batches
 from ramda_jax.compaction.proof import Proof
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import check_non_negative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
     """Which matrices are smaller as two factors: those of a rank below m n / (m + n).
 
     Args:
-        variables: a pytree of arrays; looked at are leaves of two axes and a floating-point dtype, except embeddings.
+        variables: a pytree of arrays; looked at are leaves of two axes and a floating-point dtype, all finite, except
+            embeddings.
         rtol: singular values of up to rtol times the largest count as zero; None for the larger side times the machine
             eps, as in `metrics.numerical_rank`.
 
@@ -53,15 +55,19 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
         >>> low_rank_plan({"a": jnp.ones((4, 5)), "b": jnp.eye(4)})
         {'a': 1}
     """
+    if rtol is not None:
+        check_non_negative("rtol", rtol)
     ranks = {}
     for path, leaf in named_leaves(variables):
         is_matrix = jnp.ndim(leaf) == 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
         if not is_matrix or path.split("/")[-1].endswith("embedding"):
             continue
         rows, columns = leaf.shape
+        if not np.size(leaf) or not np.isfinite(np.asarray(leaf, np.float64)).all():
+            continue  # of no rank that would be known
         singular = np.linalg.svd(np.asarray(leaf, np.float64), compute_uv=False)
         limit = (max(rows, columns) * float(jnp.finfo(leaf.dtype).eps) if rtol is None else rtol) * singular.max()
-        rank = max(int(np.sum(singular > limit)), 1)
+        rank = max(int(np.sum(~(singular <= limit))), 1)
         if rank * (rows + columns) < rows * columns:
             ranks[path] = rank
     return ranks
@@ -100,6 +106,7 @@ def low_rank_model(
         >>> small.ranks, small.num_params
         ({'': 1}, (48, 14))
     """
+    check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
     ranks = low_rank_plan(adapter.variables, rtol)
     refused = {}
@@ -113,6 +120,11 @@ def low_rank_model(
     batches = random_batches(example_args, num_random)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(example_args)):
         batches.append(example_args)
+    if not batches:
+        raise CompactionError(
+            "Nothing can be shown of a model of low rank without a batch: give example arguments with values, or "
+            f"`num_random` above 0, got {num_random}."
+        )
     error, reason = compare_outputs(adapter.apply, adapter.variables, apply, small, batches, tolerance)
     if reason is not None:
         raise CompactionError(f"The model of low rank is not equal: {reason}.")

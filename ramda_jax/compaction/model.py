@@ -7,6 +7,7 @@ from typing import Any
 from ramda_jax.compaction.adapters import adapter_for
 from ramda_jax.compaction.dims import Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.outputs import check_comparison
 from ramda_jax.compaction.plan import Plan
 from ramda_jax.compaction.proof import Proof, verify
 from ramda_jax.compaction.search import Search
@@ -89,6 +90,7 @@ def compact_model(
         >>> jax.tree.map(jnp.shape, small.variables), small.proof.error
         ({'in': (5, 2), 'out': (2, 3)}, 0.0)
     """
+    check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
     dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides)
     search = Search(adapter, dims, example_args, round_to, threshold)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.validation import check_count, check_non_negative
+
 #: The largest difference, relative to the largest output, that counts as rounding.
 TOLERANCES = {
     "float64": 1e-12,
@@ -13,6 +15,13 @@ TOLERANCES = {
     "complex64": 1e-5,
     "complex128": 1e-12,
 }
+
+
+def check_comparison(num_random, tolerance):
+    """Raises unless outputs can be compared like this: an infinite tolerance would call anything equal."""
+    check_count("num_random", num_random, 0)
+    if tolerance is not None:
+        check_non_negative("tolerance", tolerance)
 
 
 def random_batches(args, number, seed=0):
@@ -56,6 +65,8 @@ def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tol
                 continue
             if not np.isfinite(a).all():
                 return np.inf, "the model itself returns something that is not finite, so that nothing can be compared"
+            if not np.isfinite(b).all():
+                return np.inf, "the small model returns something that is not finite"
             scale = np.abs(a).max()
             error = float(np.abs(a - b).max() / scale) if scale else float(np.abs(b).max())
             worst = max(worst, error)

@@ -21,7 +21,7 @@ import numpy as np
 from ramda_jax.compaction.dims import Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.liveness import Liveness
-from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.outputs import check_comparison, compare_outputs, random_batches
 from ramda_jax.compaction.plan import Plan
 from ramda_jax.compaction.planning import check_leaves
 from ramda_jax.compaction.traces import Masks, Mismatch, compare_traces
@@ -97,7 +97,8 @@ def verify(
         A `Proof`.
 
     Raises:
-        CompactionError: something is different; the message says what and where.
+        CompactionError: something is different, or outputs are not finite; the message says what and where.
+        ValueError: a tolerance that is not finite and at least 0.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -109,6 +110,7 @@ def verify(
         >>> verify(mlp, params, mlp, compaction.compact(plan, params), jnp.ones((4, 5)), plan=plan).batches
         3
     """
+    check_comparison(num_random, tolerance)
     dims = trace_dims(apply_fn, variables, *example_args) if dims is None else dims
     check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
     mismatch = check_liveness(dims, variables, plan)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ramda_jax.models.adaptive_dual_averaging import AdaptiveDualAveragingState
 from ramda_jax.models.dual_averaging import DualAveragingState
+from ramda_jax.models.preconditioned import PreconditionedState
 from ramda_jax.numerics import norm
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.solvers.proximal_point import ProximalPointState, restore_solution
@@ -136,7 +137,8 @@ def solver_info(state) -> SolverInfo:
 
     Returns:
         A `SolverInfo`: the most iterations, the root of the sum of squared residuals, and whether all solves converged.
-        Before the first step 0, 0 and True.
+        Before the first step 0, 0 and True. Where the model's sums or a solution are not finite nothing has converged,
+        and the residual is infinite.
 
     Raises:
         ValueError: no state of ours in `state`.
@@ -149,8 +151,13 @@ def solver_info(state) -> SolverInfo:
         (0, True)
     """
     infos = [proximal.info for _, proximal in _pairs(state)]
+    # Closed forms of single entries do not look at what they find; but from finite sums it is finite too.
+    ours = [node for _, node in _find(state, (*_AVERAGED, PreconditionedState, ProximalPointState))]
+    sums = [leaf for leaf in jax.tree.leaves(ours) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in sums]))
+    residual = norm(jnp.stack([info.residual for info in infos]))
     return SolverInfo(
         num_steps=jnp.max(jnp.stack([info.num_steps for info in infos])),
-        residual=norm(jnp.stack([info.residual for info in infos])),
-        converged=jnp.all(jnp.stack([info.converged for info in infos])),
+        residual=jnp.where(is_finite, residual, jnp.inf),
+        converged=jnp.all(jnp.stack([info.converged for info in infos])) & is_finite,
     )

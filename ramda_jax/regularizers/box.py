@@ -16,7 +16,8 @@ class Box(ElementwiseRegularizer):
     """The indicator of an interval: `psi(w) = 0` if all entries are in [lower, upper], else infinite.
 
     Entries reach the bounds exactly and stay. Any positive strength is the same; where the subproblem's weight
-    is 0 (strength or learning rate 0) there is no constraint. Its `support` are the entries strictly inside.
+    is 0 (strength or learning rate 0) there is no constraint. Its `support` are the entries strictly inside, and those
+    that are not finite.
 
     Args:
         lower: the least value, may be -inf.
@@ -48,7 +49,8 @@ class Box(ElementwiseRegularizer):
         return jnp.where(weight > 0, jnp.clip(x, self.lower, self.upper), x)
 
     def support(self, w):
-        return (w > self.lower) & (w < self.upper)
+        # A NaN or an infinity is at no bound of the interval, unless the bound is one.
+        return ~((w <= self.lower) | (w >= self.upper)) | ~jnp.isfinite(w)
 
     def subdifferential_distance(self, w, slope, weight):
         # The normal cone points outwards at a bound.
@@ -94,7 +96,8 @@ class Projection(Regularizer):
         w = widened(w)
         # Projections end in the set up to rounding only.
         slack = math.sqrt(jnp.finfo(w.dtype).eps) * jnp.maximum(jnp.max(jnp.abs(w), initial=0), 1)
-        is_inside = jnp.max(jnp.abs(w - self.function(w)), initial=0) <= slack
+        distance = jnp.max(jnp.abs(w - self.function(w)), initial=0)
+        is_inside = (distance <= slack) & jnp.isfinite(distance)
         return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
 
     def prox(self, x, weight):

@@ -115,11 +115,12 @@ class NuclearNorm(Regularizer):
         return is_zero.reshape((1,) * rhs.ndim)
 
     def support(self, w, rtol=None):
-        """Which singular values are above `rtol` times the largest; None for the rounding of an SVD."""
+        """Which singular values are not at most `rtol` times the largest; None for the rounding of an SVD."""
         s = self.singular_values(w)
         if rtol is None:
             rtol = self._rounding(w)
-        return s > jnp.max(s, initial=0) * rtol
+        # Not `>`: a NaN is not zero, and its matrix of no low rank.
+        return ~(s <= jnp.max(s, initial=0) * rtol)
 
     def _rounding(self, w):
         # NumPy's rule for the rank: the rounding of an SVD is eps times the largest value and side.

@@ -67,4 +67,7 @@ class SecularForm(NamedTuple):
         outer = norms / metric
         # At the knee rounding may take both for beyond their range: one question decides, so that there is always one.
         is_outer = jnp.where(slope > 0, inner >= self.knee, (outer >= self.knee) & (objective(outer) < 0))
-        return jnp.where(is_outer | jnp.isnan(norms), outer, inner)
+        radii = jnp.where(is_outer, outer, inner)
+        # Questions that a NaN in the norms, the metric or the weight answers must not end in a zero.
+        unknown = norms + slope + self.lam
+        return jnp.where(jnp.isnan(unknown), unknown, radii)

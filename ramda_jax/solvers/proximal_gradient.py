@@ -111,7 +111,8 @@ class ProximalGradient(Solver):
             subgradient = clip((metric - curvature) * (new - y))
             residual = norm(subgradient)
             if self.tolerance is not None:
-                is_done = residual <= target
+                # Twice, since an infinite tolerance, as the floor is of an infinite rhs, is met by anything.
+                is_done = (residual <= target) & jnp.isfinite(residual)
             else:
                 change = jnp.abs(q - new_q) if self.accelerate else q - new_q
                 # The first iteration has nothing to compare with: the released code never looks at Q(start).
@@ -147,7 +148,8 @@ class ProximalGradient(Solver):
             ),
         )
         if self.tolerance is None and self.rtol == 0:
-            converged = residual <= floor
+            converged = (residual <= floor) & jnp.isfinite(residual)
+        converged &= jnp.isfinite(q)
         if self.tolerance is not None:
             # The second half of condition (7): iterates descend, so that only rounding can be in the way.
             slack = 10 * jnp.finfo(rhs.dtype).eps * (jnp.abs(start_q) + 1)
@@ -166,7 +168,7 @@ def summable_tolerance(scale, power=0.75):
         A schedule: step (0-based) to tolerance.
 
     Raises:
-        ValueError: scale of 0 or less, power of 1/2 or less.
+        ValueError: scale of 0 or less, power of 1/2 or less, either infinite or NaN.
 
     Example:
         >>> import ramda_jax
@@ -176,9 +178,9 @@ def summable_tolerance(scale, power=0.75):
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, equation (7) and Theorem 2.
     """
-    if not scale > 0:
-        raise ValueError(f"`scale` must be above 0, got {scale!r}; use for example 1e-3.")
-    if not power > 0.5:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"`scale` must be finite and above 0, got {scale!r}; use for example 1e-3.")
+    if not 0.5 < power < float("inf"):
         raise ValueError(f"`power` must be above 0.5 for a finite sum of squares, got {power!r}; use 0.75.")
 
     def schedule(step):

@@ -83,7 +83,9 @@ class SecularNewton(Solver):
             form = self._form(model, regularizer, context)
         # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
         residual = math.sqrt(root.error.size) * jnp.max(form.lam * root.error, initial=0)
-        return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, root.converged)
+        # The point beyond the knee of a concave psi is found without the root.
+        converged = root.converged if form.knee is None else root.converged & jnp.all(jnp.isfinite(root.radii))
+        return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, converged)
 
     def _form(self, model, regularizer, context):
         return regularizer.secular_form(model.rhs, model.weight) if context.form is None else context.form

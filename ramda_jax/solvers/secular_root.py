@@ -103,7 +103,8 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, in
     )
     if limit is not None:
         exists &= ~(rho > limit)
-    converged = jnp.all(~exists | ~(relative > jnp.sqrt(eps)))
+    # What is not finite has no root that a step could come near, whatever the last step's length was.
+    converged = jnp.all(~exists | ((relative <= jnp.sqrt(eps)) & jnp.isfinite(rho)))
     # With (metric + lam / r) w = rhs the residual of a group is lam | ||w|| / r - 1 |, at most lam times
     # r's relative error, which the last step squared. (Rounding, a few eps ||rhs||, is not in it.)
     return SecularRoot(jnp.where(exists, rho * scale, 0), 1.5 * jnp.square(relative), converged, num_steps)

@@ -116,9 +116,7 @@ def assignment(regularizer):
                 ) from None
         return Assignment(
             rules=tuple(
-                Rule(key, value)
-                for key, value in regularizer.items()
-                if not isinstance(value, optax.MaskedNode)
+                Rule(key, value) for key, value in regularizer.items() if not isinstance(value, optax.MaskedNode)
             )
         )
     flat, _ = jax.tree_util.tree_flatten_with_path(regularizer, is_leaf=is_value)
