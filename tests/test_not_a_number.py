@@ -90,7 +90,7 @@ def test_proximal_gradient_is_not_done_with_an_infinity_by_an_infinite_tolerance
 
 def test_summable_tolerance_must_be_finite():
     for scale, power in ((np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf)):
-        with pytest.raises(ValueError, match="`(scale|power)` must be"):
+        with pytest.raises(ValueError, match=r"`(scale|power)` must be"):
             ramda_jax.summable_tolerance(scale, power)
 
 

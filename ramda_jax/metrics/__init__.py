@@ -1,5 +1,6 @@
 """Metrics of structure, on W and on `eval_params`; all take the same regularizer as the optimizer."""
 
+from ramda_jax.metrics.history import StructureHistory
 from ramda_jax.metrics.sparsity import (
     group_sparsity,
     kernel_sparsity,
@@ -10,7 +11,7 @@ from ramda_jax.metrics.sparsity import (
     unstructured_sparsity,
     weighted_group_sparsity,
 )
-from ramda_jax.metrics.support import StructureHistory, changed_groups, support
+from ramda_jax.metrics.support import changed_groups, support
 
 __all__ = [
     "StructureHistory",

@@ -1,7 +1,6 @@
-"""The support: which groups are alive, and how it moves as training goes."""
+"""The support: which groups are alive, and how many of them change."""
 
 import jax.numpy as jnp
-import numpy as np
 
 from ramda_jax.structure.assignment import assign
 
@@ -32,6 +31,21 @@ def support(regularizer, params) -> dict:
     return {path: one.support(leaf) for path, leaf, one in regularized_leaves(regularizer, params)}
 
 
+def check_supports(before, after):
+    """Raises unless the two supports are of the same leaves and shapes."""
+    if before.keys() != after.keys():
+        raise ValueError(
+            f"Two supports must be of the same leaves, got {sorted(before)} and {sorted(after)}; use one regularizer "
+            "for both."
+        )
+    for path, leaf in before.items():
+        if jnp.shape(leaf) != jnp.shape(after[path]):
+            raise ValueError(
+                f"Two supports must have the same shapes, got {jnp.shape(leaf)} and {jnp.shape(after[path])} at "
+                f"'{path}'; use one regularizer for both, and parameters of one model."
+            )
+
+
 def changed_groups(before: dict, after: dict):
     """How many groups are alive in one of two supports and not in the other: an int32 scalar.
 
@@ -39,7 +53,7 @@ def changed_groups(before: dict, after: dict):
         before, after: supports of the same leaves, as `support` returns them.
 
     Raises:
-        ValueError: the two are of different leaves.
+        ValueError: the two are of different leaves or shapes.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -47,75 +61,5 @@ def changed_groups(before: dict, after: dict):
         >>> int(ramda_jax.metrics.changed_groups(before, {"kernel": jnp.array([False, True, False])}))
         2
     """
-    if before.keys() != after.keys():
-        raise ValueError(
-            f"Two supports must be of the same leaves, got {sorted(before)} and {sorted(after)}; use one regularizer "
-            "for both."
-        )
+    check_supports(before, after)
     return sum((jnp.sum(before[path] != after[path]) for path in before), jnp.zeros([], jnp.int32))
-
-
-class StructureHistory:
-    """Watches supports as training goes: has the structure settled?
-
-    Keeps the last support and, for each group, the step of its last change; nothing else, so that it can be
-    fed every step of a long run.
-
-    Example:
-        >>> import jax.numpy as jnp, ramda_jax
-        >>> history = ramda_jax.metrics.StructureHistory()
-        >>> for step, alive in enumerate([[True, True], [True, False], [True, False], [True, False]]):
-        ...     _ = history.add(step, {"kernel": jnp.array(alive)})
-        >>> history.last_change, history.stable_share(duration=3), history.has_settled(duration=2)
-        (1, 0.5, True)
-    """
-
-    def __init__(self):
-        self._support = None
-        self._changed_at = {}
-        #: Steps at which a support was added, and how many groups had changed since the one before.
-        self.steps: list[int] = []
-        self.changes: list[int] = []
-
-    def add(self, step, support) -> int:
-        """Adds the support at `step`; returns how many groups changed since the last one (0 for the first).
-
-        Raises:
-            ValueError: a step that does not come after the last, or a support of other leaves.
-        """
-        if self.steps and step <= self.steps[-1]:
-            raise ValueError(f"`step` must grow, got {step!r} after {self.steps[-1]!r}; add supports in order.")
-        alive = {path: np.asarray(leaf) for path, leaf in support.items()}
-        changed = 0
-        if self._support is None:
-            self._changed_at = {path: np.full(leaf.shape, step) for path, leaf in alive.items()}
-        else:
-            changed = int(changed_groups(self._support, alive))
-            for path, leaf in alive.items():
-                self._changed_at[path] = np.where(leaf != self._support[path], step, self._changed_at[path])
-        self._support = alive
-        self.steps.append(int(step))
-        self.changes.append(changed)
-        return changed
-
-    @property
-    def last_change(self) -> int:
-        """The last step at which a support differed from the one before; the first step if none did."""
-        self._check_not_empty()
-        return max((int(at.max()) for at in self._changed_at.values() if at.size), default=self.steps[0])
-
-    def stable_share(self, duration) -> float:
-        """The share of groups that have not changed for the last `duration` steps, in [0, 1]."""
-        self._check_not_empty()
-        limit = self.steps[-1] - duration
-        total = sum(at.size for at in self._changed_at.values())
-        stable = sum(int(np.sum(at <= limit)) for at in self._changed_at.values())
-        return stable / total if total else 1.0
-
-    def has_settled(self, duration) -> bool:
-        """Whether no group has changed for the last `duration` steps."""
-        return self.steps[-1:] != [] and self.steps[-1] - self.last_change >= duration
-
-    def _check_not_empty(self):
-        if not self.steps:
-            raise ValueError("The history is empty; call `add(step, support)` first.")

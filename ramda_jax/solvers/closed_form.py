@@ -41,9 +41,9 @@ class ClosedForm(Solver):
         else:
             radii = None
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
-        # A formula has always done its part, but a NaN is no solution. Of groups the radii tell, which are fewer. To look
-        # at the entries where psi is a sum over them would take a step half as long again: `solver_info` looks for what
-        # is not finite in the state.
+        # A formula has always done its part, but a NaN is no solution. Of groups the radii tell, which are fewer. To
+        # look at the entries where psi is a sum over them would take a step half as long again: `solver_info` looks
+        # for what is not finite in the state.
         is_solved = jnp.ones([], bool)
         if not regularizer.elementwise:
             is_solved = jnp.all(jnp.isfinite(value if radii is None else radii))
