@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ramda_jax.models.dual_averaging import NO_PARAMS
 from ramda_jax.models.restarts import copy
 from ramda_jax.numerics import at_step, next_count, sums_dtype
 from ramda_jax.probe import TARGET
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
 from ramda_jax.validation import check_averaging, checked_dtype
 
 
@@ -50,7 +52,7 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> 
         A `GradientTransformationExtraArgs` from W_hat to updates in the parameters' dtypes.
 
     Raises:
-        ValueError: averaging outside (0, 1].
+        ValueError: averaging outside (0, 1]; in `update`, no params, or points or a state that do not belong to them.
         TypeError: an `iterate_dtype` that is no real floating-point dtype.
 
     Example:
@@ -73,6 +75,18 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> 
         return IterateAveragingState(averaging_step=jnp.zeros([], jnp.int32), iterate=iterate)
 
     def update(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        check_state(IterateAveragingState, state)
+        check_belongs("Points to average with", updates, "the parameters", params, FRESH)
+        if (state.iterate is None) != (kept_dtype is None):
+            raise ValueError(
+                f"The state must be one of `iterate_dtype={iterate_dtype!r}`, got one "
+                f"{'without' if state.iterate is None else 'with'} an iterate; {FRESH}"
+            )
+        if kept_dtype is not None:
+            check_belongs("The state's iterate", state.iterate, "the parameters", params, FRESH)
+
         def average(point, p):
             dtype = sums_dtype(p.dtype)
             c = at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)

@@ -10,7 +10,7 @@ import optax
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.plan import Plan
-from ramda_jax.structure.paths import check_unique, path_name
+from ramda_jax.structure.paths import check_unique, named_leaves, path_name
 
 
 def compact(plan: Plan, tree: Any) -> Any:
@@ -59,7 +59,8 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         A pytree of the structure of `small`; `compact(plan, expand(plan, small)) == small`.
 
     Raises:
-        CompactionError: a leaf belongs to one of the plan but does not have its small shape.
+        CompactionError: a leaf belongs to one of the plan but does not have its small shape; `whole` of other leaves or
+            shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -72,6 +73,8 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
 
     def fill(leaf, leaf_plan, name, background=None):
         _kept_axes(name, leaf_plan, leaf_plan.small_shape, np.shape(leaf))
+        if background is not None:
+            _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(background))
         # Where one index of many was kept, only `whole` tells it from one number per group; without it is an index.
         lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
         shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
@@ -83,6 +86,11 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         result[np.ix_(*places)] = np.asarray(leaf)
         return _like(leaf, result)
 
+    if whole is not None:
+        names, others = ([name for name, _ in named_leaves(tree)] for tree in (small, whole))
+        if names != others:
+            wrong = sorted(set(names) ^ set(others)) or names
+            raise CompactionError(f"`whole` must have the leaves of `small`, in their order, but differs in {wrong}.")
     return _map(plan, fill, small, *(() if whole is None else (whole,)))
 
 
@@ -127,13 +135,41 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
             f"`optimizer` must be of the kind that made the state, but its own has {len(expected)} leaves and the "
             f"state {len(leaves)}; give the same chain, with the regularizer of `keep_group_weights`."
         )
+    names, own = [path_name(path) for path, _ in leaves], [name for name, _ in named_leaves(fresh)]
+    kinds, own_kinds = _kinds(state), _kinds(fresh)
+    if names != own or (kinds and kinds != own_kinds):
+        found, wanted = next(
+            (pair for pair in zip(names + kinds, own + own_kinds, strict=False) if pair[0] != pair[1]), ("", "")
+        )
+        raise CompactionError(
+            f"`optimizer` must be of the kind that made the state, but the state has '{found}' where its own has "
+            f"'{wanted}'; give the same chain, with the regularizer of `keep_group_weights`."
+        )
     for (path, leaf), wanted in zip(leaves, expected, strict=True):
+        if getattr(leaf, "dtype", wanted.dtype) != wanted.dtype:
+            raise CompactionError(
+                f"The state at '{path_name(path)}' is of {leaf.dtype}, but `optimizer` wants {wanted.dtype}; give "
+                "parameters of the dtype that the state was made for."
+            )
         if np.shape(leaf) != wanted.shape:
             raise CompactionError(
                 f"The state at '{path_name(path)}' has shape {np.shape(leaf)} once it is compact, but `optimizer` "
                 f"wants {wanted.shape}; start with a fresh state by `optimizer.init`."
             )
     return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
+
+
+def _kinds(state):
+    """The names of the classes of the states in a state; none where a checkpoint was read without them."""
+    kinds = []
+
+    def note(node):
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            kinds.append(type(node).__name__)
+        return False
+
+    jax.tree.leaves(state, is_leaf=note)
+    return kinds
 
 
 def find_leaves(plan, names):

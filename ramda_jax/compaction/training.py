@@ -12,7 +12,8 @@ from ramda_jax.metrics.support import regularized_leaves
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.structure.assignment import assign, is_selected_alone
-from ramda_jax.structure.paths import named_leaves
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
+from ramda_jax.structure.paths import hidden_paths, named_leaves
 
 
 class FreezeStructureState(NamedTuple):
@@ -43,7 +44,8 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         A `GradientTransformationExtraArgs`; the first update sets to zero what is not yet.
 
     Raises:
-        ValueError: in `update`, no params.
+        ValueError: in `init`, parameters without the leaves that are held, or of other shapes; in `update`, no params,
+            or updates or a state that do not belong to them.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -59,7 +61,10 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     else:
         alive = {path: one.support(leaf) for path, leaf, one in regularized_leaves(regularizer, params)}
 
+    shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+
     def init(params):
+        _check_held({path: shapes[path] for path in alive}, params)
         leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
         # Copies, since a state may be donated and `init` called again.
         return FreezeStructureState(jax.tree.structure(params).unflatten(map(jnp.copy, leaves)))
@@ -68,10 +73,37 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         del extra_args
         if params is None:
             raise ValueError("`freeze_structure` must be given the parameters; call `update(updates, state, params)`.")
+        check_state(FreezeStructureState, state)
+        check_belongs("Updates", updates, "the parameters", params, "take gradients with respect to these parameters.")
+        alive_now = jax.tree.map(lambda a, p: _filled(a, jnp.shape(p)), state.alive, params)
+        check_belongs("The state's masks", alive_now, "the parameters", params, FRESH)
         held = jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, state.alive)
         return held, state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_held(shapes, params):
+    """Raises unless all that is to be held is among `params`, and of the shapes that it had."""
+    found = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    # Nothing is known of what `optax.masked` hides, nor of a tree without leaves, as `optax.tree.map_params` gives.
+    _, masked = hidden_paths(params)
+    for path, shape in shapes.items() if found else ():
+        if path not in found and masked:
+            continue
+        if found.get(path) != shape:
+            raise ValueError(
+                f"`freeze_structure` must be given the parameters that are trained, but what it holds at '{path}' has "
+                f"shape {shape} where they have {found.get(path)} (None: no such leaf); their paths are {list(found)}."
+            )
+
+
+def _filled(mask, shape):
+    """The shape of a mask, with that of the parameter along axes of length one."""
+    if len(jnp.shape(mask)) != len(shape):
+        return jax.ShapeDtypeStruct(jnp.shape(mask), bool)
+    lengths = [n if m == 1 else m for m, n in zip(jnp.shape(mask), shape, strict=True)]
+    return jax.ShapeDtypeStruct(tuple(lengths), bool)
 
 
 def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:

@@ -96,7 +96,7 @@ def eval_params(state, params):
         first step and for methods with c = 1, are those of params.
 
     Raises:
-        ValueError: no state of ours in `state`.
+        ValueError: no state of ours in `state`, or one of other parameters.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -121,6 +121,12 @@ def eval_params(state, params):
                 f"`params` must have the leaves that the state was made for, but lacks {missing}; its paths are "
                 f"{list(current)}."
             )
+        for path, leaf in named_leaves(model.linear):
+            if jnp.shape(leaf) != jnp.shape(current[path]):
+                raise ValueError(
+                    f"`params` must have the shapes that the state was made for, got {jnp.shape(current[path])} where "
+                    f"the state has {jnp.shape(leaf)} at '{path}'; give the state of these parameters."
+                )
         starts = [current[path] for path in paths]
         for path, value in restore_solution(proximal, model, starts):
             start = current[path]

@@ -54,8 +54,8 @@ class StructureHistory:
         The support is copied, so that its arrays may be donated or written to afterwards.
 
         Raises:
-            ValueError: a step that does not come after the last or has more than 64 bits, or a support of other leaves or shapes; the history
-                is then as it was.
+            ValueError: a step that does not come after the last or has more than 64 bits, or a support of other leaves
+                or shapes; the history is then as it was.
             TypeError: a step that is no whole number, or a support that is not of boolean arrays.
         """
         try:

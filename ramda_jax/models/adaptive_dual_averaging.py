@@ -11,6 +11,7 @@ from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
 from ramda_jax.numerics import at_step, cbrt, next_count, scalars_dtype
+from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts
 
@@ -69,8 +70,8 @@ def adaptive_dual_averaging(
 
     Raises:
         ValueError: a negative learning rate, an eps of 0 or less, restarts that do not increase; in
-            `update`, no params.
-        TypeError: parameters that are not real floating-point arrays.
+            `update`, no params, or gradients or a state that do not belong to them.
+        TypeError: parameters or gradients that are not real floating-point arrays.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -105,6 +106,8 @@ def adaptive_dual_averaging(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS)
+        check_state(AdaptiveDualAveragingState, state)
+        check_step(updates, params, state.grad_sum)
         is_first = starts_stage(state.model_step, restarts) if restarts else None
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
 

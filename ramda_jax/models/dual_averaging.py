@@ -9,6 +9,7 @@ import optax
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
 from ramda_jax.numerics import at_step, next_count, scalars_dtype
+from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, checked_restarts
 
@@ -62,8 +63,9 @@ def dual_averaging(
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
 
     Raises:
-        ValueError: a negative learning rate, restarts that do not increase; in `update`, no params.
-        TypeError: parameters that are not real floating-point arrays.
+        ValueError: a negative learning rate, restarts that do not increase; in `update`, no params, or gradients or a
+            state that do not belong to them.
+        TypeError: parameters or gradients that are not real floating-point arrays.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -94,6 +96,8 @@ def dual_averaging(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS)
+        check_state(DualAveragingState, state)
+        check_step(updates, params, state.grad_sum)
         is_first = starts_stage(state.model_step, restarts) if restarts else None
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
         new_state = DualAveragingState(

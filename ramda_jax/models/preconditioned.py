@@ -11,6 +11,7 @@ from ramda_jax.models.dual_averaging import NO_PARAMS
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.models.restarts import zeros_for_sums
 from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_same_state, check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params
 
@@ -67,8 +68,10 @@ def preconditioned(
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
 
     Raises:
-        ValueError: a negative learning rate or weight decay; in `update`, no params.
-        TypeError: transform is no Optax transformation; parameters that are not real floating-point arrays.
+        ValueError: a negative learning rate or weight decay; in `update`, no params, or gradients or a state that do
+            not belong to them.
+        TypeError: transform is no Optax transformation; parameters or gradients that are not real floating-point
+            arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -104,9 +107,20 @@ def preconditioned(
     def update(updates, state, params=None, **extra_args):
         if params is None:
             raise ValueError(NO_PARAMS)
-        direction, direction_state = transform.update(
-            widen(updates, params), state.direction_state, widen(params, params), **extra_args
-        )
+        check_state(PreconditionedState, state)
+        check_step(updates, params)
+        try:
+            direction, direction_state = transform.update(
+                widen(updates, params), state.direction_state, widen(params, params), **extra_args
+            )
+        except Exception as error:
+            # What has failed on the state of another method says so by another name. (Only now: to ask is dear.)
+            own = jax.eval_shape(transform.init, jax.eval_shape(zeros_for_sums, params))
+            if jax.tree.structure(own) != jax.tree.structure(state.direction_state):
+                raise ValueError(f"The state must be that of this very method, got another's; {FRESH}") from error
+            raise
+        check_same_state(state.direction_state, direction_state)
+        check_belongs("The directions of `transform`", direction, "the parameters", params, FRESH)
         dtype = scalars_dtype(params)
         rate = at_step(learning_rate, state.model_step, dtype)
         kept = 1 - rate * at_step(weight_decay, state.model_step, dtype)

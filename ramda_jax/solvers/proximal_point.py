@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 
 from ramda_jax.many_leaves import SMALL, unstack
+from ramda_jax.models.dual_averaging import NO_PARAMS
 from ramda_jax.models.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.probe import TARGET
@@ -20,6 +21,7 @@ from ramda_jax.solvers.base import Context, Solver, SolverInfo, check_solver
 from ramda_jax.solvers.blocks import center_if_weightless, solve_by_blocks
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign, assignment
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_state, is_same_setting
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
 
@@ -109,7 +111,8 @@ def proximal_point(
 
     Raises:
         ValueError: a negative strength; a solver that cannot solve a regularizer; in `init` and `update`, a regularizer
-            that does not fit a leaf, a pattern that matches no leaf.
+            that does not fit a leaf, a pattern that matches no leaf; in `update`, no params, or a model or state that
+            does not belong to them, such as the state of another regularizer or solver.
         TypeError: something that is no regularizer or solver; in `update`, updates that are no `QuadraticModel`.
 
     Example:
@@ -156,6 +159,11 @@ def proximal_point(
                 f"`proximal_point` must be given a `QuadraticModel`, got {type(updates).__name__}; put a model builder "
                 "such as `dual_averaging` directly before it in the chain."
             )
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        check_state(ProximalPointState, state)
+        _check_problem(state.problem, problem)
+        _check_model(updates, params)
         strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
         value, radii, info = _solve(problem, updates, strength_now, state.proximal_step, params, state.radii)
         if TARGET in extra_args:
@@ -173,10 +181,55 @@ def proximal_point(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _check_problem(given, own):
+    if not is_same_setting(given, own):
+        name = "solver" if given.assignment == own.assignment else "regularizer"
+        one, other = (problem.solver if name == "solver" else problem.assignment for problem in (given, own))
+        raise ValueError(
+            f"The state must be one of this optimizer's {name}, got {_told(one)} in the state and {_told(other)} in "
+            f"the optimizer; {FRESH}"
+        )
+
+
+def _told(setting):
+    """A solver or an assignment as the user wrote it."""
+    if not isinstance(setting, Assignment):
+        return repr(setting)
+    return repr({rule.key: rule.regularizer for rule in setting.rules} if setting.rules else setting.alone)
+
+
+def _check_model(model, params):
+    for name in ("linear", "anchor"):
+        check_belongs(f"The model's `{name}`", getattr(model, name), "the parameters", params, FRESH)
+    if any(jnp.ndim(metric) for metric in jax.tree.leaves(model.metric)):
+        # Numbers alone are the metric of any shape.
+        filled = jax.tree.map(lambda m, v: m if jnp.ndim(m) else v, model.metric, model.linear)
+        check_belongs(
+            "The model's `metric`", filled, "the parameters", params, "give a number or an array of a leaf's shape."
+        )
+
+
+def _check_radii(problem, leaves, radii):
+    wanted = {
+        path: one.radii_shape(tuple(leaf.shape))
+        for path, leaf, one in leaves
+        if isinstance(one, GroupRegularizer) and problem.keeps_radii(one)
+    }
+    found = {path: tuple(norms.shape) for path, norms in radii.items()}
+    if found != wanted:
+        path = min(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+        raise ValueError(
+            f"The state's radii must be those of the parameters' groups, got {found.get(path)} where they have "
+            f"{wanted.get(path)} at '{path}' (None: no such leaf); {FRESH}"
+        )
+
+
 def _problems(problem, model, strength, step, params, radii):
     """Pairs every leaf with its model, regularizer, solver and context; None where psi is 0."""
-    radii = radii if isinstance(radii, dict) else {}
     leaves = assign(problem.assignment, model.linear)
+    if isinstance(radii, dict):
+        _check_radii(problem, leaves, radii)
+    radii = radii if isinstance(radii, dict) else {}
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
     models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
     for (path, leaf, regularizer), leaf_model, start in zip(leaves, models, jax.tree.leaves(params), strict=True):

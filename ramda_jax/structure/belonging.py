@@ -1,0 +1,135 @@
+"""Whether trees belong together: leaf by leaf of the same name, shape and, where it matters, dtype.
+
+All of it is known when a step is traced, and costs the compiled step nothing. JAX itself would broadcast: a gradient
+of one row is then taken for that of every row.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.numerics import sums_dtype
+from ramda_jax.structure.paths import named_leaves
+
+FRESH = "make a state for these parameters by `optimizer.init(params)`."
+
+
+def _shape(leaf):
+    return tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)
+
+
+def check_belongs(what, tree, like, params, remedy):
+    """Raises a `ValueError` that names the first leaf of `tree` that is missing, strange or of another shape.
+
+    Args:
+        what: the name of `tree`, for the message.
+        tree: a pytree.
+        like: the name of `params`, for the message.
+        params: the pytree whose leaves, by name, `tree` has to have.
+        remedy: what to do about it.
+    """
+    found, wanted = jax.tree.leaves(tree), jax.tree.leaves(params)
+    if len(found) == len(wanted) and all(_shape(a) == _shape(b) for a, b in zip(found, wanted, strict=True)):
+        # Names are dearer to make. Of the trees that differ in nothing else `jax.tree.map` sees the difference.
+        if jax.tree.structure(tree) == jax.tree.structure(params):
+            return
+    shapes = {name: _shape(leaf) for name, leaf in named_leaves(tree)}
+    for name, leaf in named_leaves(params):
+        if name not in shapes:
+            raise ValueError(
+                f"{what} must have the leaves of {like}, but lack '{name}' of shape {_shape(leaf)}; they have "
+                f"{list(shapes)}; {remedy}"
+            )
+        shape = shapes.pop(name)
+        if shape != _shape(leaf):
+            raise ValueError(
+                f"{what} must have the shapes of {like}, got {shape} where {like} have {_shape(leaf)} at '{name}'; "
+                f"{remedy}"
+            )
+    if shapes:
+        name, shape = next(iter(shapes.items()))
+        raise ValueError(
+            f"{what} must have the leaves of {like}, but also have '{name}' of shape {shape}, which they have not; "
+            f"{remedy}"
+        )
+
+
+def check_step(updates, params, sums=None):
+    """Raises unless gradients, parameters and the sums of a model builder's state belong together.
+
+    Args:
+        updates: the gradients.
+        params: the parameters.
+        sums: of the state, of the parameters' shapes and at least float32; None for no check of them.
+    """
+    check_belongs("Gradients", updates, "the parameters", params, "take them with respect to these parameters.")
+    if not all(map(_is_real, jax.tree.leaves(updates))):
+        name, leaf = next((name, leaf) for name, leaf in named_leaves(updates) if not _is_real(leaf))
+        raise TypeError(
+            f"Gradients must be arrays of real numbers, got {getattr(leaf, 'dtype', type(leaf).__name__)} at '{name}'; "
+            "take them with respect to real floating-point parameters."
+        )
+    if sums is None:
+        return
+    check_belongs("The state's sums", sums, "the parameters", params, FRESH)
+    pairs = list(zip(jax.tree.leaves(sums), jax.tree.leaves(params), strict=True))
+    if not all(_is_wide_enough(*pair) for pair in pairs):
+        name, (total, leaf) = next(
+            (name, pair)
+            for (name, _), pair in zip(named_leaves(sums), pairs, strict=True)
+            if not _is_wide_enough(*pair)
+        )
+        raise ValueError(
+            f"The state's sums must be of {sums_dtype(leaf.dtype)} for parameters of {leaf.dtype}, got {total.dtype} "
+            f"at '{name}'; {FRESH}"
+        )
+
+
+def _is_real(leaf):
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def _is_wide_enough(total, leaf):
+    return jnp.promote_types(total.dtype, sums_dtype(leaf.dtype)) == total.dtype
+
+
+def check_state(kind, state):
+    """Raises unless `state` is one of the class `kind`."""
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"The state must be a `{kind.__name__}`, that of this very method, got {type(state).__name__}; {FRESH}"
+        )
+
+
+def check_same_state(before, after):
+    """Raises unless an Optax transformation has left the structure and the shapes of its state as they were."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError(f"The state must be that of this very method, got one of another structure; {FRESH}")
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    if any(_shape(one) != _shape(other) for one, other in pairs):
+        for (name, one), (_, other) in zip(named_leaves(before), named_leaves(after), strict=True):
+            if _shape(one) != _shape(other):
+                raise ValueError(
+                    f"The state must have the parameters' shapes, got {_shape(one)} at '{name}', which the gradients "
+                    f"would make {_shape(other)}; {FRESH}"
+                )
+
+
+def is_same_setting(one, other):
+    """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; of functions that is not known.
+
+    Factories that are called anew make functions anew, which differ and mean the same.
+    """
+    if one == other or (callable(one) and callable(other)):
+        return True
+    if type(one) is not type(other):
+        return False
+    if dataclasses.is_dataclass(one):
+        names = [field.name for field in dataclasses.fields(one)]
+        return all(is_same_setting(getattr(one, name), getattr(other, name)) for name in names)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(is_same_setting, one, other))
+    return False

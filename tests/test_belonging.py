@@ -1,0 +1,211 @@
+"""What belongs together is checked: gradients, parameters, states and solvers of each other, when a step is traced."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import ramda_jax
+from ramda_jax import compaction
+from ramda_jax.compaction.plan import LeafPlan, Plan
+
+ROWS = ramda_jax.GroupLasso(0)
+METHODS = {
+    "ramda": functools.partial(ramda_jax.ramda, 0.1),
+    "rmda": functools.partial(ramda_jax.rmda, 0.1),
+    "prox_sgd": functools.partial(ramda_jax.prox_sgd, 0.1),
+    "prox_adamw": functools.partial(ramda_jax.prox_adamw, 0.1),
+    "prox_ssi": functools.partial(ramda_jax.prox_ssi, 0.1),
+}
+
+
+def tree(rows, columns, dtype=jnp.float32):
+    return {"a": {"kernel": jax.ShapeDtypeStruct((rows, columns), dtype)}, "b": jax.ShapeDtypeStruct((columns,), dtype)}
+
+
+def traced(optimizer, grads, params, state_of):
+    """One step, traced and not compiled, with the state of parameters `state_of` or of another optimizer for them."""
+    other, of = state_of if isinstance(state_of, tuple) else (optimizer, state_of)
+    state = jax.eval_shape(other.init, of)
+    return jax.eval_shape(optimizer.update, grads, state, params)
+
+
+PARAMS = tree(3, 4)
+OTHERS = {
+    "gradients that would be broadcast": (
+        (tree(1, 4), PARAMS, PARAMS),
+        r"Gradients.* got \(1, 4\).*\(3, 4\) at 'a/ker",
+    ),
+    "larger gradients": ((tree(3, 4), tree(1, 4), tree(1, 4)), r"Gradients .* got \(3, 4\).*\(1, 4\) at 'a/kernel'"),
+    "a state that would be broadcast": ((PARAMS, PARAMS, tree(1, 4)), r"state.* \(1, 4\).*\(3, 4\)|state.*\(1, 4\) at"),
+    "a larger state": ((tree(1, 4), tree(1, 4), PARAMS), r"\(3, 4\).*\(1, 4\) at 'a/kernel'"),
+    "gradients with a leaf less": (
+        ({"b": PARAMS["b"]}, PARAMS, PARAMS),
+        r"Gradients.* lack 'a/kernel' of shape \(3, 4\)",
+    ),
+    "gradients with a leaf more": (
+        (PARAMS | {"c": PARAMS["b"]}, PARAMS, PARAMS),
+        r"Gradients .* also have 'c' of shape \(4,\)",
+    ),
+    "gradients of another name": (
+        ({"x": PARAMS["a"], "b": PARAMS["b"]}, PARAMS, PARAMS),
+        r"Gradients.* lack 'a/kernel'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_refuses_what_is_of_other_trees_and_shapes(method, case):
+    optimizer = METHODS[method](ROWS, strength=0.1)
+    (grads, params, state_of), message = OTHERS[case]
+    with pytest.raises(ValueError, match=message):
+        traced(optimizer, grads, params, state_of)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_refuses_gradients_that_are_not_real(method):
+    optimizer = METHODS[method]()
+    with pytest.raises(TypeError, match=r"Gradients must be arrays of real numbers, got complex64 at 'a/kernel'"):
+        traced(optimizer, tree(3, 4, jnp.complex64), PARAMS, PARAMS)
+
+
+@pytest.mark.parametrize("method", ["ramda", "rmda"])
+def test_a_step_refuses_sums_that_are_narrower_than_the_parameters(method, x64):
+    optimizer = METHODS[method]()
+    wide = tree(3, 4, jnp.float64)
+    with pytest.raises(ValueError, match=r"must be of float64 for parameters of float64, got float32 at 'a/kernel'"):
+        traced(optimizer, wide, wide, PARAMS)
+    traced(optimizer, tree(3, 4, jnp.bfloat16), tree(3, 4, jnp.bfloat16), PARAMS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method):
+    make = METHODS[method]
+    optimizer = make(ROWS, strength=0.1)
+    for other in METHODS:
+        # Two have one kind of state, Adam's.
+        if method == other or {method, other} == {"prox_adamw", "prox_ssi"}:
+            continue
+        with pytest.raises(ValueError, match="The state must be"):
+            traced(optimizer, PARAMS, PARAMS, (METHODS[other](ROWS, strength=0.1), PARAMS))
+    for other, message in (
+        (make(ramda_jax.L1(), strength=0.1), r"optimizer's regularizer, got L1\(.*in the state and GroupLasso"),
+        (make(), "optimizer's regularizer, got None in the state and GroupLasso"),
+        (make({"kernel": ROWS}, strength=0.1), r"regularizer, got \{'kernel': GroupLasso"),
+        (make(ramda_jax.GroupLasso(1), strength=0.1), "optimizer's regularizer"),
+        (make(ROWS, strength=0.1, solver=ramda_jax.ProximalGradient()), r"optimizer's solver, got ProximalGradient"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            traced(optimizer, PARAMS, PARAMS, (other, PARAMS))
+    # Numbers are no part of it: a rate or a strength may change, and functions that were made anew are the same.
+    traced(optimizer, PARAMS, PARAMS, (make(ROWS, strength=0.5), PARAMS))
+    one, other = (ramda_jax.ProximalGradient(tolerance=ramda_jax.summable_tolerance(1.0)) for _ in range(2))
+    traced(make(ROWS, strength=0.1, solver=one), PARAMS, PARAMS, (make(ROWS, strength=0.1, solver=other), PARAMS))
+
+
+def test_the_parts_of_a_chain_refuse_what_is_not_theirs():
+    params = {"kernel": jnp.ones((3, 2))}
+    middle, end = ramda_jax.proximal_point(ROWS, 0.1), ramda_jax.iterate_averaging(1.0)
+    whole = jnp.ones((3, 2))
+    for linear, metric, message in (
+        (jnp.ones((1, 2)), jnp.ones(()), r"model's `linear` .* \(1, 2\).*\(3, 2\) at 'kernel'"),
+        (whole, jnp.ones((3, 1)), r"model's `metric` .* \(3, 1\).*\(3, 2\) at 'kernel'"),
+    ):
+        trees = ({"kernel": one} for one in (linear, whole, metric))
+        model = ramda_jax.QuadraticModel(*trees, weight=jnp.ones(()))
+        with pytest.raises(ValueError, match=message):
+            middle.update(model, middle.init(params), params)
+    with pytest.raises(ValueError, match=r"Points to average with .* \(1, 2\).*\(3, 2\) at 'kernel'"):
+        end.update({"kernel": jnp.ones((1, 2))}, end.init(params), params)
+    with pytest.raises(ValueError, match="got one without an iterate"):
+        ramda_jax.iterate_averaging(1.0, "float32").update(params, end.init(params), params)
+    with pytest.raises(ValueError, match="got one with an iterate"):
+        end.update(params, ramda_jax.iterate_averaging(1.0, "float32").init(params), params)
+    with pytest.raises(ValueError, match="requires the current value of parameters"):
+        end.update(params, end.init(params))
+
+
+def test_radii_of_other_parameters_are_refused():
+    optimizer = METHODS["ramda"](ROWS, strength=0.1)
+    state = jax.eval_shape(optimizer.init, PARAMS)
+    other = jax.eval_shape(optimizer.init, tree(5, 4))
+    mixed = (state[0], state[1]._replace(radii=other[1].radii), state[2])
+    with pytest.raises(ValueError, match=r"radii must be .* got \(5, 1\) where they have \(3, 1\) at 'a/kernel'"):
+        jax.eval_shape(optimizer.update, PARAMS, mixed, PARAMS)
+
+
+def test_eval_params_refuses_parameters_of_other_shapes():
+    optimizer = METHODS["ramda"](ROWS, strength=0.1)
+    state = jax.eval_shape(optimizer.init, PARAMS)
+    with pytest.raises(ValueError, match=r"got \(1, 4\) where the state has \(3, 4\) at 'a/kernel'"):
+        jax.eval_shape(ramda_jax.eval_params, state, tree(1, 4))
+
+
+STRUCTURED = {"kernel": jnp.array([[1.0, 2.0], [0.0, 0.0]])}
+
+
+@pytest.mark.parametrize("regularizer", [None, ROWS])
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"params": STRUCTURED}, r"at 'kernel' has shape \(2, 2\) where they have None .*\['params/kernel'\]"),
+        ({"kernel": jnp.ones((2, 3))}, r"has shape \(2, 2\) where they have \(2, 3\)"),
+        ({"kernel": jnp.ones((4, 2))}, r"has shape \(2, 2\) where they have \(4, 2\)"),
+    ],
+)
+def test_freeze_structure_refuses_parameters_that_it_would_not_hold(regularizer, params, message):
+    with pytest.raises(ValueError, match=message):
+        compaction.freeze_structure(STRUCTURED, regularizer).init(params)
+
+
+def test_freeze_structure_holds_what_a_mask_lets_it_see():
+    params = STRUCTURED | {"other": jnp.ones(3)}
+    frozen = compaction.freeze_structure(STRUCTURED)
+    assert frozen.init(params).alive["kernel"].tolist() == [[True, True], [False, False]]
+    hidden = optax.masked(compaction.freeze_structure(params), {"kernel": False, "other": True})
+    jax.eval_shape(hidden.init, params)
+    state = frozen.init(STRUCTURED)
+    with pytest.raises(ValueError, match=r"Updates .* \(1, 2\).*\(2, 2\) at 'kernel'"):
+        frozen.update({"kernel": jnp.ones((1, 2))}, state, STRUCTURED)
+    with pytest.raises(ValueError, match=r"state's masks .* \(2, 2\).*\(4, 3\) at 'kernel'"):
+        frozen.update({"kernel": jnp.ones((4, 3))}, frozen.init(STRUCTURED), {"kernel": jnp.ones((4, 3))})
+
+
+PLAN = Plan({"kernel": LeafPlan((3, 2), ((0, 2), None))}, (), {})
+WHOLE, SMALL = {"kernel": jnp.ones((3, 2))}, {"kernel": jnp.ones((2, 2))}
+
+
+@pytest.mark.parametrize(
+    ("made_by", "goes_on", "message"),
+    [
+        (optax.adam(0.1), optax.adabelief(0.1), "has 'ScaleByAdamState' where its own has 'ScaleByBeliefState'"),
+        (optax.sgd(0.1, momentum=0.9), optax.lion(0.1), "of the kind that made the state"),
+        (optax.trace(0.9), optax.ema(0.9), "of the kind that made the state"),
+        (ramda_jax.prox_sgd(0.1), ramda_jax.prox_adamw(0.1), "of the kind that made the state"),
+    ],
+)
+def test_compact_state_refuses_the_state_of_another_optimizer(made_by, goes_on, message):
+    with pytest.raises(compaction.CompactionError, match=message):
+        compaction.compact_state(PLAN, made_by.init(WHOLE), goes_on, SMALL)
+
+
+def test_compact_state_refuses_another_dtype():
+    small = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), SMALL)
+    with pytest.raises(
+        compaction.CompactionError, match=r"'0/mu/kernel' is of float32, but `optimizer` wants bfloat16"
+    ):
+        compaction.compact_state(PLAN, optax.adam(0.1).init(WHOLE), optax.adam(0.1), small)
+
+
+def test_expand_refuses_a_whole_of_other_leaves_or_shapes():
+    small = SMALL | {"other": jnp.ones(5)}
+    for whole, message in (
+        ({"other": jnp.ones(5)}, r"differs in \['kernel'\]"),
+        ({"a": jnp.ones(1), **WHOLE}, r"differs in \['a', 'other'\]"),
+        ({"kernel": jnp.ones((4, 2)), "other": jnp.ones(5)}, r"must have the shape \(3, 2\).* got \(4, 2\)"),
+    ):
+        with pytest.raises(compaction.CompactionError, match=message):
+            compaction.expand(PLAN, small, whole)
