@@ -5,8 +5,8 @@ import json
 import math
 from typing import Any
 
-from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.ids import few
+from ramda_jax.compaction.plan_json import check_plan, parse_json
 
 _FORMAT = 1
 
@@ -97,24 +97,25 @@ class Plan:
         """The plan that `to_json` has written.
 
         Raises:
-            CompactionError: text that is no plan, or one of another format.
+            CompactionError: text that is no plan, or one of another format: shapes, ranges, order and uniqueness of
+                indices are checked.
         """
-        try:
-            fields = json.loads(text)
-            if fields.pop("format") != _FORMAT:
-                raise CompactionError(f"The plan must have format {_FORMAT}; make a new one by `plan_compaction`.")
-            leaves = {
-                path: LeafPlan(tuple(leaf["shape"]), tuple(None if one is None else tuple(one) for one in leaf["kept"]))
-                for path, leaf in fields.pop("leaves").items()
-            }
-            ids = []
-            for one in fields.pop("ids"):
-                values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
-                ids.append(IdPlan(**values))
-            unread = {name: tuple(indices) for name, indices in fields.pop("unread_inputs").items()}
-            return cls(leaves, tuple(ids), unread, **fields)
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise CompactionError(f"No plan: {error!r}; give what `Plan.to_json` has written.") from error
+        return cls.from_fields(parse_json(text, "the text"))
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]):
+        """The plan of the object that `to_json` has written, once it was parsed; raises as `from_json`."""
+        check_plan(fields, _FORMAT)
+        leaves = {
+            path: LeafPlan(tuple(leaf["shape"]), tuple(None if one is None else tuple(one) for one in leaf["kept"]))
+            for path, leaf in fields["leaves"].items()
+        }
+        ids = []
+        for one in fields["ids"]:
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+            ids.append(IdPlan(**values))
+        unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
+        return cls(leaves, tuple(ids), unread, fields["round_to"], float(fields["threshold"]))
 
     def __str__(self):
         rows = [("id", "kept", "of", "where", "")]

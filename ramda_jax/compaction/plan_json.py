@@ -1,0 +1,133 @@
+"""A plan from JSON that anybody may have written: every number is checked before it is used."""
+
+import json
+import math
+from typing import Any
+
+from ramda_jax.compaction.errors import CompactionError
+
+#: What sizes, and products of them, stay below: NumPy counts in 64 bits.
+_LARGEST = 2**63
+_REMEDY = "give what `Plan.to_json` has written."
+
+
+def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Raises:
+        CompactionError: other text: torn, not UTF-8, too deep, with a key twice, with numbers that JSON has not.
+    """
+
+    def unique(pairs):
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError("an object has one key twice")
+        return fields
+
+    def refuse(name):
+        raise ValueError(f"{name} is no number of JSON")
+
+    try:
+        fields = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise CompactionError(f"No plan: {what} is not JSON ({short(error)}); {_REMEDY}") from error
+    if not isinstance(fields, dict):
+        raise CompactionError(f"No plan: {what} must be a JSON object, got {short(fields)}; {_REMEDY}")
+    return fields
+
+
+def check_plan(fields: dict[str, Any], format_: int) -> None:
+    """Raises CompactionError unless the fields are those of a plan that `compact` and `expand` can follow."""
+    found = fields.get("format")
+    if "format" in fields and not (type(found) is int and found == format_):
+        raise CompactionError(
+            f"The plan must have format {format_}, got {short(found)}; make a new one by `plan_compaction`."
+        )
+    _keys("the plan", fields, {"format", "leaves", "ids", "unread_inputs", "round_to", "threshold"})
+    for path, leaf in _is("leaves", fields["leaves"], dict).items():
+        _check_leaf(f"leaves[{path!r:.80}]", leaf)
+    names = set()
+    for number, one in enumerate(_is("ids", fields["ids"], list)):
+        where = f"ids[{number}]"
+        _check_id(where, one, fields["leaves"])
+        if one["name"] in names:
+            _fail(f"{where}.name", "a name that no other id has", one["name"])
+        names.add(one["name"])
+    for name, indices in _is("unread_inputs", fields["unread_inputs"], dict).items():
+        _indices(f"unread_inputs[{name!r:.80}]", indices, _LARGEST)
+    _count("round_to", fields["round_to"], 1)
+    threshold = fields["threshold"]
+    if type(threshold) not in (int, float) or not 0 <= threshold < math.inf:
+        _fail("threshold", "a finite number of at least 0", threshold)
+
+
+def _check_leaf(where, leaf):
+    _keys(where, leaf, {"shape", "kept"})
+    shape, kept = _is(f"{where}.shape", leaf["shape"], list), _is(f"{where}.kept", leaf["kept"], list)
+    for size in shape:
+        _count(f"{where}.shape", size, 0)
+    # The sizes of 0 left out: NumPy refuses the others' product all the same.
+    if math.prod(size for size in shape if size) >= _LARGEST or len(shape) > 64:
+        _fail(f"{where}.shape", "at most 64 sizes whose product is below 2^63", shape)
+    if len(kept) != len(shape):
+        _fail(f"{where}.kept", f"an entry for each of the {len(shape)} axes", kept)
+    for axis, (size, indices) in enumerate(zip(shape, kept, strict=True)):
+        if indices is not None:
+            _indices(f"{where}.kept[{axis}]", indices, size)
+
+
+def _check_id(where, one, leaves):
+    _keys(where, one, {"name", "size", "members", "kept", "padding", "reason"})
+    for key in ("name", "reason"):
+        _is(f"{where}.{key}", one[key], str)
+    _count(f"{where}.size", one["size"], 0)
+    _indices(f"{where}.kept", one["kept"], one["size"])
+    _indices(f"{where}.padding", one["padding"], one["size"])
+    if not set(one["padding"]) <= set(one["kept"]):
+        _fail(f"{where}.padding", "some of those kept", one["padding"])
+    for member in _is(f"{where}.members", one["members"], list):
+        path, _, axis = _is(f"{where}.members", member, str).removesuffix("]").rpartition("[")
+        # An axis of a leaf that the plan has; int() would take spaces and other digits too.
+        sizes = leaves[path]["shape"] if path in leaves else ()
+        if axis not in map(str, range(len(sizes))):
+            _fail(f"{where}.members", "axes of leaves of the plan, such as 'kernel[0]'", member)
+
+
+def _indices(where, indices, size):
+    _is(where, indices, list)
+    previous = -1
+    for index in indices:
+        if type(index) is not int or not previous < index < size:
+            _fail(where, f"indices from 0 to {size - 1}, each above the one before it", index)
+        previous = index
+
+
+def _count(where, value, least):
+    if type(value) is not int or not least <= value < _LARGEST:
+        _fail(where, f"an integer from {least} to 2^63 - 1", value)
+
+
+def _is(where, value, kind):
+    if type(value) is not kind:
+        _fail(where, f"a {'list' if kind is list else 'string' if kind is str else 'JSON object'}", value)
+    return value
+
+
+def _keys(where, fields, wanted):
+    if type(fields) is not dict or fields.keys() != wanted:
+        got = sorted(fields) if type(fields) is dict else fields
+        raise CompactionError(f"No plan: {where} must have just {sorted(wanted)}, got {short(got)}; {_REMEDY}")
+
+
+def _fail(where, rule, value):
+    raise CompactionError(f"No plan: {where} must be {rule}, got {short(value)}; {_REMEDY}")
+
+
+def short(value: Any) -> str:
+    """A value as text, however large or deep it is."""
+    try:
+        text = str(value) if isinstance(value, BaseException) else repr(value)
+    except (RecursionError, ValueError):  # an int of more digits than Python prints
+        text = f"a {type(value).__name__} that cannot be printed"
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 200 else text[:200] + "..."

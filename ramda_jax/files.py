@@ -1,0 +1,129 @@
+"""Files that are whole or absent: written beside their place and moved into it, locked while a folder changes."""
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+#: Beginning of the names of files that are being written; what a killed process leaves of them is of no use.
+UNFINISHED = ".unfinished-"
+
+
+def write_beside(folder: Path, data: bytes) -> Path:
+    """Writes `data` to a new file in `folder`, through to the disk, and returns its path; or leaves no file."""
+    # mkstemp opens a new file only: nothing is written through a link.
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp's files are for their owner alone; others get what a file usually gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+    except BaseException:
+        remove(Path(name))
+        raise
+    return Path(name)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Replaces `target` (a link itself, not what it points to) by `source` at once."""
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Writes a file such that whoever reads it, at whatever moment, finds all of the old or all of the new.
+
+    Raises:
+        OSError: it could not be written; what was there is as it was.
+    """
+    source = write_beside(path.parent, data.encode() if isinstance(data, str) else data)
+    try:
+        move_into_place(source, path)
+    except BaseException:
+        remove(source)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder last, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there and can be."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+class TooLarge(OSError):
+    """A file is larger than it may be."""
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """The content of a regular file of at most so many bytes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: no regular file (opening a pipe would wait for ever), a larger one, or one that cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_size > largest:
+            raise TooLarge(f"it has {status.st_size} bytes, not the {largest} that it may have")
+        # Not `largest`: Python allocates what it is asked to read.
+        return file.read(status.st_size)
+
+
+def sha256(data: bytes) -> str:
+    """The digest of `data` in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Locked(Exception):
+    """Another process has the lock."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool):
+    """Holds the lock of a file or a folder that is there; the system frees it however the process ends.
+
+    Yields:
+        Whether there is a lock: False on systems, and file systems, that have none.
+
+    Raises:
+        Locked: another has it, and `wait` is False.
+    """
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        has_lock = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Locked from None
+        except OSError:
+            has_lock = False
+        yield has_lock
+    finally:
+        os.close(handle)
