@@ -8,6 +8,7 @@ happened (of W_hat; of ranks also of W), for each seed.
 """
 
 import dataclasses
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -17,6 +18,7 @@ import tyro
 from tabulate import tabulate
 
 from examples.experiments import METHODS
+from examples.training.errors import one_line
 from examples.training.figures import draw_runs
 from examples.training.measures import MEASURES
 
@@ -25,22 +27,65 @@ COLUMNS = {"weighted": "weighted", "kernel": "kernel-wise", "low_rank": "low-ran
 #: Of the steps' losses, for runs too short for anything else to be seen.
 FIRST, LAST = slice(0, 5), slice(-5, None)
 
+#: Entries of a report in which the runs of one table agree, and others that a line is made of.
+SETTING = ("config", "scale", "stops_after", "batch_size", "dtype", "valid_batches")
+NEEDED = (
+    *("method", "seed", "metric", "measure", "paper", "table", "row", "reported", "steps", "steps_per_epoch"),
+    *("sparsity_W_hat", "sparsest_epoch", "identified", "last_change_epoch_W", "last_change_epoch_W_hat"),
+    *("step_losses", "seconds_per_epoch", "seconds", "rounds"),
+)
+
 
 def find(places):
-    """The reports in files and folders, as plain data."""
-    paths = []
-    for place in places:
-        paths += [place] if place.is_file() else sorted(place.rglob("*.json"))
-    reports = []
-    for path in paths:
-        content = json.loads(path.read_text())
+    """The reports in files and folders, as plain data.
+
+    Raises:
+        SystemExit: no reports; a file that cannot be read, which must not be missing from a mean in silence; one run
+            twice.
+    """
+    reports = {}
+    for path in itertools.chain.from_iterable(map(_paths, places)):
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise SystemExit(
+                f"{path} must be JSON that can be read, but is not ({one_line(error)}); delete it, and the command of "
+                "its run makes it again."
+            ) from None
         if isinstance(content, dict) and "sparsity_W" in content:
-            reports.append(content)
+            _check(path, content)
+            key = json.dumps([_setting(content), content["method"], content["seed"]])
+            if key in reports:
+                raise SystemExit(
+                    f"{reports[key][0]} and {path} must be of two runs, but have the same settings and seed; name one."
+                )
+            reports[key] = (path, content)
     if not reports:
         raise SystemExit(
             f"There is no report in {', '.join(map(str, places))}; `python -m examples.train` writes them."
         )
-    return reports
+    return [content for _, content in reports.values()]
+
+
+def _paths(place):
+    if not place.is_dir():
+        return [place] if place.exists() else []
+    # Those of a checkpoint are its own.
+    return [path for path in sorted(place.rglob("*.json")) if "checkpoint" not in path.relative_to(place).parts[:-1]]
+
+
+def _check(path, report):
+    lacks = [name for name in (*SETTING, *NEEDED) if name not in report]
+    if not lacks and report["method"] not in METHODS:
+        lacks = [f"a known method, got {report['method']!r}"]
+    if lacks:
+        raise SystemExit(f"{path} must be a report of `python -m examples.train`, but lacks {', '.join(lacks)}.")
+
+
+def _setting(report):
+    """What the runs of one table have in common."""
+    # Reports from before that option have the paper's rate.
+    return [*(report[name] for name in SETTING), report.get("learning_rate_scale", 1.0)]
 
 
 def spread(values, factor=1.0, digits=2):
@@ -93,9 +138,7 @@ def tables(reports):
     for report in sorted(
         reports, key=lambda report: (report["config"], METHODS.index(report["method"]), report["seed"])
     ):
-        key = tuple(report[name] for name in ("config", "scale", "stops_after", "batch_size", "dtype", "valid_batches"))
-        key += (report.get("learning_rate_scale", 1.0),)  # reports from before that option have the paper's
-        groups.setdefault(key, {}).setdefault(report["method"], []).append(report)
+        groups.setdefault(tuple(_setting(report)), {}).setdefault(report["method"], []).append(report)
     for (config, scale, _, batch_size, dtype, valid_batches, learning_rate_scale), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]

@@ -1,15 +1,34 @@
-"""Checkpoints of a run, by Orbax: the whole state, and where in the run it was."""
+"""Checkpoints of a run, by Orbax: the whole state, and all that the run had written by then.
+
+A checkpoint is the record of its moment: the log and the report are made from it, so that they cannot disagree.
+"""
+
+import hashlib
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from examples.training.errors import RunError, one_line, writing
+
+#: What a checkpoint holds beside the state.
+NOTES = {"run", "taken", "seconds", "records", "digest"}
 
 
 class Checkpoints:
-    """The newest state of a run, in a folder."""
+    """The newest state of a run, in a folder; its checkpoints are numbered as they are made.
+
+    Raises:
+        RunError: a folder that cannot be read or written.
+    """
 
     def __init__(self, folder):
+        self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)  # Orbax would say only at the first save that it cannot
+            self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._saved = None
 
     def __enter__(self):
         return self
@@ -18,27 +37,82 @@ class Checkpoints:
         self._manager.close()
 
     @property
-    def latest(self):
-        """How many steps the newest has taken, or None."""
-        return self._manager.latest_step()
+    def exists(self):
+        """Whether there is one."""
+        return self._manager.latest_step() is not None
 
-    def save(self, step, state, seconds):
-        """Saves, unless this step is saved already.
+    def save(self, state, *, run, taken, seconds, records):
+        """Saves, unless this moment is saved already.
 
         Args:
-            step: how many have been taken.
             state: a pytree.
+            run: what identifies it, as a dict.
+            taken: how many steps have been.
             seconds: of training in the round so far.
+            records: all of the log.
+
+        Raises:
+            RunError: it cannot be written; the one before is as it was.
         """
-        if step != self.latest:
-            items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), clock=ocp.args.JsonSave({"seconds": seconds})
-            )
-            self._manager.save(step, args=items)
+        if self._saved == (taken, len(records)):
+            return
+        notes = {"run": run, "taken": taken, "seconds": seconds, "records": records, "digest": digest(state)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
+        latest = self._manager.latest_step()
+        try:
+            self._manager.save(0 if latest is None else latest + 1, args=items)
+        except Exception as error:  # Orbax passes on whatever its parts raise
+            raise RunError(
+                f"The checkpoint in {self._folder} cannot be written ({one_line(error)}); make room. The one before "
+                "is as it was, and the same command continues from there."
+            ) from error
+        self._saved = (taken, len(records))
+
+    def notes(self):
+        """What the newest holds beside the state, as `save` was given it.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        return self._restore(notes=ocp.args.JsonRestore())["notes"]
 
     def restore(self, like):
-        """(state, seconds) of the newest, onto the structure and the devices of `like`."""
+        """(state, notes) of the newest, onto the structure and the devices of `like`.
+
+        Raises:
+            RunError: it cannot be read, or is not what was saved.
+        """
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), clock=ocp.args.JsonRestore())
-        found = self._manager.restore(self.latest, args=items)
-        return found["state"], found["clock"]["seconds"]
+        found = self._restore(state=ocp.args.StandardRestore(target), notes=ocp.args.JsonRestore())
+        state, notes = found["state"], found["notes"]
+        if digest(state) != notes["digest"]:
+            raise self._damaged("its numbers are not those that were saved")
+        self._saved = (notes["taken"], len(notes["records"]))
+        return state, notes
+
+    def _restore(self, **items):
+        try:
+            found = self._manager.restore(self._manager.latest_step(), args=ocp.args.Composite(**items))
+            notes = found["notes"]
+            if not isinstance(notes, dict) or notes.keys() != NOTES:
+                raise ValueError("it is of another version of these examples")
+            return found
+        except Exception as error:  # as above
+            raise self._damaged(one_line(error)) from error
+
+    def _damaged(self, reason):
+        return RunError(
+            f"The checkpoint in {self._folder} cannot be read ({reason}); put back a copy of it, or delete that folder "
+            "to train anew. Nothing was changed."
+        )
+
+
+def digest(state):
+    """Of all numbers of a state, in order."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        total.update(f"{array.dtype} {array.shape} ".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

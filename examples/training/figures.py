@@ -19,8 +19,8 @@ COLOURS = dict(
 )
 
 
-def draw(report, path):
-    """Metric and sparsity over the epochs; on the right the last fifth close up."""
+def draw(report, file):
+    """Metric and sparsity over the epochs, on the right the last fifth close up; as PNG into a file."""
     metric, measure, rounds = report["metric"], report["measure"], report["rounds"]
     epochs = rounds["epoch"]
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -40,7 +40,7 @@ def draw(report, path):
     axes[0, 1].set(title="the last fifth")
     axes[1, 0].set(ylabel=PAPER_LABELS[measure])
     axes[1, 0].legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
 
 
 def draw_runs(reports, path):

@@ -5,6 +5,9 @@ import json
 import signal
 import threading
 
+from examples.training.errors import writing
+from ramda_jax.files import write_whole
+
 
 class Stopper:
     """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second interrupts at once."""
@@ -35,24 +38,24 @@ class Stopper:
 
 
 class Log:
-    """The run's records, one JSON object a line; those of steps that were lost in a crash are dropped."""
+    """The run's records, one JSON object a line of a file that is made anew from those of the checkpoint.
 
-    def __init__(self, path, steps):
+    Args:
+        path: of the file; what is there is replaced.
+        records: those up to here.
+    """
+
+    def __init__(self, path, records):
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        records = []
-        for line in lines:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:  # the line that a killed run was writing
-                break
-        self.records = [record for record in records if record["step"] <= steps]
-        path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        self.records = list(records)
+        with writing(path.parent):
+            write_whole(path, as_lines(self.records))
 
     def add(self, record):
+        """Adds a record, after which the file has it."""
         self.records.append(record)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with writing(self.path.parent), self.path.open("a") as file:
+            file.write(as_lines([record]))
 
     @property
     def rounds(self):
@@ -63,3 +66,8 @@ class Log:
     def steps(self):
         """The records of single steps."""
         return [record for record in self.records if "W" not in record]
+
+
+def as_lines(records):
+    """Records as the text of the log."""
+    return "".join(json.dumps(record) + "\n" for record in records)

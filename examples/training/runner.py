@@ -1,6 +1,8 @@
 """A run from beginning to end: trains, measures, logs, stops and continues, reports."""
 
 import dataclasses
+import functools
+import io
 import json
 import time
 from pathlib import Path
@@ -11,16 +13,15 @@ from tqdm import tqdm
 
 from examples.experiments import CONFIGS
 from examples.training.checkpoints import Checkpoints
+from examples.training.errors import RunError, writing
 from examples.training.figures import draw
+from examples.training.folder import check_folder, claimed, identity
 from examples.training.log import Log, Stopper
 from examples.training.loop import Trainer
 from examples.training.summary import as_text, final_table, make_report
+from ramda_jax.files import write_whole
 
 CHECKPOINT_SECONDS = 300
-
-
-class RunError(Exception):
-    """The run cannot be as it was asked for; the message says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,47 +72,67 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
         report that it wrote.
 
     Raises:
-        RunError: the folder holds another run, or the devices are not there.
+        RunError: the folder holds another run, is in use by one, or cannot be read or written; the checkpoint is
+            damaged; the devices are not there.
         DataError: as the loaders.
     """
     out = Path(out or Path("out") / run.name)
     if jax.device_count() < run.devices:
         raise RunError(f"--devices must be at most the {jax.device_count()} that there are, got {run.devices}.")
-    claim(out, run, data_dir)
-    if (out / "report.json").exists():
-        return json.loads((out / "report.json").read_text())
-    trainer = Trainer(
-        config or CONFIGS[run.config],
-        run.method,
-        data_dir,
-        scale=run.scale,
-        batch_size=run.batch_size,
-        learning_rate_scale=run.learning_rate_scale,
-        devices=run.devices,
-        dtype=jnp.dtype(run.dtype),
-        seed=run.seed,
-    )
+    mine = identity(run, data_dir)
+    with claimed(out, run.name), Checkpoints(out / "checkpoint") as checkpoints:
+        report = check_folder(out, mine, checkpoints)
+        if report is not None:
+            return report
+        trainer = Trainer(
+            config or CONFIGS[run.config],
+            run.method,
+            data_dir,
+            scale=run.scale,
+            batch_size=run.batch_size,
+            learning_rate_scale=run.learning_rate_scale,
+            devices=run.devices,
+            dtype=jnp.dtype(run.dtype),
+            seed=run.seed,
+        )
+        return _train(trainer, run, mine, out, checkpoints, stopper or Stopper())
+
+
+def _train(trainer, run, mine, out, checkpoints, stopper):
     steps = min(trainer.plan.total, run.steps or trainer.plan.total)
-    stopper = stopper or Stopper()
-    with Checkpoints(out / "checkpoint") as checkpoints, stopper.listening():
-        state, seconds = trainer.init(), 0.0
-        taken = checkpoints.latest or 0
-        if taken:
-            state, seconds = checkpoints.restore(state)
-        log = Log(out / "log.jsonl", taken)
-        state, taken = _rounds(trainer, steps, run.valid_batches, state, taken, seconds, log, checkpoints, stopper)
+    with stopper.listening():
+        state, taken, seconds, records = trainer.init(), 0, 0.0, []
+        if checkpoints.exists:
+            state, notes = checkpoints.restore(state)
+            taken, seconds, records = notes["taken"], notes["seconds"], notes["records"]
+        log = Log(out / "log.jsonl", records)
+        state, taken = _rounds(
+            trainer,
+            steps,
+            run.valid_batches,
+            state,
+            taken,
+            seconds,
+            log,
+            functools.partial(checkpoints.save, run=mine),
+            stopper,
+        )
         if taken < steps or not log.rounds or log.rounds[-1]["step"] < taken:
             return None
         # It goes over all training examples, which takes longer than the few steps of a trial.
         objective = None if run.valid_batches else trainer.objective(state)
         report = make_report(dataclasses.asdict(run), trainer, log, objective)
-    draw(report, out / "report.png")
-    (out / "report.txt").write_text(final_table(report) + "\n")
-    (out / "report.json").write_text(as_text(report))  # the last: where there is one, the run is finished
-    return report
+    figure = io.BytesIO()
+    draw(report, figure)
+    with writing(out):
+        write_whole(out / "report.png", figure.getvalue())
+        write_whole(out / "report.txt", final_table(report) + "\n")
+        write_whole(out / "report.json", as_text(report))  # the last: where there is one, the run is finished
+    # As whoever asks again will read it.
+    return json.loads(as_text(report))
 
 
-def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, checkpoints, stopper):
+def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, save, stopper):
     per_round = trainer.plan.per_round
     often = max(1, min(per_round, steps) // 20)
     saved_at = time.monotonic()
@@ -133,9 +154,11 @@ def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, checkpoin
                 # In pieces, so that a long round is saved too.
                 until = last if trainer.config.scan else min(last, taken + often)
                 state, taken = trainer.run_round(state, taken, until, stopper, on_step)
-                if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                # At the round's end the state is saved with what is measured of it, never before.
+                if taken < last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     jax.block_until_ready(state.params)
-                    checkpoints.save(taken, state, seconds + time.perf_counter() - start)
+                    passed = seconds + time.perf_counter() - start
+                    save(state, taken=taken, seconds=passed, records=log.records)
                     saved_at = time.monotonic()
             jax.block_until_ready(state.params)
             seconds += time.perf_counter() - start
@@ -147,7 +170,10 @@ def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, checkpoin
             log.add({"step": taken, "epoch": epochs, "loss": loss, "seconds": seconds, **record})
             progress.set_postfix(_postfix(record, trainer), refresh=False)
             done, seconds = taken, 0.0
-        checkpoints.save(taken, state, seconds)
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                save(state, taken=taken, seconds=seconds, records=log.records)
+                saved_at = time.monotonic()
+        save(state, taken=taken, seconds=seconds, records=log.records)
     return state, taken
 
 
@@ -158,20 +184,3 @@ def _postfix(record, trainer):
         "W": f"{record['W'].get(measure, 0):.1%}",
         "W_hat": f"{record['W_hat'].get(measure, 0):.1%}",
     }
-
-
-def claim(out, run, data_dir=None):
-    """Makes the folder `run`'s own; raises where it is another's."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "run.json"
-    mine = dataclasses.asdict(run) | {"data_dir": data_dir and str(Path(data_dir).resolve())}
-    if not path.exists():
-        path.write_text(json.dumps(mine, indent=2) + "\n")
-        return
-    theirs = json.loads(path.read_text())
-    different = [f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]]
-    if different:
-        raise RunError(
-            f"{out} holds another run ({'; '.join(different)}); use another --out, or delete the folder to start anew. "
-            "(Data that were only moved: correct data_dir in its run.json.)"
-        )

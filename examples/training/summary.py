@@ -59,13 +59,13 @@ def make_report(run, trainer, log, objective):
         "machine": platform.machine(),
         "jax": jax.__version__,
         "reported": {"metric": metric, "sparsity": sparsity},
-        "rounds": _series(rounds, task.metric, config.measure),
+        "rounds": series(rounds, task.metric, config.measure),
         # Of the first few steps there is little else to see.
         "step_losses": [[one["step"], _short(one["loss"])] for one in log.steps] if run["steps"] else None,
     }
 
 
-def _series(rounds, metric, measure):
+def series(rounds, metric, measure):
     """What is drawn over the epochs, in columns."""
     series = {name: [_short(record[name]) for record in rounds] for name in ("epoch", metric, "loss", "changed_W")}
     for which in ("W", "W_hat"):
