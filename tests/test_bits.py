@@ -10,7 +10,16 @@ import pytest
 import ramda_jax
 from ramda_jax.solvers import blocks
 from tests.factories import FACTORIES, factory_id
-from tests.inspection.test_eval_params import ALL, PLAIN, STRENGTH, check_equal, every_method, gradients, init_params, train
+from tests.inspection.test_eval_params import (
+    ALL,
+    PLAIN,
+    STRENGTH,
+    check_equal,
+    every_method,
+    gradients,
+    init_params,
+    train,
+)
 
 
 @every_method

@@ -6,6 +6,7 @@ A checkpoint is the record of its moment: the log and the report are made from i
 import hashlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -111,7 +112,7 @@ def digest(state):
     """Of all numbers of a state, in order."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         total.update(f"{array.dtype} {array.shape} ".encode())
         total.update(array.tobytes())

@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,19 +122,15 @@ class StructureHistory:
         names = sorted(self._changed_at)
         record = {"format": _FORMAT, "max_records": self._max_records, "names": names, "is_empty": not self.steps}
         # By number: a name in an archive is a file's.
-        arrays = {f"changed_at_{number}": self._changed_at[name] for number, name in enumerate(names)}
+        arrays: dict[str, Any] = {f"changed_at_{number}": self._changed_at[name] for number, name in enumerate(names)}
         arrays |= {f"support_{number}": (self._support or {})[name] for number, name in enumerate(names)}
+        arrays |= {"record": np.array(json.dumps(record))}
+        arrays |= {"steps": np.array(self.steps, np.int64), "changes": np.array(self.changes, np.int64)}
         file = Path(file)
         unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
         try:
             with unfinished.open("wb") as stream:
-                np.savez_compressed(
-                    stream,
-                    record=np.array(json.dumps(record)),
-                    steps=np.array(self.steps, np.int64),
-                    changes=np.array(self.changes, np.int64),
-                    **arrays,
-                )
+                np.savez_compressed(stream, **arrays)
             unfinished.replace(file)
         finally:
             unfinished.unlink(missing_ok=True)
