@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# Where counters of steps stay: the end of int32.
+LAST_COUNT = 2**31 - 1
+
 
 def sums_dtype(dtype):
     """The dtype in which sums over steps are kept for parameters of `dtype`: at least float32.

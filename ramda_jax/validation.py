@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.numerics import LAST_COUNT
+
 
 def _is_known(value) -> bool:
     return isinstance(value, (int, float, complex, np.number, np.bool_, str, bytes)) or value is None
@@ -72,7 +74,7 @@ def check_count(name, value, minimum):
 
 
 def checked_restarts(name, restarts):
-    """`restarts` as a tuple of ints: positive and increasing step counts."""
+    """`restarts` as a tuple of ints: positive and increasing step counts that the counter, an int32, passes."""
     remedy = f"use increasing step counts, such as `{name}=(40_000, 80_000)`."
     try:
         steps = tuple(restarts)
@@ -84,6 +86,12 @@ def checked_restarts(name, restarts):
     steps = tuple(int(step) for step in steps)
     if any(a >= b for a, b in zip((0, *steps), steps, strict=False)):
         raise ValueError(f"`{name}` must be positive and increasing, got {restarts!r}; {remedy}")
+    # At its end the counter stays, and a stage that began there would begin anew at every step.
+    if steps and steps[-1] >= LAST_COUNT:
+        raise ValueError(
+            f"`{name}` must be below {LAST_COUNT}, where the counter of steps ends, got {restarts!r}; leave out what "
+            "no run reaches."
+        )
     return steps
 
 

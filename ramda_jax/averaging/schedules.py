@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ramda_jax.numerics import LAST_COUNT, next_count
 from ramda_jax.validation import check_averaging, check_non_negative, check_positive, checked_restarts
 
 
@@ -38,12 +39,18 @@ def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
     if start < 0:
         raise ValueError(f"`start` must be at least 0, got {start!r}; it is the end of the stage before the last.")
     # 1 / c^2 in Python's arithmetic: the step at which c_t is to be exactly 1, not 1 less a rounding.
-    full = math.ceil(1 / float(averaging) ** 2 - 1e-6)
+    # By a product, which overflows to infinity where a power raises.
+    inverse = 1 / float(averaging)
+    full = inverse * inverse - 1e-6
+    # A step that the counter does not reach; beyond int32 JAX could not compare with it.
+    full = math.ceil(full) if full <= LAST_COUNT else None
+    # The counter stays at its end, and so does a start beyond it.
+    start = min(start, LAST_COUNT)
 
     def schedule(step):
-        i = jnp.maximum(jnp.asarray(step) - start + 1, 1)
-        growing = averaging * jnp.sqrt(i.astype(float))
-        return jnp.where(i >= full, 1.0, jnp.minimum(growing, 1.0))
+        i = next_count(jnp.maximum(jnp.asarray(step) - start, 0))
+        growing = jnp.minimum(averaging * jnp.sqrt(i.astype(float)), 1.0)
+        return growing if full is None else jnp.where(i >= full, 1.0, growing)
 
     return schedule
 
@@ -60,7 +67,8 @@ def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) 
         A schedule of the 0-based step.
 
     Raises:
-        ValueError: averaging outside (0, 1], ends that do not increase, growth of 1 or less.
+        ValueError: averaging outside (0, 1], ends that do not increase or end beyond the step counter, growth of 1 or
+            less.
 
     Example:
         >>> import ramda_jax
@@ -108,7 +116,7 @@ def stages(
         A dict with `learning_rate`, `averaging`, `restarts` and, where given, `eps`.
 
     Raises:
-        ValueError: a number out of its range, ends that do not increase.
+        ValueError: a number out of its range, ends that do not increase or end beyond the step counter.
 
     Example:
         >>> import ramda_jax

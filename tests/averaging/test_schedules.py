@@ -144,3 +144,33 @@ def test_stages_refuses_bad_settings_by_name(changed, error, message):
     settings = {"learning_rate": 0.1, "averaging": 0.1, "ends": (10,), "eps": 1e-6} | changed
     with pytest.raises(error, match=message):
         stages(**settings)
+
+
+@pytest.mark.parametrize("start", [0, 2**31 - 2, 2**31 - 1, 2**31, 2**40])
+def test_sqrt_growth_goes_on_to_the_end_of_the_counter(start):
+    schedule = sqrt_growth(1e-3, start=start)
+    for step in (0, 2**31 - 3, 2**31 - 2, 2**31 - 1):
+        i = min(max(step - start + 1, 1), 2**31 - 1)
+        np.testing.assert_allclose(schedule(jnp.int32(step)), min(1e-3 * i**0.5, 1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("averaging", [2e-5, 2.158e-5, 1e-30, 1e-200, 5e-324])
+def test_sqrt_growth_takes_an_averaging_that_the_counter_takes_to_one_or_not_at_all(averaging):
+    schedule = sqrt_growth(averaging)
+    for step in (0, 10**6, 2**31 - 1):
+        i = min(step + 1, 2**31 - 1)
+        np.testing.assert_allclose(
+            schedule(jnp.int32(step)), np.float32(min(averaging * i**0.5, 1.0)), rtol=1e-6, atol=1e-44
+        )
+
+
+@pytest.mark.parametrize("last", [2**31 - 1, 2**31, 2**70])
+def test_restarts_beyond_the_counter_are_refused(last):
+    for make in (
+        lambda: rmda(0.1, restarts=(5, last)),
+        lambda: ramda(0.1, restarts=(5, last)),
+        lambda: stage_growth(0.1, ends=(5, last)),
+        lambda: stages(0.1, 0.1, ends=(5, last)),
+    ):
+        with pytest.raises(ValueError, match=r"must be below 2147483647.*leave out"):
+            make()
