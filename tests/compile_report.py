@@ -101,7 +101,8 @@ class CompileReport:
         tests = {name: total(rows) for name, rows in self.by_test.items()}
         file = self.config.getoption("--compile-report-file")
         if file:
-            Path(file).write_text(json.dumps({name: dict(zip(MEASURES, row)) for name, row in tests.items()}, indent=1))
+            named = {name: dict(zip(MEASURES, row, strict=True)) for name, row in tests.items()}
+            Path(file).write_text(json.dumps(named, indent=1))
         files, folders = collections.defaultdict(list), collections.defaultdict(list)
         for name, row in tests.items():
             file = name.split("::")[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ramda_jax import numerics
-from ramda_jax.numerics import at_step, cbrt, group_norms, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, cbrt, group_norms, next_count, scalars_dtype, sums_dtype
 
 BITS = {np.float32: np.uint32, np.float64: np.uint64}
 
@@ -103,6 +103,13 @@ def test_at_step_takes_numbers_and_schedules():
     assert at_step(0.5, 3, jnp.float32) == jnp.float32(0.5)
     assert at_step(lambda step: 2 * step, 3, jnp.float32) == jnp.float32(6)
     assert at_step(1, 3, jnp.float32).dtype == jnp.float32
+
+
+def test_a_count_stays_at_the_end_of_int32():
+    last = jnp.asarray(np.iinfo(np.int32).max, jnp.int32)
+    for count, expected in ((last, last), (last - 1, last), (jnp.zeros([], jnp.int32), 1)):
+        found = next_count(count)
+        assert found == expected and found.dtype == jnp.int32
 
 
 @pytest.mark.parametrize(

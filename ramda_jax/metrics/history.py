@@ -1,5 +1,6 @@
 """Whether the structure has settled: supports watched over a run."""
 
+import io
 import json
 import operator
 import os
@@ -14,6 +15,11 @@ from ramda_jax.metrics.support import check_supports
 from ramda_jax.validation import check_count
 
 _FORMAT = 1
+#: What reading a damaged archive raises: also `zipfile` of versions that it does not know, and of impossible places.
+_DAMAGES = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    OSError,
+)  # fmt: skip
 
 
 class StructureHistory:
@@ -154,8 +160,9 @@ class StructureHistory:
             >>> again.add(2, {"kernel": jnp.array([True, True])})
             1
         """
+        content = Path(file).read_bytes()
         try:
-            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 record = json.loads(str(arrays["record"]))
                 if record["format"] != _FORMAT:
                     raise ValueError(f"format {record['format']}")
@@ -172,7 +179,7 @@ class StructureHistory:
                     raise ValueError("arrays that do not belong together")
                 if len(history.steps) != len(history.changes) or bool(history.steps) == record["is_empty"]:
                     raise ValueError("steps and changes that do not belong together")
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGES as error:
             raise ValueError(
                 f"'{file}' must be what `StructureHistory.save` has written, but is not ({error}); save it anew."
             ) from error

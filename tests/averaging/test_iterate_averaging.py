@@ -72,6 +72,14 @@ def test_bfloat16_average_with_small_c_does_not_move_at_all_without_a_float32_it
     assert abs(average_towards(0.0, 1.0, 0.001, 3000, iterate_dtype=jnp.float32) - 0.999**3000) < 1e-3
 
 
+def test_an_update_of_half_precision_is_rounded_once():
+    # In bfloat16 the first point would be the parameter, and its update 0.
+    params, point = jnp.ones(3, jnp.bfloat16), jnp.asarray([1.001, 0.7, 3.3], jnp.float32)
+    optimizer = iterate_averaging(0.3)
+    updates, _ = optimizer.update(point, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates, (jnp.float32(0.3) * (point - 1)).astype(jnp.bfloat16))
+
+
 @averaging_factory
 def test_iterate_dtype_brings_bfloat16_training_to_the_float32_iterates(factory):
     settings = {"averaging": 0.003, "learning_rate": 0.02}

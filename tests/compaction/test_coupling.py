@@ -68,7 +68,7 @@ def test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("lenet5", marks=pytest.mark.slow), "densenet", "transformer", pytest.param("lstm", marks=pytest.mark.slow)]
+    "name", ["densenet", "transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lenet5", "lstm"))]
 )
 def test_pack_has_its_inverse_and_its_like_in_the_small_model(name):
     net, batch = make(name)

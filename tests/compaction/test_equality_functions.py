@@ -42,7 +42,7 @@ def while_loop(params, x):
 
 def cond(params, x):
     h = x @ params["in"]
-    h = jax.lax.cond(x.sum() > 0, lambda h: jnp.sin(h) + params["bias"], lambda h: h * 2, h)
+    h = jax.lax.cond(x.sum() > 0, lambda h: jnp.sin(h @ params["one"]), lambda h: h @ params["other"], h)
     return h @ params["out"]
 
 
@@ -83,14 +83,32 @@ def grouped(params, x):
     return jnp.tanh(h).reshape(len(x), -1) @ params["out"]
 
 
+def experts(params, x):
+    h = jnp.tanh(x @ params["in"]).reshape(len(x), *params["experts"].shape[:2])
+    return jnp.einsum("bes,est->bet", h, params["experts"]).reshape(len(x), -1) @ params["out"]
+
+
+def embedded(params, x):
+    return jnp.tanh(params["table"][(x[:, 0] > 0).astype(jnp.int32)]) @ params["out"]
+
+
+def sliced_at_an_input(params, x):
+    h = jnp.tanh(x @ params["in"]) @ params["middle"]
+    start = (x.sum() > 0).astype(jnp.int32)
+    return jax.lax.dynamic_slice_in_dim(h, start, len(params["out"]), axis=1) @ params["out"]
+
+
 FUNCTIONS = {
     "scan over layers": (loop, {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}),
     "while": (while_loop, {"in": (4, 6), "square": (6, 6), "bias": (6,), "out": (6, 2)}),
-    "cond": (cond, {"in": (4, 6), "bias": (6,), "out": (6, 2)}),
+    "cond": (cond, {"in": (4, 6), "one": (6, 5), "other": (6, 5), "out": (5, 2)}),
     "jit, remat, custom derivatives": (wrapped, {"in": (4, 6), "out": (6, 2)}),
     "concatenate, pad, flip, slice": (joined, {"in": (4, 5), "other": (4, 3), "out": (10, 2)}),
     "grouped convolution": (grouped, {"in": (4, 6), "kernel": (1, 1, 3, 4), "out": (4, 2)}),
     "split heads": (heads, {"in": (4, 6), "out": (2, 3, 2)}),
+    "product in a batch": (experts, {"in": (4, 6), "experts": (2, 3, 5), "out": (10, 2)}),
+    "indexed by data": (embedded, {"table": (5, 6), "out": (6, 2)}),
+    "sliced at an input": (sliced_at_an_input, {"in": (4, 6), "middle": (6, 5), "out": (3, 2)}),
 }
 
 
@@ -100,9 +118,25 @@ def test_compact_function_computes_the_same(name):
     with jax.enable_x64():
         rng = np.random.default_rng(2)
         params = {key: normal(rng, *shape) for key, shape in shapes.items()}
-        small = check(function, params, jnp.asarray(rng.normal(size=(3, 4))))
-        assert small.dims.opaque == {}
-        assert small.plan.num_params[1] < small.plan.num_params[0]
+        x = jnp.asarray(rng.normal(size=(3, 4)))
+        shrunk = set()
+        for seed in (1, 2):
+            small = check(function, params, x, seed)
+            assert small.dims.opaque == {}
+            assert small.plan.num_params[1] < small.plan.num_params[0]
+            shrunk |= {one.name for one in small.plan.ids if len(one.kept) < one.size}
+        # Of every id that is free something has gone in one of the two.
+        assert shrunk == {dim.name for dim in small.dims.ids if not dim.reason}
+
+
+def test_what_one_step_of_a_scan_reads_stays():
+    rng = np.random.default_rng(0)
+    params = {name: normal(rng, *shape) for name, shape in {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}.items()}
+    # Nothing reads units 0 and 1, but for the second step, which reads unit 0.
+    params["stack"] = params["stack"].at[:, :2].set(0).at[1, 0].set(1)
+    params["out"] = params["out"].at[:2].set(0)
+    small = compact_model(loop, jnp.ones((3, 4)), variables=params)
+    assert small.plan.leaves["in"].kept == (None, (0, 2, 3, 4, 5))
 
 
 def drawn_net(rng, kinds, widths):

@@ -52,6 +52,7 @@ def test_nnx_linears_become_two():
 
     net, x = Net(nnx.Rngs(0)), jnp.asarray(RNG.normal(size=(4, 12)), jnp.float32)
     net.layers[0].kernel.set_value(of_rank(2, 12, 10))
+    net.layers[0].bias.set_value(jnp.asarray(RNG.normal(size=10), jnp.float32))
     net.head.kernel.set_value(of_rank(1, 9, 3))
     small = low_rank_model(net, x)
     assert small.ranks == {"head/kernel": 1, "layers/0/kernel": 2}
@@ -73,6 +74,7 @@ def test_linen_dense_reads_two_factors():
     variables = Net().init(jax.random.key(0), x)
     for name, shape in (("Dense_0", (12, 10)), ("Dense_1", (10, 8))):
         variables["params"][name]["kernel"] = of_rank(2, *shape)
+    variables["params"]["Dense_0"]["bias"] = jnp.asarray(RNG.normal(size=10), jnp.float32)
     small = low_rank_model(Net(), x, variables=variables)
     assert set(small.ranks.values()) == {2}
     assert sorted(small.variables["params"]["Dense_1"]) == ["kernel_left", "kernel_right"]

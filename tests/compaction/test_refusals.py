@@ -199,6 +199,21 @@ def test_verify_refuses_a_small_model_that_is_not_the_planned_one():
         verify(mlp, params, mlp, small | {"a": small["a"] * 1.001}, X, plan=plan)
 
 
+def test_differences_are_relative_to_the_largest_output_and_nan_is_one():
+    def product(scale, x):
+        return scale * x
+
+    for factor, is_same in ((1 + 1e-6, True), (1 + 1e-4, False), (np.nan, False)):
+        _, reason = compare_outputs(product, 1e6, product, 1e6 * factor, [(jnp.ones(3),)])
+        assert (reason is None) == is_same
+
+
+def test_a_leaf_that_the_function_does_not_use_stays_whole():
+    dims = trace_dims(mlp, make() | {"other": jnp.ones(7)}, X)
+    [dim] = [dim for dim in dims.ids if any(str(member) == "other[0]" for member in dim.members)]
+    assert dim.reason == "a leaf that the function does not use"
+
+
 def test_verify_refuses_to_compare_what_is_not_finite():
     params = make(dead_in_second=4)
     params["a"] = params["a"].at[0, 0].set(jnp.inf)

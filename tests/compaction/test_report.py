@@ -23,13 +23,13 @@ def mlp(params, x):
     return jnp.tanh(x @ params["a"]["kernel"] + params["a"]["bias"]) @ params["b"]["kernel"]
 
 
-def small_mlp(dtype=jnp.float32):
+def small_mlp(dtype=jnp.float32, **settings):
     rng = np.random.default_rng(0)
     shapes = {"a": {"kernel": (6, 8), "bias": (8,)}, "b": {"kernel": (8, 3)}}
     is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
     params = jax.tree.map(lambda shape: jnp.asarray(rng.normal(size=shape), dtype), shapes, is_leaf=is_shape)
     params["b"]["kernel"] = params["b"]["kernel"].at[2:].set(0)
-    return compact_model(mlp, jnp.asarray(rng.normal(size=(5, 6)), dtype), variables=params)
+    return compact_model(mlp, jnp.asarray(rng.normal(size=(5, 6)), dtype), variables=params, **settings)
 
 
 def test_report_counts_what_can_be_counted_by_hand(tmp_path):
@@ -63,6 +63,14 @@ def test_report_without_timing_and_regularizer_leaves_them_out():
     assert report.weighted_group_sparsity is None
     assert "ms of a call" not in str(report)
     assert "weighted group sparsity" not in str(report)
+
+
+def test_report_does_not_count_what_is_kept_for_a_round_size():
+    small = small_mlp(round_to=4)
+    assert small.plan.dead == ()  # a part of what it keeps is read
+    report = compaction_report(small, jnp.ones((5, 6)), rounds=0)
+    assert report.widths == (("a/kernel[1]", 2, 8),)
+    assert report.after.params == 6 * 4 + 4 + 4 * 3
 
 
 def test_cost_counts_the_flops_of_a_product():

@@ -199,11 +199,16 @@ def test_what_is_no_number_of_jax_is_refused_by_name(tmp_path, leaf):
 
 @pytest.mark.parametrize(
     "path",
-    ["", "a/b", "../../up", "nul\0", "new\nline", "x" * 100_000, "é漢🙂", "__metadata", " ", '"', "C:\\x", "plan"],
+    ["a/b", "../../up", "nul\0", "new\nline", "x" * 100_000, "é漢🙂", "__metadata", " ", '"', "C:\\x", "plan"],
 )
 def test_strange_paths_come_back(tmp_path, path):
     assert save_leaf(tmp_path / "one", np.float32(3), path) == 3
     assert os.listdir(tmp_path) == ["one"] and sorted(os.listdir(tmp_path / "one")) == [PLAN, ARRAYS]
+
+
+def test_a_bare_array_comes_back(tmp_path):
+    save_compact(tmp_path, Plan({"": LeafPlan((), ())}, (), {}), np.float32(3))
+    assert float(load_compact(tmp_path)[1][""]) == 3
 
 
 def test_paths_that_differ_in_case_alone_are_two(tmp_path):

@@ -447,6 +447,19 @@ def test_eval_params_keeps_methods_of_a_named_chain_apart(names):
     check_has_structure(structured)
 
 
+@pytest.mark.parametrize("names", [("x", "y"), ("y", "x")])
+def test_eval_params_keeps_methods_without_radii_apart(names):
+    # Nothing in their states tells whose leaves are whose, but for where they are.
+    lasso = ramda_jax.L1()
+    optimizer = optax.named_chain(
+        (names[0], optax.masked(recorded_ramda(lasso), only_layer("conv"))),
+        (names[1], optax.masked(recorded_rmda(lasso, 3 * STRENGTH), only_layer("dense"))),
+        ("z", optax.masked(optax.sgd(0.1), only_layer("norm"))),
+    )
+    for params, state in train(optimizer, init_params(), num_steps=3):
+        check_structured(ramda_jax.eval_params(state, params), params, state)
+
+
 def test_eval_params_finds_parts_in_chains_of_chains():
     optimizer = optax.chain(
         optax.chain(optax.identity(), ramda_jax.adaptive_dual_averaging(0.1, 1e-4)),

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import ramda_jax
+from ramda_jax.models.uncorrected_adam import scale_by_uncorrected_adam
 
 
 def trajectory(optimizer, steps=30, seed=0):
@@ -107,6 +108,27 @@ def test_prox_ssi_without_regularizer_is_adamw_with_the_correction_in_the_step(x
     naive = optax.GradientTransformation(init, update)
     ours = ramda_jax.prox_ssi(rate, b1=b1, b2=b2, weight_decay=decay)
     np.testing.assert_allclose(trajectory(ours), trajectory(naive), rtol=1e-10, atol=1e-12)
+
+
+def test_prox_ssi_is_prox_gen_with_the_direction_of_uncorrected_adam(x64):
+    eps, decays = 1e-3, {"b1": 0.8, "b2": 0.95}
+
+    def metric(state):
+        return jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu)
+
+    ours = ramda_jax.prox_ssi(0.1, ramda_jax.L1(), 0.01, eps=eps, **decays)
+    theirs = ramda_jax.prox_gen(0.1, scale_by_uncorrected_adam(eps=eps, **decays), metric, ramda_jax.L1(), 0.01)
+    np.testing.assert_allclose(trajectory(ours), trajectory(theirs), rtol=1e-10, atol=1e-12)
+
+
+def test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype():
+    # To bfloat16 they all would be 1.
+    params, grads = jnp.ones(3, jnp.bfloat16), jnp.asarray([1.001, 1.002, 0.999], jnp.float32)
+    builder = ramda_jax.preconditioned(0.1, optax.identity())
+    model, _ = builder.update(grads, builder.init(params), params)
+    np.testing.assert_array_equal(model.linear, grads)
+    # It is the learning rate times the papers' model.
+    assert model.scale == model.weight == jnp.float32(0.1)
 
 
 def test_prox_ssi_first_prox_is_stronger_than_prox_adamw_by_the_missing_correction(x64):

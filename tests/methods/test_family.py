@@ -123,14 +123,10 @@ def trained(factory, case, steps=400):
 def combination(factory, case):
     """Every regularizer with RAMDA and with the method that has a scalar metric, every method with some groups."""
     is_quick = factory.name in ("ramda", "rmda") or isinstance(case.regularizer, ramda_jax.GroupLasso)
-    return pytest.param(
-        factory, case, id=f"{factory.name}-{case.name}", marks=() if is_quick else pytest.mark.slow
-    )
+    return pytest.param(factory, case, id=f"{factory.name}-{case.name}", marks=() if is_quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(
-    ("factory", "case"), [combination(factory, case) for factory in FACTORIES for case in CASES]
-)
+@pytest.mark.parametrize(("factory", "case"), [combination(factory, case) for factory in FACTORIES for case in CASES])
 def test_method_trains_to_the_structure_of_the_regularizer(factory, case):
     params, state, before, after, loss_before, loss_after = trained(factory, case)
     # Outside its set an indicator is infinite: what can be compared there is the loss.

@@ -68,6 +68,12 @@ def test_the_leaves_of_the_test_are_cut(monkeypatch):
     }
 
 
+def test_the_longest_of_several_group_axes_is_cut(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    for shape, cut in (((6, 96, 20), (1, 8)), ((96, 6, 20), (0, 8))):
+        assert blocks.block_of(ramda_jax.GroupLasso((0, 1)).resolve("kernel", shape), shape) == cut
+
+
 @pytest.mark.parametrize(
     "shape, groups",
     [

@@ -144,6 +144,21 @@ def test_each_leaf_meets_its_share_of_the_tolerance(x64):
     assert used > 0.05  # the shares are no smaller than they have to be
 
 
+def test_the_squares_of_the_shares_add_up_to_one():
+    shares = {}
+
+    class Recorder(ProximalGradient):
+        def solve(self, model, regularizer, context):
+            shares[model.linear.shape] = context.share
+            return super().solve(model, regularizer, context)
+
+    leaves = {name: jnp.ones(shape) for name, (shape, _) in LEAVES.items()} | {"bias": jnp.ones(7)}
+    model = QuadraticModel(leaves, leaves, leaves, jnp.float32(1.0))
+    optimizer = proximal_point(GroupLasso(), 1.0, Recorder())
+    jax.eval_shape(optimizer.update, model, optimizer.init(leaves), leaves)
+    assert shares == {shape: pytest.approx(np.sqrt(np.prod(shape) / SHARES)) for shape, _ in LEAVES.values()}
+
+
 @pytest.mark.parametrize(("dtype", "stepsize"), [(np.float32, "block"), (np.float64, "block"), (np.float64, "leaf")])
 def test_tolerance_below_rounding_is_raised_and_the_solve_ends(dtype, stepsize):
     with jax.enable_x64(dtype == np.float64):
@@ -214,6 +229,8 @@ def test_rtol_zero_never_stops_early(dtype, seed):
         problem = jax.tree.map(lambda x: np.asarray(x, dtype), leaf_problem(seed, decades=0.5))
         solution = solve_leaf(*problem, ProximalGradient(max_steps=500, rtol=0.0))
         assert int(solution.num_steps) == 500
+        assert solution.converged
+        assert not solve_leaf(*problem, ProximalGradient(max_steps=2, rtol=0.0)).converged
 
 
 @pytest.mark.parametrize("stepsize", ["block", "leaf"])
@@ -320,9 +337,9 @@ def test_summable_tolerance_is_the_power_of_the_step(x64, power):
 @pytest.mark.parametrize(
     ("scale", "power", "message"),
     [
-        (0.0, 0.75, "`scale` must be above 0, got 0.0"),
+        (0.0, 0.75, "`scale` must be finite and above 0, got 0.0"),
         (1e-3, 0.5, "`power` must be above 0.5 .*, got 0.5"),
-        (float("nan"), 0.75, "`scale` must be above 0, got nan"),
+        (float("nan"), 0.75, "`scale` must be finite and above 0, got nan"),
     ],
 )
 def test_summable_tolerance_refuses_bad_settings_by_name(scale, power, message):

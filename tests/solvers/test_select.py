@@ -9,12 +9,15 @@ import pytest
 from ramda_jax import (
     ClosedForm,
     GroupLasso,
+    NuclearNorm,
     Null,
     ProximalGradient,
     QuadraticModel,
     Regularizer,
     SecularNewton,
     default_solver,
+    prox_adamw,
+    prox_sgd,
     proximal_point,
     ramda,
 )
@@ -43,6 +46,8 @@ class Ridge(Regularizer):
         (Null(), "diagonal", ClosedForm(), "sum over single entries"),
         (GroupLasso(), "diagonal", SecularNewton(), "group norms"),
         (GroupLasso((0, 1), group_weight=2.0), "diagonal", SecularNewton(), "group norms"),
+        (NuclearNorm(), "scalar", ClosedForm(), "multiple of the identity"),
+        (NuclearNorm(), "diagonal", ProximalGradient(max_steps=5, rtol=1e-3), "the papers' five"),
         (Ridge(), "diagonal", ProximalGradient(), "a prox but no exact form"),
     ],
 )
@@ -95,6 +100,9 @@ def test_proximal_gradient_is_never_refused(regularizer, metric):
 def test_a_solver_is_refused_where_it_is_given():
     with pytest.raises(ValueError, match="ClosedForm cannot solve GroupLasso"):
         ramda(0.1, GroupLasso(), strength=1.0, solver=ClosedForm())
+    with pytest.raises(ValueError, match="ClosedForm cannot solve GroupLasso"):
+        prox_adamw(0.1, GroupLasso(), strength=1.0, solver=ClosedForm())
+    prox_sgd(0.1, GroupLasso(), strength=1.0, solver=ClosedForm())
     with pytest.raises(ValueError, match="SecularNewton cannot solve Ridge"):
         proximal_point({"kernel": Ridge()}, 1.0, SecularNewton())
     with pytest.raises(TypeError, match="`solver` must be a `Solver` or None, got 'newton'"):

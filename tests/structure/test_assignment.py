@@ -135,6 +135,17 @@ def test_a_key_that_is_a_subtrees_path_takes_in_there_what_it_would_take_alone()
     }
 
 
+def test_a_key_is_not_the_path_of_what_only_begins_alike():
+    params = {"layers": {name: {"kernel": kernel(2, 3), "bias": kernel(3)} for name in ("1", "10")}}
+    assert set(given_to({"layers": {"1": ROWS}}, params)) == {"layers/1/kernel"}
+    # As a pattern it does match there, and takes all that it matches.
+    assert set(given_to({"layers/1": GroupLasso((0,))}, params)) == {
+        "layers/1/kernel",
+        "layers/10/bias",
+        "layers/10/kernel",
+    }
+
+
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [

@@ -1,0 +1,1758 @@
+"""Small faults in the package, and for each the tests that must find it.
+
+    python -m tests.mutations                    # all of them, a quarter of an hour; or `make mutations`
+    python -m tests.mutations --only solvers/    # those in files with that in their names
+    python -m tests.mutations --list             # what there is, by folder
+
+A test that cannot fail shows nothing. Each entry of `MUTATIONS` is a fault that a person could make: a wrong sign, an
+axis too many, a factor left out, < for <=, a copy forgotten. The tests that are named with it must go red.
+
+The tool works on copies of the checkout and never on the checkout itself. First it runs all the tests that are named
+without any fault: they must pass. Then it makes one fault after the other, runs the fault's tests and prints a line:
+whether the fault was caught, the seconds that took, the file, the text before and after. The last line has the numbers
+of those that were caught and of all others. The exit status is 1 if there are others.
+
+A fault must leave the package importable, and its tests must be there: what ends pytest in any other way than by
+failing tests is a mistake in the catalogue and counts as failed.
+"""
+
+import argparse
+import ast
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "ramda_jax"
+# Seconds after which a fault's tests are ended: what makes a loop endless is caught too.
+LIMIT = 240
+# What pytest returns if tests have failed. 2 to 5 are errors of the collection, of pytest itself, of what it was asked
+# to run, and nothing to run.
+TESTS_FAILED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """A fault and the tests that must find it.
+
+    Attributes:
+        file: a file of the package, relative to `ramda_jax/`.
+        old: a text that occurs in the file exactly once.
+        new: the text in its place.
+        tests: pytest's selections, relative to the checkout: files or, so that a run is short, single tests.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def __str__(self):
+        return f"{self.file}: {shortened(self.old, self.new)} -> {shortened(self.new, self.old)}"
+
+
+def shortened(text, other, width=60):
+    """A text on one line, from shortly before where it differs from the other one."""
+    pairs = enumerate(zip(text, other, strict=False))
+    differ = next((place for place, (one, another) in pairs if one != another), min(len(text), len(other)))
+    start = max(differ - 20, 0)
+    line = ("..." if start else "") + " ".join(text[start:].split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+MUTATIONS = [
+    # The package itself: numerics, many leaves, validation.
+    Mutation(
+        "numerics.py",
+        "return jnp.promote_types(dtype, jnp.float32)",
+        "return jnp.dtype(dtype)",
+        ("tests/test_numerics.py::test_sums_are_at_least_float32",),
+    ),
+    Mutation(
+        "numerics.py",
+        "for x in jax.tree.leaves(tree)))",
+        "for x in jax.tree.leaves(tree)[:1]))",
+        ("tests/test_numerics.py::test_sums_are_at_least_float32",),
+    ),
+    Mutation(
+        "numerics.py",
+        "jnp.asarray(value(step) if callable(value) else value, dtype=dtype)",
+        "jnp.asarray(value(step) if callable(value) else value)",
+        ("tests/test_numerics.py::test_at_step_takes_numbers_and_schedules",),
+    ),
+    Mutation(
+        "numerics.py",
+        "return jnp.asarray(optax.safe_increment(count))",
+        "return count + 1",
+        ("tests/test_numerics.py::test_a_count_stays_at_the_end_of_int32",),
+    ),
+    Mutation(
+        "numerics.py",
+        "** count.astype(dtype)",
+        "** (count + 1).astype(dtype)",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw]",),
+    ),
+    Mutation(
+        "numerics.py",
+        "return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))",
+        "return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))",
+        ("tests/test_numerics.py::test_group_norms_are_numpys_at_any_scale",),
+    ),
+    Mutation(
+        "numerics.py",
+        "largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)",
+        "largest = jnp.max(x, axis=axes, keepdims=True, initial=0)",
+        ("tests/test_numerics.py::test_group_norms_are_numpys_at_any_scale",),
+    ),
+    Mutation(
+        "numerics.py",
+        "for n in range(1, 17)",
+        "for n in range(1, 16)",
+        ("tests/test_numerics.py::test_group_sums_are_the_sums",),
+    ),
+    Mutation(
+        "numerics.py",
+        "(*shape[:axis], *rest, *shape[axis + 1 :]), axis if is_last else axis + 1",
+        "(*shape[:axis], *rest, *shape[axis + 1 :]), axis",
+        ("tests/test_numerics.py::test_group_sums_are_the_sums",),
+    ),
+    Mutation(
+        "numerics.py",
+        "jnp.where(unforeseen_zero(after) != 0, other, 1)",
+        "jnp.where(unforeseen_zero(after) == 0, other, 1)",
+        ("ramda_jax/solvers/proximal_point.py",),
+    ),
+    Mutation(
+        "numerics.py",
+        "return jnp.minimum(jnp.maximum(bits, 0), 0)",
+        "return jnp.maximum(bits, 0)",
+        ("tests/test_many_leaves.py::test_no_scalar_moves_a_leaf_to_another_place",),
+    ),
+    Mutation(
+        "numerics.py",
+        "(jnp.int64, 0x553EF0FF289DD796, 2)",
+        "(jnp.int64, 0x553EF0FF289DD796, 1)",
+        ("tests/test_numerics.py::test_cbrt_is_within_four_units_in_the_last_place_over_all_floats[float64]",),
+    ),
+    Mutation(
+        "numerics.py",
+        "result * 2.0**-k",
+        "result * 2.0**k",
+        ("tests/test_numerics.py::test_cbrt_at_the_ends_of_the_range",),
+    ),
+    Mutation(
+        "many_leaves.py",
+        "together.setdefault(jnp.dtype(leaf.dtype), {})",
+        "together.setdefault(None, {})",
+        ("tests/test_many_leaves.py::test_entries_of_many_leaves_are_mapped_as_one_by_one",),
+    ),
+    Mutation(
+        "many_leaves.py",
+        "start += len(leaves) * size",
+        "start += size",
+        ("tests/test_many_leaves.py::test_entries_of_many_leaves_are_mapped_as_one_by_one",),
+    ),
+    Mutation(
+        "many_leaves.py",
+        "start + i * size, size)",
+        "start + i, size)",
+        ("tests/test_many_leaves.py::test_entries_of_many_leaves_are_mapped_as_one_by_one",),
+    ),
+    Mutation(
+        "many_leaves.py",
+        "jax.lax.div(indices[-1] + one, one)",
+        "jax.lax.div(indices[0] + one, one)",
+        ("tests/test_many_leaves.py::test_no_scalar_moves_a_leaf_to_another_place",),
+    ),
+    Mutation(
+        "validation.py",
+        "lambda x: 0 <= x < float(",
+        "lambda x: 0 < x < float(",
+        ("tests/regularizers/test_each.py::test_l1_keeps_a_zero_a_zero_and_thresholds_at_the_border",),
+    ),
+    Mutation(
+        "validation.py",
+        "lambda x: 0 < x < float(",
+        "lambda x: 0 <= x < float(",
+        ("tests/regularizers/test_each.py::test_bad_settings_are_refused_by_name_with_a_remedy",),
+    ),
+    Mutation(
+        "validation.py",
+        "lambda x: 0 < x <= 1",
+        "lambda x: 0 < x < 1",
+        ("ramda_jax/solvers/proximal_point.py",),
+    ),
+    Mutation(
+        "validation.py",
+        "lambda x: 0 <= x <= 1",
+        "lambda x: 0 < x <= 1",
+        ("tests/regularizers/test_each.py::test_sparse_group_lasso_is_one_prox_after_the_other",),
+    ),
+    Mutation(
+        "validation.py",
+        "lambda x: 0 <= x < 1,",
+        "lambda x: 0 <= x <= 1,",
+        ("tests/methods/test_equivalences.py::test_method_refuses_bad_numbers_by_name",),
+    ),
+    Mutation(
+        "validation.py",
+        "if value < minimum:",
+        "if value <= minimum:",
+        ("tests/solvers/test_secular_gauss.py::test_a_step_limit_is_reported",),
+    ),
+    Mutation(
+        "validation.py",
+        "if any(a >= b for a, b",
+        "if any(a > b for a, b",
+        ("tests/averaging/test_schedules.py::test_stage_growth_refuses_bad_settings_by_name",),
+    ),
+    Mutation(
+        "validation.py",
+        "zip((0, *steps), steps, strict=False)",
+        "zip(steps, steps[1:], strict=False)",
+        ("tests/averaging/test_schedules.py::test_stage_growth_refuses_bad_settings_by_name",),
+    ),
+    Mutation(
+        "validation.py",
+        "not jnp.issubdtype(known, jnp.floating)",
+        "not jnp.issubdtype(known, jnp.inexact)",
+        ("tests/averaging/test_iterate_averaging.py::test_iterate_dtype_that_is_none_is_refused_by_name",),
+    ),
+    Mutation(
+        "validation.py",
+        "not jnp.issubdtype(dtype, jnp.floating)",
+        "not jnp.issubdtype(dtype, jnp.number)",
+        ("tests/models/test_dual_averaging.py::test_parameters_that_are_no_real_numbers_are_refused_by_path",),
+    ),
+    Mutation(
+        "files.py",
+        "if status.st_size > largest:",
+        "if status.st_size >= largest:",
+        ("ramda_jax/compaction/storage.py",),
+    ),
+    # averaging
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "(c * (point.astype(dtype) - p.astype(dtype)))",
+        "(c * (p.astype(dtype) - point.astype(dtype)))",
+        ("ramda_jax/averaging/iterate_averaging.py",),
+    ),
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "dtype = sums_dtype(p.dtype)",
+        "dtype = p.dtype",
+        ("tests/averaging/test_iterate_averaging.py::test_an_update_of_half_precision_is_rounded_once",),
+    ),
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)",
+        "at_step(averaging, state.averaging_step, dtype)",
+        ("tests/inspection/test_check_last.py::test_what_keeps_the_structure_passes[an end of a user's]",),
+    ),
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "p.astype(jnp.promote_types(p.dtype, kept_dtype or p.dtype))",
+        "p.astype(kept_dtype or p.dtype)",
+        ("tests/averaging/test_iterate_averaging.py::test_an_iterate_is_never_kept_in_less_than_the_parameters_dtype",),
+    ),
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "jax.tree.map(widened, copy(params))",
+        "jax.tree.map(widened, params)",
+        (
+            "tests/averaging/test_iterate_averaging.py::"
+            "test_kept_iterate_works_with_map_params_injection_donation_and_eval_params[rmda]",
+        ),
+    ),
+    Mutation(
+        "averaging/iterate_averaging.py",
+        "step = next_count(state.averaging_step)",
+        "step = state.averaging_step",
+        (
+            "tests/averaging/test_iterate_averaging.py::"
+            "test_zeros_are_exact_with_an_iterate_dtype_once_c_is_one[float32-rmda]",
+        ),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "inverse * inverse - 1e-6",
+        "inverse * inverse",
+        (
+            "tests/averaging/test_schedules.py::"
+            "test_sqrt_growth_is_exactly_one_from_the_ceiling_of_one_over_c_squared_on",
+        ),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "next_count(jnp.maximum(jnp.asarray(step) - start, 0))",
+        "jnp.maximum(jnp.asarray(step) - start, 1)",
+        ("ramda_jax/averaging/schedules.py",),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "jnp.where(i >= full, 1.0,",
+        "jnp.where(i > full, 1.0,",
+        (
+            "tests/averaging/test_schedules.py::"
+            "test_sqrt_growth_is_exactly_one_from_the_ceiling_of_one_over_c_squared_on",
+        ),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "jnp.asarray(step) >= jnp.asarray(ends, int)",
+        "jnp.asarray(step) > jnp.asarray(ends, int)",
+        ("ramda_jax/averaging/schedules.py",),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "averaging * growth**stage * (1 + 1e-9)",
+        "averaging * growth**stage",
+        ("tests/averaging/test_schedules.py::test_stage_growth_multiplies_after_every_end",),
+    ),
+    Mutation(
+        "averaging/schedules.py",
+        "ends[-1] if ends else 0",
+        "ends[0] if ends else 0",
+        (
+            "tests/averaging/test_schedules.py::"
+            "test_stages_multiplies_learning_rate_and_eps_after_every_end_and_grows_in_the_last_stage",
+        ),
+    ),
+    # compaction
+    Mutation(
+        "compaction/adapters.py",
+        "call(eqx.nn.inference_mode(combine(arrays)), *args)",
+        "call(combine(arrays), *args)",
+        ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
+    ),
+    Mutation(
+        "compaction/coupling.py",
+        "[int((member.index < 0).sum()) :]",
+        "",
+        ("tests/compaction/test_coupling.py::test_pack_has_its_inverse_and_its_like_in_the_small_model",),
+    ),
+    Mutation(
+        "compaction/coupling.py",
+        "                start += width\n",
+        "",
+        ("tests/compaction/test_coupling.py::test_without_strength_it_is_the_optimizer_itself",),
+    ),
+    Mutation(
+        "compaction/coupling.py",
+        "[one.reshape(len(one), -1) for one in rows], axis=1)",
+        "[one.reshape(len(one), -1) for one in rows], axis=0)",
+        ("ramda_jax/compaction/coupling.py",),
+    ),
+    Mutation(
+        "compaction/dims.py",
+        'walk.indices.freeze(label, "the model\'s output")',
+        "pass",
+        ("ramda_jax/compaction/dims.py",),
+    ),
+    Mutation(
+        "compaction/dims.py",
+        'walk.indices.freeze(label, "a leaf that the function does not use")',
+        "pass",
+        ("tests/compaction/test_refusals.py::test_a_leaf_that_the_function_does_not_use_stays_whole",),
+    ),
+    Mutation(
+        "compaction/factors.py",
+        "root = np.sqrt(s[:rank])",
+        "root = s[:rank]",
+        ("tests/compaction/test_low_rank.py::test_factor_is_the_best_of_its_rank",),
+    ),
+    Mutation(
+        "compaction/factors.py",
+        "return Factored(self.right.T, self.left.T)",
+        "return Factored(self.left.T, self.right.T)",
+        ("ramda_jax/compaction/factors.py",),
+    ),
+    Mutation(
+        "compaction/flax_linen.py",
+        'sizes = {"features": kernel[-1]}',
+        'sizes = {"features": kernel[0]}',
+        ("ramda_jax/compaction/flax_linen.py",),
+    ),
+    Mutation(
+        "compaction/flax_linen.py",
+        "return outputs + bias[0] if bias else outputs",
+        "return outputs",
+        ("tests/compaction/test_low_rank.py::test_linen_dense_reads_two_factors",),
+    ),
+    Mutation(
+        "compaction/flax_nnx.py",
+        "out // (layer.out_features // layer.feature_group_count)",
+        "out // per_group",
+        ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),
+    ),
+    Mutation(
+        "compaction/flax_nnx.py",
+        "small = nnx.clone(model)",
+        "small = model",
+        ("tests/compaction/test_low_rank.py::test_nnx_linears_become_two",),
+    ),
+    Mutation(
+        "compaction/flax_nnx.py",
+        "second.bias.set_value(layer.bias.get_value())",
+        "pass",
+        ("tests/compaction/test_low_rank.py::test_nnx_linears_become_two",),
+    ),
+    Mutation(
+        "compaction/ids.py",
+        "mask[roots == product] = all(kept[node] for node in products[product])",
+        "mask[roots == product] = any(kept[node] for node in products[product])",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/indices.py",
+        "fresh = frozen & (self._reason_of[roots] == 0)",
+        "fresh = frozen & (self._reason_of[roots] != 0)",
+        ("ramda_jax/compaction/dims.py",),
+    ),
+    Mutation(
+        "compaction/liveness.py",
+        "if not alive.all():\n                    mask = np.compress(alive, mask, axis)",
+        "if False:\n                    mask = np.compress(alive, mask, axis)",
+        ("tests/compaction/test_equality_nnx.py::test_compact_model_keeps_one_index_of_a_dead_layer",),
+    ),
+    Mutation(
+        "compaction/liveness.py",
+        "max(1, -(-alive // round_to)) * round_to",
+        "max(1, alive // round_to) * round_to",
+        ("tests/compaction/test_equality_functions.py::test_round_to_keeps_a_multiple_or_all",),
+    ),
+    Mutation(
+        "compaction/liveness.py",
+        "np.flatnonzero(~touched[self.indices.find(label)])",
+        "np.flatnonzero(touched[self.indices.find(label)])",
+        ("tests/compaction/test_equality_nnx.py::test_plan_reports_the_inputs_that_nothing_reads",),
+    ),
+    Mutation(
+        "compaction/low_rank.py",
+        "if rank * (rows + columns) < rows * columns:",
+        "if rank * (rows + columns) <= rows * columns:",
+        ("tests/compaction/test_low_rank.py::test_low_rank_plan_takes_matrices_that_are_smaller_as_two_factors",),
+    ),
+    Mutation(
+        "compaction/model.py",
+        "whole = expand(attempt.plan, small)",
+        "pass",
+        ("tests/compaction/test_refusals.py::test_a_threshold_is_an_option_of_its_own",),
+    ),
+    # A NaN is above no threshold.
+    Mutation(
+        "compaction/operands.py",
+        "np.any(~(np.abs(value) <= threshold),",
+        "np.any(np.abs(value) > threshold,",
+        ("tests/compaction/test_refusals.py::test_one_tiny_nonzero_keeps_its_channel",),
+    ),
+    Mutation(
+        "compaction/operands.py",
+        "np.any(~(np.abs(value) <= threshold),",
+        "np.all(~(np.abs(value) <= threshold),",
+        ("tests/compaction/test_equality_functions.py::test_what_one_step_of_a_scan_reads_stays",),
+    ),
+    Mutation(
+        "compaction/outputs.py",
+        "float(np.abs(a - b).max() / scale) if scale",
+        "float(np.abs(a - b).max()) if scale",
+        ("tests/compaction/test_refusals.py::test_differences_are_relative_to_the_largest_output_and_nan_is_one",),
+    ),
+    Mutation(
+        "compaction/params.py",
+        "np.flatnonzero(wanted & mask)",
+        "np.flatnonzero(wanted)",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/plan.py",
+        "return len(self.padding) == len(self.kept)",
+        "return len(self.padding) > 0",
+        ("tests/compaction/test_report.py::test_report_does_not_count_what_is_kept_for_a_round_size",),
+    ),
+    Mutation(
+        "compaction/plan.py",
+        "tuple(n if kept is None else len(kept) for n, kept",
+        "tuple(n if kept is None else n - len(kept) for n, kept",
+        ("ramda_jax/compaction/planning.py",),
+    ),
+    Mutation(
+        "compaction/planning.py",
+        "np.flatnonzero(staying & ~alive)",
+        "np.flatnonzero(staying & alive)",
+        ("tests/compaction/test_equality_functions.py::test_round_to_keeps_a_multiple_or_all",),
+    ),
+    Mutation(
+        "compaction/proof.py",
+        "liveness.alive[dim.nodes] & ~kept[dim.nodes]",
+        "~liveness.alive[dim.nodes] & kept[dim.nodes]",
+        ("tests/compaction/test_refusals.py::test_verify_refuses_a_live_channel_deleted",),
+    ),
+    Mutation(
+        "compaction/proof.py",
+        "batches.append(example_args)",
+        "pass",
+        ("ramda_jax/compaction/proof.py",),
+    ),
+    Mutation(
+        "compaction/report.py",
+        "return 1 - self.after.params / self.before.params",
+        "return self.after.params / self.before.params",
+        ("tests/compaction/test_report.py::test_report_counts_what_can_be_counted_by_hand",),
+    ),
+    Mutation(
+        "compaction/report.py",
+        "len(one.kept) - len(one.padding), one.size",
+        "len(one.kept), one.size",
+        ("tests/compaction/test_report.py::test_report_does_not_count_what_is_kept_for_a_round_size",),
+    ),
+    Mutation(
+        "compaction/search.py",
+        "for name in list(attempt.refused)[:-1]:",
+        "for name in list(attempt.refused)[1:]:",
+        ("tests/compaction/test_refusals.py",),
+    ),
+    Mutation(
+        "compaction/search.py",
+        "while attempt.mismatch is not None and not strict:",
+        "while attempt.mismatch is not None:",
+        ("tests/compaction/test_refusals.py::test_compact_model_strict_refuses_at_the_first_difference",),
+    ),
+    Mutation(
+        "compaction/slicing.py",
+        "range(n) if kept is None or (n == 1 and size != 1) else kept",
+        "range(n) if kept is None else kept",
+        ("ramda_jax/compaction/small_coupling.py",),
+    ),
+    Mutation(
+        "compaction/slicing.py",
+        "if background is None else np.array(background)",
+        "if background is None else np.asarray(background)",
+        ("tests/compaction/test_training.py::test_training_continued_small_equals_training_continued_masked",),
+    ),
+    Mutation(
+        "compaction/slicing.py",
+        "result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)",
+        "result.append(leaf)",
+        ("tests/compaction/test_training.py::test_compact_state_slices_what_map_params_finds",),
+    ),
+    Mutation(
+        "compaction/slicing.py",
+        "if np.shape(leaf) != wanted.shape:",
+        "if np.ndim(leaf) != len(wanted.shape):",
+        ("tests/compaction/test_training.py::test_compact_state_refuses_a_state_that_is_not_kept_entry_by_entry",),
+    ),
+    Mutation(
+        "compaction/small_coupling.py",
+        "return np.searchsorted(kept, rows[np.isin(rows, kept)])",
+        "return np.flatnonzero(np.isin(rows, kept))",
+        ("tests/compaction/test_coupling.py::test_pack_has_its_inverse_and_its_like_in_the_small_model",),
+    ),
+    Mutation(
+        "compaction/storage.py",
+        "plan.leaves[path].small_shape if path",
+        "plan.leaves[path].shape if path",
+        ("ramda_jax/compaction/storage.py",),
+    ),
+    Mutation(
+        "compaction/slicing.py",
+        "start = max(candidates, key=",
+        "start = min(candidates, key=",
+        (
+            "tests/structure/test_unique_names.py::"
+            "test_a_states_leaf_belongs_where_its_container_says_and_not_to_a_leaf_that_looks_like_its_path",
+        ),
+    ),
+    Mutation(
+        "compaction/traces.py",
+        "return one.dtype == other.dtype and np.array_equal(np.asarray(one.literal), np.asarray(other.literal))",
+        "return one.dtype == other.dtype",
+        (
+            "tests/compaction/test_refusals.py::test_compact_model_refuses_with_the_reason_when_the_program_depends_on_the_width",
+        ),
+    ),
+    Mutation(
+        "compaction/traces.py",
+        "        self.kept |= kept_somewhere\n",
+        "",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/training.py",
+        "jnp.where(a, u, -p.astype(u.dtype))",
+        "jnp.where(a, u, 0)",
+        ("tests/compaction/test_training.py::test_freeze_structure_holds_groups_when_given_the_regularizer",),
+    ),
+    Mutation(
+        "compaction/training.py",
+        "unflatten(map(jnp.copy, leaves))",
+        "unflatten(leaves)",
+        (
+            "tests/compaction/test_training.py::test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_params",
+        ),
+    ),
+    Mutation(
+        "compaction/training.py",
+        "one = dataclasses.replace(one, group_weight=float(one.weights(leaf.shape)))",
+        "one = dataclasses.replace(one)",
+        ("ramda_jax/compaction/training.py",),
+    ),
+    Mutation(
+        "compaction/walk.py",
+        "        for before, after in zip(inside, results, strict=False):\n            self.unify(before, after)\n",
+        "",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/walk.py",
+        "for one, other in zip(branches[0], results, strict=True):\n                self.unify(one, other)",
+        "pass",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/walk.py",
+        "value.operand if stays else None)",
+        "value.operand)",
+        ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),
+    ),
+    # compaction/rules
+    Mutation(
+        "compaction/rules/contractions.py",
+        "*zip(lhs_contracted, rhs_contracted, strict=True), *zip(lhs_batch, rhs_batch, strict=True)",
+        "*zip(lhs_contracted, rhs_contracted, strict=True)",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/contractions.py",
+        "    indices.unify(lhs_groups, rhs_groups)\n",
+        "",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/contractions.py",
+        "labels[out_feature] = rhs.labels[out]",
+        "labels[out_feature] = rhs.labels[into]",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/elementwise.py",
+        "for other in along[1:]:",
+        "for other in along[2:]:",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/indexing.py",
+        "        if not whole:\n            walk.indices.freeze(label, _INDEXED)\n",
+        "",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/indexing.py",
+        "            continue\n        walk.indices.freeze(label, _INDEXED)\n        labels.append",
+        "            continue\n        labels.append",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/reductions.py",
+        "    for axis in axes:\n        _freeze(walk, visit, value, axis)\n",
+        "",
+        ("tests/compaction/test_refusals.py::test_trace_dims_freezes_an_axis_that_is_looked_along",),
+    ),
+    Mutation(
+        "compaction/rules/reductions.py",
+        "        _freeze(walk, visit, visit.inputs[0], visit.equation.params[parameter])\n",
+        "",
+        ("tests/compaction/test_refusals.py::test_trace_dims_freezes_an_axis_that_is_looked_along",),
+    ),
+    Mutation(
+        "compaction/rules/shapes.py",
+        "label[::-1] if axis in reversed_axes",
+        "label if axis in reversed_axes",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/shapes.py",
+        "np.concatenate([ends[0], spread, ends[1]])",
+        "np.concatenate([ends[1], spread, ends[0]])",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/shapes.py",
+        "return [[label[a:b:step] for",
+        "return [[label[: b - a : step] for",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/rules/shapes.py",
+        "np.concatenate([value.labels[dimension] for value in visit.inputs])",
+        "np.concatenate([value.labels[dimension] for value in visit.inputs[::-1]])",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    # inspection
+    Mutation(
+        "inspection/check_last.py",
+        "np.any(np.asarray(leaf) != 0)",
+        "np.all(np.asarray(leaf) != 0)",
+        ("tests/inspection/test_check_last.py::test_what_changes_updates_after_ours_is_found[clip]",),
+    ),
+    Mutation(
+        "inspection/check_last.py",
+        "if path in ours and np.any(",
+        "if np.any(",
+        ("tests/inspection/test_check_last.py::test_what_keeps_the_structure_passes[partition]",),
+    ),
+    Mutation(
+        "inspection/check_last.py",
+        "rng.uniform(-3, 3, leaf.shape)",
+        "rng.uniform(-3, 0, leaf.shape)",
+        ("tests/inspection/test_check_last.py::test_what_changes_updates_after_ours_is_found[clip]",),
+    ),
+    Mutation(
+        "inspection/check_last.py",
+        "            num_steps -= 1\n            if num_steps == 0:\n                return\n",
+        "            return\n",
+        ("tests/inspection/test_check_last.py::test_what_begins_later_is_seen_in_later_steps_only",),
+    ),
+    Mutation(
+        "inspection/describe.py",
+        "number = math.prod(one.radii_shape(shape))",
+        "number = one.sizes(shape)",
+        ("ramda_jax/inspection/describe.py",),
+    ),
+    Mutation(
+        "inspection/describe.py",
+        "choose_solver(one, metric)",
+        'choose_solver(one, "diagonal")',
+        ("tests/inspection/test_describe.py::test_describe_names_the_solver_of_the_metric",),
+    ),
+    Mutation(
+        "inspection/describe.py",
+        "        entries += size\n",
+        "",
+        ("ramda_jax/inspection/describe.py",),
+    ),
+    Mutation(
+        "inspection/states.py",
+        "(-shared_path(path, model_path), i, j)",
+        "(shared_path(path, model_path), i, j)",
+        ("tests/inspection/test_eval_params.py::test_eval_params_keeps_methods_without_radii_apart",),
+    ),
+    Mutation(
+        "inspection/states.py",
+        "jnp.where(model_state.model_step == 0, start, value.astype(start.dtype))",
+        "value.astype(start.dtype)",
+        ("tests/inspection/test_eval_params.py::test_eval_params_before_the_first_step_is_params",),
+    ),
+    Mutation(
+        "inspection/states.py",
+        "num_steps=jnp.max(jnp.stack(",
+        "num_steps=jnp.min(jnp.stack(",
+        ("tests/inspection/test_eval_params.py::test_solver_info_sums_up_all_states_and_leaves",),
+    ),
+    Mutation(
+        "inspection/states.py",
+        "converged=jnp.all(jnp.stack(",
+        "converged=jnp.any(jnp.stack(",
+        ("tests/inspection/test_eval_params.py::test_solver_info_sums_up_all_states_and_leaves",),
+    ),
+    # methods
+    Mutation(
+        "methods/chains.py",
+        "check_solver(solver, one, metric)",
+        "pass",
+        ("tests/solvers/test_select.py::test_a_solver_is_refused_where_it_is_given",),
+    ),
+    Mutation(
+        "methods/prox_adamw.py",
+        "return jnp.sqrt(nu / weight_of_average(b2, state.count, nu.dtype)) + eps",
+        "return jnp.sqrt(nu / weight_of_average(b2, state.count, nu.dtype) + eps)",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw_decay]",),
+    ),
+    Mutation(
+        "methods/prox_adamw.py",
+        "jnp.sqrt(nu) + eps, state.nu_max)",
+        "jnp.sqrt(nu) + eps, state.nu)",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[amsgrad]",),
+    ),
+    Mutation(
+        "methods/prox_adamw.py",
+        "1 / weight_of_average(b1,",
+        "1 / weight_of_average(b2,",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw]",),
+    ),
+    Mutation(
+        "methods/prox_gen.py",
+        '"scalar" if metric is None else "diagonal"',
+        '"diagonal" if metric is None else "scalar"',
+        ("tests/solvers/test_select.py::test_a_solver_is_refused_where_it_is_given",),
+    ),
+    Mutation(
+        "methods/prox_sgd.py",
+        "optax.ema(b1, debias=False), None",
+        "optax.ema(b1), None",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[ema_sgd]",),
+    ),
+    Mutation(
+        "methods/prox_ssi.py",
+        "decay_after_step=True",
+        "decay_after_step=False",
+        (
+            "tests/methods/test_equivalences.py::"
+            "test_prox_ssi_without_regularizer_is_adamw_with_the_correction_in_the_step",
+        ),
+    ),
+    Mutation(
+        "methods/prox_ssi.py",
+        "lambda nu: jnp.sqrt(nu) + eps, state.nu)",
+        "lambda nu: jnp.sqrt(nu + eps), state.nu)",
+        (
+            "tests/methods/test_equivalences.py::"
+            "test_prox_ssi_without_regularizer_is_adamw_with_the_correction_in_the_step",
+        ),
+    ),
+    Mutation(
+        "methods/ramda.py",
+        "adaptive_dual_averaging(learning_rate, eps, restarts)",
+        "adaptive_dual_averaging(learning_rate, restarts=restarts)",
+        ("tests/methods/test_equivalences.py::test_ramda_without_regularizer_is_madgrad[1.0]",),
+    ),
+    Mutation(
+        "methods/ramda.py",
+        "iterate_averaging(averaging, iterate_dtype),",
+        "iterate_averaging(averaging),",
+        (
+            "tests/averaging/test_iterate_averaging.py::"
+            "test_parameters_stay_within_rounding_of_the_kept_iterate[float32-ramda]",
+        ),
+    ),
+    Mutation(
+        "methods/rmda.py",
+        "dual_averaging(learning_rate, restarts)",
+        "dual_averaging(learning_rate)",
+        ("tests/test_golden.py::test_method_follows_golden_trajectory[rmda-glasso--None-1e-10]",),
+    ),
+    # metrics
+    Mutation(
+        "metrics/sparsity.py",
+        "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
+        "    return _share([jnp.sum(~alive)",
+        "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
+        "    return _share([jnp.sum(alive)",
+        ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
+    ),
+    Mutation(
+        "metrics/sparsity.py",
+        "jnp.sum(~one.support(leaf)) * one.sizes(leaf.shape)",
+        "jnp.sum(~one.support(leaf))",
+        ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
+    ),
+    Mutation(
+        "metrics/sparsity.py",
+        "tuple(range(leaf.ndim - 2))",
+        "tuple(range(leaf.ndim - 1))",
+        ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
+    ),
+    Mutation(
+        "metrics/sparsity.py",
+        "ranks.append(size - alive)",
+        "ranks.append(alive)",
+        ("ramda_jax/metrics/sparsity.py",),
+    ),
+    Mutation(
+        "metrics/sparsity.py",
+        "jnp.asarray(loss + strength * psi)",
+        "jnp.asarray(loss + psi)",
+        ("tests/metrics/test_sparsity.py::test_objective_adds_strength_times_psi_of_all_regularized_leaves",),
+    ),
+    Mutation(
+        "metrics/support.py",
+        "jnp.sum(before[path] != after[path])",
+        "jnp.sum(before[path] > after[path])",
+        ("tests/metrics/test_support.py::test_changed_groups_counts_both_directions_over_all_leaves",),
+    ),
+    Mutation(
+        "metrics/history.py",
+        "if self.steps and step <= self.steps[-1]:",
+        "if self.steps and step < self.steps[-1]:",
+        ("tests/metrics/test_support.py::test_history_refuses_steps_that_do_not_grow_and_other_leaves",),
+    ),
+    Mutation(
+        "metrics/history.py",
+        "np.sum(at <= limit)",
+        "np.sum(at < limit)",
+        ("tests/metrics/test_support.py::test_history_is_that_of_a_naive_loop",),
+    ),
+    Mutation(
+        "metrics/history.py",
+        "self.steps[-1] - self.last_change >= duration",
+        "self.steps[-1] - self.last_change > duration",
+        ("tests/metrics/test_support.py::test_history_is_that_of_a_naive_loop",),
+    ),
+    Mutation(
+        "metrics/history.py",
+        "alive = {path: np.array(leaf) for",
+        "alive = {path: np.asarray(leaf) for",
+        ("tests/metrics/test_history.py::test_history_copies_arrays_that_are_written_to_later",),
+    ),
+    Mutation(
+        "metrics/history.py",
+        "sum(self.changes[i : i + 2])",
+        "self.changes[i]",
+        ("tests/metrics/test_history.py::test_history_keeps_few_records_of_many_steps_and_loses_no_change",),
+    ),
+    # models
+    Mutation(
+        "models/adaptive_dual_averaging.py",
+        "return cbrt(u) + self.epsilon.astype(u.dtype)",
+        "return cbrt(u + self.epsilon.astype(u.dtype))",
+        (
+            "tests/models/test_dual_averaging.py::"
+            "test_builder_follows_the_papers_formulas_with_numbers_in_float32[ramda]",
+        ),
+    ),
+    Mutation(
+        "models/adaptive_dual_averaging.py",
+        "jnp.square(g.astype(total.dtype))",
+        "jnp.square(g)",
+        ("tests/models/test_dual_averaging.py::test_squares_of_float16_gradients_neither_vanish_nor_overflow",),
+    ),
+    Mutation(
+        "models/adaptive_dual_averaging.py",
+        "return reset(is_first, total, 0) + step_size",
+        "return total + step_size",
+        ("tests/models/test_dual_averaging.py::test_restart_is_lazy[ramda]",),
+    ),
+    Mutation(
+        "models/adaptive_dual_averaging.py",
+        "anchor=reset(is_first, state.anchor, params)",
+        "anchor=state.anchor",
+        ("tests/models/test_dual_averaging.py::test_restart_is_lazy[ramda]",),
+    ),
+    Mutation(
+        "models/adaptive_dual_averaging.py",
+        "at_step(eps, state.model_step, alpha.dtype)",
+        "at_step(eps, state.stage_step, alpha.dtype)",
+        ("tests/models/test_dual_averaging.py::test_schedules_count_on_over_restarts[ramda]",),
+    ),
+    Mutation(
+        "models/dual_averaging.py",
+        "metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))",
+        "metric = jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype)",
+        (
+            "tests/models/test_dual_averaging.py::"
+            "test_builder_follows_the_papers_formulas_with_numbers_in_float32[rmda]",
+        ),
+    ),
+    Mutation(
+        "models/dual_averaging.py",
+        "jnp.maximum(self.stage_step, 1)",
+        "jnp.maximum(self.stage_step, 0)",
+        ("tests/models/test_dual_averaging.py::test_fresh_state_gives_a_model_whose_minimiser_is_the_anchor[rmda]",),
+    ),
+    Mutation(
+        "models/dual_averaging.py",
+        "jnp.sqrt(stage_step.astype(dtype))",
+        "jnp.sqrt(stage_step).astype(dtype)",
+        ("tests/models/test_dual_averaging.py::test_builder_keeps_every_leafs_own_precision_in_a_mixed_tree[rmda]",),
+    ),
+    Mutation(
+        "models/dual_averaging.py",
+        "step_size.astype(v.dtype) * g.astype(v.dtype)",
+        "(step_size.astype(g.dtype) * g).astype(v.dtype)",
+        ("tests/models/test_dual_averaging.py::test_sums_do_not_lose_float16_gradients_times_small_step_sizes",),
+    ),
+    Mutation(
+        "models/dual_averaging.py",
+        "anchor=copy(params)",
+        "anchor=params",
+        ("tests/models/test_dual_averaging.py::test_anchor_shares_no_buffer_with_the_parameters[rmda]",),
+    ),
+    Mutation(
+        "models/preconditioned.py",
+        "kept = 1 - rate * at_step(",
+        "kept = 1 - at_step(",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw_decay]",),
+    ),
+    Mutation(
+        "models/preconditioned.py",
+        "if decay_after_step:",
+        "if not decay_after_step:",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw_decay]",),
+    ),
+    Mutation(
+        "models/preconditioned.py",
+        "lambda u, d: u * d",
+        "lambda u, d: u / d",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[rmsprop]",),
+    ),
+    Mutation(
+        "models/preconditioned.py",
+        "diagonal, weight=rate, scale=rate, linear_factor=factor",
+        "diagonal, weight=rate, linear_factor=factor",
+        (
+            "tests/methods/test_equivalences.py::test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype",
+        ),
+    ),
+    Mutation(
+        "models/preconditioned.py",
+        "x.astype(sums_dtype(p.dtype))",
+        "x.astype(p.dtype)",
+        (
+            "tests/methods/test_equivalences.py::test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype",
+        ),
+    ),
+    Mutation(
+        "models/quadratic.py",
+        "return self.metric * self.anchor - self.slope",
+        "return self.metric * self.anchor + self.slope",
+        ("ramda_jax/solvers/proximal_point.py",),
+    ),
+    Mutation(
+        "models/quadratic.py",
+        "return self.anchor - self.slope / self.metric",
+        "return self.anchor - self.slope * self.metric",
+        ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[rmsprop]",),
+    ),
+    Mutation(
+        "models/quadratic.py",
+        "0.5 * (self.metric * step)",
+        "(self.metric * step)",
+        ("tests/solvers/test_proximal_gradient.py::test_released_rule_is_the_released_codes_loop[block-1e-08-100-0]",),
+    ),
+    Mutation(
+        "models/restarts.py",
+        "step == jnp.asarray(restarts, dtype=step.dtype)",
+        "step + 1 == jnp.asarray(restarts, dtype=step.dtype)",
+        ("tests/models/test_dual_averaging.py::test_restart_is_lazy[rmda]",),
+    ),
+    Mutation(
+        "models/restarts.py",
+        "jnp.zeros_like(p, dtype=sums_dtype(p.dtype))",
+        "jnp.zeros_like(p)",
+        ("tests/models/test_dual_averaging.py::test_sums_of_half_precision_gradients_do_not_stall",),
+    ),
+    Mutation(
+        "models/uncorrected_adam.py",
+        "jnp.sqrt(weight_of_average(b2, count, dtype)) / weight_of_average(b1, count, dtype)",
+        "weight_of_average(b2, count, dtype) / weight_of_average(b1, count, dtype)",
+        (
+            "tests/methods/test_equivalences.py::"
+            "test_prox_ssi_without_regularizer_is_adamw_with_the_correction_in_the_step",
+        ),
+    ),
+    Mutation(
+        "models/uncorrected_adam.py",
+        "m / (jnp.sqrt(v) + eps)",
+        "m / jnp.sqrt(v + eps)",
+        ("tests/methods/test_equivalences.py::test_prox_ssi_is_prox_gen_with_the_direction_of_uncorrected_adam",),
+    ),
+    # regularizers
+    Mutation(
+        "regularizers/base.py",
+        "return self.prox(rhs / metric, weight / metric)",
+        "return self.prox(rhs / metric, weight)",
+        ("tests/solvers/test_select.py::test_closed_form_in_a_scalar_metric_is_what_proximal_gradient_finds",),
+    ),
+    Mutation(
+        "regularizers/base.py",
+        "return norm(w - self.prox(w + slope, weight))",
+        "return norm(w - self.prox(w - slope, weight))",
+        (
+            "tests/regularizers/test_subproblem.py::"
+            "test_default_subdifferential_distance_vanishes_where_the_true_one_does[Projection simplex]",
+        ),
+    ),
+    Mutation(
+        "regularizers/box.py",
+        "jnp.where(weight > 0, jnp.clip(x, self.lower, self.upper), x)",
+        "jnp.clip(x, self.lower, self.upper)",
+        ("tests/regularizers/test_each.py::test_box_value_is_infinite_outside_and_unconstrained_without_a_weight",),
+    ),
+    Mutation(
+        "regularizers/box.py",
+        "(w <= self.lower) | (w >= self.upper)",
+        "(w < self.lower) | (w > self.upper)",
+        ("tests/regularizers/test_each.py::test_box_reaches_its_bounds_exactly",),
+    ),
+    Mutation(
+        "regularizers/box.py",
+        "jnp.maximum(slope, 0), jnp.maximum(-slope, 0)",
+        "jnp.maximum(-slope, 0), jnp.maximum(slope, 0)",
+        ("tests/regularizers/test_subproblem.py::test_subdifferential_distance_is_that_of_the_definition[Box]",),
+    ),
+    Mutation(
+        "regularizers/box.py",
+        "jnp.where(weight > 0, self.function(x), x)",
+        "self.function(x)",
+        ("tests/regularizers/test_each.py::test_projection_takes_any_function_and_is_compared_by_identity",),
+    ),
+    Mutation(
+        "regularizers/elementwise.py",
+        "return x - jnp.clip(x, -threshold, threshold)",
+        "return x - jnp.clip(x, 0, threshold)",
+        ("ramda_jax/regularizers/l1.py",),
+    ),
+    Mutation(
+        "regularizers/group_lasso.py",
+        "return weight * self.weights(shape), None, None\n\n\n@dataclasses",
+        "return weight, None, None\n\n\n@dataclasses",
+        ("tests/regularizers/test_group_lasso.py::test_value_is_the_sum_of_the_weighted_norms",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "return (0,) if ndim == 2 else (-2,)",
+        "return (0,) if ndim == 2 else (-1,)",
+        ("tests/regularizers/test_groups.py::test_layout_gives_the_axes_and_number_of_groups",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        'layer = path.split("/")[-2] if',
+        'layer = path.split("/")[-1] if',
+        ("tests/regularizers/test_groups.py::test_layout_gives_the_axes_and_number_of_groups",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "return math.sqrt(self.sizes(shape))",
+        "return self.sizes(shape)",
+        ("tests/regularizers/test_groups.py::test_group_weight",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "return math.sqrt(math.prod(shape))",
+        "return math.sqrt(self.sizes(shape))",
+        ("tests/regularizers/test_groups.py::test_group_weight",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "return jnp.any(w != 0, axis=",
+        "return jnp.all(w != 0, axis=",
+        ("tests/regularizers/test_group_lasso.py::test_support_and_sizes_are_those_of_a_loop_over_groups",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "self.norm_penalty(rhs.shape, weight * (1 - ratio))",
+        "self.norm_penalty(rhs.shape, weight)",
+        ("ramda_jax/regularizers/group_lasso.py",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "(1 - self.l1_ratio) * jnp.sum(penalty)",
+        "jnp.sum(penalty)",
+        ("tests/regularizers/test_subproblem.py::test_value_is_that_of_the_definition[SparseGroupLasso-float32]",),
+    ),
+    Mutation(
+        "regularizers/groups.py",
+        "        if not self.convex:\n            return None\n",
+        "",
+        ("tests/regularizers/test_nonconvex.py::test_proximal_gradient_descends_to_a_stationary_point",),
+    ),
+    Mutation(
+        "regularizers/l1.py",
+        "return soft_threshold(rhs, weight * self.factor) / metric",
+        "return soft_threshold(rhs / metric, weight * self.factor)",
+        (
+            "tests/regularizers/test_subproblem.py::"
+            "test_exact_solvers_leave_a_kkt_residual_at_rounding[L1-2 decades-float32]",
+        ),
+    ),
+    Mutation(
+        "regularizers/l1.py",
+        "return jnp.abs(rhs) <= weight * self.factor",
+        "return rhs <= weight * self.factor",
+        ("tests/solvers/test_accelerated.py::test_first_iterations_are_fista[float32]",),
+    ),
+    Mutation(
+        "regularizers/mcp.py",
+        "return SecularForm(rhs, weight, weight / self.omega, self.omega)",
+        "return SecularForm(rhs, weight, weight * self.omega, self.omega)",
+        ("ramda_jax/regularizers/mcp.py",),
+    ),
+    Mutation(
+        "regularizers/mcp.py",
+        "return self.gamma * self.weights(shape)",
+        "return self.gamma",
+        (
+            "tests/regularizers/test_nonconvex.py::"
+            "test_mcp_of_the_papers_is_strength_lambda_and_omega_lambda_times_theirs",
+        ),
+    ),
+    Mutation(
+        "regularizers/mcp.py",
+        "weight / omega, omega * slope",
+        "weight / omega, omega",
+        (
+            "tests/regularizers/test_nonconvex.py::"
+            "test_mcp_of_the_papers_is_strength_lambda_and_omega_lambda_times_theirs",
+        ),
+    ),
+    Mutation(
+        "regularizers/nuclear_norm.py",
+        "jnp.max(weight) * self.factor  #",
+        "jnp.max(weight)  #",
+        ("tests/regularizers/test_subproblem.py::test_moreau_identity[NuclearNorm]",),
+    ),
+    Mutation(
+        "regularizers/nuclear_norm.py",
+        "jnp.where(weight > 0, product, matrix)",
+        "product",
+        (
+            "tests/regularizers/test_subproblem.py::"
+            "test_prox_without_a_weight_is_the_identity_to_the_bit[NuclearNorm-float32]",
+        ),
+    ),
+    Mutation(
+        "regularizers/nuclear_norm.py",
+        'split = 1 if ndim == 3 and layer in ("query", "key", "value") else -1',
+        "split = -1",
+        ("tests/regularizers/test_each.py::test_nuclear_norm_splits_axes_into_rows_and_columns",),
+    ),
+    Mutation(
+        "regularizers/nuclear_norm.py",
+        "jnp.sqrt(columns) * jnp.sqrt(rows)",
+        "columns * rows",
+        ("tests/regularizers/test_each.py::test_nuclear_screening_is_never_wrong",),
+    ),
+    Mutation(
+        "regularizers/nuclear_norm.py",
+        "jnp.sqrt(jnp.maximum(squares, 0)) * scale",
+        "jnp.sqrt(jnp.maximum(squares, 0))",
+        (
+            "tests/regularizers/test_each.py::test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_threshold[shape0-0.5-float32]",
+        ),
+    ),
+    Mutation(
+        "regularizers/quantized.py",
+        "jnp.abs(x - other) <= jnp.abs(x - level)",
+        "jnp.abs(x - other) < jnp.abs(x - level)",
+        ("tests/regularizers/test_each.py::test_ties_between_levels_go_to_the_greater_one",),
+    ),
+    Mutation(
+        "regularizers/quantized.py",
+        "tuple(sorted(float(level) for level in self.levels))",
+        "tuple(float(level) for level in self.levels)",
+        ("tests/regularizers/test_each.py::test_levels_are_sorted_numbers_whatever_sequence_they_come_in",),
+    ),
+    Mutation(
+        "regularizers/secular_form.py",
+        "self.lam - 0.5 * self.concavity * r",
+        "self.lam - self.concavity * r",
+        ("tests/regularizers/test_subproblem.py::test_value_is_that_of_the_definition[MCP-float32]",),
+    ),
+    Mutation(
+        "regularizers/secular_form.py",
+        "slope = metric - self.concavity",
+        "slope = metric + self.concavity",
+        ("ramda_jax/regularizers/mcp.py",),
+    ),
+    Mutation(
+        "regularizers/secular_form.py",
+        "(outer >= self.knee) & (objective(outer) < 0)",
+        "outer >= self.knee",
+        ("tests/regularizers/test_nonconvex.py::test_prox_of_mcp_is_the_hard_threshold_from_weight_omega_on",),
+    ),
+    Mutation(
+        "regularizers/secular_form.py",
+        "jnp.where(radii >= self.knee, 0, shift - self.concavity)",
+        "shift - self.concavity",
+        ("ramda_jax/regularizers/mcp.py",),
+    ),
+    # solvers
+    Mutation(
+        "solvers/blocks.py",
+        "axis = max(groups, key=lambda axis: shape[axis])",
+        "axis = min(groups, key=lambda axis: shape[axis])",
+        ("tests/solvers/test_blocks.py::test_the_longest_of_several_group_axes_is_cut",),
+    ),
+    Mutation(
+        "solvers/blocks.py",
+        "jax.lax.dynamic_slice_in_dim(x, index * length, length, axis)",
+        "jax.lax.dynamic_slice_in_dim(x, index, length, axis)",
+        ("tests/solvers/test_blocks.py::test_a_nan_stays_in_its_group",),
+    ),
+    Mutation(
+        "solvers/blocks.py",
+        "residual + jnp.square(solved.residual)",
+        "residual + solved.residual",
+        ("tests/solvers/test_blocks.py::test_a_training_in_blocks_is_the_whole_one[ramda-input-0.8]",),
+    ),
+    Mutation(
+        "solvers/blocks.py",
+        "name: part(x) if jnp.ndim(x) and x.shape[axis] > 1 else x for",
+        "name: x for",
+        ("tests/solvers/test_blocks.py::test_a_group_weighs_in_a_block_what_it_weighs_in_the_leaf",),
+    ),
+    Mutation(
+        "solvers/closed_form.py",
+        "regularizer.solve_scaled(model.rhs, model.metric, model.weight)",
+        "regularizer.prox(model.center, model.weight)",
+        ("tests/solvers/test_select.py::test_closed_form_in_a_scalar_metric_is_what_proximal_gradient_finds",),
+    ),
+    Mutation(
+        "solvers/newton_raphson.py",
+        "r + 0.5 * h / slope",
+        "r + h / slope",
+        ("tests/solvers/test_newton_raphson.py::test_it_is_the_released_loop[1e-07-1e-07-100-0-1]",),
+    ),
+    Mutation(
+        "solvers/newton_raphson.py",
+        "jnp.all(jnp.abs(h) < self.atol) | jnp.all(",
+        "jnp.all(jnp.abs(h) < self.atol) & jnp.all(",
+        ("tests/solvers/test_newton_raphson.py::test_it_is_the_released_loop[0.01-0.0-100-0-1]",),
+    ),
+    Mutation(
+        "solvers/newton_raphson.py",
+        "largest = jnp.max(metric, axis=axes, keepdims=True, initial=0)",
+        "largest = jnp.mean(metric, axis=axes, keepdims=True)",
+        ("tests/solvers/test_newton_raphson.py::test_it_is_the_released_loop[0.0-0.0-3-0-1]",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "(1 if regularizer.convex else 2) * ",
+        "",
+        ("tests/regularizers/test_nonconvex.py::test_proximal_gradient_takes_half_the_step_and_descends_at_every_one",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "regularizer.prox_and_value(forward, weight / curvature)",
+        "regularizer.prox_and_value(forward, weight)",
+        ("tests/solvers/test_proximal_gradient.py::test_released_rule_is_the_released_codes_loop[block-1e-08-100-0]",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        'blocks = regularizer.block_axes(rhs.ndim) if self.stepsize == "block" else None',
+        "blocks = None",
+        ("tests/solvers/test_proximal_gradient.py::test_released_rule_is_the_released_codes_loop[block-1e-08-100-0]",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "* (context.share * model.scale), floor",
+        "* model.scale, floor",
+        ("tests/solvers/test_proximal_gradient.py::test_each_leaf_meets_its_share_of_the_tolerance",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "* (context.share * model.scale), floor",
+        "* context.share, floor",
+        (
+            "tests/regularizers/test_subproblem.py::"
+            "test_proximal_gradient_is_within_its_tolerance_where_it_says_so[GroupLasso-2 decades-float64]",
+        ),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "(num_steps >= 1) & (change",
+        "(change",
+        (
+            "tests/solvers/test_proximal_gradient.py::"
+            "test_released_rule_takes_at_least_two_iterations_and_at_most_max_steps",
+        ),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "jnp.abs(q - new_q) if self.accelerate else q - new_q",
+        "q - new_q",
+        ("tests/solvers/test_accelerated.py::test_the_released_rule_looks_at_the_size_of_the_change",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "jnp.sum((y - new) * (new - z)) > 0",
+        "jnp.sum((y - new) * (new - z)) < 0",
+        ("tests/solvers/test_accelerated.py::test_first_iterations_are_fista[float32]",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "converged = (residual <= floor)",
+        "converged = (residual <= 0)",
+        ("tests/solvers/test_proximal_gradient.py::test_rtol_zero_never_stops_early",),
+    ),
+    Mutation(
+        "solvers/proximal_gradient.py",
+        "(jnp.asarray(step, dtype=float) + 1) ** power",
+        "jnp.asarray(step, dtype=float) ** power",
+        ("tests/solvers/test_proximal_gradient.py::test_summable_tolerance_is_the_power_of_the_step",),
+    ),
+    Mutation(
+        "solvers/proximal_point.py",
+        'kind = "scalar" if metric.ndim == 0 else "diagonal"',
+        'kind = "scalar"',
+        ("tests/solvers/test_select.py::test_a_solver_is_refused_where_it_is_given",),
+    ),
+    Mutation(
+        "solvers/proximal_point.py",
+        "share = math.sqrt(leaf.size / max(regularized, 1))",
+        "share = leaf.size / max(regularized, 1)",
+        ("tests/solvers/test_proximal_gradient.py::test_the_squares_of_the_shares_add_up_to_one",),
+    ),
+    Mutation(
+        "solvers/proximal_point.py",
+        "model._replace(weight=jnp.asarray(model.weight) * strength)",
+        "model._replace(weight=jnp.asarray(strength))",
+        ("tests/test_golden.py::test_method_follows_golden_trajectory[rmda-glasso--None-1e-10]",),
+    ),
+    Mutation(
+        "solvers/proximal_point.py",
+        "last_step = jnp.maximum(state.proximal_step - 1, 0)",
+        "last_step = state.proximal_step",
+        ("tests/inspection/test_eval_params.py::test_eval_params_solves_anew_to_the_tolerance_of_the_last_step",),
+    ),
+    Mutation(
+        "solvers/proximal_point.py",
+        "proximal_step=next_count(state.proximal_step)",
+        "proximal_step=state.proximal_step",
+        ("tests/inspection/test_eval_params.py::test_eval_params_solves_anew_to_the_tolerance_of_the_last_step",),
+    ),
+    Mutation(
+        "solvers/secular_gauss.py",
+        "skew = s3 * inverse - mean * (3 * variance + mean * mean)",
+        "skew = s3 * inverse - mean * (variance + mean * mean)",
+        ("tests/solvers/test_secular_gauss.py::test_the_error_is_of_fourth_order_where_newtons_is_of_second",),
+    ),
+    Mutation(
+        "solvers/secular_gauss.py",
+        "eps) & (lam > 0)",
+        "eps)",
+        ("tests/solvers/test_secular_gauss.py::test_what_a_pass_can_tell_at_radius_zero",),
+    ),
+    Mutation(
+        "solvers/secular_gauss.py",
+        "    fourth = fourth * fourth\n",
+        "",
+        ("tests/solvers/test_secular_gauss.py::test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has",),
+    ),
+    Mutation(
+        "solvers/secular_gauss.py",
+        "(left * left) + remainder)",
+        "(left * left))",
+        ("tests/solvers/test_secular_gauss.py::test_one_pass_ends_left_of_the_root_and_within_its_bound",),
+    ),
+    Mutation(
+        "solvers/secular_newton.py",
+        "self.max_steps - 1,",
+        "self.max_steps,",
+        ("tests/solvers/test_secular_gauss.py::test_a_step_limit_is_reported",),
+    ),
+    Mutation(
+        "solvers/secular_newton.py",
+        "done = error <= jnp.finfo(error.dtype).eps",
+        "done = error < jnp.inf",
+        ("tests/solvers/test_secular_gauss.py::test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has",),
+    ),
+    Mutation(
+        "solvers/secular_newton.py",
+        "(outer_radii >= form.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))",
+        "outer_radii >= form.knee",
+        (
+            "tests/regularizers/test_nonconvex.py::"
+            "test_exact_solver_is_never_above_what_a_search_of_everything_finds[GroupMCP omega-2-concave-float64]",
+        ),
+    ),
+    Mutation(
+        "solvers/secular_newton.py",
+        "model.metric - form.concavity, form.lam",
+        "model.metric, form.lam",
+        (
+            "tests/regularizers/test_nonconvex.py::"
+            "test_exact_solver_is_never_above_what_a_search_of_everything_finds[GroupMCP omega-2-convex-float64]",
+        ),
+    ),
+    Mutation(
+        "solvers/secular_root.py",
+        "((s2 - 1) / (jnp.sqrt(s2) + 1))",
+        "(s2 - 1)",
+        ("tests/solvers/test_secular_newton.py::test_secular_newton_is_the_soft_threshold_when_groups_have_one_entry",),
+    ),
+    Mutation(
+        "solvers/secular_root.py",
+        "(num_steps < max_steps)",
+        "(num_steps <= max_steps)",
+        ("tests/solvers/test_secular_newton.py::test_secular_newton_reports_what_a_step_limit_leaves_undone",),
+    ),
+    Mutation(
+        "solvers/secular_root.py",
+        "~(length_of_x * scale <= lam)",
+        "~(length_of_x * scale < lam)",
+        ("tests/solvers/test_secular_newton.py::test_secular_newton_makes_no_nan_on_the_way_in_float32",),
+    ),
+    Mutation(
+        "solvers/secular_root.py",
+        "1.5 * jnp.square(relative)",
+        "1.5 * relative",
+        (
+            "tests/solvers/test_secular_newton.py::test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems[mlp-0.0001]",
+        ),
+    ),
+    Mutation(
+        "solvers/select.py",
+        'ProximalGradient(max_steps=5, rtol=1e-3), "each',
+        'ProximalGradient(), "each',
+        ("tests/solvers/test_select.py::test_default_solver_follows_its_table",),
+    ),
+    Mutation(
+        "solvers/select.py",
+        "if regularizer.elementwise:",
+        "if not regularizer.elementwise:",
+        ("tests/solvers/test_select.py::test_default_solver_follows_its_table",),
+    ),
+    # structure
+    Mutation(
+        "structure/assignment.py",
+        "(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$",
+        "(bias|scale|embedding|[^/]*_embedding|[^/]*_token)",
+        ("tests/structure/test_assignment.py::test_is_selected_alone",),
+    ),
+    Mutation(
+        "structure/assignment.py",
+        "re.search(self.key, place.name) is not None",
+        "re.match(self.key, place.name) is not None",
+        ("tests/structure/test_assignment.py::test_patterns_search_anywhere_and_take_what_alone_would_not",),
+    ),
+    Mutation(
+        "structure/assignment.py",
+        'place.name.startswith(self.key + "/")',
+        "place.name.startswith(self.key)",
+        ("tests/structure/test_assignment.py::test_a_key_is_not_the_path_of_what_only_begins_alike",),
+    ),
+    Mutation(
+        "structure/assignment.py",
+        "                    regularizer = rule.regularizer\n                break\n",
+        "                    regularizer = rule.regularizer\n",
+        ("tests/structure/test_assignment.py::test_first_matching_pattern_wins",),
+    ),
+    Mutation(
+        "structure/assignment.py",
+        "return ndim >= 2 and not",
+        "return ndim > 2 and not",
+        ("tests/structure/test_assignment.py::test_is_selected_alone",),
+    ),
+    Mutation(
+        "structure/assignment.py",
+        "if leaves and not masked:",
+        "if leaves:",
+        ("tests/structure/test_assignment.py::test_what_is_masked_cannot_be_told_from_a_mistake",),
+    ),
+    Mutation(
+        "structure/paths.py",
+        'path[-1].name == "value":',
+        'path[-1].name != "value":',
+        ("tests/structure/test_paths.py::test_names_are_joined_keys",),
+    ),
+    Mutation(
+        "structure/paths.py",
+        "return nones, masked",
+        "return masked, nones",
+        ("tests/structure/test_paths.py::test_hidden_names_are_those_of_none_and_masked_nodes",),
+    ),
+    Mutation(
+        "structure/paths.py",
+        'return "\'\'" if keys == ("",) else "/".join(keys)',
+        'return "/".join(keys)',
+        ("tests/structure/test_unique_names.py::test_a_vector_under_the_empty_key_is_a_bias_and_no_bare_array",),
+    ),
+    Mutation(
+        "structure/belonging.py",
+        "if shape != _shape(leaf):",
+        "if len(shape) != len(_shape(leaf)):",
+        ("tests/test_belonging.py::test_the_parts_of_a_chain_refuse_what_is_not_theirs",),
+    ),
+    Mutation(
+        "structure/belonging.py",
+        "jnp.promote_types(total.dtype, sums_dtype(leaf.dtype)) == total.dtype",
+        "jnp.promote_types(total.dtype, leaf.dtype) == total.dtype",
+        ("tests/test_belonging.py::test_a_step_refuses_sums_that_are_narrower_than_the_parameters",),
+    ),
+]
+
+
+class BrokenCatalogue(Exception):
+    """An entry that does not fit the checkout."""
+
+
+def mutated(mutation, root):
+    """The source of the mutation's file with the fault in it."""
+    path = root / PACKAGE / mutation.file
+    if not path.is_file():
+        raise BrokenCatalogue(f"There must be a file {path}.")
+    text = path.read_text()
+    count = text.count(mutation.old)
+    if count != 1 or mutation.old == mutation.new:
+        raise BrokenCatalogue(
+            f"In {PACKAGE}/{mutation.file} a text to change must occur exactly once, but this one occurs {count} times "
+            f"(or is not changed):\n{mutation.old}"
+        )
+    source = text.replace(mutation.old, mutation.new)
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        raise BrokenCatalogue(f"In {PACKAGE}/{mutation.file} this must be Python: {error}\n{mutation.new}") from None
+    return source
+
+
+class Copy:
+    """A private copy of a checkout in which one process at a time runs tests.
+
+    Attributes:
+        root: the folder of the copy.
+        programs: the folder in which JAX keeps what has been compiled.
+    """
+
+    def __init__(self, checkout, folder):
+        self.root = folder / "checkout"
+        self.programs = folder / "programs"
+        self.programs.mkdir(parents=True)
+        # What is not committed yet too; what is ignored, such as environments, is not.
+        listed = subprocess.run(
+            ["git", "-C", checkout, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        for name in set(listed.stdout.split("\0")) - {""}:
+            source, target = checkout / name, self.root / name
+            if source.is_file():  # it may be deleted and listed still
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+    def pytest(self, *arguments, limit=None):
+        """(exit code, output); None for the code if it took longer than the limit."""
+        environment = os.environ | {
+            "NPROC": "1",  # XLA's threads
+            # A file that is changed twice in a second, at the same length, would be taken for its compiled self.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # Programs that a fault does not touch are those of the run without faults.
+            "JAX_COMPILATION_CACHE_DIR": str(self.programs),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.root,
+                env=environment,
+                timeout=limit,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return done.returncode, done.stdout
+
+    def run_with(self, file, source, *tests, limit=None):
+        """Runs tests while a file of the package has another source."""
+        path = self.root / PACKAGE / file
+        before = path.read_text()
+        path.write_text(source)
+        try:
+            return self.pytest("-x", *tests, limit=limit)
+        finally:
+            path.write_text(before)
+
+    def check_that_it_is_imported(self):
+        """Raises unless the tests import the copy's package and no other that is installed."""
+        words = "the package of the copy"
+        _, output = self.run_with("__init__.py", f"raise RuntimeError({words!r})\n", "tests/test_public_api.py")
+        if words not in output:
+            raise BrokenCatalogue(f"The tests must import {self.root / PACKAGE}, but do not:\n{output}")
+
+    def check_without_faults(self, selections):
+        """Raises unless each selection matches tests and all of them pass."""
+        _, output = self.pytest("--collect-only", *selections)
+        found = [line for line in output.splitlines() if "::" in line]
+        for selection in selections:
+            # A test, its cases, what is in a file, what is in a folder.
+            parts = tuple(selection + end for end in ("[", "::", "/"))
+            if not any(name == selection or name.startswith(parts) for name in found):
+                raise BrokenCatalogue(f"This must select tests, but does not: {selection}\n{output[-2000:]}")
+        code, output = self.pytest("-x", *selections)
+        if code != 0:
+            raise BrokenCatalogue(f"Without a fault all tests must pass, but pytest has returned {code}:\n{output}")
+
+
+def outcome(copy, mutation):
+    """(whether the tests have found the fault, what is to be said of it)."""
+    start = time.monotonic()
+    source = mutated(mutation, copy.root)
+    code, output = copy.run_with(mutation.file, source, *mutation.tests, limit=LIMIT)
+    caught = code in (TESTS_FAILED, None)
+    word = {TESTS_FAILED: "caught", None: "caught (too slow)", 0: "SURVIVED"}.get(code, f"BROKEN (exit code {code})")
+    line = f"{word:8} {time.monotonic() - start:5.1f} s  {mutation}"
+    return caught, line if caught or code == 0 else f"{line}\n{output[-2000:]}"
+
+
+def run(mutations, checkout, jobs):
+    """Tries all mutations, prints a line for each, and returns how many were not caught."""
+    for mutation in mutations:
+        mutated(mutation, checkout)
+    start = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="ramda_jax_mutations_") as folder,
+        concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+    ):
+        copies = [Copy(checkout, Path(folder) / str(number)) for number in range(jobs)]
+        selections = list(dict.fromkeys(test for mutation in mutations for test in mutation.tests))
+        shares = [selections[number::jobs] for number in range(jobs)]
+        list(pool.map(Copy.check_that_it_is_imported, copies))
+        list(pool.map(Copy.check_without_faults, copies, shares))
+        for source, target in itertools.permutations(copies, 2):
+            shutil.copytree(source.programs, target.programs, dirs_exist_ok=True)
+        print(f"{len(selections)} selections of tests pass without a fault ({time.monotonic() - start:.0f} s).")
+        free = queue.SimpleQueue()
+        for copy in copies:
+            free.put(copy)
+
+        def attempt(mutation):
+            copy = free.get()
+            try:
+                return outcome(copy, mutation)
+            finally:
+                free.put(copy)
+
+        passed = 0
+        for done in concurrent.futures.as_completed([pool.submit(attempt, mutation) for mutation in mutations]):
+            caught, line = done.result()
+            passed += caught
+            print(line, flush=True)
+    print(f"{passed} passed, {len(mutations) - passed} failed")
+    return len(mutations) - passed
+
+
+def listing(mutations):
+    """Lines of all mutations with their tests, and how many there are by folder."""
+    for mutation in mutations:
+        yield str(mutation)
+        yield from (f"    {test}" for test in mutation.tests)
+    folders = collections.Counter(Path(mutation.file).parent.as_posix() for mutation in mutations)
+    yield ", ".join(f"{folder}: {count}" for folder, count in folders.items()) + f"; {len(mutations)} in all"
+
+
+def main(arguments=None):
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", metavar="TEXT", default="", help="only mutations of files with TEXT in their names")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--list", action="store_true", help="print the mutations and their tests and run nothing")
+    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="another checkout to try them on")
+    options = parser.parse_args(arguments)
+    mutations = [mutation for mutation in MUTATIONS if options.only in mutation.file]
+    if options.list:
+        print("\n".join(listing(mutations)))
+        return 0
+    try:
+        return int(run(mutations, options.root.resolve(), options.jobs) > 0)
+    except BrokenCatalogue as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
