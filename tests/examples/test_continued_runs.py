@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -129,17 +130,17 @@ def test_a_run_that_fails_at_some_writes_ends_as_if_undisturbed(undisturbed, tmp
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
 def test_a_run_that_fails_at_any_write_ends_as_if_undisturbed(undisturbed, tmp_path, full, monkeypatch):
     numbers_ = random.Random(0)
-    fail_at, count = 0, 1
-    while fail_at < count:
+    for fail_at in itertools.count():
         out = tmp_path / str(fail_at)
-        count = max(count, go_and_fail(out, fail_at, full))
-        if fail_at % 3 == 0:  # and again, while it goes on
+        has_failed = go_and_fail(out, fail_at, full) > fail_at
+        if has_failed and fail_at % 3 == 0:  # and again, while it goes on
             go_and_fail(out, numbers_.randrange(60))
         check_continued(out, undisturbed, monkeypatch)
         shutil.rmtree(out)
-        fail_at += 1
-    print(f"failed at each of {count} changes of the folder")
-    assert count > 100
+        if not has_failed:
+            break
+    print(f"failed at each of {fail_at} changes of the folder")
+    assert fail_at > 100
 
 
 @pytest.mark.parametrize("asked", [1, 2, 5, 6, 7])
