@@ -81,6 +81,14 @@ def test_a_step_refuses_sums_that_are_narrower_than_the_parameters(method, x64):
     traced(optimizer, tree(3, 4, jnp.bfloat16), tree(3, 4, jnp.bfloat16), PARAMS)
 
 
+@pytest.mark.parametrize("method", ["ramda", "rmda"])
+def test_a_step_refuses_sums_in_half_precision(method):
+    optimizer, params = METHODS[method](), tree(3, 4, jnp.bfloat16)
+    first, *others = optimizer.init(params)
+    with pytest.raises(ValueError, match=r"must be of float32 for parameters of bfloat16, got bfloat16 at 'a/kernel'"):
+        optimizer.update(params, (first._replace(grad_sum=params), *others), params)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method):
     make = METHODS[method]
