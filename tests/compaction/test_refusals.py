@@ -221,3 +221,14 @@ def test_verify_refuses_to_compare_what_is_not_finite():
         compact_model(
             lambda p, x: (x @ p["a"] - x @ p["a"]) @ p["b"], X, variables={"a": params["a"], "b": params["b"]}
         )
+
+
+def test_what_was_suspected_first_and_is_innocent_goes_all_the_same():
+    """The output depends on the size of the second matrix; the third's rows are deleted nearer to it."""
+
+    def divided(params, x):
+        return mlp(params, x) / params["a"].shape[1]
+
+    small = compact_model(divided, X, variables=make(2, 2))
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
+    assert [reason.split(":")[0] for reason in small.refused.values()] == ["the constant in div depends on a size"]
