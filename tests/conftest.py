@@ -32,6 +32,10 @@ def compile_quickly():
     """By the environment, so that the processes that tests start do so too; and here, where JAX is imported already."""
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
+    # Where in Python an operation comes from is not asked of a compiled program here; to write it down takes a tenth
+    # of the lowering.
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     add_xla_flag("--xla_cpu_use_fusion_emitters=false")
 
 

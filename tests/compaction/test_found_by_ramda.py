@@ -41,9 +41,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "nnx" in name else ()) for name in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros(name):
     make, strength, is_coupled = CASES[name]
     model, batch, given, params, with_params = make()

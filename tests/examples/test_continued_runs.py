@@ -134,6 +134,7 @@ def test_the_undisturbed_run_has_rounds_and_steps(undisturbed):
         assert loss == pytest.approx(sum(steps) / 3, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
 def test_a_run_that_fails_at_some_writes_ends_as_if_undisturbed(undisturbed, tmp_path, full, monkeypatch):
     for fail_at in (1, 4, 60, 100, 163):

@@ -30,6 +30,7 @@ def test_digits_trains_prints_its_tables_and_draws(tmp_path, capsys):
     assert runs["RAMDA"]["sparsity_eval"][-1] > runs["AdamW"]["sparsity"][-1] == 0
 
 
+@pytest.mark.slow
 def test_sparse_to_small_tells_its_story_on_digits(tmp_path, capsys):
     report = sparse_to_small.main(["--epochs", "8", "--strength", "1e-3", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
@@ -60,6 +61,7 @@ def test_mnist_logistic_is_a_command_over_the_runner(tmp_path, capsys):
     assert "weighted group sparsity" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_data_and_network_the_script_says_what_to_put_where(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "mnist_logistic.py"), "--method", "ramda", "--data-dir", "mnist"]
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}

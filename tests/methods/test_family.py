@@ -121,8 +121,8 @@ def trained(factory, case, steps=400):
 
 
 def combination(factory, case):
-    """Every regularizer with RAMDA and with the method that has a scalar metric, every method with some groups."""
-    is_quick = factory.name in ("ramda", "rmda") or isinstance(case.regularizer, ramda_jax.GroupLasso)
+    """Every regularizer with RAMDA, every method with the group LASSO."""
+    is_quick = factory.name == "ramda" or isinstance(case.regularizer, ramda_jax.GroupLasso)
     return pytest.param(factory, case, id=f"{factory.name}-{case.name}", marks=() if is_quick else pytest.mark.slow)
 
 
