@@ -1,7 +1,7 @@
 """Fixtures of all tests, and how they are compiled.
 
-Most of the run's time is XLA's compiler's. With `COMPILATION=quick` in the environment, as `make test` has it for the
-tests that are not about numbers, XLA optimises little.
+Most of the run's time is XLA's compiler's. With `COMPILATION=quick` in the environment, as `make test` has it for all
+tests but those of bits, XLA optimises little.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.compile_report import CompileReport
-from tests.program_cache import kept_programs
+from tests.program_cache import configure, kept_programs
 
 # Bytes of a process from which on its compiled functions are forgotten after each module.
 MEMORY = 3e9
@@ -30,12 +30,10 @@ def add_xla_flag(flag):
 
 def compile_quickly():
     """By the environment, so that the processes that tests start do so too; and here, where JAX is imported already."""
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    jax.config.update("jax_disable_most_optimizations", True)
+    configure("jax_disable_most_optimizations", True)
     # Where in Python an operation comes from is not asked of a compiled program here; to write it down takes a tenth
     # of the lowering.
-    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    configure("jax_traceback_in_locations_limit", 0)
     add_xla_flag("--xla_cpu_use_fusion_emitters=false")
 
 
@@ -51,7 +49,7 @@ settings.load_profile("ramda_jax")
 
 def pytest_addoption(parser):
     parser.addoption("--compile-report", action="store_true", help="print processor and compilation time by test")
-    parser.addoption("--compile-report-file", metavar="FILE", help="write those of all tests to FILE, as JSON")
+    parser.addoption("--compile-report-file", metavar="FILE", help="with the report: write it of all tests, as JSON")
 
 
 def pytest_configure(config):

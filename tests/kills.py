@@ -96,3 +96,17 @@ def changes_of(folder, action):
     with Disk(folder).watched() as disk:
         action()
     return disk.count
+
+
+class StopAfter:
+    """Stops a run once it has been asked so many times, as Ctrl-C would; until then it is a run like any other."""
+
+    def __init__(self, asked):
+        self.left = asked
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+    def listening(self):
+        return contextlib.nullcontext()

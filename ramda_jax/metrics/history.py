@@ -3,7 +3,6 @@
 import io
 import json
 import operator
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ramda_jax.files import write_whole
 from ramda_jax.metrics.support import check_supports
 from ramda_jax.validation import check_count
 
@@ -132,14 +132,9 @@ class StructureHistory:
         arrays |= {f"support_{number}": (self._support or {})[name] for number, name in enumerate(names)}
         arrays |= {"record": np.array(json.dumps(record))}
         arrays |= {"steps": np.array(self.steps, np.int64), "changes": np.array(self.changes, np.int64)}
-        file = Path(file)
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
-        try:
-            with unfinished.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_whole(Path(file), content.getvalue())
 
     @classmethod
     def load(cls, file: str | Path) -> "StructureHistory":

@@ -1,6 +1,5 @@
 """A run that goes on tells the truth: killed anywhere and continued, its report is that of a run nobody disturbed."""
 
-import contextlib
 import dataclasses
 import gc
 import itertools
@@ -18,7 +17,7 @@ from examples.experiments import CONFIGS
 from examples.training import runner
 from examples.training.loop import Trainer
 from ramda_jax import files
-from tests.kills import Disk, Killed
+from tests.kills import Disk, Killed, StopAfter
 
 # Two rounds of three steps, each of which is logged, and saved alone.
 RUN = runner.Run("synthetic_logistic", "ramda", batch_size=4000, steps=6, seed=2, valid_batches=1)
@@ -56,20 +55,6 @@ def quick(monkeypatch, trainer_of):
     monkeypatch.setattr(runner, "draw", lambda report, file: file.write(b"figure"))
     monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)  # after every piece of a round
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # `Disk` loses what was not synced
-
-
-class StopAfter:
-    """Stops a run once it has been asked so many times; until then it is a run like any other."""
-
-    def __init__(self, asked):
-        self.left = asked
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
-
-    def listening(self):
-        return contextlib.nullcontext()
 
 
 def go(out, run=RUN, **kwargs):

@@ -1,6 +1,5 @@
 """The runner: every experiment takes a step on data in the real formats, and runs stop, continue and report."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -26,6 +25,7 @@ from examples.training.loop import Trainer
 from examples.training.optimizers import learning_rate, make_optimizer, make_plan
 from ramda_jax.metrics.support import regularized_leaves
 from tests.examples import realdata
+from tests.kills import StopAfter
 
 ROOT = Path(__file__).parents[2]
 
@@ -273,20 +273,6 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_in_float32(data):
 
 
 # Runs
-
-
-class StopAfter:
-    """Stops a run once it has been asked so many times, as Ctrl-C would."""
-
-    def __init__(self, asked):
-        self.left = asked
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
-
-    def listening(self):
-        return contextlib.nullcontext()
 
 
 @pytest.mark.slow
