@@ -13,8 +13,8 @@ PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal --duratio
 # What is the same to the bit is so only as users' programs are compiled. The other tests are compiled quickly (see
 # tests/conftest.py), and what is about numbers once more, as users' programs, in `make test-slow`.
 BITS := tests/test_bits.py tests/methods/test_equivalences.py
-NUMBERS := tests/models tests/solvers/test_blocks.py tests/solvers/test_secular_gauss.py \
-  tests/solvers/test_secular_newton.py tests/test_golden.py tests/test_identification.py tests/test_many_leaves.py \
+NUMBERS := tests/builders tests/subproblem/test_tiles.py tests/solvers/test_secular_gauss.py \
+  tests/solvers/test_secular_newton.py tests/test_golden.py tests/test_identification.py tests/xla/test_many_leaves.py \
   tests/test_numerics.py
 KKT := tests/regularizers/test_subproblem.py::test_exact_solvers_leave_a_kkt_residual_at_rounding
 # CACHE=DIR keeps compiled programs from run to run.

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import ramda_jax
-from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.solvers import Context
 

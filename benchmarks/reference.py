@@ -6,7 +6,7 @@ import numpy as np
 def as_rows(subproblem, leaf):
     """A leaf (or a number) in float64, with the groups as rows."""
     shape = subproblem.start.shape
-    inside = subproblem.regularizer.block_axes(len(shape))
+    inside = subproblem.regularizer.inner_axes(len(shape))
     order = [axis for axis in range(len(shape)) if axis not in inside] + list(inside)
     groups = int(np.prod([shape[axis] for axis in order[: len(shape) - len(inside)]], dtype=int))
     return np.broadcast_to(np.asarray(leaf, np.float64), shape).transpose(order).reshape(groups, -1)

@@ -6,19 +6,20 @@ operator, and only if the iterates reach the structure of their limit. RMDA and 
     optimizer = ramda_jax.ramda(1e-2, ramda_jax.GroupLasso(), strength=1e-4)
 """
 
-from ramda_jax import averaging, compaction, inspection, methods, metrics, models, regularizers, solvers, structure
+from ramda_jax import compaction, metrics, regularizers, solvers, structure
 from ramda_jax.averaging import IterateAveragingState, iterate_averaging, sqrt_growth, stage_growth, stages
-from ramda_jax.inspection import check_last, describe, eval_params, solver_info
-from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
-from ramda_jax.models import (
+from ramda_jax.builders import (
     AdaptiveDualAveragingState,
     DualAveragingState,
+    ModelState,
     PreconditionedState,
     QuadraticModel,
     adaptive_dual_averaging,
     dual_averaging,
     preconditioned,
 )
+from ramda_jax.inspection import check_last, describe, eval_params, solver_info
+from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.regularizers import (
     L1,
     MCP,
@@ -36,16 +37,17 @@ from ramda_jax.regularizers import (
 )
 from ramda_jax.solvers import (
     ClosedForm,
+    Context,
     NewtonRaphson,
     ProximalGradient,
-    ProximalPointState,
     SecularNewton,
+    Solution,
     Solver,
     SolverInfo,
     default_solver,
-    proximal_point,
     summable_tolerance,
 )
+from ramda_jax.subproblem import ProximalPointState, proximal_point
 
 __version__ = "0.1.0"
 
@@ -54,12 +56,14 @@ __all__ = [
     "Binary",
     "Box",
     "ClosedForm",
+    "Context",
     "DualAveragingState",
     "GroupLasso",
     "GroupMCP",
     "IterateAveragingState",
     "L1",
     "MCP",
+    "ModelState",
     "NewtonRaphson",
     "NuclearNorm",
     "Null",
@@ -71,23 +75,20 @@ __all__ = [
     "Quantized",
     "Regularizer",
     "SecularNewton",
+    "Solution",
     "Solver",
     "SolverInfo",
     "SparseGroupLasso",
     "SparseGroupMCP",
     "adaptive_dual_averaging",
-    "averaging",
     "check_last",
     "compaction",
     "default_solver",
     "describe",
     "dual_averaging",
     "eval_params",
-    "inspection",
     "iterate_averaging",
-    "methods",
     "metrics",
-    "models",
     "preconditioned",
     "prox_adamw",
     "prox_gen",

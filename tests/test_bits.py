@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import ramda_jax
-from ramda_jax.solvers import blocks
+from ramda_jax.subproblem.running import tiles
 from tests.factories import FACTORIES, factory_id
 from tests.inspection.test_eval_params import (
     ALL,
@@ -48,7 +48,7 @@ def test_strength_zero_is_the_method_without_regularizer_bit_by_bit(factory):
 
 
 def test_without_a_weight_a_leaf_in_blocks_is_the_centre_bit_by_bit(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    monkeypatch.setattr(tiles, "TILE", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
     plain, cut = ramda_jax.ramda(0.1), ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.0)
     grads = jax.tree.map(jnp.sin, params)

@@ -8,7 +8,7 @@ import pytest
 import ramda_jax
 from ramda_jax import compaction, metrics
 from ramda_jax.compaction.outputs import compare_outputs
-from ramda_jax.regularizers.secular_form import SecularForm
+from ramda_jax.regularizers import NormPenalty
 from ramda_jax.solvers import Context, choose_solver
 from ramda_jax.solvers.secular_root import newton_root
 
@@ -103,8 +103,8 @@ def test_newton_root_has_not_converged_without_a_finite_root():
 @pytest.mark.parametrize("bad", ["norms", "metric", "lam"])
 def test_a_concave_penalty_makes_no_silent_zero_of_a_nan(bad):
     values = {"norms": jnp.array([2.0]), "metric": jnp.array(1.0), "lam": jnp.array(1.0), bad: jnp.array(jnp.nan)}
-    form = SecularForm(jnp.ones(1), values["lam"], values["lam"] / 3.0, 3.0)
-    assert np.all(np.isnan(form.scalar_radii(values["norms"], values["metric"])))
+    penalty = NormPenalty(values["lam"], values["lam"] / 3.0, 3.0)
+    assert np.all(np.isnan(penalty.radii(values["norms"], values["metric"])))
 
 
 def test_sparsity_and_ranks_take_no_nan_for_zero():

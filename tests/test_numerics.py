@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ramda_jax import numerics
 from ramda_jax.numerics import at_step, cbrt, group_norms, next_count, scalars_dtype, sums_dtype
 
 BITS = {np.float32: np.uint32, np.float64: np.uint64}
@@ -110,30 +109,3 @@ def test_a_count_stays_at_the_end_of_int32():
     for count, expected in ((last, last), (last - 1, last), (jnp.zeros([], jnp.int32), 1)):
         found = next_count(count)
         assert found == expected and found.dtype == jnp.int32
-
-
-@pytest.mark.parametrize(
-    "shape, axes, cut",
-    [
-        ((96, 128), (1,), ((96, 16, 8), 1)),
-        ((128, 96), (0,), ((8, 16, 96), 1)),
-        ((3, 3, 32, 64), (0, 1, 3), ((3, 3, 32, 8, 8), 3)),
-        ((50, 1000), (1,), ((50, 10, 100), 1)),
-        ((97, 131), (1,), None),  # a prime number
-        ((4096, 32), (1,), None),  # too few neighbours
-        ((8, 64), (1,), None),  # small
-        ((96, 128), (), None),
-    ],
-)
-def test_group_sums_are_the_sums(shape, axes, cut):
-    x = np.random.default_rng(0).random(shape, np.float32)
-    assert numerics._cut(jax.typeof(jnp.asarray(x)), axes) == cut
-    sums = jax.jit(lambda x: numerics.group_sums((x, x * x, 1 / x), axes, in_cache=True))(x)
-    for one, terms in zip(sums, (x, x * x, 1 / x), strict=True):
-        np.testing.assert_allclose(one, np.sum(terms, axes, np.float64, keepdims=True), rtol=1e-6)
-
-
-def test_group_sums_keep_a_nan_in_its_group():
-    x = jnp.ones((96, 128)).at[5, 77].set(jnp.nan)
-    (sums,) = numerics.group_sums((x,), (1,), in_cache=True)
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(sums)), [5])

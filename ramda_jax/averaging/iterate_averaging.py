@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.models.dual_averaging import NO_PARAMS
-from ramda_jax.models.restarts import copy
+from ramda_jax.builders.dual_averaging import NO_PARAMS
+from ramda_jax.builders.restarts import copy
 from ramda_jax.numerics import at_step, next_count, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state

@@ -8,16 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.models.adaptive_dual_averaging import AdaptiveDualAveragingState
-from ramda_jax.models.dual_averaging import DualAveragingState
-from ramda_jax.models.preconditioned import PreconditionedState
+from ramda_jax.builders.preconditioned import PreconditionedState
+from ramda_jax.builders.quadratic import ModelState
 from ramda_jax.numerics import norm
 from ramda_jax.solvers.base import SolverInfo
-from ramda_jax.solvers.proximal_point import ProximalPointState, restore_solution
 from ramda_jax.structure.paths import named_leaves
-
-#: The states that hold a model of which W_hat can be found again.
-_AVERAGED = (DualAveragingState, AdaptiveDualAveragingState)
+from ramda_jax.subproblem.restore import restore_solution
+from ramda_jax.subproblem.state import ProximalPointState
 
 
 def _find(state, kinds):
@@ -32,7 +29,7 @@ def _pairs(state):
     A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
     belong together.
     """
-    models = _find(state, _AVERAGED)
+    models = _find(state, ModelState)
     proximals = _find(state, ProximalPointState)
     if not proximals:
         raise ValueError(
@@ -46,7 +43,10 @@ def _pairs(state):
     def fits(proximal, model):
         # A builder may also stand before a user's own step, and have no partner.
         radii = proximal.radii
-        return not isinstance(radii, dict) or radii.keys() <= dict(named_leaves(model.grad_sum)).keys()
+        if not isinstance(radii, dict):
+            return True
+        linear = jax.eval_shape(lambda: _plain(model).quadratic_model().linear)
+        return radii.keys() <= dict(named_leaves(linear)).keys()
 
     candidates = [
         (-shared_path(path, model_path), i, j)
@@ -158,7 +158,7 @@ def solver_info(state) -> SolverInfo:
     """
     infos = [proximal.info for _, proximal in _pairs(state)]
     # Closed forms of single entries do not look at what they find; but from finite sums it is finite too.
-    ours = [node for _, node in _find(state, (*_AVERAGED, PreconditionedState, ProximalPointState))]
+    ours = [node for _, node in _find(state, (ModelState, PreconditionedState, ProximalPointState))]
     sums = [leaf for leaf in jax.tree.leaves(ours) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in sums]))
     residual = norm(jnp.stack([info.residual for info in infos]))

@@ -6,10 +6,10 @@ from typing import Any
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
+from ramda_jax.builders.preconditioned import preconditioned
 from ramda_jax.methods.chains import check_method
-from ramda_jax.models.preconditioned import preconditioned
 from ramda_jax.solvers.base import Solver
-from ramda_jax.solvers.proximal_point import proximal_point
+from ramda_jax.subproblem import proximal_point
 
 
 def prox_gen(

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ramda_jax.builders.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.models.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
 from ramda_jax.numerics import scalars_dtype
 from ramda_jax.solvers.base import Solver
 from ramda_jax.validation import check_decay, check_positive

@@ -3,10 +3,10 @@
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
+from ramda_jax.builders.dual_averaging import dual_averaging
 from ramda_jax.methods.chains import check_method
-from ramda_jax.models.dual_averaging import dual_averaging
 from ramda_jax.solvers.base import Solver
-from ramda_jax.solvers.proximal_point import proximal_point
+from ramda_jax.subproblem import proximal_point
 
 
 def rmda(

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.metrics.support import regularized_leaves
-from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 
 
 def _share(zeros, total):
@@ -162,7 +161,7 @@ def numerical_rank(regularizer, params, rtol=None) -> dict:
 def _ranks(regularizer, params, rtol):
     result = {}
     for path, leaf, one in regularized_leaves(regularizer, params):
-        if isinstance(one, NuclearNorm):
+        if one.support_counts == "singular values":
             alive = one.support(leaf, rtol)
             result[path] = (jnp.sum(alive), alive.size)
     return result

@@ -7,10 +7,10 @@ from ramda_jax.regularizers.group_lasso import GroupLasso, SparseGroupLasso
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.l1 import L1
 from ramda_jax.regularizers.mcp import MCP, GroupMCP, SparseGroupMCP
+from ramda_jax.regularizers.norm_penalty import NormPenalty
 from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 from ramda_jax.regularizers.null import Null
 from ramda_jax.regularizers.quantized import Binary, Quantized
-from ramda_jax.regularizers.secular_form import SecularForm
 
 __all__ = [
     "L1",
@@ -21,12 +21,12 @@ __all__ = [
     "GroupLasso",
     "GroupMCP",
     "GroupRegularizer",
+    "NormPenalty",
     "NuclearNorm",
     "Null",
     "Projection",
     "Quantized",
     "Regularizer",
-    "SecularForm",
     "SparseGroupLasso",
     "SparseGroupMCP",
 ]

@@ -22,8 +22,12 @@ class Regularizer(abc.ABC):
 
     #: Whether psi is convex. Where it is not, proximal gradient takes half the step.
     convex: ClassVar[bool] = True
-    #: Whether leaves of equal shape are solved in one batch: pays where the prox is one big operation, an SVD.
-    batched: ClassVar[bool] = False
+    #: Whether the prox is one big operation, such as an SVD: leaves of equal shape are then solved in one batch, and by
+    #: default with few iterations.
+    expensive_prox: ClassVar[bool] = False
+    #: What the elements of `support` are: `"entries"`, `"groups"` or `"singular values"`. The metrics of rank count the
+    #: last; there `support` takes a second argument, the tolerance `rtol`.
+    support_counts: ClassVar[str] = "entries"
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
 
@@ -58,7 +62,7 @@ class Regularizer(abc.ABC):
         z = self.prox(x, weight)
         return z, self.value(z)
 
-    def block_axes(self, ndim):
+    def inner_axes(self, ndim):
         """The axes inside one block, where psi is a sum over blocks: all of them unless overridden."""
         return tuple(range(ndim))
 

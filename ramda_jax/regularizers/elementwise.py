@@ -16,5 +16,5 @@ class ElementwiseRegularizer(Regularizer):
 
     elementwise = True
 
-    def block_axes(self, ndim):
+    def inner_axes(self, ndim):
         return ()

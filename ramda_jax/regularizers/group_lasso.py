@@ -3,6 +3,7 @@
 import dataclasses
 
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.norm_penalty import NormPenalty
 from ramda_jax.validation import check_ratio
 
 
@@ -36,8 +37,8 @@ class GroupLasso(GroupRegularizer):
         Yuan and Lin, `Model selection and estimation in regression with grouped variables`, 2006.
     """
 
-    def norm_penalty(self, shape, weight):
-        return weight * self.weights(shape), None, None
+    def norm_penalty(self, weight, group_weight):
+        return NormPenalty(weight * group_weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,5 +74,5 @@ class SparseGroupLasso(GroupRegularizer):
         super().__post_init__()
         check_ratio(self.l1_ratio)
 
-    def norm_penalty(self, shape, weight):
-        return weight * self.weights(shape), None, None
+    def norm_penalty(self, weight, group_weight):
+        return NormPenalty(weight * group_weight)

@@ -8,7 +8,6 @@ the row `kernel[i, :]`.
 import abc
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from ramda_jax.numerics import group_norms, norm
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
-from ramda_jax.regularizers.secular_form import SecularForm
+from ramda_jax.regularizers.norm_penalty import NormPenalty
 from ramda_jax.validation import check_non_negative
 
 GROUP_NAMES = ("input", "output", "heads", "kernel")
@@ -129,7 +128,10 @@ class GroupRegularizer(Regularizer):
             leaf, as in the regularizer study of the ICLR paper; or a number for all groups.
     """
 
-    # Not annotated, so no field: subclasses that have it say where it stands among theirs.
+    support_counts = "groups"
+
+    # Deliberately not annotated, so that it is not a dataclass field; subclasses that need it declare it in their own
+    # field order.
     l1_ratio = 0.0
 
     groups: str | int | tuple[int, ...] = "input"
@@ -152,17 +154,25 @@ class GroupRegularizer(Regularizer):
             object.__setattr__(self, "group_weight", float(self.group_weight))
 
     def resolve(self, path, shape):
-        return dataclasses.replace(self, groups=group_axes(self.groups, path, len(shape)))
+        """This regularizer with the groups as axes and the weight as a number: as those of the whole leaf, so that a
+        part of it, such as what is left of a network once it is small, cannot get another weight."""
+        resolved = dataclasses.replace(self, groups=group_axes(self.groups, path, len(shape)))
+        weights = resolved.weights(shape)
+        # A subclass may give one number per group, which is no setting of the regularizer.
+        return dataclasses.replace(resolved, group_weight=float(weights)) if jnp.ndim(weights) == 0 else resolved
 
-    def block_axes(self, ndim):
+    def inner_axes(self, ndim):
         kept = group_axes(self.groups, "", ndim)
         return tuple(axis for axis in range(ndim) if axis not in kept)
 
     def sizes(self, shape):
-        return math.prod(shape[axis] for axis in self.block_axes(len(shape)))
+        return math.prod(shape[axis] for axis in self.inner_axes(len(shape)))
 
     def weights(self, shape):
-        """omega_g, one Python float: all groups of a leaf have one size."""
+        """omega_g for a leaf of that shape: one Python float, since all groups of a leaf have one size.
+
+        A subclass may give one number per group instead, an array of the shape `radii_shape(shape)`.
+        """
         if self.group_weight == "sqrt_size":
             return math.sqrt(self.sizes(shape))
         if self.group_weight == "sqrt_layer_size":
@@ -172,48 +182,57 @@ class GroupRegularizer(Regularizer):
 
     def radii_shape(self, shape):
         """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
-        inside = self.block_axes(len(shape))
+        inside = self.inner_axes(len(shape))
         return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
 
     def norms(self, w):
         """`||w_g||`, of the shape `radii_shape(w.shape)`."""
-        return group_norms(w, self.block_axes(w.ndim))
+        return group_norms(w, self.inner_axes(w.ndim))
 
     def support(self, w):
-        return jnp.any(w != 0, axis=self.block_axes(w.ndim), keepdims=True)
+        return jnp.any(w != 0, axis=self.inner_axes(w.ndim), keepdims=True)
 
     @abc.abstractmethod
-    def norm_penalty(self, shape, weight) -> tuple[Any, Any, Any]:
-        """`weight * P_g` for a leaf of that shape, as (lam, concavity, knee) of `SecularForm`."""
+    def norm_penalty(self, weight, group_weight) -> NormPenalty:
+        """`weight * P_g` for groups of the weight `group_weight` (omega_g)."""
 
-    def secular_form(self, rhs, weight):
-        """The subproblem with this `rhs` and `weight` as one in the groups' norms."""
-        ratio = self.l1_ratio
-        # The l1 norm takes its share of every entry first: the minimiser has the signs of rhs.
-        reduced = soft_threshold(rhs, weight * ratio) if ratio else rhs
-        return SecularForm(reduced, *self.norm_penalty(rhs.shape, weight * (1 - ratio)))
+    def leaf_penalty(self, shape, weight) -> NormPenalty:
+        """`weight * (1 - l1_ratio) * P_g` for the groups of a leaf of that shape."""
+        return self.norm_penalty(weight * (1 - self.l1_ratio), self.weights(shape))
+
+    def reduced(self, rhs, weight):
+        """The right-hand side of the subproblem in the groups' norms alone: the l1 norm's share is taken off `rhs`.
+
+        The minimiser has the signs of `rhs`, so that each entry is soft-thresholded; without an l1 norm it is `rhs`.
+        """
+        return soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
+
+    def point(self, model, radii):
+        """The solution of the model's subproblem whose groups have the norms `radii`."""
+        rhs = self.reduced(model.rhs, model.weight)
+        return self.leaf_penalty(rhs.shape, model.weight).point(rhs, model.metric, radii)
 
     def value(self, w):
         w = widened(w)
-        penalty = SecularForm(w, *self.norm_penalty(w.shape, jnp.ones([], w.dtype))).penalty(self.norms(w))
+        penalty = self.norm_penalty(jnp.ones([], w.dtype), self.weights(w.shape)).value(self.norms(w))
         return (1 - self.l1_ratio) * jnp.sum(penalty) + self.l1_ratio * jnp.sum(jnp.abs(w))
 
     def prox(self, x, weight):
-        form = self.secular_form(x, weight)
+        rhs, penalty = self.reduced(x, weight), self.leaf_penalty(x.shape, weight)
         one = jnp.ones([], x.dtype)
-        return form.point(one, form.scalar_radii(self.norms(form.rhs), one))
+        return penalty.point(rhs, one, penalty.radii(self.norms(rhs), one))
 
     def screen(self, rhs, weight):
         # Certain for a convex psi only: otherwise 0 may lose against a point beyond the knee.
         if not self.convex:
             return None
-        form = self.secular_form(rhs, weight)
-        return self.norms(form.rhs) <= form.lam
+        reduced, penalty = self.reduced(rhs, weight), self.leaf_penalty(rhs.shape, weight)
+        return self.norms(reduced) <= penalty.lam
 
     def subdifferential_distance(self, w, slope, weight):
-        form = self.secular_form(slope, weight)
+        reduced, penalty = self.reduced(slope, weight), self.leaf_penalty(w.shape, weight)
         norms = self.norms(w)
-        dead = jnp.maximum(self.norms(form.rhs) - form.lam, 0)
-        radial = form.derivative(norms) / jnp.where(norms == 0, 1, norms)
-        alive = self.norms(jnp.where(w == 0, form.rhs, slope - weight * self.l1_ratio * jnp.sign(w) - radial * w))
+        dead = jnp.maximum(self.norms(reduced) - penalty.lam, 0)
+        radial = penalty.derivative(norms) / jnp.where(norms == 0, 1, norms)
+        alive = self.norms(jnp.where(w == 0, reduced, slope - weight * self.l1_ratio * jnp.sign(w) - radial * w))
         return norm(jnp.where(norms == 0, dead, alive))

@@ -8,7 +8,7 @@ from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.regularizers.secular_form import SecularForm
+from ramda_jax.regularizers.norm_penalty import NormPenalty
 from ramda_jax.validation import check_positive, check_ratio
 
 
@@ -46,22 +46,22 @@ class MCP(ElementwiseRegularizer):
 
     def value(self, w):
         w = jnp.abs(widened(w))
-        return jnp.sum(self._form(w, jnp.ones([], w.dtype)).penalty(w))
+        return jnp.sum(self._penalty(jnp.ones([], w.dtype)).value(w))
 
     def prox(self, x, weight):
         return self.solve_scaled(x, jnp.ones([], x.dtype), weight)
 
     def solve_scaled(self, rhs, metric, weight):
-        radii = self._form(rhs, weight).scalar_radii(jnp.abs(rhs), metric)
+        radii = self._penalty(weight).radii(jnp.abs(rhs), metric)
         # No -0.0.
         return jnp.where(radii == 0, 0, jnp.sign(rhs) * radii)
 
     def subdifferential_distance(self, w, slope, weight):
-        alive = slope - self._form(w, weight).derivative(jnp.abs(w)) * jnp.sign(w)
+        alive = slope - self._penalty(weight).derivative(jnp.abs(w)) * jnp.sign(w)
         return norm(jnp.where(w == 0, soft_threshold(slope, weight), alive))
 
-    def _form(self, rhs, weight):
-        return SecularForm(rhs, weight, weight / self.omega, self.omega)
+    def _penalty(self, weight):
+        return NormPenalty(weight, weight / self.omega, self.omega)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +83,16 @@ class _GroupConcave(GroupRegularizer):
         name = "omega" if self.gamma is None else "gamma"
         check_positive(name, getattr(self, name), f"use for example {name}=1.0.")
 
-    def omega_of(self, shape) -> float:
-        """omega for the groups of a leaf of that shape."""
+    def omega_of(self, group_weight):
+        """omega for groups of that weight."""
         if self.omega is not None:
             return self.omega
         assert self.gamma is not None
-        return self.gamma * self.weights(shape)
+        return self.gamma * group_weight
 
-    def norm_penalty(self, shape, weight):
-        slope, omega = self.weights(shape), self.omega_of(shape)
-        return weight * slope, weight / omega, omega * slope
+    def norm_penalty(self, weight, group_weight):
+        omega = self.omega_of(group_weight)
+        return NormPenalty(weight * group_weight, weight / omega, omega * group_weight)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,8 @@ class NuclearNorm(Regularizer):
     factor: float = 1.0
     gram: bool = False
 
-    batched = True
+    expensive_prox = True
+    support_counts = "singular values"
 
     def __post_init__(self):
         check_non_negative("factor", self.factor)

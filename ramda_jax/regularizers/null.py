@@ -29,7 +29,7 @@ class Null(Regularizer):
         del weight
         return x
 
-    def block_axes(self, ndim):
+    def inner_axes(self, ndim):
         return ()
 
     def subdifferential_distance(self, w, slope, weight):

@@ -1,10 +1,9 @@
-"""Solvers: how the minimiser of model plus psi is found, and the transformation that finds it."""
+"""Solvers: how the minimiser of one leaf's model plus psi is found."""
 
 from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
 from ramda_jax.solvers.closed_form import ClosedForm
 from ramda_jax.solvers.newton_raphson import NewtonRaphson
 from ramda_jax.solvers.proximal_gradient import ProximalGradient, summable_tolerance
-from ramda_jax.solvers.proximal_point import ProximalPointState, proximal_point
 from ramda_jax.solvers.secular_newton import SecularNewton
 from ramda_jax.solvers.select import choose_solver, default_solver
 
@@ -13,13 +12,11 @@ __all__ = [
     "Context",
     "NewtonRaphson",
     "ProximalGradient",
-    "ProximalPointState",
     "SecularNewton",
     "Solution",
     "Solver",
     "SolverInfo",
     "choose_solver",
     "default_solver",
-    "proximal_point",
     "summable_tolerance",
 ]

@@ -7,8 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 
-from ramda_jax.models.quadratic import QuadraticModel
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.xla.execution import PLAIN, Execution
 
 
 class Solution(NamedTuple):
@@ -45,13 +47,11 @@ class SolverInfo(NamedTuple):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("start", "step", "radii", "after", "form"),
-    meta_fields=("share", "axis_name"),
+    jax.tree_util.register_dataclass, data_fields=("start", "step", "radii", "run"), meta_fields=("share",)
 )
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a solver may want to know beside the model. A pytree; `share` and `axis_name` are static.
+    """What a solve may know beside the model. A pytree; `share` is static.
 
     Attributes:
         start: the current parameters of the leaf, in the dtype of the model.
@@ -59,20 +59,14 @@ class Context:
         share: the leaf's share of a tolerance on the norm over all regularized leaves:
             the root of its size over the size of all.
         radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if unknown.
-        after: a scalar that the leaf before has left, for which large temporaries should wait (`numerics.in_turn`);
-            None for no waiting.
-        axis_name: of the `jax.vmap` over leaves of equal shape in which the solve takes place, None outside of one:
-            by it a solver can ask whether all of them are done.
-        form: the `SecularForm` of the model, if that is of a part of a leaf, which is then in the cache; else None.
+        run: how the library runs the solve; a solver may ignore it.
     """
 
     start: jax.Array
     step: Any = 0
     share: float = 1.0
     radii: Any = None
-    after: Any = None
-    axis_name: str | None = None
-    form: Any = None
+    run: Execution = PLAIN
 
 
 class Solver(abc.ABC):
@@ -99,9 +93,16 @@ class Solver(abc.ABC):
         """The minimiser; where the model's weight is 0, `proximal_point` takes the centre instead."""
 
     def restore(self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii) -> jax.Array:
-        """The minimiser that `solve` found earlier for the same model, from the radii it left."""
-        del radii
-        return self.solve(model, regularizer, context).value
+        """The minimiser that `solve` found earlier for the same model.
+
+        Args:
+            radii: what `solve` left as `Solution.radii`; None from a solver that finds none, or for a psi that is not
+                of the group norms. The minimiser is then found again.
+        """
+        if radii is None:
+            return self.solve(model, regularizer, context).value
+        assert isinstance(regularizer, GroupRegularizer)
+        return regularizer.point(model, radii)
 
 
 def check_solver(solver: Solver, regularizer: Regularizer, metric: str):

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ramda_jax.numerics import in_turn
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solution, Solver
 
@@ -35,9 +34,10 @@ class ClosedForm(Solver):
     def solve(self, model, regularizer, context):
         if isinstance(regularizer, GroupRegularizer):
             # The same as the prox, but by way of the radii, which the state keeps.
-            form = regularizer.secular_form(in_turn(model.rhs, context.after, model.anchor), model.weight)
-            radii = form.scalar_radii(regularizer.norms(form.rhs), model.metric)
-            value = form.point(model.metric, radii)
+            rhs = regularizer.reduced(context.run.keep(model.rhs, model.anchor), model.weight)
+            penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
+            radii = penalty.radii(regularizer.norms(rhs), model.metric)
+            value = penalty.point(rhs, model.metric, radii)
         else:
             radii = None
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
@@ -49,8 +49,3 @@ class ClosedForm(Solver):
             is_solved = jnp.all(jnp.isfinite(value if radii is None else radii))
         residual = jnp.where(is_solved, jnp.zeros([], value.dtype), jnp.inf)
         return Solution(value, radii, jnp.zeros([], jnp.int32), residual, is_solved)
-
-    def restore(self, model, regularizer, context, radii):
-        if not isinstance(regularizer, GroupRegularizer):
-            return self.solve(model, regularizer, context).value
-        return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)

@@ -58,18 +58,19 @@ class NewtonRaphson(Solver):
 
     def solve(self, model, regularizer, context):
         assert isinstance(regularizer, GroupRegularizer)  # why_not
-        form = regularizer.secular_form(model.rhs, model.weight)
-        axes = regularizer.block_axes(form.rhs.ndim)
-        metric = jnp.broadcast_to(model.metric, form.rhs.shape)
-        norms = regularizer.norms(form.rhs)
-        is_zero = norms <= form.lam
+        rhs = regularizer.reduced(model.rhs, model.weight)
+        penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
+        axes = regularizer.inner_axes(rhs.ndim)
+        metric = jnp.broadcast_to(model.metric, rhs.shape)
+        norms = regularizer.norms(rhs)
+        is_zero = norms <= penalty.lam
         largest = jnp.max(metric, axis=axes, keepdims=True, initial=0)
-        start = jnp.where(is_zero, 1, (norms - form.lam) / jnp.where(largest == 0, 1, largest))
+        start = jnp.where(is_zero, 1, (norms - penalty.lam) / jnp.where(largest == 0, 1, largest))
 
         def h_and_slope(r):
-            t = metric * r + form.lam
+            t = metric * r + penalty.lam
             t = jnp.where(t == 0, 1, t)
-            q2 = jnp.square(form.rhs / t)
+            q2 = jnp.square(rhs / t)
             # Zero groups count as solved.
             h = jnp.where(is_zero, 0, jnp.sum(q2, axis=axes, keepdims=True) - 1)
             slope = jnp.sum(q2 * (metric / t), axis=axes, keepdims=True)
@@ -90,9 +91,5 @@ class NewtonRaphson(Solver):
         )
         radii = jnp.where(is_zero, 0, r)
         # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |; that before the last step.
-        residual = norm(form.lam * jnp.abs(h) / (jnp.sqrt(jnp.maximum(1 + h, 0)) + 1))
-        return Solution(form.point(model.metric, radii), radii, num_steps, residual, converged)
-
-    def restore(self, model, regularizer, context, radii):
-        assert isinstance(regularizer, GroupRegularizer)  # why_not
-        return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)
+        residual = norm(penalty.lam * jnp.abs(h) / (jnp.sqrt(jnp.maximum(1 + h, 0)) + 1))
+        return Solution(penalty.point(rhs, model.metric, radii), radii, num_steps, residual, converged)

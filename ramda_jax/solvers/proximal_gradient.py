@@ -85,7 +85,7 @@ class ProximalGradient(Solver):
     def solve(self, model, regularizer, context):
         rhs, weight = model.rhs, model.weight
         metric = jnp.broadcast_to(model.metric, rhs.shape)
-        blocks = regularizer.block_axes(rhs.ndim) if self.stepsize == "block" else None
+        blocks = regularizer.inner_axes(rhs.ndim) if self.stepsize == "block" else None
         largest = jnp.max(metric, axis=blocks, keepdims=True, initial=0)
         curvature = (1 if regularizer.convex else 2) * jnp.where(largest == 0, 1, largest)
         screened = regularizer.screen(rhs, weight)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import group_sums
+from ramda_jax.xla.reductions import plain_sums
 
 
 class GaussStep(NamedTuple):
@@ -21,7 +21,7 @@ class GaussStep(NamedTuple):
     error: jax.Array
 
 
-def gauss_step(rhs, metric, lam, axes, radii, in_cache=False) -> GaussStep:
+def gauss_step(rhs, metric, lam, axes, radii, sums=plain_sums) -> GaussStep:
     """Nearer to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
 
     With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group
@@ -44,7 +44,7 @@ def gauss_step(rhs, metric, lam, axes, radii, in_cache=False) -> GaussStep:
         lam: weight of the norm, >= 0; a scalar or one number per group.
         axes: the axes inside a group.
         radii: where to start, >= 0, one number per group with axes of length one inside the groups.
-        in_cache: whether rhs and metric are in a core's cache (`numerics.group_sums`).
+        sums: how to sum several arrays over axes; `Execution.sums`.
     """
 
     is_zero = radii == 0
@@ -52,7 +52,7 @@ def gauss_step(rhs, metric, lam, axes, radii, in_cache=False) -> GaussStep:
     t = growth + jnp.where(is_zero & (lam == 0), 1, lam)
     q, h = rhs / t, growth / t
     b = q * h
-    total, *moments = group_sums((q * q, q * b, b * b, (b * h) * b), axes, in_cache)
+    total, *moments = sums((q * q, q * b, b * b, (b * h) * b), axes)
     tau, error = _gauss_root(total, *moments)
     # Not where the weight is 0 too: what S is there cannot be told from q.
     stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)

@@ -3,10 +3,8 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import in_turn
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solution, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
@@ -67,76 +65,60 @@ class SecularNewton(Solver):
 
     def solve(self, model, regularizer, context):
         assert isinstance(regularizer, GroupRegularizer)  # why_not
-        model = model._replace(metric=in_turn(model.metric, context.after, model.anchor))
-        form = self._form(model, regularizer, context)
-        axes = regularizer.block_axes(form.rhs.ndim)
-        if form.knee is not None:
-            root = newton_root(form.rhs, model.metric - form.concavity, form.lam, axes, self.max_steps, limit=form.knee)
-            root = root._replace(radii=_lower_minimum(form, model.metric, root, regularizer))
+        run = context.run
+        model = model._replace(metric=run.keep(model.metric, model.anchor))
+        right_hand_side = run.each_pass(lambda model: regularizer.reduced(model.rhs, model.weight), model)
+        rhs = right_hand_side()
+        penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
+        axes = regularizer.inner_axes(rhs.ndim)
+        if penalty.knee is not None:
+            root = newton_root(
+                rhs, model.metric - penalty.concavity, penalty.lam, axes, self.max_steps, limit=penalty.knee
+            )
+            root = root._replace(radii=_lower_minimum(rhs, model.metric, penalty, root, regularizer))
         elif context.radii is None:
-            root = newton_root(form.rhs, model.metric, form.lam, axes, self.max_steps)
+            root = newton_root(rhs, model.metric, penalty.lam, axes, self.max_steps)
         else:
-            root = self._from_last(model, regularizer, form, axes, context)
-            # A right-hand side of its own for the point, as for Newton's method: kept from the pass, it would be one
-            # temporary more, and memory is what the step is slow by.
-            model = model._replace(anchor=in_turn(model.anchor, root.num_steps, model.linear))
-            form = self._form(model, regularizer, context)
-        # The norm of all groups' residuals is at most this; the norm itself would be the dearest part of small leaves.
-        residual = math.sqrt(root.error.size) * jnp.max(form.lam * root.error, initial=0)
+            root = self._root_from(context.radii, rhs, right_hand_side, model.metric, penalty.lam, axes, run)
+            rhs = right_hand_side(after=root.num_steps)
+        # A bound on the norm of all groups' residuals; computing the norm itself would dominate the cost for small
+        # leaves.
+        residual = math.sqrt(root.error.size) * jnp.max(penalty.lam * root.error, initial=0)
         # The point beyond the knee of a concave psi is found without the root.
-        converged = root.converged if form.knee is None else root.converged & jnp.all(jnp.isfinite(root.radii))
-        return Solution(form.point(model.metric, root.radii), root.radii, root.num_steps, residual, converged)
+        converged = root.converged if penalty.knee is None else root.converged & jnp.all(jnp.isfinite(root.radii))
+        value = penalty.point(rhs, model.metric, root.radii)
+        return Solution(value, root.radii, root.num_steps, residual, converged)
 
-    def _form(self, model, regularizer, context):
-        return regularizer.secular_form(model.rhs, model.weight) if context.form is None else context.form
-
-    def _from_last(self, model, regularizer, form, axes, context):
-        """One pass from the last radii, and Newton's method where that has not done."""
-        step = gauss_step(form.rhs, model.metric, form.lam, axes, context.radii, context.form is not None)
-        error = jnp.max(step.error, initial=0)
-        if context.axis_name is not None:
-            error = jax.lax.pmax(error, context.axis_name)  # one answer for all: else both branches would be worked out
+    def _root_from(self, last_radii, rhs, right_hand_side, metric, lam, axes, run):
+        """One pass from the last radii, and Newton's method where one pass is not enough."""
+        step = gauss_step(rhs, metric, lam, axes, last_radii, run.sums)
+        error = run.largest(jnp.max(step.error, initial=0))
         done = error <= jnp.finfo(error.dtype).eps
 
+        def one_pass():
+            return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
+
         def go_on():
-            # A right-hand side of its own: the one above would have to be kept in memory for the few times it is
-            # needed here.
-            again = self._form(model, regularizer, context)
             root = newton_root(
-                again.rhs,
-                model.metric,
-                again.lam,
-                axes,
-                self.max_steps - 1,
-                start=step.radii,
-                in_cache=context.form is not None,
+                right_hand_side(), metric, lam, axes, self.max_steps - 1, start=step.radii, sums=run.sums
             )
             return root._replace(num_steps=root.num_steps + 1)
 
-        def stay():
-            return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
-
-        root = jax.lax.cond(done, stay, go_on)
-        # Chosen outside too: sharded like the radii before, of which what comes out of a branch knows nothing.
-        return root._replace(radii=jnp.where(done, step.radii, root.radii))
-
-    def restore(self, model, regularizer, context, radii):
-        assert isinstance(regularizer, GroupRegularizer)  # why_not
-        return regularizer.secular_form(model.rhs, model.weight).point(model.metric, radii)
+        return run.unless(done, one_pass, go_on)
 
 
-def _lower_minimum(form, metric, root, regularizer):
+def _lower_minimum(rhs, metric, penalty, root, regularizer):
     """Of the stationary point at the root (below the knee, or 0) and the one beyond the knee, the lower."""
-    inner = form.point(metric, root.radii)
-    outer = form.rhs / metric
+    inner = penalty.point(rhs, metric, root.radii)
+    outer = rhs / metric
     outer_radii = regularizer.norms(outer)
-    axes = regularizer.block_axes(inner.ndim)
+    axes = regularizer.inner_axes(inner.ndim)
 
     def objective(w, r):
-        terms = w * (0.5 * metric * w - form.rhs)
-        return jnp.sum(terms, axis=axes, keepdims=True) + form.penalty(r)
+        terms = w * (0.5 * metric * w - rhs)
+        return jnp.sum(terms, axis=axes, keepdims=True) + penalty.value(r)
 
-    is_outer = (outer_radii >= form.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))
+    is_outer = (outer_radii >= penalty.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))
     # Where 0 is not stationary and nothing is below the knee it is beyond, even if rounding has it just short of it.
-    is_outer |= (root.radii == 0) & (regularizer.norms(form.rhs) > form.lam)
+    is_outer |= (root.radii == 0) & (regularizer.norms(rhs) > penalty.lam)
     return jnp.where(is_outer | jnp.isnan(outer_radii), outer_radii, root.radii)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import group_scales, group_sums
+from ramda_jax.numerics import group_scales
+from ramda_jax.xla.reductions import plain_sums
 
 
 class SecularRoot(NamedTuple):
@@ -24,7 +25,7 @@ class SecularRoot(NamedTuple):
     num_steps: jax.Array
 
 
-def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, in_cache=False) -> SecularRoot:
+def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, sums=plain_sums) -> SecularRoot:
     """Solves `||rhs_g / (metric r + lam)|| = 1` for r > 0, all groups at once.
 
     There is none if `||rhs_g|| <= lam`. Otherwise Newton's method on
@@ -46,7 +47,7 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, in
         limit: radii up to which `metric r + lam` is positive, for a metric with negative entries. There is no
             root below it once an iterate passes it or the slope of phi is not positive.
         start: radii left of the roots to start from, one number per group; 0 where none is known.
-        in_cache: whether rhs and metric are in a core's cache (`numerics.group_sums`).
+        sums: how to sum several arrays over axes; `Execution.sums`.
 
     Returns:
         A `SecularRoot`.
@@ -56,7 +57,7 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, in
     # In units of about the group's largest entry, r = scale * rho: squares then neither over- nor underflow.
     scale, inverse = group_scales(rhs, axes)
     x = rhs * inverse
-    sum_squares, in_metric = group_sums((x * x, (x * metric) * x), axes, in_cache)
+    sum_squares, in_metric = sums((x * x, (x * metric) * x), axes)
     length_of_x = jnp.sqrt(sum_squares)
     exists = ~(length_of_x * scale <= lam)
     # Zero groups go through the motions on harmless numbers: no inf * 0 for `jax.debug_nans` to find.
@@ -82,7 +83,7 @@ def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, in
         t = jnp.where(t > 0, t, 1)
         q = x / t
         # The second times rho, so that it is at most the first.
-        s2, s3 = group_sums((q * q, (q * (growth / t)) * q), axes, in_cache)
+        s2, s3 = sums((q * q, (q * (growth / t)) * q), axes)
         if limit is not None:
             exists &= ~active | ~(s3 <= 0)
             active &= exists

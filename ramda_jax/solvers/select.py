@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 from ramda_jax.solvers.base import Solver
 from ramda_jax.solvers.closed_form import ClosedForm
 from ramda_jax.solvers.proximal_gradient import ProximalGradient
@@ -28,7 +27,7 @@ def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
     | any | `"scalar"` (RMDA, ProxSGD) | `ClosedForm()` | the subproblem is the ordinary prox |
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
     | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
-    | `NuclearNorm` | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD each: the papers' five |
+    | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD each: the papers' five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
 
     Raises:
@@ -52,8 +51,10 @@ def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
         return SolverChoice(
             SecularNewton(), "psi is a function of the group norms: one scalar equation per group, solved exactly"
         )
-    if isinstance(regularizer, NuclearNorm):
-        return SolverChoice(ProximalGradient(max_steps=5, rtol=1e-3), "each iteration is an SVD: the papers' five")
+    if regularizer.expensive_prox:
+        return SolverChoice(
+            ProximalGradient(max_steps=5, rtol=1e-3), "each iteration is an expensive prox, an SVD: the papers' five"
+        )
     return SolverChoice(ProximalGradient(), "psi has a prox but no exact form in a diagonal metric")
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import ramda_jax
-from ramda_jax.models.uncorrected_adam import scale_by_uncorrected_adam
+from ramda_jax.builders.uncorrected_adam import scale_by_uncorrected_adam
 
 
 def trajectory(optimizer, steps=30, seed=0):

@@ -68,7 +68,7 @@ def test_layout_gives_the_axes_and_number_of_groups(groups, path, shape, axes, n
     np.testing.assert_allclose(resolved.weights(shape), np.sqrt(np.prod(shape, dtype=int) / number), rtol=1e-15)
     # What is resolved depends on the path no more.
     assert resolved.resolve("other/path", shape) == resolved
-    assert resolved.block_axes(len(shape)) == tuple(axis for axis in range(len(shape)) if axis not in axes)
+    assert resolved.inner_axes(len(shape)) == tuple(axis for axis in range(len(shape)) if axis not in axes)
 
 
 @pytest.mark.parametrize(

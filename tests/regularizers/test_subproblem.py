@@ -147,7 +147,7 @@ def test_exact_solvers_leave_a_kkt_residual_at_rounding(name, metric, dtype):
 def proximal_rounding(case, rhs, metric, w, start):
     """Machine eps of this is what one iteration rounds by: its step is added to z / theta, not to metric z."""
     regularizer = case.regularizer.resolve("dense/kernel", case.shape)
-    largest = np.max(metric, axis=regularizer.block_axes(w.ndim), keepdims=True)
+    largest = np.max(metric, axis=regularizer.inner_axes(w.ndim), keepdims=True)
     z = np.maximum(np.abs(w), np.abs(start)) if np.all(largest == metric) else np.abs(w)  # one step, from the start
     return reference.norm(np.abs(reference.wide(rhs)) + largest * z)
 

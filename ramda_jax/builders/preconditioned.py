@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.models.dual_averaging import NO_PARAMS
-from ramda_jax.models.quadratic import QuadraticModel
-from ramda_jax.models.restarts import zeros_for_sums
+from ramda_jax.builders.dual_averaging import NO_PARAMS
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.builders.restarts import zeros_for_sums
 from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_same_state, check_state, check_step
 from ramda_jax.structure.paths import named_leaves

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import unforeseen_zero
+from ramda_jax.xla.hints import opaque_zero
 
 # Entries below which putting a leaf together with others costs less than a kernel of its own.
 SMALL = 2**14
@@ -86,7 +86,7 @@ def _indices(length, scalar):
     XLA for CPUs compiles once what is the same for many leaves, but a slice at a known place anew for each place, some
     12 ms. That an index is the last plus 1 is hidden by a division, which XLA takes for too dear to repeat.
     """
-    indices = [unforeseen_zero(scalar)]
+    indices = [opaque_zero(scalar)]
     one = indices[0] + 1
     while len(indices) < length:
         indices.append(jax.lax.div(indices[-1] + one, one))

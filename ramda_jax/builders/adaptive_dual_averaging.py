@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.many_leaves import map_entries
-from ramda_jax.models.dual_averaging import NO_PARAMS, next_step_size
-from ramda_jax.models.quadratic import QuadraticModel
-from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
+from ramda_jax.builders.dual_averaging import NO_PARAMS, next_step_size
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.builders.restarts import copy, reset, starts_stage, zeros_for_sums
 from ramda_jax.numerics import at_step, cbrt, next_count, scalars_dtype
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts
+from ramda_jax.xla.many_leaves import map_entries
 
 
 class AdaptiveDualAveragingState(NamedTuple):

@@ -1,4 +1,4 @@
-"""A large leaf solved in blocks is solved as it is whole."""
+"""A large leaf solved in tiles is solved as it is whole."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import ramda_jax
-from ramda_jax.solvers import blocks
+from ramda_jax.subproblem.running import tiles
 
 SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64), "one": (20, 40)}
 
 
-def trained(method, groups, strength, monkeypatch, block):
+def trained(method, groups, strength, monkeypatch, tile):
     """(structured points, parameters, numbers of solver steps, last info) of eight steps on three leaves."""
-    monkeypatch.setattr(blocks, "BLOCK", block)
+    monkeypatch.setattr(tiles, "TILE", tile)
     rng = np.random.default_rng(0)
     params = {name: jnp.asarray(rng.standard_normal(SHAPES[name])) for name in ("dense", "conv", "one")}
     gradients = [{name: rng.standard_normal(SHAPES[name]) for name in params} for _ in range(8)]
@@ -33,7 +33,7 @@ def trained(method, groups, strength, monkeypatch, block):
     "method, groups, strength",
     [("ramda", "input", 0.8), pytest.param("prox_adamw", "output", 2.0, marks=pytest.mark.slow)],
 )
-def test_a_training_in_blocks_is_the_whole_one(method, groups, strength, monkeypatch):
+def test_a_training_in_tiles_is_the_whole_one(method, groups, strength, monkeypatch):
     with jax.enable_x64(True):
         whole, _, steps, info = trained(method, groups, strength, monkeypatch, 2**40)
         cut, params, cut_steps, cut_info = trained(method, groups, strength, monkeypatch, 2**10)
@@ -50,9 +50,9 @@ def test_a_training_in_blocks_is_the_whole_one(method, groups, strength, monkeyp
 
 
 def test_the_leaves_of_the_test_are_cut(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    monkeypatch.setattr(tiles, "TILE", 2**10)
     lengths = {
-        (name, groups): blocks.block_of(ramda_jax.GroupLasso(groups).resolve(name, shape), shape)
+        (name, groups): tiles.tile_of(ramda_jax.GroupLasso(groups).resolve(name, shape), shape)
         for name, shape in SHAPES.items()
         for groups in ("input", "output")
     }
@@ -69,9 +69,9 @@ def test_the_leaves_of_the_test_are_cut(monkeypatch):
 
 
 def test_the_longest_of_several_group_axes_is_cut(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    monkeypatch.setattr(tiles, "TILE", 2**10)
     for shape, cut in (((6, 96, 20), (1, 8)), ((96, 6, 20), (0, 8))):
-        assert blocks.block_of(ramda_jax.GroupLasso((0, 1)).resolve("kernel", shape), shape) == cut
+        assert tiles.tile_of(ramda_jax.GroupLasso((0, 1)).resolve("kernel", shape), shape) == cut
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_the_longest_of_several_group_axes_is_cut(monkeypatch):
         ((4, 8), (0,)),  # small
         ((97, 80), (0,)),  # a prime number of groups
         ((96, 2000), ()),  # one group
-        ((4, 8000), (0,)),  # groups larger than a block
+        ((4, 8000), (0,)),  # groups larger than a tile
     ],
 )
 def test_what_cannot_be_cut_stays_whole(shape, groups, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
-    assert blocks.block_of(ramda_jax.GroupLasso(groups).resolve("kernel", shape), shape) is None
+    monkeypatch.setattr(tiles, "TILE", 2**10)
+    assert tiles.tile_of(ramda_jax.GroupLasso(groups).resolve("kernel", shape), shape) is None
 
 
 def test_a_nan_stays_in_its_group(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 2**10)
+    monkeypatch.setattr(tiles, "TILE", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 1e-3)
     grads = {"kernel": jnp.sin(params["kernel"]).at[17, 3].set(jnp.nan)}
@@ -97,23 +97,34 @@ def test_a_nan_stays_in_its_group(monkeypatch):
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(updates["kernel"]).any(axis=1)), [17])
 
 
+class WeightOfShape(ramda_jax.GroupLasso):
+    """Groups whose weight goes by the length of an axis that is cut."""
+
+    def weights(self, shape):
+        return shape[0] / 96.0
+
+
 class WeightPerGroup(ramda_jax.GroupLasso):
     """Groups that weigh more the later they come."""
 
-    def norm_penalty(self, shape, weight):
-        return weight * (1 + jnp.arange(float(shape[0]))[:, None] / shape[0]), None, None
+    def weights(self, shape):
+        return 1 + jnp.arange(float(shape[0]))[:, None] / shape[0]
 
 
 @pytest.mark.parametrize(
     "regularizer, strength",
-    [(ramda_jax.GroupLasso((0,), group_weight="sqrt_layer_size"), 0.35), (WeightPerGroup((0,)), 20.0)],
+    [
+        (ramda_jax.GroupLasso((0,), group_weight="sqrt_layer_size"), 0.35),
+        (WeightPerGroup((0,)), 20.0),
+        (WeightOfShape((0,)), 30.0),
+    ],
 )
-def test_a_group_weighs_in_a_block_what_it_weighs_in_the_leaf(regularizer, strength, monkeypatch):
+def test_a_group_weighs_in_a_tile_what_it_weighs_in_the_leaf(regularizer, strength, monkeypatch):
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}
     grads = jax.tree.map(jnp.sin, params)
     points = []
-    for block in (2**40, 2**10):
-        monkeypatch.setattr(blocks, "BLOCK", block)
+    for tile in (2**40, 2**10):
+        monkeypatch.setattr(tiles, "TILE", tile)
         optimizer = ramda_jax.ramda(0.1, regularizer, strength, averaging=1.0)
         updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
         points.append(np.asarray(params["kernel"] + updates["kernel"]))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.models.quadratic import QuadraticModel
-from ramda_jax.models.restarts import copy, reset, starts_stage, zeros_for_sums
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.builders.restarts import copy, reset, starts_stage, zeros_for_sums
 from ramda_jax.numerics import at_step, next_count, scalars_dtype
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves

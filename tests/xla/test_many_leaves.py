@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ramda_jax
-from ramda_jax import many_leaves
-from ramda_jax.many_leaves import MANY, SMALL, map_entries, unstack
+from ramda_jax.xla import many_leaves
+from ramda_jax.xla.many_leaves import MANY, SMALL, map_entries, unstack
 
 
 def leaves(count, seed=0):

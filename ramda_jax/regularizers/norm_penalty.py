@@ -5,25 +5,26 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 
-class SecularForm(NamedTuple):
-    """A subproblem whose psi depends on each group's norm r alone, by `P(r)`:
+class NormPenalty(NamedTuple):
+    """A function of each group's norm r.
 
-        argmin_w 1/2 ||w||^2_metric - <rhs, w> + sum_g P(||w_g||)
         P(r) = lam r - concavity r^2 / 2 up to the knee, constant beyond it
 
+    With it the subproblem is
+
+        argmin_w 1/2 ||w||^2_metric - <rhs, w> + sum_g P(||w_g||)
+
     Attributes:
-        rhs: the right-hand side, of the leaf's shape.
         lam: slope of P at 0, >= 0; a scalar or one number per group.
         concavity: None for a convex P, which is lam r everywhere; else > 0, a scalar or one number per group.
         knee: None for a convex P; else where P becomes flat, lam / concavity.
     """
 
-    rhs: Any
     lam: Any
     concavity: Any = None
     knee: Any = None
 
-    def penalty(self, r):
+    def value(self, r):
         """P(r)."""
         if self.knee is None:
             return self.lam * r
@@ -36,19 +37,19 @@ class SecularForm(NamedTuple):
             return self.lam * jnp.ones_like(r)
         return jnp.where(r < self.knee, self.lam - self.concavity * r, 0)
 
-    def point(self, metric, radii):
+    def point(self, rhs, metric, radii):
         """The solution whose groups have the norms `radii`, exactly 0 where they are.
 
-        `w_g = rhs_g / (metric + P'(r_g) / r_g)` is stationary. With lam / r rather than lam in
-        the numerator's place: nothing over- or underflows that w itself does not.
+        `w_g = rhs_g / (metric + P'(r_g) / r_g)` is stationary. The denominator has lam / r, and lam is not
+        in the numerator: so nothing over- or underflows unless w itself does.
         """
         is_zero = radii == 0
         shift = self.lam / jnp.where(is_zero, 1, radii)
         if self.knee is not None:
             shift = jnp.where(radii >= self.knee, 0, shift - self.concavity)
-        return jnp.where(is_zero, 0, self.rhs / jnp.where(is_zero, 1, metric + shift))
+        return jnp.where(is_zero, 0, rhs / jnp.where(is_zero, 1, metric + shift))
 
-    def scalar_radii(self, norms, metric):
+    def radii(self, norms, metric):
         """The minimising radii where the metric is one number (per group): `norms` are those of rhs.
 
         For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it. Where metric >
@@ -60,7 +61,7 @@ class SecularForm(NamedTuple):
             return below / metric
 
         def objective(r):
-            return r * (0.5 * metric * r - norms) + self.penalty(r)
+            return r * (0.5 * metric * r - norms) + self.value(r)
 
         slope = metric - self.concavity
         inner = jnp.where(slope > 0, below / jnp.where(slope > 0, slope, 1), 0)

@@ -1,6 +1,6 @@
 """The quadratic model of the loss: what a method hands to the solver."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,10 @@ class QuadraticModel(NamedTuple):
         `||rhs_g|| <= weight_g`, also where the metric is next to nothing."""
         return self.metric * self.anchor - self.slope
 
+    def center_if_weightless(self, w):
+        """`w`, or the centre where the weight is 0: by the formula that moves no bit at a learning rate of 0."""
+        return jnp.where(self.weight == 0, self.center, w)
+
     def smooth_value(self, w, where=None):
         """`<slope, w - anchor> + 1/2 ||w - anchor||^2_metric`, summed over the entries in `where`."""
         step = w - self.anchor
@@ -73,3 +77,21 @@ class QuadraticModel(NamedTuple):
             )
             for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)
         ]
+
+
+@runtime_checkable
+class ModelState(Protocol):
+    """What the state of a model builder must have so that `eval_params` finds the last step's W_hat again.
+
+    A named tuple with the attribute and the method below. A builder for c_t = 1 alone needs neither: there W_hat is the
+    parameters.
+
+    Attributes:
+        model_step: int32 `[]`, steps taken.
+    """
+
+    model_step: jax.Array
+
+    def quadratic_model(self) -> QuadraticModel:
+        """The model of the last step, of trees, for `strength = 1`."""
+        ...

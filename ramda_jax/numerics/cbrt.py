@@ -1,0 +1,56 @@
+"""A cube root that vectorises."""
+
+import jax
+import jax.numpy as jnp
+
+# Dividing the bits of a float by three divides its exponent by three, so `magic - bits / 3` are the
+# bits of a first guess for x ** (-1/3), 3.5 % off at most; the steps below bring that to rounding. The
+# constants are 4/3 of the bits of 1.0, less the shift that balances the guess's largest errors to both sides.
+_CBRT = {
+    jnp.dtype("float32"): (jnp.int32, 0x54A2FA8C, 1),
+    jnp.dtype("float64"): (jnp.int64, 0x553EF0FF289DD796, 2),
+}
+
+
+@jax.jit
+def cbrt(x):
+    """Cube root of a non-negative array: 0, NaN and infinity give themselves.
+
+    Args:
+        x: float32 or float64, any shape, no negative entries (sums of squares here).
+
+    Returns:
+        `x ** (1/3)` to four units in the last place (2.1 machine eps), same shape and dtype. `jnp.cbrt` is one libm
+        call per element on CPU, forty times the time of a copy, and wrong (negative) for float32 denormals; this is
+        a handful of multiplications that vectorise.
+    """
+    integer, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
+    bits = jax.lax.bitcast_convert_type(x, integer)
+    # A denormal has no exponent to divide: its bits, read as an integer, are x * 2 ** lift. (As an
+    # integer, because XLA's CPU arithmetic takes denormals for zero.) Times 2 ** (3 k) its root is
+    # lifted by 2 ** k exactly.
+    nmant = jnp.finfo(x.dtype).nmant
+    lift = nmant - jnp.finfo(x.dtype).minexp
+    k = -(-lift // 3)
+    denormal = bits < (1 << nmant)
+    lifted = jnp.where(denormal, bits.astype(x.dtype) * 2.0 ** (3 * k - lift), x)
+    bits = jax.lax.bitcast_convert_type(lifted, integer)
+    # As floats: XLA takes a division of integers for expensive and would keep its results in an array of their own. The
+    # rounding of the bits is nothing to the guess.
+    guess = (jnp.asarray(magic, x.dtype) - bits.astype(x.dtype) * jnp.asarray(1 / 3, x.dtype)).astype(integer)
+    root = jax.lax.bitcast_convert_type(guess, x.dtype)
+
+    def times(root, *coefficients):
+        # (1 - e) ** (-1/3) = 1 + e/3 + 2 e^2/9 + 14 e^3/81 + ...: no division.
+        e = 1 - ((lifted * root) * root) * root
+        series = jnp.asarray(coefficients[-1], x.dtype)
+        for coefficient in reversed(coefficients[:-1]):
+            series = jnp.asarray(coefficient, x.dtype) + e * series
+        return root + root * (e * series)
+
+    root = times(root, 1 / 3, 2 / 9, 14 / 81)
+    for _ in range(num_steps):
+        root = times(root, 1 / 3)
+    result = (lifted * root) * root
+    result = jnp.where(denormal, result * 2.0**-k, result)
+    return jnp.where(x == jnp.inf, x, result)

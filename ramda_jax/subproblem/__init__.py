@@ -1,0 +1,6 @@
+"""The middle of every method: from a quadratic model to the minimiser of model plus psi, on whole trees."""
+
+from ramda_jax.subproblem.proximal_point import proximal_point
+from ramda_jax.subproblem.state import ProximalPointState
+
+__all__ = ["ProximalPointState", "proximal_point"]

@@ -1,0 +1,94 @@
+"""The subproblem of a tree as one subproblem for each leaf."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Context, Solver
+from ramda_jax.structure.assignment import assign
+from ramda_jax.structure.belonging import FRESH
+from ramda_jax.subproblem.state import ProximalProblem
+
+
+class RegularizedLeaf(NamedTuple):
+    """How a leaf is solved.
+
+    Attributes:
+        regularizer: resolved for the leaf.
+        solver: that of the regularizer in the leaf's metric.
+        context: what the solver may know beside the model.
+        keeps_radii: whether the state keeps the radii that the solver finds.
+    """
+
+    regularizer: Regularizer
+    solver: Solver
+    context: Context
+    keeps_radii: bool
+
+
+class LeafProblem(NamedTuple):
+    """The subproblem of one leaf.
+
+    Attributes:
+        path: the leaf's name.
+        model: the leaf's quadratic model, with the strength in its weight.
+        regularized: how it is solved; None where psi is 0, and the solution the model's centre.
+    """
+
+    path: str
+    model: QuadraticModel
+    regularized: RegularizedLeaf | None
+
+
+def leaf_problems(
+    problem: ProximalProblem, model: QuadraticModel, strength: Any, step: Any, params: Any, radii: Any
+) -> Iterator[LeafProblem]:
+    """The subproblems of all leaves, in flattening order.
+
+    Args:
+        problem: what is solved and how.
+        model: of trees.
+        strength: lambda.
+        step: the 0-based step.
+        params: the current parameters, leaves in the model's order.
+        radii: the last radii by path; what is no dict is taken for none.
+
+    Raises:
+        ValueError: radii that are not those of the parameters' groups.
+    """
+    leaves = assign(problem.assignment, model.linear)
+    if isinstance(radii, dict):
+        _check_radii(problem, leaves, radii)
+    radii = radii if isinstance(radii, dict) else {}
+    regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
+    models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
+    for (path, leaf, regularizer), leaf_model, start in zip(leaves, models, jax.tree.leaves(params), strict=True):
+        if regularizer is None:
+            yield LeafProblem(path, leaf_model, None)
+            continue
+        share = math.sqrt(leaf.size / max(regularized, 1))
+        context = Context(start.astype(leaf_model.linear.dtype), step, share, radii.get(path))
+        solver = problem.solver_for(regularizer, leaf_model.metric)
+        keeps_radii = problem.keeps_radii(regularizer)
+        yield LeafProblem(path, leaf_model, RegularizedLeaf(regularizer, solver, context, keeps_radii))
+
+
+def _check_radii(problem, leaves, radii):
+    wanted = {
+        path: regularizer.radii_shape(tuple(leaf.shape))
+        for path, leaf, regularizer in leaves
+        if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
+    }
+    found = {path: tuple(norms.shape) for path, norms in radii.items()}
+    if found != wanted:
+        path = min(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+        raise ValueError(
+            f"The state's radii must be those of the parameters' groups, got {found.get(path)} where they have "
+            f"{wanted.get(path)} at '{path}' (None: no such leaf); {FRESH}"
+        )

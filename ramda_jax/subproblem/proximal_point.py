@@ -1,0 +1,139 @@
+"""The middle of every method: from a quadratic model to the minimiser of model plus psi."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.builders.dual_averaging import NO_PARAMS
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
+from ramda_jax.probe import TARGET
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
+from ramda_jax.structure.assignment import assign, assignment
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.leaf_problems import leaf_problems
+from ramda_jax.subproblem.running.batches import solve_all
+from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
+from ramda_jax.validation import check_non_negative
+
+
+def proximal_point(
+    regularizer=None, strength: optax.ScalarOrSchedule = 0.0, solver: Solver | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Minimises the model it is given plus the regularizer.
+
+        W_hat = argmin_W <linear, W> + 1/2 ||W - anchor||^2_metric + strength * weight * psi(W)
+
+    The middle part of a chain: its incoming updates are a `QuadraticModel`, its outgoing ones W_hat, which
+    `iterate_averaging` turns into Optax's updates.
+
+    Args:
+        regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
+            (`structure.assignment`).
+        strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, bit by bit
+            what it is without a regularizer.
+        solver: a `Solver` for all the regularizers, or None for each one's `default_solver`.
+
+    Returns:
+        A `GradientTransformationExtraArgs` from `QuadraticModel` to W_hat.
+
+    Raises:
+        ValueError: a negative strength; a solver that cannot solve a regularizer; in `init` and `update`, a regularizer
+            that does not fit a leaf, a pattern that matches no leaf; in `update`, no params, or a model or state that
+            does not belong to them, such as the state of another regularizer or solver.
+        TypeError: something that is no regularizer or solver; in `update`, updates that are no `QuadraticModel`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, ramda_jax
+        >>> optimizer = optax.chain(
+        ...     ramda_jax.dual_averaging(0.1),
+        ...     ramda_jax.proximal_point(ramda_jax.GroupLasso(), strength=1.0),
+        ...     ramda_jax.iterate_averaging(1.0))
+        >>> params = {"kernel": jnp.array([[1.0, 1.0], [0.1, 0.1]])}
+        >>> grads = {"kernel": jnp.array([[-9.0, 0.0], [0.0, 0.0]])}
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> optax.apply_updates(params, updates)["kernel"]
+        Array([[1.7748538, 0.9341335],
+               [0.       , 0.       ]], dtype=float32)
+    """
+    check_non_negative("strength", strength)
+    problem = ProximalProblem(assignment(regularizer), solver)
+    if solver is not None:
+        if not isinstance(solver, Solver):
+            raise TypeError(f"`solver` must be a `Solver` or None, got {solver!r}; use for example `SecularNewton()`.")
+        for named in problem.assignment.regularizers:
+            check_solver(solver, named, "scalar")
+
+    def init(params) -> Any:
+        leaves = assign(problem.assignment, params)
+        dtype = scalars_dtype(params)
+        radii = {
+            # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
+            path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
+            for path, leaf, regularizer in leaves
+            if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
+        }
+        return ProximalPointState(
+            proximal_step=jnp.zeros([], jnp.int32),
+            strength=jnp.zeros([], dtype),
+            radii=radii if leaves else jnp.zeros([], dtype),
+            info=SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool)),
+            problem=problem,
+        )
+
+    def update(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
+        if not isinstance(updates, QuadraticModel):
+            raise TypeError(
+                f"`proximal_point` must be given a `QuadraticModel`, got {type(updates).__name__}; put a model builder "
+                "such as `dual_averaging` directly before it in the chain."
+            )
+        if params is None:
+            raise ValueError(NO_PARAMS)
+        check_state(ProximalPointState, state)
+        check_same_problem(state.problem, problem)
+        _check_model(updates, params)
+        strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
+        step = state.proximal_step
+        problems = leaf_problems(problem, updates, strength_now, step, params, state.radii)
+        solved = solve_all(problems, step, jnp.asarray(updates.weight))
+        info = _summary(solved.solutions, state.info.residual.dtype)
+        leaves = [solved.values[path] for path, _ in named_leaves(updates.linear)]
+        value = jax.tree.structure(updates.linear).unflatten(leaves)
+        if TARGET in extra_args:
+            value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
+        new_state = ProximalPointState(
+            proximal_step=next_count(step),
+            strength=strength_now,
+            radii=solved.radii if isinstance(state.radii, dict) else state.radii,
+            info=info,
+            problem=problem,
+        )
+        return value, new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _summary(solutions, dtype):
+    """How the solves went, over all of them."""
+    if not solutions:
+        return SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool))
+    return SolverInfo(
+        jnp.max(jnp.stack([jnp.max(solution.num_steps) for solution in solutions])),
+        norm(jnp.stack([norm(solution.residual) for solution in solutions])).astype(dtype),
+        jnp.all(jnp.stack([jnp.all(solution.converged) for solution in solutions])),
+    )
+
+
+def _check_model(model, params):
+    for name in ("linear", "anchor"):
+        check_belongs(f"The model's `{name}`", getattr(model, name), "the parameters", params, FRESH)
+    if any(jnp.ndim(metric) for metric in jax.tree.leaves(model.metric)):
+        # Numbers alone are the metric of any shape.
+        filled = jax.tree.map(lambda m, v: m if jnp.ndim(m) else v, model.metric, model.linear)
+        check_belongs(
+            "The model's `metric`", filled, "the parameters", params, "give a number or an array of a leaf's shape."
+        )

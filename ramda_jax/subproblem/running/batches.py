@@ -1,0 +1,124 @@
+"""All leaves solved, in turn: leaves of equal shape in one batch where that pays, every other leaf by itself."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.solvers.base import Solution
+from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running.eager import compiled_if_eager
+from ramda_jax.subproblem.running.tiles import solve_by_tiles
+from ramda_jax.xla.execution import InTurn, Stacked
+from ramda_jax.xla.many_leaves import SMALL, unstack
+
+
+class Solved(NamedTuple):
+    """All leaves' solutions.
+
+    Attributes:
+        values: by path.
+        radii: by path, of the leaves whose radii are kept.
+        solutions: what each solve knows; of a batch, one with stacked arrays.
+    """
+
+    values: dict[str, jax.Array]
+    radii: dict[str, jax.Array]
+    solutions: list[Solution]
+
+
+def solve_all(problems: Iterable[LeafProblem], step, scalar) -> Solved:
+    """Solves every leaf, one batch after the other.
+
+    Args:
+        problems: of all leaves.
+        step: the 0-based step.
+        scalar: known to the program and not to its compiler (`xla.many_leaves`).
+    """
+    solved, batches = Solved({}, {}, []), {}
+    for problem in problems:
+        if problem.regularized is None:
+            solved.values[problem.path] = problem.model.center
+        else:
+            batches.setdefault(_batch_of(problem), []).append(problem)
+    after = jnp.asarray(step)
+    for members in batches.values():
+        pairs, solution = _solve_batch(members, after, scalar)
+        solved.solutions.append(solution)
+        for problem, (value, radii) in zip(members, pairs, strict=True):
+            solved.values[problem.path] = value
+            if problem.regularized.keeps_radii:
+                solved.radii[problem.path] = radii
+        # The next batch waits for any scalar that becomes known only once this one is solved. A closed form's number of
+        # steps is a constant, which orders nothing.
+        if members[0].regularized.solver.iterates:
+            after = jnp.max(solution.num_steps)
+        elif solution.radii is not None:
+            after = jnp.max(solution.radii, initial=0)
+    return solved
+
+
+def _batch_of(problem):
+    """What the leaves of a batch have in common; for a leaf that is solved by itself, its path.
+
+    Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve is
+    compiled for all of them (some 0.35 s a leaf, `benchmarks/NOTES.md`). Any other leaf is its own batch, which saves
+    the stacking.
+    """
+    model, (regularizer, solver, *_) = problem.model, problem.regularized
+    if regularizer.expensive_prox or (solver.iterates and model.linear.size < SMALL):
+        return regularizer, solver, model.linear.shape, model.linear.dtype, model.metric.ndim
+    return problem.path
+
+
+def _solve_batch(members, after, scalar):
+    """Solves leaves of equal shape, in one vectorised solve where there are several.
+
+    Returns:
+        The leaves' (value, radii), and the `Solution`, of all stacked where there are several.
+    """
+    first = members[0]
+    regularizer, solver, context, _ = first.regularized
+    if len(members) == 1:
+        solution = _solve_leaf(solver, regularizer, first.model, dataclasses.replace(context, run=InTurn(after)))
+        return [(solution.value, solution.radii)], solution
+    arrays, start, radii = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves),
+        *[
+            (_arrays(problem.model), problem.regularized.context.start, problem.regularized.context.radii)
+            for problem in members
+        ],
+    )
+    # The scalars are the same for all, as is the share of a tolerance, their sizes being equal.
+    stack = _with_arrays(first.model, arrays)
+    context = dataclasses.replace(context, start=start, radii=radii, run=Stacked(after))
+    batch = _solve_stack(solver, regularizer, stack, context)
+    return unstack((batch.value, batch.radii), len(members), scalar), batch
+
+
+def _arrays(model: QuadraticModel):
+    """What differs from leaf to leaf in the models of a batch."""
+    return model.linear, model.anchor, model.metric
+
+
+def _with_arrays(model: QuadraticModel, arrays):
+    linear, anchor, metric = arrays
+    return model._replace(linear=linear, anchor=anchor, metric=metric)
+
+
+@compiled_if_eager
+def _solve_leaf(solver, regularizer, model, context):
+    return solve_by_tiles(solver, model, regularizer, context)
+
+
+@compiled_if_eager
+def _solve_stack(solver, regularizer, stack, context):
+    def solve(arrays, start, radii):
+        model = _with_arrays(stack, arrays)
+        solved = solver.solve(model, regularizer, dataclasses.replace(context, start=start, radii=radii))
+        return solved._replace(value=model.center_if_weightless(solved.value))
+
+    return jax.vmap(solve, axis_name=context.run.axis_name)(_arrays(stack), context.start, context.radii)

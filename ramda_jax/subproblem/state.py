@@ -1,0 +1,95 @@
+"""What `proximal_point` keeps from step to step."""
+
+import dataclasses
+import sys
+from typing import Any, NamedTuple
+
+import jax
+
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
+from ramda_jax.solvers.select import default_solver
+from ramda_jax.structure.assignment import Assignment
+from ramda_jax.structure.belonging import FRESH, is_same_setting
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ProximalProblem:
+    """What is solved and how, as a static part of the state; nothing in it depends on the parameters.
+
+    Attributes:
+        assignment: which leaf gets which regularizer.
+        solver: the solver named, or None for the default of each regularizer.
+    """
+
+    assignment: Assignment
+    solver: Solver | None
+
+    def solver_for(self, regularizer, metric):
+        """The solver of a leaf whose metric is an array: one number or one per entry."""
+        kind = "scalar" if metric.ndim == 0 else "diagonal"
+        if self.solver is None:
+            return default_solver(regularizer, kind)
+        check_solver(self.solver, regularizer, kind)
+        return self.solver
+
+    def keeps_radii(self, regularizer):
+        return isinstance(regularizer, GroupRegularizer) and (self.solver is None or self.solver.keeps_radii)
+
+
+def check_same_problem(given: ProximalProblem, own: ProximalProblem):
+    """Raises a ValueError that names both settings where a state is that of another regularizer or solver."""
+    if is_same_setting(given, own):
+        return
+    name = "solver" if given.assignment == own.assignment else "regularizer"
+    of_state, of_optimizer = (problem.solver if name == "solver" else problem.assignment for problem in (given, own))
+    raise ValueError(
+        f"The state must be one of this optimizer's {name}, got {_as_written(of_state)} in the state and "
+        f"{_as_written(of_optimizer)} in the optimizer; {FRESH}"
+    )
+
+
+def _as_written(setting):
+    """A solver or an assignment as the user wrote it."""
+    if not isinstance(setting, Assignment):
+        return repr(setting)
+    return repr({rule.key: rule.regularizer for rule in setting.rules} if setting.rules else setting.alone)
+
+
+def _serialize_with_flax(kind):
+    """Tells `flax.serialization`, where it has been imported, that `kind` has nothing in it to store."""
+    serialization = sys.modules.get("flax.serialization")
+    if serialization is not None and not serialization.is_serializable(kind):
+        serialization.register_serialization_state(kind, lambda problem: {}, lambda problem, stored: problem)
+
+
+class _ProximalPointFields(NamedTuple):
+    proximal_step: jax.Array
+    strength: jax.Array
+    radii: Any
+    info: SolverInfo
+    problem: ProximalProblem
+
+
+class ProximalPointState(_ProximalPointFields):
+    """State of `proximal_point`.
+
+    Attributes:
+        proximal_step: int32 `[]`, steps taken; what schedules are called with.
+        strength: `[]`, lambda of the last step.
+        radii: by the leaf's path, the groups' norms of the last solution, one number per group and exactly 0 where
+            the group is; only leaves whose solver finds them. (A scalar 0 for a tree without leaves, which
+            is how `optax.tree.map_params` sees that it does not have the parameters' shapes.)
+        info: how the last solves went.
+        problem: what is solved and how; static.
+    """
+
+    __slots__ = ()
+
+    @property
+    def problem(self):
+        # flax.serialization asks for every field by its name before it looks up how to store it: late enough to know
+        # that Flax is there, and early enough to tell it, without our importing it.
+        _serialize_with_flax(ProximalProblem)
+        return self[-1]

@@ -1,0 +1,114 @@
+"""How a solve is run, never what it computes: what a solver asks for, with answers for each place where it may run.
+
+A solver calls the methods of its `Context.run`. `Execution` itself does nothing: a solver that is called by hand gets
+it. The library's own steps pass one of the others, each of which gives the same values by a faster program.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.xla.hints import keep_after
+from ramda_jax.xla.reductions import fused_sums, plain_sums
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Nothing but the plain computation."""
+
+    def keep(self, x, like):
+        """`x`, which several passes over the data read; `like` is an array of its shape that is in memory anyway."""
+        del like
+        return x
+
+    def each_pass(self, make, model):
+        """A function that gives the array `make(model)` for one pass over the data.
+
+        Args:
+            make: from a `QuadraticModel` of one leaf to an array of the leaf's shape.
+            model: the model.
+
+        Returns:
+            A function of `after`, a scalar that the pass before has made, None for a first pass.
+        """
+        return lambda after=None: make(model)
+
+    def sums(self, terms, axes):
+        """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
+        return plain_sums(terms, axes)
+
+    def largest(self, x):
+        """The largest of the scalars `x` of all leaves that are solved together."""
+        return x
+
+    def unless(self, done, known, go_on):
+        """`known()` if the scalar `done` is True, else `go_on()`: named tuples of the same type."""
+        return jax.lax.cond(done, known, go_on)
+
+
+#: Of a solver that is called by hand.
+PLAIN = Execution()
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class InTurn(Execution):
+    """A whole leaf, one after the other: large temporaries wait for the leaf before (`keep_after`).
+
+    Attributes:
+        after: a scalar that the leaf before has made.
+    """
+
+    after: Any
+
+    def keep(self, x, like):
+        return keep_after(x, self.after, like)
+
+    def each_pass(self, make, model):
+        # Each pass computes its array anew: if XLA kept that of the first pass for the later ones, it would be one
+        # temporary more (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
+        def of_pass(after=None):
+            if after is None:
+                return make(model)
+            return make(model._replace(anchor=keep_after(model.anchor, after, model.linear)))
+
+        return of_pass
+
+    def unless(self, done, known, go_on):
+        chosen = super().unless(done, known, go_on)
+        # The first field goes into the state, sharded as there. A branch's output loses the sharding of its operands;
+        # selecting again outside of the branches restores it.
+        return chosen._replace(**{chosen._fields[0]: jnp.where(done, known()[0], chosen[0])})
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=("axis_name",))
+@dataclasses.dataclass(frozen=True)
+class Stacked(InTurn):
+    """Leaves of equal shape, stacked, under a `jax.vmap` with a named axis.
+
+    Attributes:
+        axis_name: of the `jax.vmap`. By it all leaves get one answer; with an answer for each leaf, `cond` would
+            become a `select`, which computes both branches.
+    """
+
+    axis_name: str = "leaves"
+
+    def largest(self, x):
+        return jax.lax.pmax(x, self.axis_name)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class InCache(InTurn):
+    """A tile of a leaf, small enough for a core's cache: what several passes read is computed once and kept there."""
+
+    def each_pass(self, make, model):
+        kept = self.keep(make(model), model.anchor)
+        return lambda after=None: kept
+
+    def sums(self, terms, axes):
+        return fused_sums(terms, axes)

@@ -1,0 +1,39 @@
+"""Hints by which XLA for CPUs makes a better program of the same values."""
+
+import jax
+import jax.numpy as jnp
+
+
+def keep_after(x, after, like):
+    """Returns `x` unchanged, but makes XLA for CPUs compute it once, and only after the scalar `after` is known.
+
+    Two things go wrong without it. XLA is free to prepare all leaves before it finishes the first, and then holds the
+    temporaries of all of them at once. And it computes a value that looks cheap again for every reader, even a cube
+    root. Here `x` is divided by an array of ones that the compiler cannot foresee: the division depends on `after`, so
+    that leaves wait for each other, and is so expensive in XLA's cost model that its result is stored. For RAMDA with
+    the group LASSO on ResNet50's tree the temporaries are 0.55 times the parameters' size instead of 4.99
+    (`benchmarks/NOTES.md`, "Memory"; `python -m benchmarks.step_cost` prints the figure).
+
+    `jax.lax.optimization_barrier` does not do this: it is removed before XLA schedules. Nor does a division by a
+    scalar: XLA turns it into a multiplication.
+
+    Args:
+        x: an array, floating-point.
+        after: a scalar that another computation has made, of any real dtype; or None, for no waiting.
+        like: an array of x's shape and dtype that is in memory anyway; of another shape, there is no waiting. (If the
+            ones were made from `x`, XLA would read it twice, and would keep it for that before its turn.)
+    """
+    if after is None or x.shape != like.shape:
+        return x
+
+    def wait(x, after, like):
+        return x / jnp.where(opaque_zero(after) != 0, like, 1)
+
+    return jax.lax.platform_dependent(x, after, like, cpu=wait, default=lambda x, after, like: x)
+
+
+def opaque_zero(scalar):
+    """0 as int32 `[]`, whatever the scalar, of any real dtype, is; XLA cannot foresee that it is 0."""
+    # By its bits, as NaN and infinity would not become 0 by any arithmetic.
+    bits = jax.lax.bitcast_convert_type(scalar.astype(jnp.float32), jnp.int32)
+    return jnp.minimum(jnp.maximum(bits, 0), 0)

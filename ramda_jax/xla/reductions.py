@@ -1,0 +1,56 @@
+"""Several sums over the same axes: one reduction each, or one pass over data that are in the cache."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def plain_sums(terms, axes):
+    """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
+    return tuple(jnp.sum(x, axis=axes, keepdims=True) for x in terms)
+
+
+def fused_sums(terms, axes):
+    """`plain_sums` in one pass on CPUs, where the sums are long enough to pay for it.
+
+    XLA for CPUs makes a reduction of several operands one loop, in which it also computes the operands. But it
+    vectorises that loop only if few numbers go into a sum and neighbours go into different sums. So an axis is cut in
+    two, the few are summed first, and the rest, a fraction, one array after the other. This pays only where the
+    operands are made of arrays in a core's cache; from memory, its order of access makes one pass slower than several.
+
+    Args:
+        terms: arrays of one shape and dtype.
+        axes: to sum over, in increasing order.
+    """
+    cut = _cut(jax.typeof(terms[0]), axes)
+    if cut is None:
+        return plain_sums(terms, axes)
+
+    def cut_first(*terms):
+        shape, axis = cut
+        zero = jnp.zeros([], terms[0].dtype)
+        few = jax.lax.reduce(
+            tuple(x.reshape(shape) for x in terms),
+            (zero,) * len(terms),
+            lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)),
+            (axis,),
+        )
+        return plain_sums(few, axes)
+
+    return jax.lax.platform_dependent(*terms, cpu=cut_first, default=lambda *terms: plain_sums(terms, axes))
+
+
+def _cut(kind, axes):
+    """The shape with the last of `axes` cut in two, and which of its axes has the few; None if it is not worth it."""
+    shape = kind.shape
+    if math.prod(shape) < 2**13 or not axes or shape[-1] < 64 or any(kind.sharding.spec):
+        return None
+    axis = axes[-1]
+    is_last = axis == len(shape) - 1
+    # Neighbours are at least 8, and few enough of a sum for the compiler to unroll.
+    few = max(n for n in range(1, 17) if shape[axis] % n == 0 and (not is_last or shape[axis] >= 8 * n))
+    if few == 1:
+        return None
+    rest = (few, shape[axis] // few) if is_last else (shape[axis] // few, few)
+    return (*shape[:axis], *rest, *shape[axis + 1 :]), axis if is_last else axis + 1
