@@ -120,3 +120,12 @@ def check_params(named_leaves):
                 f"Parameters must be arrays of real floating-point numbers, got {kind} at '{path}'; train such "
                 "leaves with another optimizer by `optax.partition`, or split them off the parameters."
             )
+
+
+def require_params(params):
+    """Raises unless `update` was given the parameters."""
+    if params is None:
+        raise ValueError(
+            "You are using a transformation that requires the current value of parameters, but `update` was called "
+            "without them; call `optimizer.update(grads, state, params)`."
+        )

@@ -730,9 +730,9 @@ MUTATIONS = [
     ),
     Mutation(
         "inspection/describe.py",
-        "choose_solver(one, metric)",
-        'choose_solver(one, "diagonal")',
-        ("tests/inspection/test_describe.py::test_describe_names_the_solver_of_the_metric",),
+        "choose_solver(given, metric_kind)",
+        'choose_solver(given, "diagonal")',
+        ("tests/inspection/test_describe.py::test_describe_names_the_solver_of_the_method",),
     ),
     Mutation(
         "inspection/describe.py",

@@ -145,7 +145,7 @@ def test_what_init_takes_update_takes_too(regularizer, params):
 def test_describe_takes_what_init_takes(regularizer, params):
     optimizer = attempt(lambda: ramda_jax.rmda(0.1, regularizer, 0.1))
     if optimizer is not None and attempt(lambda: optimizer.init(params)) is not None:
-        assert "total" in ramda_jax.describe(regularizer, params, "scalar")
+        assert "total" in ramda_jax.describe(regularizer, params, ramda_jax.rmda)
 
 
 def test_zero_size_leaves_and_scalars_train():
@@ -175,7 +175,7 @@ def test_zero_size_leaves_and_scalars_train():
         ({"regularizer": 3}, TypeError, "A regularizer must be a `Regularizer` or None, got 3 at ''; use"),
         ({"regularizer": {"a": "l1"}}, TypeError, "A regularizer must be a `Regularizer` or None, got 'l1' at 'a'"),
         ({"regularizer": {"(": GroupLasso()}}, ValueError, "A pattern must be a regular expression, got '('"),
-        ({"solver": "newton"}, TypeError, "`solver` must be a `Solver` or None, got 'newton'; use"),
+        ({"solver": "newton"}, TypeError, "`solver` must be a `Solver`, a mapping of these or None, got 'newton'; use"),
         ({"restarts": (5, 5)}, ValueError, "`restarts` must be positive and increasing, got (5, 5); use"),
         ({"restarts": (0,)}, ValueError, "`restarts` must be positive and increasing, got (0,); use"),
         ({"restarts": (1.5,)}, TypeError, "`restarts` must hold whole numbers, got 1.5 in (1.5,); use"),

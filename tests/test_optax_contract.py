@@ -40,7 +40,7 @@ def prox_rmsprop(
 
     rms = optax.scale_by_rms(decay=0.9, eps=1e-8)
     return ramda_jax.prox_gen(
-        learning_rate, rms, metric, regularizer, strength, weight_decay=weight_decay, solver=solver
+        learning_rate, regularizer, strength, transform=rms, metric=metric, weight_decay=weight_decay, solver=solver
     )
 
 

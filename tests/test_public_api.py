@@ -39,7 +39,7 @@ PUBLIC = {
         ClosedForm Context NewtonRaphson ProximalGradient SecularNewton Solution Solver SolverInfo choose_solver
         default_solver summable_tolerance
     """,
-    "ramda_jax.structure": "Assignment assign assignment named_leaves path_name",
+    "ramda_jax.structure": "Assignment assign assignment named_leaves path_name regularized_leaves",
 }
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (

@@ -142,7 +142,7 @@ def test_partition_and_masked_leave_other_groups_alone():
     def label(tree):
         return jax.tree.map_with_path(lambda path, _: LABELS[path[0].key], tree)
 
-    by_function = optax.partition({"ours": method({"body": GroupLasso()}), "theirs": optax.sgd(0.1)}, label)
+    by_function = optax.partition({"ours": method({"body/kernel": GroupLasso()}), "theirs": optax.sgd(0.1)}, label)
     # The other part is updated by itself, or not at all.
     masked = optax.chain(
         optax.masked(method({"kernel": GroupLasso()}), ONLY_BODY), optax.masked(optax.set_to_zero(), FROZEN)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ramda_jax
 from examples.experiments.config import AVERAGED
 from ramda_jax import metrics
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure import regularized_leaves
 
 MEASURES = {
     "weighted": "weighted group sparsity (NeurIPS)",

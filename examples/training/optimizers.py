@@ -9,7 +9,7 @@ import optax
 import ramda_jax
 from examples import rigl
 from examples.experiments.config import AVERAGED, DENSE, Config, Method
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure import regularized_leaves
 
 FACTOR = 0.1
 RIGL_STEPS = 391_000  # 1000 epochs of 391 steps: what RigL's settings are for

@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.builders.dual_averaging import NO_PARAMS
-from ramda_jax.builders.restarts import copy
-from ramda_jax.numerics import at_step, next_count, sums_dtype
+from ramda_jax.numerics import at_step, copy, next_count, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
-from ramda_jax.validation import check_averaging, checked_dtype
+from ramda_jax.validation import check_averaging, checked_dtype, require_params
 
 
 class IterateAveragingState(NamedTuple):
@@ -75,8 +73,7 @@ def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> 
         return IterateAveragingState(averaging_step=jnp.zeros([], jnp.int32), iterate=iterate)
 
     def update(updates, state, params=None, **extra_args):
-        if params is None:
-            raise ValueError(NO_PARAMS)
+        require_params(params)
         check_state(IterateAveragingState, state)
         check_belongs("Points to average with", updates, "the parameters", params, FRESH)
         if (state.iterate is None) != (kept_dtype is None):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.builders.dual_averaging import NO_PARAMS, next_step_size
+from ramda_jax.builders.dual_averaging import next_step_size
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.builders.restarts import copy, reset, starts_stage, zeros_for_sums
-from ramda_jax.numerics import at_step, cbrt, next_count, scalars_dtype
+from ramda_jax.builders.restarts import reset, starts_stage
+from ramda_jax.numerics import at_step, cbrt, copy, next_count, scalars_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts
+from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts, require_params
 from ramda_jax.xla.many_leaves import map_entries
 
 
@@ -104,8 +104,7 @@ def adaptive_dual_averaging(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS)
+        require_params(params)
         check_state(AdaptiveDualAveragingState, state)
         check_step(updates, params, state.grad_sum)
         is_first = starts_stage(state.model_step, restarts) if restarts else None

@@ -7,16 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.builders.restarts import copy, reset, starts_stage, zeros_for_sums
-from ramda_jax.numerics import at_step, next_count, scalars_dtype
+from ramda_jax.builders.restarts import reset, starts_stage
+from ramda_jax.numerics import at_step, copy, next_count, scalars_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.validation import check_non_negative, check_params, checked_restarts
-
-NO_PARAMS = (
-    "You are using a transformation that requires the current value of parameters, but `update` was called "
-    "without them; call `optimizer.update(grads, state, params)`."
-)
+from ramda_jax.validation import check_non_negative, check_params, checked_restarts, require_params
 
 
 class DualAveragingState(NamedTuple):
@@ -94,8 +89,7 @@ def dual_averaging(
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS)
+        require_params(params)
         check_state(DualAveragingState, state)
         check_step(updates, params, state.grad_sum)
         is_first = starts_stage(state.model_step, restarts) if restarts else None

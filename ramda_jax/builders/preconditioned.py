@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.builders.dual_averaging import NO_PARAMS
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.builders.restarts import zeros_for_sums
-from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_same_state, check_state, check_step
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.validation import check_non_negative, check_params
+from ramda_jax.validation import check_non_negative, check_params, require_params
 
 
 class PreconditionedState(NamedTuple):
@@ -105,8 +103,7 @@ def preconditioned(
         )
 
     def update(updates, state, params=None, **extra_args):
-        if params is None:
-            raise ValueError(NO_PARAMS)
+        require_params(params)
         check_state(PreconditionedState, state)
         check_step(updates, params)
         try:

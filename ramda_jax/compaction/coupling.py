@@ -15,6 +15,7 @@ from ramda_jax.compaction.planning import check_leaves
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.group_lasso import GroupLasso
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.validation import require_params
 
 COUPLED, REST = "coupled", "rest"
 
@@ -108,10 +109,7 @@ class Coupling:
             return inner.init(self.pack(params))
 
         def update(updates, state, params=None, **extra_args):
-            if params is None:
-                raise ValueError(
-                    "A coupled optimizer must be given the parameters; call `update(grads, state, params)`."
-                )
+            require_params(params)
             packed, state = inner.update(self.pack(updates), state, self.pack(params), **extra_args)
             return self.unpack(packed, updates), state
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.metrics.support import regularized_leaves
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.structure.assignment import assign, is_selected_alone
+from ramda_jax.structure.assignment import assign, is_selected_alone, regularized_leaves
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
 from ramda_jax.structure.paths import hidden_paths, named_leaves
+from ramda_jax.validation import require_params
 
 
 class FreezeStructureState(NamedTuple):
@@ -71,8 +71,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
-        if params is None:
-            raise ValueError("`freeze_structure` must be given the parameters; call `update(updates, state, params)`.")
+        require_params(params)
         check_state(FreezeStructureState, state)
         check_belongs("Updates", updates, "the parameters", params, "take gradients with respect to these parameters.")
         alive_now = jax.tree.map(lambda a, p: _filled(a, jnp.shape(p)), state.alive, params)

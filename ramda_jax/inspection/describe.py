@@ -1,19 +1,37 @@
 """A table of which leaf gets which regularizer."""
 
 import math
+from collections.abc import Callable
 
+import optax
+
+from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.select import choose_solver
 from ramda_jax.structure.assignment import assign
+from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.typing import RegularizerSpec, SolverSpec
+
+#: The methods whose metric is a multiple of the identity.
+_SCALAR = (rmda, prox_sgd)
+_METHODS = (ramda, rmda, prox_sgd, prox_gen, prox_adamw, prox_ssi)
 
 
-def describe(regularizer, params, metric: str = "diagonal") -> str:
+def describe(
+    regularizer: RegularizerSpec,
+    params: optax.Params,
+    method: Callable[..., optax.GradientTransformation] = ramda,
+    solver: SolverSpec = None,
+) -> str:
     """A table: which leaf gets which regularizer, its groups, their number, size and weight, and its solver.
 
     Args:
         regularizer: what is given to the optimizer: a `Regularizer`, a mapping of patterns, a tree, or None.
         params: the parameters, or anything of their structure with shapes.
-        metric: `"diagonal"` for RAMDA, `"scalar"` for RMDA; only the column of solvers depends on it.
+        method: the optimizer's factory, such as `ramda_jax.rmda`: which solver is the default depends on the method's
+            metric.
+        solver: what is given to the optimizer.
 
     Returns:
         The table as text, a line for each leaf and one for the total.
@@ -30,23 +48,33 @@ def describe(regularizer, params, metric: str = "diagonal") -> str:
         conv/kernel  (3, 3, 4, 8)  GroupLasso   (2,)             4    72   8.485  SecularNewton
         total        296 entries   288 regularized               4
     """
+    if method not in _METHODS:
+        raise TypeError(
+            f"`method` must be one of this library's methods, got {method!r}; use for example `ramda_jax.rmda`."
+        )
+    metric_kind = "scalar" if method in _SCALAR else "diagonal"
+    check_solvable(regularizer, solver, metric_kind)
+    solvers = solver_rules(solver)
     rows: list[tuple[str, ...]] = [("leaf", "shape", "regularizer", "group axes", "groups", "size", "weight", "solver")]
     entries = regularized = groups = 0
-    for path, leaf, one in assign(regularizer, params):
+    leaves = assign(regularizer, params)
+    solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
+    for path, leaf, given in leaves:
         shape = tuple(leaf.shape)
         size = math.prod(shape)
         entries += size
         row = [path or "(the array)", str(shape)]
-        if one is None:
+        if given is None:
             rows.append((*row, "-", "-", "-", "-", "-", "-"))
             continue
         regularized += size
         cells = ["-", "-", "-", "-"]
-        if isinstance(one, GroupRegularizer):
-            number = math.prod(one.radii_shape(shape))
+        if isinstance(given, GroupRegularizer):
+            number = math.prod(given.radii_shape(shape))
             groups += number
-            cells = [str(one.groups), str(number), str(one.sizes(shape)), f"{one.weights(shape):.4g}"]
-        rows.append((*row, type(one).__name__, *cells, type(choose_solver(one, metric).solver).__name__))
+            cells = [str(given.groups), str(number), str(given.sizes(shape)), f"{given.weights(shape):.4g}"]
+        solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
+        rows.append((*row, type(given).__name__, *cells, type(solved_by).__name__))
     rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), "", "", ""))
     # The total's long cell may run into the empty one after it.
     widths = [max(len(row[i]) for row in rows[:-1]) for i in range(len(rows[0]))]

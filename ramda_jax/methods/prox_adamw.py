@@ -6,13 +6,13 @@ import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
 from ramda_jax.numerics import scalars_dtype, weight_of_average
-from ramda_jax.solvers.base import Solver
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay, check_positive
 
 
 def prox_adamw(
     learning_rate: optax.ScalarOrSchedule,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
     b1: float = 0.9,
@@ -20,7 +20,7 @@ def prox_adamw(
     eps: float = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     amsgrad: bool = False,
-    solver: Solver | None = None,
+    solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxAdamW: ProxGen with AdamW, proximal steps in Adam's metric.
 
@@ -40,7 +40,8 @@ def prox_adamw(
         eps: added to the metric, > 0.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
         amsgrad: a metric that never shrinks; one more buffer.
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs`; `update` needs params. Its state holds two buffers of the parameters' size
@@ -82,10 +83,10 @@ def prox_adamw(
     transform = scale_by(b1=b1, b2=b2, eps=eps)
     return prox_gen(
         learning_rate,
-        transform,
-        metric,
         regularizer,
         strength,
+        transform=transform,
+        metric=metric,
         weight_decay=weight_decay,
         numerator=momentum,
         solver=solver,

@@ -7,22 +7,22 @@ import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.preconditioned import preconditioned
-from ramda_jax.methods.chains import check_method
-from ramda_jax.solvers.base import Solver
 from ramda_jax.subproblem import proximal_point
+from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 
 def prox_gen(
     learning_rate: optax.ScalarOrSchedule,
-    transform: optax.GradientTransformation,
-    metric: Callable[[Any], Any] | None = None,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
+    transform: optax.GradientTransformation,
+    metric: Callable[[Any], Any] | None = None,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     decay_after_step: bool = False,
     numerator: Callable[[Any], tuple[Any, Any]] | None = None,
-    solver: Solver | None = None,
+    solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxGen: the proximal version of any Optax transformation with a diagonal metric.
 
@@ -34,16 +34,17 @@ def prox_gen(
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
+        regularizer: which leaf gets which psi, as in `ramda`.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         transform: from gradients to u_t, unscaled, such as `optax.scale_by_adam()`.
         metric: from the transformation's state to D_t > 0; None for 1. (Under `optax.inject_hyperparams` name it
             in `static_args`, which takes functions for schedules.)
-        regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
         decay_after_step: decay what the step has made instead of what it starts from.
         numerator: from the transformation's state to (v, a), a tree and a scalar, with D_t u_t = a v, which saves
             arrays in memory; None to go by u_t. (A function too: see `metric`.)
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs`; `update` needs params.
@@ -54,15 +55,15 @@ def prox_gen(
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
         >>> optimizer = ramda_jax.prox_gen(
-        ...     0.1, optax.scale_by_rss(0.0, eps=1e-7),  # Adagrad
-        ...     lambda state: jax.tree.map(lambda s: jnp.sqrt(s + 1e-7), state.sum_of_squares),
-        ...     ramda_jax.L1(), strength=0.1)
+        ...     0.1, ramda_jax.L1(), strength=0.1,
+        ...     transform=optax.scale_by_rss(0.0, eps=1e-7),  # Adagrad
+        ...     metric=lambda state: jax.tree.map(lambda s: jnp.sqrt(s + 1e-7), state.sum_of_squares))
 
     References:
         Yun, Lozano and Yang, `Adaptive Proximal Gradient Methods for Structured Neural Networks`, NeurIPS 2021,
         arXiv:2006.07484.
     """
-    strength = check_method(regularizer, strength, solver, "scalar" if metric is None else "diagonal")
+    check_solvable(regularizer, solver, "scalar" if metric is None else "diagonal")
     return optax.chain(
         preconditioned(
             learning_rate, transform, metric, weight_decay, decay_after_step=decay_after_step, numerator=numerator

@@ -3,17 +3,17 @@
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.solvers.base import Solver
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay
 
 
 def prox_sgd(
     learning_rate: optax.ScalarOrSchedule,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
     b1: float = 0.9,
-    solver: Solver | None = None,
+    solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxSGD: a proximal step along an average of the gradients.
 
@@ -29,7 +29,8 @@ def prox_sgd(
         regularizer: which leaf gets which psi, as in `ramda`.
         strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         b1: decay of the average of gradients, in [0, 1); 0 for none. (The papers' "momentum" is 1 - b1.)
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs`; `update` needs params. Its state holds one buffer of the parameters' size.
@@ -51,4 +52,4 @@ def prox_sgd(
         Constraints`, ICLR 2020.
     """
     check_decay("b1", b1)
-    return prox_gen(learning_rate, optax.ema(b1, debias=False), None, regularizer, strength, solver=solver)
+    return prox_gen(learning_rate, regularizer, strength, transform=optax.ema(b1, debias=False), solver=solver)

@@ -7,20 +7,20 @@ import optax
 from ramda_jax.builders.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
 from ramda_jax.methods.prox_gen import prox_gen
 from ramda_jax.numerics import scalars_dtype
-from ramda_jax.solvers.base import Solver
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay, check_positive
 
 
 def prox_ssi(
     learning_rate: optax.ScalarOrSchedule,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-6,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    solver: Solver | None = None,
+    solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """ProxSSI: as its authors' code has it, a step of AdamW, then the prox in its metric.
 
@@ -40,7 +40,8 @@ def prox_ssi(
         b1, b2: decay of the averages of the gradient and its square, in [0, 1).
         eps: added to the metric, > 0.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs`; `update` needs params. Its state holds two buffers of the parameters' size.
@@ -66,10 +67,10 @@ def prox_ssi(
     check_positive("eps", eps)
     return prox_gen(
         learning_rate,
-        scale_by_uncorrected_adam(b1, b2, eps),
-        lambda state: jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu),
         regularizer,
         strength,
+        transform=scale_by_uncorrected_adam(b1, b2, eps),
+        metric=lambda state: jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu),
         weight_decay=weight_decay,
         decay_after_step=True,
         numerator=lambda state: (state.mu, bias_correction(state.count, b1, b2, scalars_dtype(state.mu))),

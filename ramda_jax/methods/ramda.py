@@ -1,24 +1,25 @@
 """RAMDA: regularised adaptive momentum dual averaging."""
 
+import jax
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.adaptive_dual_averaging import adaptive_dual_averaging
-from ramda_jax.methods.chains import check_method
-from ramda_jax.solvers.base import Solver
 from ramda_jax.subproblem import proximal_point
+from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 
 def ramda(
     learning_rate: optax.ScalarOrSchedule,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
     averaging: optax.ScalarOrSchedule = 0.01,
     eps: optax.ScalarOrSchedule = 1e-6,
     restarts: tuple[int, ...] = (),
-    solver: Solver | None = None,
-    iterate_dtype=None,
+    solver: SolverSpec = None,
+    iterate_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """RAMDA: dual averaging in an adaptive metric, whose iterates reach the structure of their limit.
 
@@ -47,7 +48,8 @@ def ramda(
             the iterate itself have exact zeros (`sqrt_growth`, `stages`); `eval_params` has them always.
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts anew from where it is.
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
         iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
             would stall: keeps the iterate in the state too (`iterate_averaging`).
 
@@ -79,7 +81,7 @@ def ramda(
         Huang and Lee, `Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem
         Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.
     """
-    strength = check_method(regularizer, strength, solver, "diagonal")
+    check_solvable(regularizer, solver, "diagonal")
     return optax.chain(
         adaptive_dual_averaging(learning_rate, eps, restarts),
         proximal_point(regularizer, strength, solver),

@@ -1,23 +1,24 @@
 """RMDA: regularised momentum dual averaging."""
 
+import jax
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.dual_averaging import dual_averaging
-from ramda_jax.methods.chains import check_method
-from ramda_jax.solvers.base import Solver
 from ramda_jax.subproblem import proximal_point
+from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 
 def rmda(
     learning_rate: optax.ScalarOrSchedule,
-    regularizer=None,
+    regularizer: RegularizerSpec = None,
     strength: optax.ScalarOrSchedule | None = None,
     *,
     averaging: optax.ScalarOrSchedule = 0.1,
     restarts: tuple[int, ...] = (),
-    solver: Solver | None = None,
-    iterate_dtype=None,
+    solver: SolverSpec = None,
+    iterate_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """RMDA: dual averaging whose iterates reach the structure of their limit.
 
@@ -34,7 +35,8 @@ def rmda(
         strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts anew from where it is.
-        solver: a `Solver`, or None for each regularizer's `default_solver`.
+        solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
+            `default_solver`.
         iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
             would stall: keeps the iterate in the state too (`iterate_averaging`).
 
@@ -64,7 +66,7 @@ def rmda(
         Huang and Lee, `Training Structured Neural Networks Through Manifold Identification and Variance
         Reduction`, ICLR 2022, arXiv:2112.02612, Algorithm 1.
     """
-    strength = check_method(regularizer, strength, solver, "scalar")
+    check_solvable(regularizer, solver, "scalar")
     return optax.chain(
         dual_averaging(learning_rate, restarts),
         proximal_point(regularizer, strength, solver),

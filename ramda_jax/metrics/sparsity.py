@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure.assignment import regularized_leaves
 
 
 def _share(zeros, total):

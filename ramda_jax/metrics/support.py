@@ -2,12 +2,7 @@
 
 import jax.numpy as jnp
 
-from ramda_jax.structure.assignment import assign
-
-
-def regularized_leaves(regularizer, params):
-    """(path, leaf, resolved regularizer) of the leaves that get one."""
-    return [(path, leaf, one) for path, leaf, one in assign(regularizer, params) if one is not None]
+from ramda_jax.structure.assignment import regularized_leaves
 
 
 def support(regularizer, params) -> dict:

@@ -10,6 +10,7 @@ import jax
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.typing import MetricKind
 from ramda_jax.xla.execution import PLAIN, Execution
 
 
@@ -85,7 +86,7 @@ class Solver(abc.ABC):
     by_group: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def why_not(self, regularizer: Regularizer, metric: str) -> str | None:
+    def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         """What it lacks to solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
 
     @abc.abstractmethod
@@ -105,12 +106,12 @@ class Solver(abc.ABC):
         return regularizer.point(model, radii)
 
 
-def check_solver(solver: Solver, regularizer: Regularizer, metric: str):
+def check_solver(solver: Solver, regularizer: Regularizer, metric_kind: MetricKind) -> None:
     """Raises a ValueError that names both and the remedy if the solver cannot solve that regularizer."""
-    reason = solver.why_not(regularizer, metric)
+    reason = solver.why_not(regularizer, metric_kind)
     if reason is not None:
         raise ValueError(
-            f"{type(solver).__name__} cannot solve {regularizer!r} in a {metric} metric: {reason}; use "
-            "`solver=None` for the default, `default_solver(regularizer, metric)` to see which that is, or "
+            f"{type(solver).__name__} cannot solve {regularizer!r} in a {metric_kind} metric: {reason}; use "
+            "`solver=None` for the default, `default_solver(regularizer, metric_kind)` to see which that is, or "
             "`ProximalGradient()`, which solves every regularizer."
         )

@@ -26,8 +26,8 @@ class ClosedForm(Solver):
     keeps_radii = True
     iterates = False
 
-    def why_not(self, regularizer, metric):
-        if metric == "diagonal" and not regularizer.elementwise:
+    def why_not(self, regularizer, metric_kind):
+        if metric_kind == "diagonal" and not regularizer.elementwise:
             return "its psi is no sum over single entries, so that there is no closed form in such a metric"
         return None
 

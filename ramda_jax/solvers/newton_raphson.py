@@ -49,7 +49,7 @@ class NewtonRaphson(Solver):
         check_non_negative("atol", self.atol)
         check_non_negative("rtol", self.rtol)
 
-    def why_not(self, regularizer, metric):
+    def why_not(self, regularizer, metric_kind):
         if not isinstance(regularizer, GroupRegularizer):
             return "it needs a psi of the group norms"
         if not regularizer.convex:

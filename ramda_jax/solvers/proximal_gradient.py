@@ -79,7 +79,7 @@ class ProximalGradient(Solver):
                 f"state; got {self.rtol!r} and {self.tolerance!r}; use float(...) or a schedule."
             ) from None
 
-    def why_not(self, regularizer, metric):
+    def why_not(self, regularizer, metric_kind):
         return None
 
     def solve(self, model, regularizer, context):

@@ -58,7 +58,7 @@ class SecularNewton(Solver):
     def __post_init__(self):
         check_count("max_steps", self.max_steps, 1)
 
-    def why_not(self, regularizer, metric):
+    def why_not(self, regularizer, metric_kind):
         if not isinstance(regularizer, GroupRegularizer):
             return "it needs a psi of the group norms"
         return None

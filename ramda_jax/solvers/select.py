@@ -1,6 +1,6 @@
 """Which solver is taken where none is named."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
@@ -8,8 +8,9 @@ from ramda_jax.solvers.base import Solver
 from ramda_jax.solvers.closed_form import ClosedForm
 from ramda_jax.solvers.proximal_gradient import ProximalGradient
 from ramda_jax.solvers.secular_newton import SecularNewton
+from ramda_jax.typing import MetricKind
 
-METRICS = ("scalar", "diagonal")
+METRIC_KINDS = get_args(MetricKind)
 
 
 class SolverChoice(NamedTuple):
@@ -19,7 +20,7 @@ class SolverChoice(NamedTuple):
     reason: str
 
 
-def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
+def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverChoice:
     """The default solver for a regularizer in a kind of metric, and why: the first row that fits.
 
     | regularizer | metric | solver | why |
@@ -41,9 +42,11 @@ def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
     """
     if not isinstance(regularizer, Regularizer):
         raise TypeError(f"`regularizer` must be a `Regularizer`, got {regularizer!r}; use for example `GroupLasso()`.")
-    if metric not in METRICS:
-        raise ValueError(f"`metric` must be one of {METRICS}, got {metric!r}; RAMDA's is 'diagonal', RMDA's 'scalar'.")
-    if metric == "scalar":
+    if metric_kind not in METRIC_KINDS:
+        raise ValueError(
+            f"`metric_kind` must be one of {METRIC_KINDS}, got {metric_kind!r}; RAMDA's is 'diagonal', RMDA's 'scalar'."
+        )
+    if metric_kind == "scalar":
         return SolverChoice(ClosedForm(), "the metric is a multiple of the identity: the ordinary prox")
     if regularizer.elementwise:
         return SolverChoice(ClosedForm(), "psi is a sum over single entries: one scalar prox per entry")
@@ -58,12 +61,12 @@ def choose_solver(regularizer: Regularizer, metric: str) -> SolverChoice:
     return SolverChoice(ProximalGradient(), "psi has a prox but no exact form in a diagonal metric")
 
 
-def default_solver(regularizer: Regularizer, metric: str = "diagonal") -> Solver:
+def default_solver(regularizer: Regularizer, metric_kind: MetricKind = "diagonal") -> Solver:
     """The solver that is taken where none is named; `solvers.choose_solver` also says why.
 
     Args:
         regularizer: a `Regularizer`.
-        metric: `"diagonal"` (RAMDA) or `"scalar"` (RMDA).
+        metric_kind: `"diagonal"` (RAMDA) or `"scalar"` (RMDA).
 
     Returns:
         A `Solver`, by the table in `solvers.choose_solver`.
@@ -77,4 +80,4 @@ def default_solver(regularizer: Regularizer, metric: str = "diagonal") -> Solver
         >>> ramda_jax.default_solver(ramda_jax.GroupLasso())
         SecularNewton(max_steps=40)
     """
-    return choose_solver(regularizer, metric).solver
+    return choose_solver(regularizer, metric_kind).solver

@@ -20,10 +20,10 @@ class Rule:
     """One entry of an assignment: `regularizer` (or None, psi = 0) for what `key` names.
 
     Attributes:
-        key: a pattern for `re.search` on the leaf's name, or the exact path of a leaf or a subtree.
+        key: a pattern for `re.search` on the leaf's name, or the name of the path of a leaf or a subtree.
         regularizer: a `Regularizer` or None.
-        keys: None for a pattern; else the path came out of a tree and is taken literally, key by key: joined by '/' a
-            key with a '/' in it would also cover what lies elsewhere.
+        keys: None for a pattern; else the path, which came out of a tree and is taken literally, key by key: joined by
+            '/' a key with a '/' in it would also cover what lies elsewhere.
     """
 
     key: str
@@ -34,20 +34,14 @@ class Rule:
     def is_pattern(self):
         return self.keys is None
 
-    def names(self, place):
-        """Whether this is the very path of a leaf."""
-        return place.name == self.key if self.keys is None else place.keys == self.keys
-
     def covers_subtree(self, place):
         """Whether this is the path of a subtree that a leaf lies in."""
-        if self.keys is None:
-            return self.key == "" or place.name.startswith(self.key + "/")
-        return len(place.keys) > len(self.keys) and place.keys[: len(self.keys)] == self.keys
+        return self.keys is not None and place.keys[: len(self.keys)] == self.keys != place.keys
 
     def matches(self, place):
-        if self.names(place) or self.covers_subtree(place):
-            return True
-        return self.is_pattern and re.search(self.key, place.name) is not None
+        if self.keys is None:
+            return re.search(self.key, place.name) is not None
+        return place.keys[: len(self.keys)] == self.keys
 
 
 class _Place(NamedTuple):
@@ -83,10 +77,11 @@ def assignment(regularizer):
         regularizer: one of
             None: psi = 0 everywhere;
             a `Regularizer`: alone, for every leaf that `is_selected_alone`;
-            an ordered mapping of patterns (`re.search` on the '/'-joined key path, first match wins) to a
-            `Regularizer` or None;
-            a pytree of the parameters' structure, or a prefix of it, with a `Regularizer` or None at its leaves.
-            Where a key is the path of a whole subtree, its regularizer takes in there what it would take alone.
+            a flat mapping, ordered: its keys are patterns (`re.search` on the '/'-joined key path, first match wins),
+            its values a `Regularizer` or None;
+            any other pytree of the parameters' structure, or a prefix of it, with a `Regularizer` or None at its
+            leaves, whose places are paths. A regularizer at the place of a whole subtree takes in there what it would
+            take alone.
 
     Raises:
         TypeError: something in it is neither a regularizer nor None.
@@ -163,7 +158,7 @@ def assign(spec, params):
     Example:
         >>> import jax.numpy as jnp, ramda_jax
         >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
-        >>> [(path, one) for path, _, one in assign(ramda_jax.L1(), params)]
+        >>> [(path, found) for path, _, found in assign(ramda_jax.L1(), params)]
         [('bias', None), ('kernel', L1(factor=1.0))]
     """
     spec = assignment(spec)
@@ -192,7 +187,7 @@ def assign(spec, params):
         for number, rule in enumerate(spec.rules):
             if rule.matches(place):
                 used.add(number)
-                if rule.names(place) or not rule.covers_subtree(place) or is_selected_alone(path, leaf.ndim):
+                if not rule.covers_subtree(place) or is_selected_alone(path, leaf.ndim):
                     regularizer = rule.regularizer
                 break
         result.append((path, leaf, _resolve(regularizer, path, leaf)))
@@ -207,9 +202,26 @@ def assign(spec, params):
                 continue
             raise ValueError(
                 f"The {'pattern' if rule.is_pattern else 'path'} {rule.key!r} matches no leaf. The paths are "
-                f"{[path for path, _ in leaves]}; mend the pattern or take it out."
+                f"{[path for path, _ in leaves]}; fix the pattern or remove it."
             )
     return result
+
+
+def regularized_leaves(spec, params):
+    """What `assign` returns of the leaves that get a regularizer.
+
+    Args, raises: as `assign`.
+
+    Returns:
+        A list of (name, leaf, regularizer), the regularizer resolved for its leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
+        >>> [(path, found) for path, _, found in regularized_leaves(ramda_jax.L1(), params)]
+        [('kernel', L1(factor=1.0))]
+    """
+    return [(path, leaf, regularizer) for path, leaf, regularizer in assign(spec, params) if regularizer is not None]
 
 
 def _resolve(regularizer, path, leaf):

@@ -74,8 +74,8 @@ def leaf_problems(
             continue
         share = math.sqrt(leaf.size / max(regularized, 1))
         context = Context(start.astype(leaf_model.linear.dtype), step, share, radii.get(path))
-        solver = problem.solver_for(regularizer, leaf_model.metric)
-        keeps_radii = problem.keeps_radii(regularizer)
+        solver = problem.solver_for(path, regularizer, leaf_model.metric)
+        keeps_radii = problem.keeps_radii(path, regularizer)
         yield LeafProblem(path, leaf_model, RegularizedLeaf(regularizer, solver, context, keeps_radii))
 
 
@@ -83,7 +83,7 @@ def _check_radii(problem, leaves, radii):
     wanted = {
         path: regularizer.radii_shape(tuple(leaf.shape))
         for path, leaf, regularizer in leaves
-        if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
+        if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(path, regularizer)
     }
     found = {path: tuple(norms.shape) for path, norms in radii.items()}
     if found != wanted:

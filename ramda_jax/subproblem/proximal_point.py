@@ -6,23 +6,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.builders.dual_averaging import NO_PARAMS
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
+from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
-from ramda_jax.structure.paths import named_leaves
+from ramda_jax.structure.paths import hidden_paths, named_leaves
+from ramda_jax.subproblem.checks import checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all
+from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
-from ramda_jax.validation import check_non_negative
+from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.validation import check_non_negative, require_params
 
 
 def proximal_point(
-    regularizer=None, strength: optax.ScalarOrSchedule = 0.0, solver: Solver | None = None
+    regularizer: RegularizerSpec = None,
+    strength: optax.ScalarOrSchedule | None = None,
+    solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Minimises the model it is given plus the regularizer.
 
@@ -35,16 +39,18 @@ def proximal_point(
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
         strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, bit by bit
-            what it is without a regularizer.
-        solver: a `Solver` for all the regularizers, or None for each one's `default_solver`.
+            what it is without a regularizer. Must be given with a regularizer.
+        solver: a `Solver` for all the regularizers; a mapping of patterns (`re.search` on the '/'-joined key path,
+            first match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs` from `QuadraticModel` to W_hat.
 
     Raises:
-        ValueError: a negative strength; a solver that cannot solve a regularizer; in `init` and `update`, a regularizer
-            that does not fit a leaf, a pattern that matches no leaf; in `update`, no params, or a model or state that
-            does not belong to them, such as the state of another regularizer or solver.
+        ValueError: a negative strength; a regularizer without strength; a solver that cannot solve a regularizer; in
+            `init` and `update`, a regularizer that does not fit a leaf, a pattern that matches no leaf; in `update`, no
+            params, or a model or state that does not belong to them, such as the state of another regularizer or
+            solver.
         TypeError: something that is no regularizer or solver; in `update`, updates that are no `QuadraticModel`.
 
     Example:
@@ -60,22 +66,22 @@ def proximal_point(
         Array([[1.7748538, 0.9341335],
                [0.       , 0.       ]], dtype=float32)
     """
+    strength = checked_strength(regularizer, strength)
     check_non_negative("strength", strength)
-    problem = ProximalProblem(assignment(regularizer), solver)
-    if solver is not None:
-        if not isinstance(solver, Solver):
-            raise TypeError(f"`solver` must be a `Solver` or None, got {solver!r}; use for example `SecularNewton()`.")
-        for named in problem.assignment.regularizers:
-            check_solver(solver, named, "scalar")
+    problem = ProximalProblem(assignment(regularizer), solver_rules(solver))
+    problem.solvers.check_alone(problem.assignment, "scalar")
 
     def init(params) -> Any:
         leaves = assign(problem.assignment, params)
+        _, masked = hidden_paths(params)
+        if not masked:  # else a pattern may match what is hidden
+            problem.solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
         dtype = scalars_dtype(params)
         radii = {
             # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
             path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
             for path, leaf, regularizer in leaves
-            if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(regularizer)
+            if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(path, regularizer)
         }
         return ProximalPointState(
             proximal_step=jnp.zeros([], jnp.int32),
@@ -91,8 +97,7 @@ def proximal_point(
                 f"`proximal_point` must be given a `QuadraticModel`, got {type(updates).__name__}; put a model builder "
                 "such as `dual_averaging` directly before it in the chain."
             )
-        if params is None:
-            raise ValueError(NO_PARAMS)
+        require_params(params)
         check_state(ProximalPointState, state)
         check_same_problem(state.problem, problem)
         _check_model(updates, params)

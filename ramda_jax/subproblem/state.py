@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
+from ramda_jax.solvers.base import SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment
 from ramda_jax.structure.belonging import FRESH, is_same_setting
+from ramda_jax.subproblem.solver_rules import SolverRules
 
 
 @jax.tree_util.register_static
@@ -20,22 +21,25 @@ class ProximalProblem:
 
     Attributes:
         assignment: which leaf gets which regularizer.
-        solver: the solver named, or None for the default of each regularizer.
+        solvers: which leaf gets which solver.
     """
 
     assignment: Assignment
-    solver: Solver | None
+    solvers: SolverRules
 
-    def solver_for(self, regularizer, metric):
+    def solver_for(self, path, regularizer, metric):
         """The solver of a leaf whose metric is an array: one number or one per entry."""
         kind = "scalar" if metric.ndim == 0 else "diagonal"
-        if self.solver is None:
+        named = self.solvers.named_for(path)
+        if named is None:
             return default_solver(regularizer, kind)
-        check_solver(self.solver, regularizer, kind)
-        return self.solver
+        check_solver(named, regularizer, kind)
+        return named
 
-    def keeps_radii(self, regularizer):
-        return isinstance(regularizer, GroupRegularizer) and (self.solver is None or self.solver.keeps_radii)
+    def keeps_radii(self, path, regularizer):
+        """Whether the state keeps the norms of the leaf's groups."""
+        named = self.solvers.named_for(path)
+        return isinstance(regularizer, GroupRegularizer) and (named is None or named.keeps_radii)
 
 
 def check_same_problem(given: ProximalProblem, own: ProximalProblem):
@@ -43,7 +47,7 @@ def check_same_problem(given: ProximalProblem, own: ProximalProblem):
     if is_same_setting(given, own):
         return
     name = "solver" if given.assignment == own.assignment else "regularizer"
-    of_state, of_optimizer = (problem.solver if name == "solver" else problem.assignment for problem in (given, own))
+    of_state, of_optimizer = (problem.solvers if name == "solver" else problem.assignment for problem in (given, own))
     raise ValueError(
         f"The state must be one of this optimizer's {name}, got {_as_written(of_state)} in the state and "
         f"{_as_written(of_optimizer)} in the optimizer; {FRESH}"
@@ -51,10 +55,10 @@ def check_same_problem(given: ProximalProblem, own: ProximalProblem):
 
 
 def _as_written(setting):
-    """A solver or an assignment as the user wrote it."""
-    if not isinstance(setting, Assignment):
-        return repr(setting)
-    return repr({rule.key: rule.regularizer for rule in setting.rules} if setting.rules else setting.alone)
+    """Solvers or an assignment as the user wrote them."""
+    if isinstance(setting, Assignment):
+        return repr({rule.key: rule.regularizer for rule in setting.rules} if setting.rules else setting.alone)
+    return repr(dict(setting.rules) if setting.rules else setting.alone)
 
 
 def _serialize_with_flax(kind):

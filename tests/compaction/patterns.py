@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ramda_jax
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
 
 #: Largest difference of outputs, relative to the largest output.

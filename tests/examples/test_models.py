@@ -13,7 +13,7 @@ import ramda_jax
 from examples import models
 from examples.models import tacotron2, transformer_xl
 from examples.models.layers import batch_norm
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure import regularized_leaves
 
 TXL_GROUPS = {r"layers/.*/kernel": ramda_jax.GroupLasso("input")}
 LOW_RANK = {r"layers/.*/kernel": ramda_jax.NuclearNorm()}

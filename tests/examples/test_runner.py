@@ -23,7 +23,7 @@ from examples.experiments import CONFIGS, METHODS
 from examples.training import runner
 from examples.training.loop import Trainer
 from examples.training.optimizers import learning_rate, make_optimizer, make_plan
-from ramda_jax.metrics.support import regularized_leaves
+from ramda_jax.structure import regularized_leaves
 from tests.examples import realdata
 from tests.kills import StopAfter
 

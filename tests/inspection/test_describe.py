@@ -97,10 +97,20 @@ def test_describe_agrees_with_the_optimizers_state():
     }
 
 
-def test_describe_names_the_solver_of_the_metric():
-    assert cells(describe(GroupLasso(), PARAMS, "scalar"))["dense/kernel"][-1] == "ClosedForm"
-    with pytest.raises(ValueError, match="`metric` must be one of"):
-        describe(GroupLasso(), PARAMS, "full")
+def test_describe_names_the_solver_of_the_method():
+    kinds = {ramda_jax.rmda: "ClosedForm", ramda_jax.prox_sgd: "ClosedForm", ramda_jax.prox_adamw: "SecularNewton"}
+    for method, solver in kinds.items():
+        assert cells(describe(GroupLasso(), PARAMS, method))["dense/kernel"][-1] == solver
+    with pytest.raises(TypeError, match="`method` must be one of this library's methods, got 'rmda'; use"):
+        describe(GroupLasso(), PARAMS, "rmda")
+
+
+def test_describe_names_the_solver_that_was_given():
+    given = {"dense/kernel": ramda_jax.ProximalGradient(), "conv": None}
+    table = cells(describe({"dense/kernel|conv": GroupLasso()}, PARAMS, solver=given))
+    assert (table["dense/kernel"][-1], table["conv/kernel"][-1]) == ("ProximalGradient", "SecularNewton")
+    with pytest.raises(ValueError, match="The solvers' pattern 'dens/' matches no regularized leaf"):
+        describe({"dense": GroupLasso()}, PARAMS, solver={"dens/": None})
 
 
 def test_describe_of_nothing_of_an_array_and_of_none():

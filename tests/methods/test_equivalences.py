@@ -56,16 +56,16 @@ def amsgrad_w(learning_rate, weight_decay):
         (
             ramda_jax.prox_gen(
                 0.1,
-                optax.scale_by_rms(decay=0.9, eps=1e-8),
-                lambda state: jax.tree.map(lambda nu: jnp.sqrt(nu + 1e-8), state.nu),
+                transform=optax.scale_by_rms(decay=0.9, eps=1e-8),
+                metric=lambda state: jax.tree.map(lambda nu: jnp.sqrt(nu + 1e-8), state.nu),
             ),
             optax.rmsprop(0.1, decay=0.9, eps=1e-8),
         ),
         (
             ramda_jax.prox_gen(
                 0.1,
-                optax.scale_by_rss(0.1, eps=1e-7),
-                lambda state: jax.tree.map(lambda total: jnp.sqrt(total + 1e-7), state.sum_of_squares),
+                transform=optax.scale_by_rss(0.1, eps=1e-7),
+                metric=lambda state: jax.tree.map(lambda total: jnp.sqrt(total + 1e-7), state.sum_of_squares),
             ),
             optax.adagrad(0.1),
         ),
@@ -117,7 +117,9 @@ def test_prox_ssi_is_prox_gen_with_the_direction_of_uncorrected_adam(x64):
         return jax.tree.map(lambda nu: jnp.sqrt(nu) + eps, state.nu)
 
     ours = ramda_jax.prox_ssi(0.1, ramda_jax.L1(), 0.01, eps=eps, **decays)
-    theirs = ramda_jax.prox_gen(0.1, scale_by_uncorrected_adam(eps=eps, **decays), metric, ramda_jax.L1(), 0.01)
+    theirs = ramda_jax.prox_gen(
+        0.1, ramda_jax.L1(), 0.01, transform=scale_by_uncorrected_adam(eps=eps, **decays), metric=metric
+    )
     np.testing.assert_allclose(trajectory(ours), trajectory(theirs), rtol=1e-10, atol=1e-12)
 
 

@@ -69,7 +69,7 @@ def test_default_solver_is_that_of_a_diagonal_metric():
         ("l1", "diagonal", TypeError, "`regularizer` must be a `Regularizer`, got 'l1'; use"),
         (None, "diagonal", TypeError, "`regularizer` must be a `Regularizer`, got None"),
         (GroupLasso, "diagonal", TypeError, "`regularizer` must be a `Regularizer`, got <class"),
-        (GroupLasso(), "full", ValueError, "`metric` must be one of .*'scalar', 'diagonal'.*, got 'full'"),
+        (GroupLasso(), "full", ValueError, "`metric_kind` must be one of .*'scalar', 'diagonal'.*, got 'full'"),
     ],
 )
 def test_default_solver_refuses_what_it_does_not_know(regularizer, metric, error, message):
@@ -105,7 +105,7 @@ def test_a_solver_is_refused_where_it_is_given():
     prox_sgd(0.1, GroupLasso(), strength=1.0, solver=ClosedForm())
     with pytest.raises(ValueError, match="SecularNewton cannot solve Ridge"):
         proximal_point({"kernel": Ridge()}, 1.0, SecularNewton())
-    with pytest.raises(TypeError, match="`solver` must be a `Solver` or None, got 'newton'"):
+    with pytest.raises(TypeError, match="`solver` must be a `Solver`, a mapping of these or None, got 'newton'"):
         proximal_point(GroupLasso(), 1.0, "newton")
     # What depends on the metric shows at the first update.
     params = {"kernel": jnp.ones((2, 3))}

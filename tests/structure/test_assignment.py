@@ -8,8 +8,8 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from ramda_jax import GroupLasso, Null, proximal_point
-from ramda_jax.structure import assign, assignment
+from ramda_jax import L1, GroupLasso, Null, proximal_point
+from ramda_jax.structure import assign, assignment, regularized_leaves
 from ramda_jax.structure.assignment import is_selected_alone
 
 ROWS, COLUMNS = GroupLasso(group_weight=1.0), GroupLasso("output")
@@ -30,7 +30,13 @@ PARAMS = {
 
 def given_to(spec, params=None):
     """Name of the leaf to its regularizer, without the leaves that get none."""
-    return {name: one for name, _, one in assign(spec, PARAMS if params is None else params) if one is not None}
+    return {name: given for name, _, given in regularized_leaves(spec, PARAMS if params is None else params)}
+
+
+def on(leaf, regularizer, *axes):
+    """The regularizer as it is resolved for a leaf: groups as axes, the weight as a number."""
+    resolved = dataclasses.replace(regularizer, groups=axes)
+    return dataclasses.replace(resolved, group_weight=resolved.weights(leaf.shape))
 
 
 def test_alone_takes_leaves_of_two_axes_or_more_that_are_no_bias_scale_embedding_or_token():
@@ -81,7 +87,7 @@ def test_none_gives_nobody_anything():
 
 def test_one_bare_array_is_selected_alone():
     axes = GroupLasso((0,))
-    assert given_to(axes, kernel(7)) == {"": axes}
+    assert given_to(axes, kernel(7)) == {"": on(kernel(7), axes, 0)}
     assert given_to(axes, kernel()) == {}
     with pytest.raises(ValueError, match=r'`groups="input"` must go to a leaf of two axes or more'):
         assign(GroupLasso(), kernel(7))
@@ -112,7 +118,7 @@ def test_alone_that_selects_nothing_raises_only_if_some_leaf_has_two_axes():
 def test_first_matching_pattern_wins():
     spec = {r"conv/kernel": COLUMNS, r"kernel|w$": ROWS, r"embedding$": None, r".*": Null()}
     assert given_to(spec) == {
-        "conv/kernel": dataclasses.replace(COLUMNS, groups=(3,)),
+        "conv/kernel": on(PARAMS["conv"]["kernel"], COLUMNS, 3),
         "encoder/w": dataclasses.replace(ROWS, groups=(0,)),
     }  # Null is None: psi = 0
     reversed_order = {r"kernel|w$": ROWS, r"conv/kernel": COLUMNS}
@@ -126,13 +132,17 @@ def test_patterns_search_anywhere_and_take_what_alone_would_not():
     assert set(given_to({r"norm/bias": GroupLasso((0,))})) == {"norm/bias"}
 
 
-def test_a_key_that_is_a_subtrees_path_takes_in_there_what_it_would_take_alone():
-    assert set(given_to({"encoder": ROWS})) == {"encoder/w"}
-    # As a first match it also shields the rest of the subtree.
-    assert set(given_to({"encoder": ROWS, ".*": COLUMNS}, {"encoder": PARAMS["encoder"], "w": kernel(2, 2)})) == {
-        "encoder/w",
-        "w",
-    }
+def test_a_key_of_a_flat_mapping_is_a_pattern_even_if_it_is_the_path_of_a_subtree():
+    params = {"dense": {"bias": kernel(4), "kernel": kernel(3, 4)}, "densest": kernel(2, 2)}
+    for key in ("dense", "^den", "ens"):
+        assert set(given_to({key: L1()}, params)) == {"dense/bias", "dense/kernel", "densest"}
+    # A rank that the groups do not have is refused, not left out.
+    with pytest.raises(ValueError, match="'dense/bias' has 1; leave it out by a narrower pattern"):
+        assign({"dense": GroupLasso()}, params)
+
+
+def test_a_regularizer_at_a_subtree_of_a_tree_takes_in_there_what_it_would_take_alone():
+    assert set(given_to({"encoder": ROWS, "conv": {"kernel": None}})) == {"encoder/w"}
 
 
 def test_a_key_is_not_the_path_of_what_only_begins_alike():
@@ -140,6 +150,7 @@ def test_a_key_is_not_the_path_of_what_only_begins_alike():
     assert set(given_to({"layers": {"1": ROWS}}, params)) == {"layers/1/kernel"}
     # As a pattern it does match there, and takes all that it matches.
     assert set(given_to({"layers/1": GroupLasso((0,))}, params)) == {
+        "layers/1/bias",
         "layers/1/kernel",
         "layers/10/bias",
         "layers/10/kernel",
@@ -251,11 +262,14 @@ class Linear:
 def test_dataclass_layers_by_pattern_and_by_tree():
     params = {"layers": [Linear(kernel(4, 3), kernel(4)), Linear(kernel(2, 4))]}
     columns = GroupLasso((1,))
-    both = {"layers/0/weight": columns, "layers/1/weight": columns}
+    both = {
+        "layers/0/weight": on(kernel(4, 3), columns, 1),
+        "layers/1/weight": on(kernel(2, 4), columns, 1),
+    }
     assert given_to({"weight": columns}, params) == both
     assert given_to(columns, params) == both
     tree = {"layers": [Linear(columns, None), Linear(None)]}
-    assert given_to(tree, params) == {"layers/0/weight": columns}
+    assert given_to(tree, params) == {"layers/0/weight": both["layers/0/weight"]}
 
 
 class Network(nnx.Module):
@@ -276,7 +290,9 @@ NNX_ALONE = {
 
 
 @pytest.mark.parametrize(
-    "spec", [ROWS, {r"kernel$": ROWS}, {"conv": ROWS, "attention": ROWS}], ids=["alone", "pattern", "subtrees"]
+    "spec",
+    [ROWS, {r"kernel$": ROWS}, {"conv": {"kernel": ROWS}, "attention": ROWS}],
+    ids=["alone", "pattern", "subtrees"],
 )
 def test_nnx_state_before_and_after_as_pure_and_as_dict_get_the_same(spec):
     state = nnx.state(Network(nnx.Rngs(0)), nnx.Param)
@@ -301,7 +317,7 @@ def test_nnx_tree_of_regularizers_serves_pure_and_other_states():
 def test_linen_dicts_with_and_without_boxes_get_the_same():
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "out"))
     params = linen.Dense(4, kernel_init=init).init(jax.random.key(0), jnp.ones((1, 3)))
-    for spec in (ROWS, {"params/kernel": ROWS}, {"params": {"kernel": ROWS, "bias": None}}, {"params": ROWS}):
+    for spec in (ROWS, {"params/kernel": ROWS}, {"params": {"kernel": ROWS, "bias": None}}):
         for tree in (params, linen.meta.unbox(params)):
             assert given_to(spec, tree) == {"params/kernel": dataclasses.replace(ROWS, groups=(0,))}
 

@@ -1,0 +1,30 @@
+"""Checks that need regularizer, strength, solver and the kind of metric together."""
+
+import optax
+
+from ramda_jax.regularizers.null import Null
+from ramda_jax.structure.assignment import assignment
+from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec
+
+
+def checked_strength(regularizer: RegularizerSpec, strength: optax.ScalarOrSchedule | None) -> optax.ScalarOrSchedule:
+    """The strength to use: the one given, or 0 where there is no regularizer.
+
+    Raises:
+        ValueError: a regularizer without strength.
+    """
+    named = [given for given in assignment(regularizer).regularizers if not isinstance(given, Null)]
+    if strength is not None:
+        return strength
+    if named:
+        raise ValueError(
+            f"`strength` (lambda) must be given with the regularizer {named[0]!r}: no default is right for all "
+            "networks; start from 1e-4 and see `ramda_jax.metrics` for what it does."
+        )
+    return 0.0
+
+
+def check_solvable(regularizer: RegularizerSpec, solver: SolverSpec, metric_kind: MetricKind) -> None:
+    """Raises a ValueError where a solver is given for all leaves that cannot solve a regularizer in such a metric."""
+    solver_rules(solver).check_alone(assignment(regularizer), metric_kind)
