@@ -22,7 +22,7 @@ import ramda_jax
 from benchmarks.timing import alternate, ratios
 from examples.models import VGG19, LeNet5, ResNet50
 from ramda_jax.compaction import compact_model, compaction_report, draw_report, plan_compaction, trace_dims
-from ramda_jax.compaction.adapters import adapter_for
+from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.structure.paths import named_leaves
 
 BATCH = 32

@@ -9,7 +9,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax import compaction
-from ramda_jax.compaction.plan import LeafPlan, Plan
+from ramda_jax.compaction import LeafPlan, Plan
 
 ROWS = ramda_jax.GroupLasso(0)
 METHODS = {

@@ -7,7 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax import compaction, metrics
-from ramda_jax.compaction.outputs import compare_outputs
+from ramda_jax.compaction.proof.numbers import compare_outputs
 from ramda_jax.regularizers import NormPenalty
 from ramda_jax.solvers import Context, choose_solver
 from ramda_jax.solvers.secular_root import newton_root

@@ -6,22 +6,23 @@ Step by step: `trace_dims` finds which axes of parameters belong together, `plan
 `compact` slices any tree, and `verify` proves the small model equal.
 """
 
-from ramda_jax.compaction.coupling import Coupling, couple
-from ramda_jax.compaction.dims import FROZEN, Dims, trace_dims
+from ramda_jax.compaction.adapters.factored import Factored, factor
+from ramda_jax.compaction.after.coupling import Coupling, couple
+from ramda_jax.compaction.after.picture import draw_report
+from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost
+from ramda_jax.compaction.after.small_coupling import compact_coupling
+from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.factors import Factored, factor
-from ramda_jax.compaction.ids import Dim, Member
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
-from ramda_jax.compaction.picture import draw_report
-from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
-from ramda_jax.compaction.planning import plan_compaction
-from ramda_jax.compaction.proof import Proof, verify
-from ramda_jax.compaction.report import Cost, Report, compaction_report, cost
-from ramda_jax.compaction.slicing import compact, compact_state, expand
-from ramda_jax.compaction.small_coupling import compact_coupling
-from ramda_jax.compaction.storage import load_compact, save_compact
-from ramda_jax.compaction.training import FreezeStructureState, freeze_structure, keep_group_weights
+from ramda_jax.compaction.planning.make_plan import plan_compaction
+from ramda_jax.compaction.planning.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning.slicing import compact, compact_state, expand
+from ramda_jax.compaction.proof.verify import Proof, verify
+from ramda_jax.compaction.storage.load import load_compact
+from ramda_jax.compaction.storage.save import save_compact
+from ramda_jax.compaction.tracing.trace import FROZEN, Dims, trace_dims
+from ramda_jax.compaction.tracing.widths import Dim, Member
 
 __all__ = [
     "compact_model",

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.compaction.adapters import Adapter, adapter_for
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.factors import factor
-from ramda_jax.compaction.outputs import check_comparison, compare_outputs, random_batches
-from ramda_jax.compaction.proof import Proof
+from ramda_jax.compaction.proof.numbers import check_comparison, compare_outputs, random_batches
+from ramda_jax.compaction.proof.verify import Proof
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
 
@@ -146,11 +147,11 @@ def _builder(model, adapter: Adapter, call):
     """A function from ranks to (small model, its variables, its function)."""
     modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
     if "flax" in modules and not hasattr(type(model), "bind"):
-        from ramda_jax.compaction.flax_nnx import with_factors
+        from ramda_jax.compaction.adapters.nnx import with_factors
 
         return lambda ranks: with_factors(model, ranks, call)
     if "flax" in modules:
-        from ramda_jax.compaction.flax_linen import split_kernels
+        from ramda_jax.compaction.adapters.linen import split_kernels
 
         return lambda ranks: split_kernels(adapter, ranks)
 

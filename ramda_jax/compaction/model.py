@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ramda_jax.compaction.adapters import adapter_for
-from ramda_jax.compaction.dims import Dims, trace_dims
+from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.attempts import Search
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.outputs import check_comparison
-from ramda_jax.compaction.plan import Plan
-from ramda_jax.compaction.proof import Proof, verify
-from ramda_jax.compaction.search import Search
-from ramda_jax.compaction.slicing import expand
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.planning.slicing import expand
+from ramda_jax.compaction.proof.numbers import check_comparison
+from ramda_jax.compaction.proof.verify import Proof, verify
+from ramda_jax.compaction.tracing.trace import Dims, trace_dims
 
 
 @dataclasses.dataclass(frozen=True)

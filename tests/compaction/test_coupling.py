@@ -17,7 +17,7 @@ from ramda_jax.compaction import (
     plan_compaction,
     trace_dims,
 )
-from ramda_jax.compaction.adapters import adapter_for
+from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.structure import regularized_leaves
 from tests.compaction.nets_nnx import make
 from tests.compaction.patterns import relative_difference, zero_readers

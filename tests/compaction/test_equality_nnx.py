@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import compact, compact_model, trace_dims
-from ramda_jax.compaction.adapters import adapter_for
+from ramda_jax.compaction.adapters.choose import adapter_for
 from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 import ramda_jax
 from ramda_jax.compaction import compact_model, couple, trace_dims
-from ramda_jax.compaction.adapters import adapter_for
+from ramda_jax.compaction.adapters.choose import adapter_for
 from tests.compaction import nets_linen, nets_nnx
 from tests.compaction.patterns import TOLERANCES, relative_difference
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import CompactionError, compact, compact_model, plan_compaction, trace_dims, verify
-from ramda_jax.compaction.outputs import compare_outputs, random_batches
+from ramda_jax.compaction.proof.numbers import compare_outputs, random_batches
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 

@@ -7,7 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax import compaction, metrics
-from ramda_jax.compaction.plan import LeafPlan, Plan
+from ramda_jax.compaction import LeafPlan, Plan
 from ramda_jax.inspection.states import eval_params
 from ramda_jax.structure import assign, assignment, named_leaves
 

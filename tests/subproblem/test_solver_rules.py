@@ -51,7 +51,7 @@ def test_what_is_no_solver_is_refused_by_name(solver, error, message):
 
 def test_a_solver_that_cannot_solve_its_leaf_is_refused_at_init():
     optimizer = proximal_point(REGULARIZER, 1.0, {"mlp": SecularNewton()})
-    with pytest.raises(ValueError, match="SecularNewton cannot solve NuclearNorm.*: it needs a psi of the group norms"):
+    with pytest.raises(ValueError, match=r"SecularNewton cannot solve NuclearNorm.*: it needs a psi of the group norms"):
         optimizer.init(PARAMS)
 
 
@@ -68,7 +68,7 @@ def test_a_pattern_that_matches_no_regularized_leaf_is_refused_at_init():
 def test_the_state_of_other_solvers_is_refused():
     first, second = (proximal_point(REGULARIZER, 1.0, {"mlp": ProximalGradient(max_steps=n)}) for n in (10, 20))
     model = ramda_jax.QuadraticModel(PARAMS, PARAMS, jax.tree.map(jnp.ones_like, PARAMS), jnp.asarray(1.0))
-    with pytest.raises(ValueError, match="must be one of this optimizer's solver, got .*max_steps=10"):
+    with pytest.raises(ValueError, match=r"must be one of this optimizer's solver, got .*max_steps=10"):
         second.update(model, first.init(PARAMS), PARAMS)
 
 

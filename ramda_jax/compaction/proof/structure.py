@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from ramda_jax.compaction.dims import Dims
-from ramda_jax.compaction.ids import axis_mask, axis_nodes
-from ramda_jax.compaction.params import difference
-from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.proof.equation_params import difference
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.widths import axis_mask, axis_nodes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.plan import Plan
+from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.structure.paths import check_unique, named_leaves, path_name
 
 
@@ -33,7 +33,7 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from ramda_jax.compaction.plan import LeafPlan
+        >>> from ramda_jax.compaction import LeafPlan
         >>> plan = Plan({"kernel": LeafPlan((2, 3), (None, (0, 2)))}, (), {})
         >>> compact(plan, {"kernel": jnp.array([[1, 2, 3], [4, 5, 6]])})
         {'kernel': Array([[1, 3],
@@ -64,7 +64,7 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from ramda_jax.compaction.plan import LeafPlan
+        >>> from ramda_jax.compaction import LeafPlan
         >>> plan = Plan({"kernel": LeafPlan((2, 3), (None, (0, 2)))}, (), {})
         >>> expand(plan, {"kernel": jnp.array([[1, 3], [4, 6]])})
         {'kernel': Array([[1, 0, 3],

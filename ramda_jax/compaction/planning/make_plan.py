@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ramda_jax.compaction.dims import Dims
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.liveness import Liveness
-from ramda_jax.compaction.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning.liveness import Liveness
+from ramda_jax.compaction.planning.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_count, check_non_negative
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_jax.compaction.operands import Operand
+from ramda_jax.compaction.tracing.recipes import Operand
 
 
 @dataclasses.dataclass(eq=False)

@@ -5,8 +5,8 @@ import json
 import math
 from typing import Any
 
-from ramda_jax.compaction.ids import few
-from ramda_jax.compaction.plan_json import check_plan, parse_json
+from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
+from ramda_jax.compaction.tracing.widths import few
 
 _FORMAT = 1
 

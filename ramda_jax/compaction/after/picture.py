@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ramda_jax.compaction.report import Report
+from ramda_jax.compaction.after.report import Report
 
 
 def draw_report(report: Report, path: str | Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.ids import Dim, few, find_ids
-from ramda_jax.compaction.operands import Leaf
-from ramda_jax.compaction.values import Value
-from ramda_jax.compaction.walk import Walk
+from ramda_jax.compaction.tracing.program import Value
+from ramda_jax.compaction.tracing.recipes import Leaf
+from ramda_jax.compaction.tracing.walk import Walk
+from ramda_jax.compaction.tracing.widths import Dim, few, find_ids
 from ramda_jax.structure.paths import check_unique, named_leaves
 
 #: In `overrides`, instead of a name: all indices of this axis stay.

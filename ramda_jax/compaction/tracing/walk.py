@@ -11,10 +11,10 @@ import collections
 import jax
 import numpy as np
 
-from ramda_jax.compaction.indices import Indices
-from ramda_jax.compaction.operands import Applied, Constant, Step
-from ramda_jax.compaction.rules import RULES
-from ramda_jax.compaction.values import Reader, Value, Visit
+from ramda_jax.compaction.tracing.indices import Indices
+from ramda_jax.compaction.tracing.program import Reader, Value, Visit
+from ramda_jax.compaction.tracing.recipes import Applied, Constant, Step
+from ramda_jax.compaction.tracing.rules import RULES
 
 #: Calls whose body stands in their place, with the parameter that holds it.
 _CALLS = {

@@ -2,9 +2,9 @@
 
 from flax import nnx
 
-from ramda_jax.compaction.adapters import Adapter
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.factors import factor
 from ramda_jax.structure.paths import keys_by_name
 
 

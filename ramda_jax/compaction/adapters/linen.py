@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 from flax.linen.dtypes import promote_dtype
 
-from ramda_jax.compaction.adapters import Adapter
-from ramda_jax.compaction.factors import factor
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.structure.paths import keys_by_name
 
 

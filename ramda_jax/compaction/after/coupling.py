@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ramda_jax.compaction.dims import Dims
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.planning import check_leaves
+from ramda_jax.compaction.planning.make_plan import check_leaves
+from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.group_lasso import GroupLasso
 from ramda_jax.structure.paths import named_leaves

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from ramda_jax.compaction.indices import ALWAYS
-from ramda_jax.compaction.operands import Leaf
+from ramda_jax.compaction.tracing.indices import ALWAYS
+from ramda_jax.compaction.tracing.recipes import Leaf
 
 
 @dataclasses.dataclass(eq=False)

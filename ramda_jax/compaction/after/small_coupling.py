@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ramda_jax.compaction.coupling import COUPLED, REST, Coupling, Part
+from ramda_jax.compaction.after.coupling import COUPLED, REST, Coupling, Part
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.plan import LeafPlan, Plan
-from ramda_jax.compaction.slicing import find_leaves
+from ramda_jax.compaction.planning.plan import LeafPlan, Plan
+from ramda_jax.compaction.planning.slicing import find_leaves
 
 
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:

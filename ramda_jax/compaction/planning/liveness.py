@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ramda_jax.compaction.ids import axis_mask, axis_nodes
-from ramda_jax.compaction.operands import nonzero
+from ramda_jax.compaction.tracing.recipes import nonzero
+from ramda_jax.compaction.tracing.widths import axis_mask, axis_nodes
 
 
 class Liveness:

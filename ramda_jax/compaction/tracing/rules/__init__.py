@@ -10,7 +10,7 @@ nodes frozen, run the primitive on what is left, and you get its output with the
 contraction it holds where what is deleted of the sum is zero, which is what a reader is checked for.
 """
 
-from ramda_jax.compaction.rules import contractions, elementwise, indexing, reductions, shapes
+from ramda_jax.compaction.tracing.rules import contractions, elementwise, indexing, reductions, shapes
 
 RULES = {
     **elementwise.RULES,

@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ramda_jax.compaction.dims import Dims, trace_dims
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.liveness import Liveness
-from ramda_jax.compaction.outputs import check_comparison, compare_outputs, random_batches
-from ramda_jax.compaction.plan import Plan
-from ramda_jax.compaction.planning import check_leaves
-from ramda_jax.compaction.traces import Masks, Mismatch, compare_traces
+from ramda_jax.compaction.planning.liveness import Liveness
+from ramda_jax.compaction.planning.make_plan import check_leaves
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.proof.numbers import check_comparison, compare_outputs, random_batches
+from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
+from ramda_jax.compaction.tracing.trace import Dims, trace_dims
 from ramda_jax.structure.paths import named_leaves
 
 

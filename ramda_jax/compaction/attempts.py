@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ramda_jax.compaction.adapters import Adapter
-from ramda_jax.compaction.dims import Dims
-from ramda_jax.compaction.ids import axis_nodes
-from ramda_jax.compaction.plan import Plan
-from ramda_jax.compaction.planning import plan_compaction
-from ramda_jax.compaction.proof import check_structure
-from ramda_jax.compaction.slicing import compact
-from ramda_jax.compaction.traces import Masks, Mismatch
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.planning.make_plan import plan_compaction
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.planning.slicing import compact
+from ramda_jax.compaction.proof.structure import Masks, Mismatch
+from ramda_jax.compaction.proof.verify import check_structure
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.widths import axis_nodes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Primitives that sum over products: where indices are read, and whether they are read with zeros."""
 
-from ramda_jax.compaction.values import Reader
+from ramda_jax.compaction.tracing.program import Reader
 
 _WITH_ACTIVATION = "contracted with something that depends on the input"
 

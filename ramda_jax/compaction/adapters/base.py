@@ -1,0 +1,20 @@
+"""A model as a function of its variables, whatever kind of model it is."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A model as a function of its variables.
+
+    Attributes:
+        apply: the function of (variables, *args) that is traced and proved, in evaluation mode.
+        variables: a pytree of arrays.
+        rebuild: from small variables to (the small model, its function of (variables, *args)).
+    """
+
+    apply: Callable
+    variables: Any
+    rebuild: Callable[[Any], tuple[Any, Callable]]

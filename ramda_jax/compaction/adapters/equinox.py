@@ -1,0 +1,26 @@
+"""Equinox modules on smaller arrays: the same module with other leaves."""
+
+import jax
+
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.factored import Factored
+
+
+def equinox_adapter(model, call=None):
+    """The `Adapter` of an Equinox module, in inference mode."""
+    import equinox as eqx
+
+    call = call or (lambda model, *args: model(*args))
+    arrays, static = eqx.partition(model, eqx.is_array)
+
+    def combine(arrays):
+        # Not `eqx.combine`: it would look for the factors of a matrix where there was one array.
+        def is_leaf(node):
+            return node is None or isinstance(node, Factored)
+
+        return jax.tree.map(lambda one, other: other if one is None else one, arrays, static, is_leaf=is_leaf)
+
+    def apply(arrays, *args):
+        return call(eqx.nn.inference_mode(combine(arrays)), *args)
+
+    return Adapter(apply, arrays, lambda small: (combine(small), apply))

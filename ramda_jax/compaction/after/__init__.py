@@ -1,0 +1,1 @@
+"""Living with the small model: training that goes on, groups that span layers, and the report."""

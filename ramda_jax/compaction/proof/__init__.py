@@ -1,0 +1,1 @@
+"""That nothing has changed: two traces and their outputs side by side."""
