@@ -51,7 +51,9 @@ def test_what_is_no_solver_is_refused_by_name(solver, error, message):
 
 def test_a_solver_that_cannot_solve_its_leaf_is_refused_at_init():
     optimizer = proximal_point(REGULARIZER, 1.0, {"mlp": SecularNewton()})
-    with pytest.raises(ValueError, match=r"SecularNewton cannot solve NuclearNorm.*: it needs a psi of the group norms"):
+    with pytest.raises(
+        ValueError, match=r"SecularNewton cannot solve NuclearNorm.*: it needs a psi of the group norms"
+    ):
         optimizer.init(PARAMS)
 
 
