@@ -77,8 +77,9 @@ notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/noteb
 out/notebooks/.executed: $(wildcard notebooks/*.ipynb)
 	@$(MAKE) notebooks
 
-lint: $(VENV)/.installed-lint ## ruff's lint rules
+lint: $(VENV)/.installed-lint ## ruff's lint rules, and the order of the package's folders
 	$(VENV_PYTHON) -m ruff check .
+	PYTHONPATH=. $(VENV_PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
 
 format: $(VENV)/.installed-lint ## rewrite files in ruff's format
 	$(VENV_PYTHON) -m ruff check --fix .

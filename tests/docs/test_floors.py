@@ -1,0 +1,43 @@
+"""The package's folders are floors: what would import from a higher one is found."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHECK = "from importlinter.cli import lint_imports_command as run; run()"
+ADDED = {
+    "upward between folders": ("numerics/norms.py", "from ramda_jax.solvers.base import Solver", "folders are floors"),
+    "upward in compaction": (
+        "compaction/tracing/walk.py", "from ramda_jax.compaction.planning.plan import Plan", "wings of compaction"
+    ),
+    "a circle in a folder": (
+        "regularizers/norm_penalty.py", "from ramda_jax.regularizers.groups import GroupRegularizer", "No circle"
+    ),
+}  # fmt: skip
+
+
+def checked(folder):
+    return subprocess.run(
+        [sys.executable, "-c", CHECK, "--no-cache"], cwd=folder, env={"PYTHONPATH": "."}, text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("added", [None, *ADDED])
+def test_the_contract_holds_and_an_upward_import_breaks_it(added, tmp_path):
+    shutil.copytree(ROOT / "ramda_jax", tmp_path / "ramda_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    if added is None:
+        result = checked(tmp_path)
+        assert result.returncode == 0, result.stdout
+        return
+    file, line, contract = ADDED[added]
+    path = tmp_path / "ramda_jax" / file
+    path.write_text(path.read_text() + f"\n{line}\n")
+    result = checked(tmp_path)
+    assert result.returncode == 1
+    assert any(contract in found and "BROKEN" in found for found in result.stdout.splitlines()), result.stdout
