@@ -21,10 +21,8 @@ ADDED = {
 
 
 def checked(folder):
-    return subprocess.run(
-        [sys.executable, "-c", CHECK, "--no-cache"], cwd=folder, env={"PYTHONPATH": "."}, text=True, capture_output=True,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-c", CHECK, "--no-cache"]
+    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": "."}, text=True, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("added", [None, *ADDED])
