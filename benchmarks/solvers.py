@@ -115,7 +115,7 @@ def rate_row(tree, method, recorded, decades):
     with jax.enable_x64(True):
         for one in itertools.chain.from_iterable(recorded.values()):
             one = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), one)
-            one = dataclasses.replace(one, share=1.0, model=one.model._replace(scale=jnp.ones([])))
+            one = dataclasses.replace(one, share=1.0, model=one.model._replace(objective_scale=jnp.ones([])))
             size = jnp.linalg.norm(one.model.rhs)
             asked = [dataclasses.replace(one, step=10.0**-k * size) for k in decades]
             iterations.append([int(solve([problem], RATE_SOLVER)[0].num_steps) for problem in asked])

@@ -996,7 +996,7 @@ MUTATIONS = [
     ),
     Mutation(
         "builders/preconditioned.py",
-        "diagonal, weight=rate, scale=rate, linear_factor=factor",
+        "diagonal, weight=rate, objective_scale=rate, linear_factor=factor",
         "diagonal, weight=rate, linear_factor=factor",
         (
             "tests/methods/test_equivalences.py::test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype",
@@ -1334,13 +1334,13 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/proximal_gradient.py",
-        "* (context.share * model.scale), floor",
-        "* model.scale, floor",
+        "* (context.share * model.objective_scale), floor",
+        "* model.objective_scale, floor",
         ("tests/solvers/test_proximal_gradient.py::test_each_leaf_meets_its_share_of_the_tolerance",),
     ),
     Mutation(
         "solvers/proximal_gradient.py",
-        "* (context.share * model.scale), floor",
+        "* (context.share * model.objective_scale), floor",
         "* context.share, floor",
         (
             "tests/regularizers/test_subproblem.py::"

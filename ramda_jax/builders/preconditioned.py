@@ -133,7 +133,7 @@ def preconditioned(
             factor = rate * factor
         if decay_after_step:
             factor = factor * kept
-        model = QuadraticModel(linear, anchor, diagonal, weight=rate, scale=rate, linear_factor=factor)
+        model = QuadraticModel(linear, anchor, diagonal, weight=rate, objective_scale=rate, linear_factor=factor)
         new_state = PreconditionedState(next_count(state.model_step), direction_state)
         return model, new_state
 

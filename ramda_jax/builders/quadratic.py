@@ -20,8 +20,8 @@ class QuadraticModel(NamedTuple):
         metric: the positive diagonal of the quadratic; for each leaf its shape, or `[]` for a multiple
             of the identity.
         weight: the multiplier of psi, a scalar. The builder gives it for `strength = 1`.
-        scale: how many times the papers' objective the model is, a scalar: a tolerance on its gradient is multiplied
-            by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
+        objective_scale: the factor between the model and the papers' objective, a scalar: a tolerance on its gradient
+            is multiplied by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
         linear_factor: what `linear` is to be multiplied by, a scalar. With it `linear` may be an array that a state
             holds anyway, where the product would be one more in memory.
     """
@@ -30,7 +30,7 @@ class QuadraticModel(NamedTuple):
     anchor: Any
     metric: Any
     weight: Any
-    scale: Any = 1.0
+    objective_scale: Any = 1.0
     linear_factor: Any = 1.0
 
     @property
@@ -72,7 +72,7 @@ class QuadraticModel(NamedTuple):
                 anchor.astype(v.dtype),
                 metric.astype(v.dtype),
                 jnp.asarray(self.weight, v.dtype),
-                jnp.asarray(self.scale, v.dtype),
+                jnp.asarray(self.objective_scale, v.dtype),
                 jnp.asarray(self.linear_factor, v.dtype),
             )
             for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)

@@ -27,7 +27,7 @@ class ProximalGradient(Solver):
     `tolerance=epsilon_t`: the papers' condition (7), `min ||s|| over s in dQ(Z) <= epsilon_t` and
     `Q(Z) <= Q(start)`. It is nearly free, since `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
     The norm is over all regularized leaves; each gets the share sqrt(its size / all), times eta_t where the model is
-    eta_t times the paper's (`QuadraticModel.scale`). A tolerance below
+    eta_t times the paper's (`QuadraticModel.objective_scale`). A tolerance below
     10 machine eps ||rhs|| means nothing in floating point and is raised to that. The theory of both papers asks for
     a sum of epsilon_t^2 that is finite, which `summable_tolerance` gives; a constant epsilon voids the theorems
     on convergence and on identification, though not the descent.
@@ -98,7 +98,7 @@ class ProximalGradient(Solver):
         floor = 10 * jnp.finfo(rhs.dtype).eps * norm(rhs)
         if self.tolerance is not None:
             target = jnp.maximum(
-                at_step(self.tolerance, context.step, rhs.dtype) * (context.share * model.scale), floor
+                at_step(self.tolerance, context.step, rhs.dtype) * (context.share * model.objective_scale), floor
             )
 
         def step(carry):

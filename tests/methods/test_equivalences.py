@@ -130,7 +130,7 @@ def test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype():
     model, _ = builder.update(grads, builder.init(params), params)
     np.testing.assert_array_equal(model.linear, grads)
     # It is the learning rate times the papers' model.
-    assert model.scale == model.weight == jnp.float32(0.1)
+    assert model.objective_scale == model.weight == jnp.float32(0.1)
 
 
 def test_prox_ssi_first_prox_is_stronger_than_prox_adamw_by_the_missing_correction(x64):
