@@ -47,7 +47,7 @@ from ramda_jax.solvers import (
     default_solver,
     summable_tolerance,
 )
-from ramda_jax.subproblem import ProximalPointState, proximal_point
+from ramda_jax.subproblem import ProximalPointState, Target, proximal_point
 
 __version__ = "0.1.0"
 
@@ -80,6 +80,7 @@ __all__ = [
     "SolverInfo",
     "SparseGroupLasso",
     "SparseGroupMCP",
+    "Target",
     "adaptive_dual_averaging",
     "check_last",
     "compaction",

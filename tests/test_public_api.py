@@ -16,8 +16,8 @@ PUBLIC = {
         AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState GroupLasso GroupMCP
         IterateAveragingState L1 MCP ModelState NewtonRaphson NuclearNorm Null PreconditionedState Projection
         ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer SecularNewton Solution Solver
-        SolverInfo SparseGroupLasso SparseGroupMCP adaptive_dual_averaging check_last compaction default_solver describe
-        dual_averaging eval_params iterate_averaging metrics preconditioned prox_adamw prox_gen prox_sgd prox_ssi
+        SolverInfo SparseGroupLasso SparseGroupMCP Target adaptive_dual_averaging check_last compaction default_solver
+        describe dual_averaging eval_params iterate_averaging metrics preconditioned prox_adamw prox_gen prox_sgd prox_ssi
         proximal_point ramda regularizers rmda solver_info solvers sqrt_growth stage_growth stages structure
         summable_tolerance
     """,

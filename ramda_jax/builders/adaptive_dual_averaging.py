@@ -126,6 +126,6 @@ def adaptive_dual_averaging(
             grad_sq_sum=jax.tree.map(accumulate_square, state.grad_sq_sum, updates),
             anchor=reset(is_first, state.anchor, params),
         )
-        return new_state.quadratic_model(), new_state
+        return new_state.quadratic_model()._replace(weight_step=step_size), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -105,7 +105,7 @@ def dual_averaging(
             ),
             anchor=reset(is_first, state.anchor, params),
         )
-        return new_state.quadratic_model(), new_state
+        return new_state.quadratic_model()._replace(weight_step=step_size), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

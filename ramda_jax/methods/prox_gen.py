@@ -9,13 +9,14 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.preconditioned import preconditioned
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.subproblem.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 
 def prox_gen(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | Target | None = None,
     *,
     transform: optax.GradientTransformation,
     metric: Callable[[Any], Any] | None = None,
@@ -35,7 +36,8 @@ def prox_gen(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
+            Must be given with a regularizer.
         transform: from gradients to u_t, unscaled, such as `optax.scale_by_adam()`.
         metric: from the transformation's state to D_t > 0; None for 1. (Under `optax.inject_hyperparams` name it
             in `static_args`, which takes functions for schedules.)

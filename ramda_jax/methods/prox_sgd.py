@@ -3,6 +3,7 @@
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
+from ramda_jax.subproblem.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay
 
@@ -10,7 +11,7 @@ from ramda_jax.validation import check_decay
 def prox_sgd(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | Target | None = None,
     *,
     b1: float = 0.9,
     solver: SolverSpec = None,
@@ -27,7 +28,8 @@ def prox_sgd(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
+            Must be given with a regularizer.
         b1: decay of the average of gradients, in [0, 1); 0 for none. (The papers' "momentum" is 1 - b1.)
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.

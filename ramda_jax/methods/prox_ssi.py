@@ -7,6 +7,7 @@ import optax
 from ramda_jax.builders.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
 from ramda_jax.methods.prox_gen import prox_gen
 from ramda_jax.numerics import scalars_dtype
+from ramda_jax.subproblem.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay, check_positive
 
@@ -14,7 +15,7 @@ from ramda_jax.validation import check_decay, check_positive
 def prox_ssi(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | Target | None = None,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -36,7 +37,8 @@ def prox_ssi(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
+            Must be given with a regularizer.
         b1, b2: decay of the averages of the gradient and its square, in [0, 1).
         eps: added to the metric, > 0.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.

@@ -7,13 +7,14 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.adaptive_dual_averaging import adaptive_dual_averaging
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
+from ramda_jax.subproblem.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 
 def ramda(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | Target | None = None,
     *,
     averaging: optax.ScalarOrSchedule = 0.01,
     eps: optax.ScalarOrSchedule = 1e-6,
@@ -43,7 +44,8 @@ def ramda(
             for `re.search` on the '/'-joined key paths, first match wins, to a `Regularizer` or None; or a pytree
             of these, of the parameters' structure or a prefix. `describe` prints who gets what. Leaves that
             get none are trained by the same method with psi = 0.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule. Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
+            Must be given with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule. Only at 1 does
             the iterate itself have exact zeros (`sqrt_growth`, `stages`); `eval_params` has them always.
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
@@ -82,6 +84,8 @@ def ramda(
         Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.
     """
     check_solvable(regularizer, solver, "diagonal")
+    if isinstance(strength, Target):
+        strength = strength.within(restarts)
     return optax.chain(
         adaptive_dual_averaging(learning_rate, eps, restarts),
         proximal_point(regularizer, strength, solver),

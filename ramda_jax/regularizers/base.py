@@ -81,6 +81,14 @@ class Regularizer(abc.ABC):
         """
         del rhs, weight
 
+    def zeroing_weight(self, rhs, metric) -> Any:
+        """The smallest weight for which each block of `argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)` is 0.
+
+        Returns:
+            An array of the shape of `support`; None for a psi whose zeros do not grow with its weight.
+        """
+        del rhs, metric
+
     def support(self, w):
         """Which parts of w are alive: True where a block (an entry unless overridden) is not exactly zero."""
         return w != 0

@@ -229,6 +229,22 @@ class GroupRegularizer(Regularizer):
         reduced, penalty = self.reduced(rhs, weight), self.leaf_penalty(rhs.shape, weight)
         return self.norms(reduced) <= penalty.lam
 
+    def zeroing_weight(self, rhs, metric):
+        ratio, group_weight = self.l1_ratio, self.weights(rhs.shape)
+        axes = self.inner_axes(rhs.ndim)
+        slope = (1 - ratio) * group_weight
+        if not ratio:
+            return jnp.where(slope == 0, jnp.inf, self.norms(rhs) / jnp.where(slope == 0, 1, slope))
+        # The root of `||soft(rhs, weight ratio)|| = weight slope`. The difference of both sides is convex and falls, so
+        # that Newton's method from 0 climbs to it; a few steps are enough for a bound.
+        root = jnp.zeros_like(self.norms(rhs))
+        for _ in range(8):
+            reduced = soft_threshold(rhs, root * ratio)
+            norms = self.norms(reduced)
+            fall = ratio * jnp.sum(jnp.abs(reduced), axis=axes, keepdims=True) / jnp.where(norms == 0, 1, norms) + slope
+            root += jnp.maximum(norms - root * slope, 0) / jnp.where(fall == 0, 1, fall)
+        return root
+
     def subdifferential_distance(self, w, slope, weight):
         reduced, penalty = self.reduced(slope, weight), self.leaf_penalty(w.shape, weight)
         norms = self.norms(w)

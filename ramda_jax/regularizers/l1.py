@@ -48,6 +48,9 @@ class L1(ElementwiseRegularizer):
     def screen(self, rhs, weight):
         return jnp.abs(rhs) <= weight * self.factor
 
+    def zeroing_weight(self, rhs, metric):
+        return jnp.abs(rhs) / self.factor if self.factor else jnp.full_like(rhs, jnp.inf)
+
     def subdifferential_distance(self, w, slope, weight):
         lam = weight * self.factor
         alive = slope - lam * jnp.sign(w)

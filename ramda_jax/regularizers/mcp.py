@@ -56,6 +56,10 @@ class MCP(ElementwiseRegularizer):
         # No -0.0.
         return jnp.where(radii == 0, 0, jnp.sign(rhs) * radii)
 
+    def zeroing_weight(self, rhs, metric):
+        # Both candidates beside 0 must lose: the one below the knee, and the unpenalised one beyond it.
+        return jnp.maximum(jnp.abs(rhs), jnp.abs(rhs) * (jnp.abs(rhs) / metric / self.omega))
+
     def subdifferential_distance(self, w, slope, weight):
         alive = slope - self._penalty(weight).derivative(jnp.abs(w)) * jnp.sign(w)
         return norm(jnp.where(w == 0, soft_threshold(slope, weight), alive))
@@ -93,6 +97,25 @@ class _GroupConcave(GroupRegularizer):
     def norm_penalty(self, weight, group_weight):
         omega = self.omega_of(group_weight)
         return NormPenalty(weight * group_weight, weight / omega, omega * group_weight)
+
+    def zeroing_weight(self, rhs, metric):
+        # Both candidates beside 0 must lose: the one below the knee, and the unpenalised one beyond it.
+        axes, group_weight = self.inner_axes(rhs.ndim), self.weights(rhs.shape)
+        plateau = self.omega_of(group_weight) * group_weight * group_weight * (1 - self.l1_ratio)
+
+        def beyond_knee(weight):
+            reduced = self.reduced(rhs, weight)
+            gain = jnp.sum(reduced * (reduced / metric), axis=axes, keepdims=True)
+            return gain / jnp.where(plateau == 0, 1, plateau)
+
+        low = super().zeroing_weight(rhs, metric)
+        high = jnp.maximum(low, beyond_knee(0.0))
+        # The l1 norm takes its share of the gain, which falls with the weight: halve the interval.
+        for _ in range(30 if self.l1_ratio else 0):
+            middle = 0.5 * (low + high)
+            is_enough = beyond_knee(middle) <= middle
+            low, high = jnp.where(is_enough, low, middle), jnp.where(is_enough, middle, high)
+        return high
 
 
 @dataclasses.dataclass(frozen=True)

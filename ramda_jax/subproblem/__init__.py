@@ -2,5 +2,6 @@
 
 from ramda_jax.subproblem.proximal_point import proximal_point
 from ramda_jax.subproblem.state import ProximalPointState
+from ramda_jax.subproblem.target import Target
 
-__all__ = ["ProximalPointState", "proximal_point"]
+__all__ = ["ProximalPointState", "Target", "proximal_point"]

@@ -5,10 +5,13 @@ import optax
 from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.assignment import assignment
 from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.subproblem.target import Target
 from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec
 
 
-def checked_strength(regularizer: RegularizerSpec, strength: optax.ScalarOrSchedule | None) -> optax.ScalarOrSchedule:
+def checked_strength(
+    regularizer: RegularizerSpec, strength: optax.ScalarOrSchedule | Target | None
+) -> optax.ScalarOrSchedule | Target:
     """The strength to use: the one given, or 0 where there is no regularizer.
 
     Raises:

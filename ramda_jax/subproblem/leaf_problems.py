@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
@@ -47,14 +46,14 @@ class LeafProblem(NamedTuple):
 
 
 def leaf_problems(
-    problem: ProximalProblem, model: QuadraticModel, strength: Any, step: Any, params: Any, radii: Any
+    problem: ProximalProblem, model: QuadraticModel, weight: Any, step: Any, params: Any, radii: Any
 ) -> Iterator[LeafProblem]:
     """The subproblems of all leaves, in flattening order.
 
     Args:
         problem: what is solved and how.
         model: of trees.
-        strength: lambda.
+        weight: of psi, with the strength in it.
         step: the 0-based step.
         params: the current parameters, leaves in the model's order.
         radii: the last radii by path; what is no dict is taken for none.
@@ -67,7 +66,7 @@ def leaf_problems(
         _check_radii(problem, leaves, radii)
     radii = radii if isinstance(radii, dict) else {}
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
-    models = model._replace(weight=jnp.asarray(model.weight) * strength).leaves()
+    models = model._replace(weight=weight).leaves()
     for (path, leaf, regularizer), leaf_model, start in zip(leaves, models, jax.tree.leaves(params), strict=True):
         if regularizer is None:
             yield LeafProblem(path, leaf_model, None)

@@ -7,25 +7,27 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.numerics import at_step, next_count, norm, scalars_dtype, sums_dtype
+from ramda_jax.numerics import next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
-from ramda_jax.structure.paths import hidden_paths, named_leaves
+from ramda_jax.structure.paths import hidden_paths
 from ramda_jax.subproblem.checks import checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
+from ramda_jax.subproblem.strength import after_solving, initial_strength, next_strength, psi_weight
+from ramda_jax.subproblem.target import Target, check_target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_non_negative, require_params
 
 
 def proximal_point(
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | Target | None = None,
     solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Minimises the model it is given plus the regularizer.
@@ -39,7 +41,7 @@ def proximal_point(
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
         strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, bit by bit
-            what it is without a regularizer. Must be given with a regularizer.
+            what it is without a regularizer. Or a `Target`. Must be given with a regularizer.
         solver: a `Solver` for all the regularizers; a mapping of patterns (`re.search` on the '/'-joined key path,
             first match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
@@ -67,7 +69,10 @@ def proximal_point(
                [0.       , 0.       ]], dtype=float32)
     """
     strength = checked_strength(regularizer, strength)
-    check_non_negative("strength", strength)
+    if isinstance(strength, Target):
+        check_target(strength, assignment(regularizer))
+    else:
+        check_non_negative("strength", strength)
     problem = ProximalProblem(assignment(regularizer), solver_rules(solver))
     problem.solvers.check_alone(problem.assignment, "scalar")
 
@@ -85,7 +90,7 @@ def proximal_point(
         }
         return ProximalPointState(
             proximal_step=jnp.zeros([], jnp.int32),
-            strength=jnp.zeros([], dtype),
+            strength=initial_strength(strength, dtype),
             radii=radii if leaves else jnp.zeros([], dtype),
             info=SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool)),
             problem=problem,
@@ -101,13 +106,17 @@ def proximal_point(
         check_state(ProximalPointState, state)
         check_same_problem(state.problem, problem)
         _check_model(updates, params)
-        strength_now = at_step(strength, state.proximal_step, state.strength.dtype)
         step = state.proximal_step
-        problems = leaf_problems(problem, updates, strength_now, step, params, state.radii)
-        solved = solve_all(problems, step, jnp.asarray(updates.weight))
+
+        def problems(weight):
+            return list(leaf_problems(problem, updates, weight, step, params, state.radii))
+
+        strength_now, cap = next_strength(strength, state.strength, updates, step, lambda: problems(updates.weight))
+        leaves = problems(psi_weight(strength_now, updates))
+        solved = solve_all(leaves, step, jnp.asarray(updates.weight))
+        strength_now = after_solving(strength, strength_now, cap, updates, step, leaves, solved)
         info = _summary(solved.solutions, state.info.residual.dtype)
-        leaves = [solved.values[path] for path, _ in named_leaves(updates.linear)]
-        value = jax.tree.structure(updates.linear).unflatten(leaves)
+        value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])
         if TARGET in extra_args:
             value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
         new_state = ProximalPointState(

@@ -6,6 +6,7 @@ from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
+from ramda_jax.subproblem.strength import psi_weight
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
@@ -17,7 +18,7 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -
     values = []
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     for path, leaf_model, regularized in leaf_problems(
-        state.problem, model, state.strength, last_step, params, state.radii
+        state.problem, model, psi_weight(state.strength, model), last_step, params, state.radii
     ):
         if regularized is None:
             values.append((path, leaf_model.center))

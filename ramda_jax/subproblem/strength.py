@@ -1,0 +1,163 @@
+"""The weight of psi at each step: strength times the model's weight, or what a `Target` makes of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.numerics import at_step
+from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.target import GAIN, Target
+
+# The share of W_hat is averaged over about as many steps.
+MEMORY = 10
+# The most that log lambda changes in a step, for stages of a few steps.
+LARGEST_STEP = 0.2
+# Scores of a leaf that the quantile looks at; a larger leaf is sampled.
+SAMPLE = 2**16
+
+
+class TargetState(NamedTuple):
+    """What a `Target` keeps from step to step, in the place of the strength.
+
+    Attributes:
+        current: `[]`, lambda of the last step.
+        next: `[]`, lambda of the next step.
+        weight: `[]`, A_t, the weight of psi in the last step.
+        share: `[]`, the share of W_hat that was zero, averaged over some ten steps.
+        is_constant: bool `[]`, whether lambda has been the same since the start of the stage, and the weight its
+            product with the model's.
+    """
+
+    current: jax.Array
+    next: jax.Array
+    weight: jax.Array
+    share: jax.Array
+    is_constant: jax.Array
+
+
+def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype) -> Any:
+    """The strength in a fresh state: 0, or a `TargetState`."""
+    zero = jnp.zeros([], dtype)
+    if not isinstance(strength, Target):
+        return zero
+    return TargetState(zero, jnp.asarray(strength.start, dtype), zero, zero, jnp.zeros([], bool))
+
+
+def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
+    """The weight of psi in the last step, from the strength in the state."""
+    return strength.weight if isinstance(strength, TargetState) else jnp.asarray(model.weight) * strength
+
+
+def next_strength(strength, state: Any, model: QuadraticModel, step, problems) -> tuple[Any, jax.Array | None]:
+    """The strength of this step.
+
+    Args:
+        strength: a number, a schedule or a `Target`.
+        state: the strength in the last step's state.
+        model: of trees.
+        step: the 0-based step.
+        problems: gives the list of `LeafProblem`, of any weight.
+
+    Returns:
+        The strength for the state, and q_t, None for what is no target.
+    """
+    if not isinstance(strength, Target):
+        return at_step(strength, step, state.dtype), None
+    dtype = state.weight.dtype
+    model_weight = jnp.asarray(model.weight, dtype)
+    value = state.next
+    constant_weight = model_weight * value
+    if model.weight_step is None:
+        grown, is_constant = constant_weight, jnp.ones([], bool)
+    else:
+        # In dual averaging W_hat answers to a change of lambda by alpha_t / D_t, which grows without bound. So the
+        # weight is a sum of its own, and a change of lambda counts from now on.
+        is_first = model_weight == model.weight_step
+        is_constant = is_first | (state.is_constant & (value == state.current))
+        grown = jnp.where(is_first, 0, state.weight) + jnp.asarray(model.weight_step, dtype) * value
+    cap = jax.lax.cond(
+        step < strength.held_from(),
+        lambda: zeroing_weight(problems(), strength).astype(dtype),
+        lambda: jnp.asarray(jnp.inf, dtype),
+    )
+    weight = jnp.minimum(jnp.where(is_constant, constant_weight, grown), cap)
+    is_constant &= weight == constant_weight
+    return state._replace(current=value, weight=weight, is_constant=is_constant), cap
+
+
+def after_solving(strength, state: Any, cap, model: QuadraticModel, step, problems: list[LeafProblem], solved) -> Any:
+    """The strength for the state, once the step's solution is known: lambda moves for the next step."""
+    if not isinstance(strength, Target):
+        return state
+    dtype = state.weight.dtype
+    share = zero_share(problems, solved, strength).astype(dtype)
+    share = jnp.where(step == 0, share, state.share + (share - state.share) / MEMORY)
+    stage = sum((step >= end for end in strength.ends), jnp.zeros([], jnp.int32))
+    lengths = jnp.asarray(strength.stage_lengths(), dtype)
+    change = jnp.clip(GAIN / lengths[stage] * (strength.share - share), -LARGEST_STEP, LARGEST_STEP)
+    is_capped = state.weight == cap
+    moved = jnp.where(
+        is_capped,
+        jnp.minimum(state.current, cap / jnp.where(model.weight > 0, model.weight, 1)),
+        state.current * jnp.exp(change),
+    )
+    tiny = jnp.finfo(dtype).tiny
+    moved = jnp.where(jnp.isfinite(moved), jnp.maximum(moved, tiny), state.current)
+    is_held = step + 1 >= strength.held_from()
+    return state._replace(share=share, next=jnp.where(is_held, state.current, moved))
+
+
+def zero_share(problems: list[LeafProblem], solved, target: Target) -> jax.Array:
+    """The share of the solution that is zero."""
+    zeros, total = [], 0.0
+    for problem in problems:
+        if problem.regularized is None:
+            continue
+        regularizer, radii = problem.regularized.regularizer, solved.radii.get(problem.path)
+        alive = radii != 0 if radii is not None else regularizer.support(solved.values[problem.path])
+        costs = _costs(target, problem, alive)
+        zeros.append(jnp.sum(jnp.where(alive, 0, costs)))
+        total += jnp.sum(jnp.broadcast_to(costs, alive.shape))
+    return sum(zeros) / total if zeros else jnp.zeros([])
+
+
+def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
+    """q_t, the smallest weight of psi that makes the wanted share of the minimiser zero."""
+    scores, costs = [], []
+    for problem in problems:
+        if problem.regularized is None:
+            continue
+        score = problem.regularized.regularizer.zeroing_weight(problem.model.rhs, problem.model.metric)
+        cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
+        stride = -(-score.size // SAMPLE)
+        # Every `stride`-th score stands for its neighbours.
+        scores.append(score.ravel()[::stride].astype(jnp.float32))
+        costs.append(cost.ravel()[::stride].astype(jnp.float32) * stride)
+    scores, costs = jnp.concatenate(scores), jnp.concatenate(costs)
+    order = jnp.argsort(scores)
+    reached = jnp.cumsum(costs[order])
+    index = jnp.searchsorted(reached, target.share * reached[-1])
+    return scores[order][jnp.minimum(index, scores.size - 1)]
+
+
+def _costs(target, problem, groups):
+    """What each group counts, of a shape that broadcasts to that of `groups`."""
+    if target.of == "groups":
+        return jnp.ones([], jnp.float32)
+    if target.of == "weights":
+        return jnp.asarray(problem.regularized.regularizer.sizes(problem.model.linear.shape), jnp.float32)
+    if problem.path not in target.of:
+        raise ValueError(
+            f"The costs of a `Target` must have every regularized leaf, but lack '{problem.path}'; they have "
+            f"{list(target.of)}."
+        )
+    costs = jnp.asarray(target.of[problem.path], jnp.float32)
+    if jnp.broadcast_shapes(costs.shape, groups.shape) != groups.shape:
+        raise ValueError(
+            f"The costs of a `Target` must broadcast to the groups' norms, got {costs.shape} where these have "
+            f"{groups.shape} at '{problem.path}'."
+        )
+    return costs

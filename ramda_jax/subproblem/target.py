@@ -1,0 +1,125 @@
+"""A strength that is found while training: the share of zeros that is asked for, in place of lambda."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.null import Null
+from ramda_jax.structure.assignment import Assignment
+from ramda_jax.validation import check_count, check_positive, checked_restarts
+
+#: A change of log lambda by GAIN (wanted - share) in the length of a stage.
+GAIN = 40.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """The share of the regularized weights that is to be zero; lambda is found while training and then held.
+
+        A_t = min(A_{t-1} + s_t lambda_t, q_t)                 the weight of psi; A = 0 at the start of each stage
+        log lambda_{t+1} = log lambda_t + 40 / (length of the stage) (share - share of W_hat in the last ten steps)
+
+    with s_t what alpha_t grows by (for the methods with c_t = 1 the weight is eta_t lambda_t). q_t is the smallest
+    weight that makes the wanted share of the model's minimiser zero: with it a start that is too high cannot kill the
+    network; where it binds, lambda becomes at most q_t / alpha_t. From `hold` on lambda stays, and the weight of psi is
+    alpha_t lambda (to the bit from the next restart on), so that every theorem for a constant lambda applies.
+
+    All regularized leaves of an optimizer share one lambda. Given as `strength` to any method, with `L1` and the group
+    regularizers. `target_info(state)` shows lambda and the share. The smallest share that can be asked for is what is
+    zero at any strength, such as what reads inputs that are never active.
+
+    Args:
+        share: what is to be zero, in (0, 1).
+        of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
+            from the leaves' paths to arrays of one cost per group, of a shape that broadcasts to the groups' norms
+            (`compaction.costs`).
+        start: lambda of the first step, > 0.
+        hold: the 0-based step from which on lambda stays; None for the middle of the last stage where its length is
+            known (`total_steps`), else for its start.
+        ends: 1-based step counts after which a stage ends; `ramda` and `rmda` fill in their `restarts`.
+        total_steps: the length of the run; `stages(total_steps=...)` fills it in.
+
+    Raises:
+        ValueError: a share outside (0, 1), a start of 0 or less; where it is used, neither hold nor ends nor
+            total_steps given; a hold of 0.
+        TypeError: numbers of the wrong kind; an `of` that is neither a name nor a mapping.
+
+    Example:
+        >>> import ramda_jax
+        >>> settings = ramda_jax.stages(learning_rate=1e-2, total_steps=20_000)
+        >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=ramda_jax.Target(0.9), **settings)
+    """
+
+    share: float
+    of: Literal["weights", "groups"] | Mapping[str, Any] = "weights"
+    start: float = 1e-4
+    hold: int | None = None
+    ends: tuple[int, ...] = ()
+    total_steps: int | None = None
+
+    def __post_init__(self):
+        remedy = "use for example `Target(0.9)` for nine tenths."
+        if isinstance(self.share, bool) or not isinstance(self.share, (int, float)):
+            raise TypeError(f"`share` must be a Python number, got {self.share!r}; {remedy}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"`share` must be above 0 and below 1, got {self.share!r}; {remedy}")
+        if isinstance(self.of, str) and self.of not in ("weights", "groups"):
+            raise ValueError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
+        if not isinstance(self.of, (str, Mapping)):
+            raise TypeError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
+        check_positive("start", self.start)
+        for name in ("hold", "total_steps"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 1)
+        object.__setattr__(self, "ends", checked_restarts("ends", self.ends))
+
+    def within(self, restarts: Sequence[int]) -> "Target":
+        """This target in a run of these stages (`StageEnds` also know its length); what it was given itself stays."""
+        total_steps = getattr(restarts, "total_steps", None) if self.total_steps is None else self.total_steps
+        return dataclasses.replace(self, ends=self.ends or tuple(restarts), total_steps=total_steps)
+
+    def held_from(self) -> int:
+        """The 0-based step from which on lambda stays.
+
+        Raises:
+            ValueError: nothing is known from which it could follow.
+        """
+        if self.hold is not None:
+            return self.hold
+        start = self.ends[-1] if self.ends else 0
+        if self.total_steps is not None and self.total_steps > start:
+            return start + math.ceil((self.total_steps - start) / 2)
+        if start == 0:
+            raise ValueError(
+                "A `Target` must know when to hold its lambda, but neither `hold` nor stages nor `total_steps` are "
+                "given; use for example `Target(0.9, total_steps=20_000)`, or `**stages(total_steps=20_000, ...)`."
+            )
+        return start
+
+    def stage_lengths(self) -> tuple[int, ...]:
+        """The number of steps of each stage in which lambda moves."""
+        starts = (0, *self.ends)
+        last = starts[-1]
+        # Of a last stage of unknown length what is known is how long lambda moves, by default half of it.
+        length = self.total_steps - last if self.total_steps is not None else 2 * (self.held_from() - last)
+        return (*(end - start for start, end in itertools.pairwise(starts)), max(length, 1))
+
+
+def check_target(target: Target, assignment: Assignment) -> None:
+    """Raises unless the target knows when to hold, and every regularizer has zeros that grow with its weight.
+
+    Raises:
+        ValueError: it does not know; a regularizer whose zeros do not grow with its weight; no regularizer.
+    """
+    target.held_from()
+    if not assignment.regularizers:
+        raise ValueError("A `Target` must be given with a regularizer, such as `GroupLasso()`.")
+    for regularizer in assignment.regularizers:
+        if type(regularizer).zeroing_weight is Regularizer.zeroing_weight and not isinstance(regularizer, Null):
+            raise ValueError(
+                f"A `Target` must be given with regularizers whose zeros grow with their weight, got {regularizer!r}; "
+                "use for example `GroupLasso()` or `L1()`, or a number as `strength`."
+            )

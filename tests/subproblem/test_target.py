@@ -1,0 +1,215 @@
+"""A strength that is found while training: the share that was asked for, held, and from then on an ordinary lambda."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramda_jax
+from ramda_jax import GroupLasso, Target, metrics
+from tests.regularizers.cases import CASES
+from tests.tiny import advance
+
+GROUPS, WIDTH, STEPS = 60, 4, 800
+ENDS, HOLD = (200, 300, 400), 600
+RNG = np.random.default_rng(0)
+# Groups of all sizes: what is zero goes by the strength over decades.
+TRUTH = jnp.asarray(RNG.normal(size=(GROUPS, WIDTH)) * np.logspace(-2, 0, GROUPS)[:, None], jnp.float32)
+PARAMS = {"kernel": jnp.zeros((GROUPS, WIDTH)), "bias": jnp.zeros(WIDTH)}
+
+
+def gradient(params, key=None):
+    """Of a quadratic, with noise that a key makes."""
+    noise = 0.0 if key is None else 0.1 * jax.random.normal(key, TRUTH.shape)
+    return {"kernel": params["kernel"] - TRUTH + noise, "bias": params["bias"]}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def noisy(optimizer, params, state, num_steps, key):
+    """(params, state), and after each step (params, strength)."""
+
+    def step(carry, key):
+        params, state = carry
+        updates, state = optimizer.update(gradient(params, key), state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), (params, optax.tree.get(state, "strength"))
+
+    return jax.lax.scan(step, (params, state), jax.random.split(key, num_steps))
+
+
+METHODS = {
+    "ramda": lambda target: ramda_jax.ramda(
+        regularizer=GroupLasso(), strength=target, **ramda_jax.stages(0.1, factor=0.3, total_steps=STEPS)
+    ),
+    "rmda": lambda target: ramda_jax.rmda(
+        regularizer=GroupLasso(), strength=target, **ramda_jax.stages(0.3, factor=0.3, total_steps=STEPS)
+    ),
+    "prox_adamw": lambda target: ramda_jax.prox_adamw(
+        0.003, GroupLasso(), Target(target.share, total_steps=STEPS, hold=HOLD)
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_share_at_the_end_is_the_one_asked_for_whatever_the_start(method):
+    wanted = 0.7
+    optimizer = METHODS[method](Target(wanted))
+    starts = jnp.array([1e-7, 1e-4, 1e-1, 1e2])
+
+    def run(start, key):
+        state = optimizer.init(PARAMS)
+        strength = optax.tree.get(state, "strength")
+        state = optax.tree.set(state, strength=strength._replace(next=start))
+        (params, _), (_, found) = noisy(optimizer, PARAMS, state, STEPS, key)
+        return metrics.group_sparsity(GroupLasso(), params), found
+
+    shares, found = jax.vmap(run)(starts, jax.random.split(jax.random.key(0), len(starts)))
+    # One group more or less; the last ones are those whose size is nearest to the strength.
+    np.testing.assert_allclose(shares, wanted, atol=2.5 / GROUPS if method == "prox_adamw" else 1.5 / GROUPS)
+    assert (found.current[:, 0] == starts).all()
+    assert (found.current[:, HOLD:] == found.current[:, HOLD, None]).all()  # it stays
+    assert (found.current[:, 1] != found.current[:, HOLD]).all()
+    assert np.ptp(np.log(found.current[:, -1])) < 0.7  # starts over nine decades end in one place
+
+
+def test_held_at_a_restart_the_run_is_that_of_the_number_bit_by_bit():
+    target = Target(0.7, hold=ENDS[-1])
+    found = METHODS["ramda"](target)
+    (params, state), _ = noisy(found, PARAMS, found.init(PARAMS), ENDS[-1], jax.random.key(0))
+    strength = float(optax.tree.get(state, "strength").next)
+    number = METHODS["ramda"](strength)
+    proximal = optax.tree.get(state, "ProximalPointState")
+    as_number = [
+        part._replace(strength=jnp.float32(strength), problem=number.init(PARAMS)[1].problem)
+        if part is proximal else part for part in state
+    ]  # fmt: skip
+    (one, ours), _ = noisy(found, params, state, 100, jax.random.key(1))
+    (other, theirs), _ = noisy(number, params, tuple(as_number), 100, jax.random.key(1))
+    chex.assert_trees_all_equal(one, other)
+    chex.assert_trees_all_equal(ramda_jax.eval_params(ours, one), ramda_jax.eval_params(theirs, other))
+
+
+def test_held_inside_a_stage_the_weight_of_psi_tends_to_that_of_the_number():
+    # Held while it still moves by some per cent a step.
+    optimizer = ramda_jax.ramda(0.1, GroupLasso(), Target(0.7, start=1e-6, hold=80), averaging=1.0)
+    carry = PARAMS, optimizer.init(PARAMS)
+    differences = []
+    for num_steps in (80, 200, 2000, 20_000):
+        (params, state) = advance(optimizer, gradient, *carry, num_steps)
+        carry = params, state
+        model, strength = (optax.tree.get(state, name) for name in ("AdaptiveDualAveragingState", "strength"))
+        differences.append(abs(float(strength.weight / (model.step_size_sum * strength.current)) - 1))
+    assert differences[0] > 0.5 > differences[1] > differences[2] > differences[3]
+    assert differences[3] < 1e-3
+
+
+def test_eval_params_is_the_steps_own_solution():
+    optimizer = ramda_jax.ramda(0.05, GroupLasso(), Target(0.7, total_steps=STEPS), averaging=1.0)
+    (params, state), _ = noisy(optimizer, PARAMS, optimizer.init(PARAMS), 300, jax.random.key(0))
+    structured = ramda_jax.eval_params(state, params)
+    np.testing.assert_array_equal(structured["kernel"] == 0, params["kernel"] == 0)
+    np.testing.assert_allclose(structured["kernel"], params["kernel"], rtol=1e-5, atol=1e-6)
+    assert 0 < np.mean(np.asarray(params["kernel"]) == 0) < 1
+
+
+COSTS = {"kernel": np.arange(1.0, GROUPS + 1)[:, None]}
+
+
+@pytest.mark.parametrize("of", ["weights", "groups", COSTS], ids=["weights", "groups", "costs"])
+def test_the_share_is_of_weights_of_groups_or_of_costs(of):
+    tree = {"kernel": jnp.zeros((GROUPS, WIDTH)), "wide": jnp.zeros((GROUPS, 4 * WIDTH))}
+    truth = {"kernel": TRUTH, "wide": jnp.tile(0.3 * TRUTH, 4)}
+    regularizer = {"kernel": GroupLasso()} if isinstance(of, dict) else GroupLasso()
+    optimizer = ramda_jax.ramda(
+        regularizer=regularizer, strength=Target(0.6, of), **ramda_jax.stages(0.1, total_steps=STEPS),
+    )  # fmt: skip
+    start = optimizer.init(tree)
+    params, state = advance(optimizer, lambda p: jax.tree.map(jnp.subtract, p, truth), tree, start, STEPS)
+    zero = {name: np.all(np.asarray(leaf) == 0, axis=1) for name, leaf in params.items()}
+    if of == "weights":
+        share = (np.sum(zero["kernel"]) + 4 * np.sum(zero["wide"])) / (5 * GROUPS)
+    elif of == "groups":
+        share = (np.sum(zero["kernel"]) + np.sum(zero["wide"])) / (2 * GROUPS)
+    else:
+        share = np.sum(zero["kernel"] * COSTS["kernel"][:, 0]) / np.sum(COSTS["kernel"])
+    assert abs(share - 0.6) < 0.02
+    assert abs(float(optax.tree.get(state, "strength").share) - 0.6) < 0.02
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda target: optax.chain(optax.clip_by_global_norm(10.0), METHODS["ramda"](target)),
+        lambda target: optax.inject_hyperparams(ramda_jax.ramda)(
+            regularizer=GroupLasso(), strength=target, **ramda_jax.stages(0.1, total_steps=STEPS)
+        ),
+        lambda target: optax.partition(
+            {"ours": METHODS["ramda"](target), "theirs": optax.sgd(0.1)}, {"kernel": "ours", "bias": "theirs"}
+        ),
+        lambda target: optax.MultiSteps(METHODS["ramda"](target), 2).gradient_transformation(),
+    ],
+    ids=["chain", "inject_hyperparams", "partition", "MultiSteps"],
+)
+def test_a_target_goes_through_optaxs_wrappers(wrap):
+    optimizer = wrap(Target(0.5))
+    params, state = advance(optimizer, gradient, PARAMS, optimizer.init(PARAMS), 300)
+    structured = ramda_jax.eval_params(state, params)
+    assert abs(float(metrics.group_sparsity(GroupLasso(), {"kernel": structured["kernel"]})) - 0.5) < 0.1
+
+
+WITH_ZEROS = [
+    name for name, case in CASES.items() if case.regularizer.zeroing_weight(jnp.ones(case.shape), 1.0) is not None
+]
+
+
+@pytest.mark.parametrize("name", WITH_ZEROS)
+def test_the_zeroing_weight_is_the_border_of_the_solutions_zeros(name, x64):
+    case = CASES[name]
+    regularizer = case.regularizer.resolve("kernel", case.shape)
+    rng = np.random.default_rng(1)
+    rhs, metric = rng.normal(size=case.shape), np.exp(rng.normal(size=case.shape))
+    solver = ramda_jax.default_solver(regularizer, "diagonal")
+    border = regularizer.zeroing_weight(rhs, metric)
+    assert border.shape == regularizer.support(rhs).shape
+
+    def solution(weight):
+        model = ramda_jax.QuadraticModel(-jnp.asarray(rhs), jnp.zeros(case.shape), jnp.asarray(metric), weight)
+        return solver.solve(model, regularizer, ramda_jax.Context(start=jnp.zeros(case.shape)))
+
+    for index in np.ndindex(border.shape):
+        for scale, is_zero in ((1 + 1e-6, True), (1 - 1e-6, False)):
+            value = solution(jnp.asarray(scale * border[index])).value
+            assert not bool(regularizer.support(value)[index]) == is_zero
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Target(1.0), r"`share` must be above 0 and below 1, got 1.0; use"),
+        (lambda: Target(0.9, of="flops"), r"`of` must be 'weights', 'groups' or a mapping of costs, got 'flops'"),
+        (lambda: Target(0.9, start=0.0), r"`start` must be finite and above 0"),
+        (lambda: ramda_jax.ramda(0.1, GroupLasso(), Target(0.9)), r"must know when to hold its lambda, .*; use"),
+        (lambda: ramda_jax.ramda(0.1, None, Target(0.9, hold=5)), r"must be given with a regularizer, such as"),
+        (
+            lambda: ramda_jax.ramda(0.1, ramda_jax.NuclearNorm(), Target(0.9, hold=5)),
+            r"regularizers whose zeros grow with their weight, got NuclearNorm.*; use",
+        ),
+    ],
+)
+def test_what_a_target_cannot_be_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_target_holds_in_the_middle_of_a_last_stage_of_known_length_else_at_its_start():
+    assert Target(0.9, total_steps=100).held_from() == 50
+    assert Target(0.9, ends=(40, 60), total_steps=100).held_from() == 80
+    assert Target(0.9, ends=(40, 60)).held_from() == 60
+    assert Target(0.9, ends=(40, 60), hold=7).held_from() == 7
+    ends = ramda_jax.stages(0.1, total_steps=100)["restarts"]
+    assert Target(0.9).within(ends).stage_lengths() == (25, 12, 13, 50)
+    assert Target(0.9).within(ends).held_from() == 75
