@@ -17,8 +17,8 @@ PUBLIC = {
         IterateAveragingState L1 MCP ModelState NewtonRaphson NuclearNorm Null PreconditionedState Projection
         ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer SecularNewton Solution Solver
         SolverInfo SparseGroupLasso SparseGroupMCP Target adaptive_dual_averaging check_last compaction default_solver
-        describe dual_averaging eval_params iterate_averaging metrics preconditioned prox_adamw prox_gen prox_sgd prox_ssi
-        proximal_point ramda regularizers rmda solver_info solvers sqrt_growth stage_growth stages structure
+        describe dual_averaging eval_params iterate_averaging metrics preconditioned prox_adamw prox_gen prox_sgd
+        prox_ssi proximal_point ramda regularizers rmda solver_info solvers sqrt_growth stage_growth stages structure
         summable_tolerance
     """,
     "ramda_jax.compaction": """
