@@ -468,7 +468,7 @@ MUTATIONS = [
         ("tests/compaction/test_refusals.py::test_differences_are_relative_to_the_largest_output_and_nan_is_one",),
     ),
     Mutation(
-        "compaction/proof/equation_params.py",
+        "compaction/tracing/rules/shapes.py",
         "np.flatnonzero(wanted & mask)",
         "np.flatnonzero(wanted)",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),

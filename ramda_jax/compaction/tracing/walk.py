@@ -17,17 +17,12 @@ from ramda_jax.compaction.tracing.recipes import Applied, Constant, Step
 from ramda_jax.compaction.tracing.rules import RULES
 
 #: Calls whose body stands in their place, with the parameter that holds it.
-_CALLS = {
+CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat": "jaxpr",
+    "closed_call": "call_jaxpr",  # JAX 0.10
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
 
 
@@ -90,7 +85,7 @@ class Walk:
 
     def _equation(self, equation, inputs):
         name = equation.primitive.name
-        body = equation.params.get(_CALLS.get(name))
+        body = equation.params.get(CALLS.get(name))
         if body is not None and len(getattr(body, "jaxpr", body).invars) == len(inputs):
             return self.run(body, inputs)
         control = {"scan": self._scan, "while": self._while, "cond": self._cond}.get(name)
@@ -98,7 +93,7 @@ class Walk:
             return control(equation, inputs)
         visit = Visit(equation, inputs, [])
         rule = RULES.get(name)
-        labels = rule(self, visit) if rule is not None else None
+        labels = rule.labels(self, visit) if rule is not None else None
         if labels is None:
             if any(value.shape for value in inputs) or any(
                 v.aval.shape for v in equation.outvars if hasattr(v.aval, "shape")

@@ -1,18 +1,22 @@
-"""What each primitive does to labels: a table of rules.
+"""What is known of each primitive: a table of rules, a row for each.
 
-A rule is a function `rule(walk, visit)` of the walk and the equation with its inputs. It unifies and freezes nodes of
-`walk.indices`, may add to `walk.readers`, and returns the labels of the outputs: a list with, for each output, a list
-of one label per axis. None says that it does not know this form of the primitive; then everything the equation
+`Rule.labels` is a function `labels(walk, visit)` of the walk and the equation with its inputs. It unifies and freezes
+nodes of `walk.indices`, may add to `walk.readers`, and returns the labels of the outputs: a list with, for each output,
+a list of one label per axis. None says that it does not know this form of the primitive; then everything the equation
 touches is frozen, as for a primitive that is not in the table.
 
 The claim that a rule has to make good: delete indices from the inputs by any plan that respects the unions made and the
 nodes frozen, run the primitive on what is left, and you get its output with the same indices deleted. For a
-contraction it holds where what is deleted of the sum is zero, which is what a reader is checked for.
+contraction it holds where what is deleted of the sum is zero, which is what a reader is checked for. "The primitive"
+is one with the same parameters but for those in `Rule.size_params`, which must be as `Rule.check` wants them.
+
+Names are those of the primitives of JAX 0.10 and 0.12; a test holds the table to them.
 """
 
 from ramda_jax.compaction.tracing.rules import contractions, elementwise, indexing, reductions, shapes
+from ramda_jax.compaction.tracing.rules.rule import Rule
 
-RULES = {
+RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **shapes.RULES,
     **indexing.RULES,
@@ -20,4 +24,4 @@ RULES = {
     **contractions.RULES,
 }
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "Rule"]

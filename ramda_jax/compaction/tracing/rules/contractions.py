@@ -1,6 +1,7 @@
 """Primitives that sum over products: where indices are read, and whether they are read with zeros."""
 
 from ramda_jax.compaction.tracing.program import Reader
+from ramda_jax.compaction.tracing.rules.rule import Rule
 
 _WITH_ACTIVATION = "contracted with something that depends on the input"
 
@@ -67,4 +68,15 @@ def _conv_general_dilated(walk, visit):
     return [labels]
 
 
-RULES = {"dot_general": _dot_general, "conv_general_dilated": _conv_general_dilated}
+def _check_groups(visit, small, masks):
+    ours, found = (one.equation.params["feature_group_count"] for one in (visit, small))
+    label = visit.notes.get("feature_group_count")
+    # Without a note its form is not known, and nothing that it touches is deleted.
+    groups = ours if label is None else int(masks(label).sum())
+    return "" if found == groups else f"must have feature_group_count={groups} in the small model, got {found}"
+
+
+RULES = {
+    "dot_general": Rule(_dot_general),
+    "conv_general_dilated": Rule(_conv_general_dilated, frozenset({"feature_group_count"}), _check_groups),
+}

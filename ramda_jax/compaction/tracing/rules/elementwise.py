@@ -1,10 +1,12 @@
 """Primitives that work on entries one by one."""
 
+from ramda_jax.compaction.tracing.rules.rule import Rule
+
 #: Each output entry depends on the entries at the same place of the inputs; inputs of rank 0 and axes of length 1 are
 #: broadcast.
 _NAMES = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
-    convert_element_type copy copy_p copy_to_host_async cos cosh custom_lin digamma div eq eq_to erf erf_inv erfc exp
+    convert_element_type copy cos cosh custom_lin digamma div eq eq_to erf erf_inv erfc exp
     exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log log1p log2
     logistic lt lt_to max min mul name ne neg nextafter not one_minus_square or polygamma polynomial population_count
     pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left
@@ -34,4 +36,4 @@ def _copies(walk, visit):
     return [value.labels for value in visit.inputs]
 
 
-RULES = {name: _elementwise for name in _NAMES} | {name: _copies for name in _COPIES}
+RULES = {name: Rule(_elementwise) for name in _NAMES} | {name: Rule(_copies) for name in _COPIES}

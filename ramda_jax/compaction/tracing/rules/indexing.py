@@ -1,5 +1,7 @@
 """Primitives whose indices are data: what is indexed stays, what comes along whole passes."""
 
+from ramda_jax.compaction.tracing.rules.rule import Rule
+
 _INDEXED = "indexed by data"
 
 
@@ -51,8 +53,17 @@ def _dynamic_update_slice(walk, visit):
     return [operand.labels]
 
 
+def _check_gather(visit, small, masks):
+    ours, theirs = visit.equation.params["slice_sizes"], small.equation.params["slice_sizes"]
+    shapes = visit.inputs[0].shape, small.inputs[0].shape
+    for size, small_size, whole, small_whole in zip(ours, theirs, *shapes, strict=True):
+        if small_size != (small_whole if size == whole else size):
+            return f"has slice_sizes={theirs} in the small model, not the whole axes that {ours} takes"
+    return ""
+
+
 RULES = {
-    "gather": _gather,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice,
+    "gather": Rule(_gather, frozenset({"slice_sizes"}), _check_gather),
+    "dynamic_slice": Rule(_dynamic_slice, frozenset({"slice_sizes"})),
+    "dynamic_update_slice": Rule(_dynamic_update_slice),
 }

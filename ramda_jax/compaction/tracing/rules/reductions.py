@@ -1,5 +1,7 @@
 """Primitives that look along an axis: sums, maxima, windows, sorting. The axis stays; the others pass."""
 
+from ramda_jax.compaction.tracing.rules.rule import Rule
+
 
 def _freeze(walk, visit, value, axis):
     walk.indices.freeze(value.labels[axis], f"{visit.name} runs over it")
@@ -72,9 +74,9 @@ def _window(walk, visit):
 _REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
 
 RULES = (
-    {f"reduce_{name}": _reduce for name in _REDUCTIONS}
-    | {name: _reduce for name in ("argmax", "argmin")}
-    | {f"cum{name}": _along_axis("axis") for name in ("sum", "max", "min", "prod", "logsumexp")}
-    | {f"reduce_window{name}": _window for name in ("", "_sum", "_max", "_min")}
-    | {"reduce": _generic_reduce, "sort": _along_axis("dimension"), "top_k": _top_k}
+    {f"reduce_{name}": Rule(_reduce) for name in _REDUCTIONS}
+    | {name: Rule(_reduce) for name in ("argmax", "argmin")}
+    | {f"cum{name}": Rule(_along_axis("axis")) for name in ("sum", "max", "min", "prod", "logsumexp")}
+    | {f"reduce_window{name}": Rule(_window) for name in ("", "_sum", "_max", "_min")}
+    | {"reduce": Rule(_generic_reduce), "sort": Rule(_along_axis("dimension")), "top_k": Rule(_top_k)}
 )

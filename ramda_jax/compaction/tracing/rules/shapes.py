@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from ramda_jax.compaction.tracing.rules.rule import Rule
+
 
 def _broadcast_in_dim(walk, visit):
     value = visit.inputs[0]
@@ -26,14 +28,7 @@ def _squeeze(walk, visit):
     return [[label for axis, label in enumerate(visit.inputs[0].labels) if axis not in dropped]]
 
 
-def _expand_dims(walk, visit):
-    labels = iter(visit.inputs[0].labels)
-    new = visit.equation.params["dimensions"]
-    rank = len(visit.equation.outvars[0].aval.shape)
-    return [[walk.indices.always(1) if axis in new else next(labels) for axis in range(rank)]]
-
-
-def _blocks(before, after):
+def _runs(before, after):
     """The shortest pairs of runs of axes that hold the same number of entries, as pairs of ranges."""
     i = j = 0
     while i < len(before) or j < len(after):
@@ -58,12 +53,12 @@ def _reshape(walk, visit):
     shape = visit.equation.outvars[0].aval.shape
     if visit.equation.params.get("dimensions") is not None or math.prod(shape) == 0:
         return None
-    # Axes of length 1 come and go freely, and would only stand between the blocks.
+    # Axes of length 1 come and go freely, and would only stand between the runs.
     before = [axis for axis, size in enumerate(value.shape) if size != 1]
     after = [axis for axis, size in enumerate(shape) if size != 1]
     labels = [walk.indices.always(1)] * len(shape)
     sizes = [value.shape[axis] for axis in before], [shape[axis] for axis in after]
-    for sources, targets in _blocks(*sizes):
+    for sources, targets in _runs(*sizes):
         merged = walk.indices.product([value.labels[before[i]] for i in sources])
         parts = walk.indices.split(merged, tuple(shape[after[j]] for j in targets))
         for j, part in zip(targets, parts, strict=True):
@@ -148,18 +143,32 @@ def _iota(walk, visit):
     ]
 
 
+def _check_slice(visit, small, masks):
+    ours, theirs = visit.equation.params, small.equation.params
+    for axis, label in enumerate(visit.inputs[0].labels):
+        mask = masks(label)
+        step = ours["strides"][axis] if ours["strides"] else 1
+        wanted = np.zeros(len(label), bool)
+        wanted[ours["start_indices"][axis] : ours["limit_indices"][axis] : step] = True
+        # Of the indices kept, those that the whole slice takes, by their place among all.
+        taken = np.flatnonzero(mask)[theirs["start_indices"][axis] : theirs["limit_indices"][axis] : step]
+        if not np.array_equal(taken, np.flatnonzero(wanted & mask)):
+            start, limit = theirs["start_indices"][axis], theirs["limit_indices"][axis]
+            return f"takes {start}:{limit} of axis {axis} in the small model, not what is left of its own slice"
+    return ""
+
+
 RULES = {
-    "broadcast_in_dim": _broadcast_in_dim,
-    "transpose": _transpose,
-    "squeeze": _squeeze,
-    "expand_dims": _expand_dims,
-    "reshape": _reshape,
-    "concatenate": _concatenate,
-    "stack": _stack,
-    "unstack": _unstack,
-    "slice": _slice,
-    "split": _split,
-    "pad": _pad,
-    "rev": _rev,
-    "iota": _iota,
+    "broadcast_in_dim": Rule(_broadcast_in_dim, frozenset({"shape", "sharding"})),
+    "transpose": Rule(_transpose),
+    "squeeze": Rule(_squeeze),
+    "reshape": Rule(_reshape, frozenset({"new_sizes", "sharding"})),
+    "concatenate": Rule(_concatenate),
+    "stack": Rule(_stack),
+    "unstack": Rule(_unstack),
+    "slice": Rule(_slice, frozenset({"start_indices", "limit_indices"}), _check_slice),
+    "split": Rule(_split, frozenset({"sizes"})),
+    "pad": Rule(_pad),
+    "rev": Rule(_rev),
+    "iota": Rule(_iota, frozenset({"shape", "sharding"})),
 }

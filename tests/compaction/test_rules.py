@@ -1,0 +1,51 @@
+"""The table of rules."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+
+from ramda_jax.compaction import compact_model
+from ramda_jax.compaction.tracing.rules import RULES
+from ramda_jax.compaction.tracing.walk import CALLS
+
+#: What only one of the versions of JAX has that are supported.
+OF_ONE_VERSION = {"closed_call": "0.10", "log2": "0.12", "one_minus_square": "0.12", "polynomial": "0.12"}
+
+
+def test_every_row_is_of_a_primitive_that_jax_has():
+    names = {one.name for one in gc.get_objects() if isinstance(one, Primitive)}
+    assert {*RULES, *CALLS} - names <= OF_ONE_VERSION.keys()
+
+
+def test_parameters_that_may_differ_are_parameters_of_the_primitive():
+    """A misspelt name would make every small model a refused one, or say nothing."""
+
+    def every(x, kernel):
+        x = x.reshape(2, 3, 4)[:, 1:] + jax.lax.broadcasted_iota(jnp.float32, (2, 2, 4), 2)
+        x = jax.lax.dynamic_slice(x, (jnp.int32(0),) * 3, (2, 1, 4))
+        x = x + jnp.broadcast_to(jnp.split(x, 2, axis=0)[0], x.shape) + x[jnp.array([1, 0])]
+        return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    found = {}
+    for equation in jax.make_jaxpr(every)(jnp.ones((2, 12)), jnp.ones((3, 4, 4))).jaxpr.eqns:
+        bodies = [equation] if "jaxpr" not in equation.params else equation.params["jaxpr"].eqns
+        found |= {one.primitive.name: one.params.keys() for one in bodies}
+    with_sizes = {name: rule.size_params for name, rule in RULES.items() if rule.size_params}
+    assert with_sizes.keys() <= found.keys()
+    for name, parameters in with_sizes.items():
+        assert parameters <= found[name]
+
+
+def test_a_convolution_of_a_form_without_a_rule_stays_and_the_rest_becomes_small():
+    def function(params, x):
+        image = jax.lax.conv_general_dilated(
+            x, params["kernel"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"), batch_group_count=2
+        )
+        return jnp.tanh(image @ params["in"]) @ params["out"]
+
+    params = {"kernel": jnp.ones((3, 4, 6)), "in": jnp.ones((6, 5)), "out": jnp.ones((5, 2)).at[3:].set(0)}
+    small = compact_model(function, jnp.ones((4, 3, 4)), variables=params, num_random=0)
+    assert small.dims.opaque == {"conv_general_dilated": 1}
+    assert jax.tree.map(jnp.shape, small.variables) == {"kernel": (3, 4, 6), "in": (6, 3), "out": (3, 2)}
