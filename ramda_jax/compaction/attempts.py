@@ -51,7 +51,7 @@ class Search:
         model, apply = None, None
         try:
             model, apply = self.adapter.rebuild(small)
-        except Exception as error:  # whatever a model's code raises for sizes it does not expect
+        except Exception as error:  # whatever a model's code raises for sizes it does not expect; no rule runs here
             mismatch = Mismatch(f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0])
         else:
             mismatch = check_structure(apply, small, self.args, self.dims, plan)

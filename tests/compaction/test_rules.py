@@ -4,10 +4,11 @@ import gc
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.extend.core import Primitive
 
-from ramda_jax.compaction import compact_model
-from ramda_jax.compaction.tracing.rules import RULES
+from ramda_jax.compaction import CompactionError, compact_model
+from ramda_jax.compaction.tracing.rules import RULES, Rule
 from ramda_jax.compaction.tracing.walk import CALLS
 
 #: What only one of the versions of JAX has that are supported.
@@ -49,3 +50,36 @@ def test_a_convolution_of_a_form_without_a_rule_stays_and_the_rest_becomes_small
     small = compact_model(function, jnp.ones((4, 3, 4)), variables=params, num_random=0)
     assert small.dims.opaque == {"conv_general_dilated": 1}
     assert jax.tree.map(jnp.shape, small.variables) == {"kernel": (3, 4, 6), "in": (6, 3), "out": (3, 2)}
+
+
+PARAMS = {"in": jnp.ones((4, 6)), "out": jnp.ones((6, 2)).at[3:].set(0)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        # Of a wrong length: seen by the walk itself.
+        (lambda walk, visit: [[label[:-1] for label in visit.inputs[0].labels]], AssertionError),
+        (lambda walk, visit: visit.inputs[1].labels, IndexError),
+    ],
+    ids=["labels that do not fit", "an input that is not there"],
+)
+def test_a_broken_rule_is_an_error_and_not_a_model_that_is_refused(monkeypatch, labels, error):
+    """Broken for the small model alone, where an error of the user's code is a refusal."""
+    right = RULES["tanh"].labels
+
+    def broken(walk, visit):
+        return right(walk, visit) if visit.inputs[0].shape[-1] == 6 else labels(walk, visit)
+
+    monkeypatch.setitem(RULES, "tanh", Rule(broken))
+    with pytest.raises(error):
+        compact_model(lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"], jnp.ones((2, 4)), variables=PARAMS)
+
+
+def test_an_assertion_of_the_users_model_is_a_refusal():
+    def function(params, x):
+        assert params["in"].shape == (4, 6), "only six"
+        return jnp.tanh(x @ params["in"]) @ params["out"]
+
+    with pytest.raises(CompactionError, match="the small model cannot be traced: AssertionError: only six"):
+        compact_model(function, jnp.ones((2, 4)), variables=PARAMS)

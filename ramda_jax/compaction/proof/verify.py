@@ -24,7 +24,7 @@ from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.numbers import check_comparison, compare_outputs, random_batches
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
-from ramda_jax.compaction.tracing.trace import Dims, trace_dims
+from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_dims, trace_program
 from ramda_jax.structure.paths import named_leaves
 
 
@@ -64,10 +64,11 @@ def check_structure(small_fn, small_variables, args, dims: Dims, plan: Plan) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole model's own have been seen
-            small = trace_dims(small_fn, small_variables, *args)
+            program = trace_program(small_fn, small_variables, *args)
     except Exception as error:  # whatever a user's code raises for sizes it does not expect
         return Mismatch(f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0])
-    return compare_traces(dims, plan, small)
+    # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
+    return compare_traces(dims, plan, label_program(program))
 
 
 def verify(

@@ -90,26 +90,50 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
         graph of coupled axes; the labels by index and the rule of zero readers are this library's.
     """
-    names = [name for name, _ in named_leaves(variables)]
+    return label_program(trace_program(apply_fn, variables, *example_args), overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function as JAX has traced it.
+
+    Attributes:
+        jaxpr: closed; its inputs are the leaves of the variables and of the arguments.
+        leaves, inputs: their paths.
+    """
+
+    jaxpr: Any
+    leaves: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def trace_program(apply_fn: Callable, variables: Any, *example_args: Any) -> Program:
+    """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
+    names = tuple(name for name, _ in named_leaves(variables))
     flat, treedef = jax.tree.flatten((variables, example_args))
 
     def flat_fn(*leaves):
         inner_variables, args = jax.tree.unflatten(treedef, leaves)
         return jax.tree.leaves(apply_fn(inner_variables, *args))
 
-    closed = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
+    jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
+    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(example_args)))
+
+
+def label_program(program: Program, overrides: Any = None) -> Dims:
+    """Labels the axes of a traced program: runs the rules, and nothing of the user's code."""
+    names = program.leaves
     walk = Walk()
     values = []
-    for number, variable in enumerate(closed.jaxpr.invars):
+    for number, variable in enumerate(program.jaxpr.jaxpr.invars):
         is_leaf = number < len(names)
         reason = None if is_leaf else "the model's input"
         labels = [walk.indices.axis(size, reason) for size in variable.aval.shape]
         values.append(walk.value(variable.aval, labels, Leaf(names[number]) if is_leaf else None))
     leaves = dict(zip(names, values, strict=False))
-    arg_names = [name for name, _ in named_leaves(example_args)]
-    inputs = dict(zip(arg_names, values[len(names) :], strict=True))
+    inputs = dict(zip(program.inputs, values[len(names) :], strict=True))
     _override(walk, leaves, overrides)
-    outputs = walk.run(closed, values)
+    outputs = walk.run(program.jaxpr, values)
     for value in outputs:
         for label in value.labels:
             walk.indices.freeze(label, "the model's output")
