@@ -413,6 +413,12 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),
     Mutation(
+        "compaction/tracing/widths.py",
+        "groups.setdefault((run[0], run.tobytes(), reason), [])",
+        "groups.setdefault((run[0], len(run), reason), [])",
+        ("tests/compaction/test_widths.py",),
+    ),
+    Mutation(
         "compaction/tracing/indices.py",
         "fresh = frozen & (self._reason_of[roots] == 0)",
         "fresh = frozen & (self._reason_of[roots] != 0)",

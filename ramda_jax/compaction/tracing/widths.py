@@ -90,42 +90,19 @@ def find_ids(walk, leaves):
         for axis, label in enumerate(value.labels)
         if len(label) > 1
     ]
-    # Nodes belong to one id where they occur on the same axes: told by the sum of a random number for each axis.
-    rng = np.random.default_rng(0)
-    signature = np.zeros(indices.count, np.uint64)
-    order = np.full(indices.count, -1)
-    for number, (_, _, _, nodes) in enumerate(axes):
-        unique = np.unique(nodes)
-        signature[unique] += rng.integers(2**63, dtype=np.uint64)
-        order[unique] = np.where(order[unique] < 0, number, order[unique])
-    present = np.flatnonzero(order >= 0)
-    present = present[present != ALWAYS]
-    reasons = np.array(indices.reasons(present), object)
-    keys = {}
-    for node, key in zip(present.tolist(), zip(order[present], signature[present], reasons, strict=True), strict=True):
-        keys.setdefault(key, []).append(node)
-    groups = [np.array(nodes) for _, nodes in sorted(keys.items(), key=lambda item: item[0][0])]
+    groups = group_nodes([nodes for *_, nodes in axes], indices.reasons)
     id_of, place = np.full(indices.count, -1), np.full(indices.count, -1)
     for number, nodes in enumerate(groups):
         id_of[nodes], place[nodes] = number, np.arange(len(nodes))
     members = [[] for _ in groups]
     for path, axis, positions, nodes in axes:
-        for number in np.unique(id_of[nodes]):
-            if number < 0:
-                continue
-            index = np.full(leaves[path].shape[axis], -1)
-            mine = id_of[nodes] == number
-            index[positions[mine]] = place[nodes[mine]]
-            members[number].append(Member(path, axis, index))
+        for number, member in _members(path, axis, leaves[path].shape[axis], positions, id_of[nodes], place[nodes]):
+            members[number].append(member)
     readers = [set() for _ in groups]
     for reader in walk.readers:
         read = np.concatenate([axis_nodes(walk, label, products)[1] for label in reader.contracted])
         for number in set(id_of[read].tolist()) - {-1}:
-            for operand, axes_read, _ in reader.sides:
-                for member in members[number]:
-                    exact = not isinstance(operand, Leaf) or member.axis in axes_read
-                    if member.path in operand.paths() and exact:
-                        readers[number].add(member)
+            readers[number].update(_read_members(reader, members[number]))
     return tuple(
         Dim(
             name=f"d{number}",
@@ -136,3 +113,45 @@ def find_ids(walk, leaves):
         )
         for number, nodes in enumerate(groups)
     )
+
+
+def group_nodes(axes, reasons):
+    """Nodes that occur on the same axes and are frozen for the same reason.
+
+    Args:
+        axes: for each axis the nodes on it, an int array.
+        reasons: a function from nodes to why each is frozen.
+
+    Returns:
+        A list of arrays, each of nodes in order: first those that occur on the first axis.
+    """
+    nodes = np.concatenate([np.zeros(0, np.int64), *axes])
+    numbers = np.repeat(np.arange(len(axes)), [len(one) for one in axes])
+    # Each pair of a node and an axis once, by node and then by axis: the axes of a node are a run of the array.
+    nodes, numbers = np.divmod(np.unique(nodes * len(axes) + numbers), max(len(axes), 1))
+    present, starts = np.unique(nodes, return_index=True)
+    runs = np.split(numbers, starts[1:])
+    groups = {}
+    for node, run, reason in zip(present.tolist(), runs, reasons(present), strict=False):
+        if node != ALWAYS:
+            groups.setdefault((run[0], run.tobytes(), reason), []).append(node)
+    return [np.array(group) for _, group in sorted(groups.items(), key=lambda item: item[0][0])]
+
+
+def _members(path, axis, size, positions, ids, places):
+    """Yields each id that has indices on an axis, by number, and the `Member`."""
+    for number in np.unique(ids[ids >= 0]).tolist():
+        index = np.full(size, -1)
+        mine = ids == number
+        index[positions[mine]] = places[mine]
+        yield number, Member(path, axis, index)
+
+
+def _read_members(reader, members):
+    """Those of an id's members that a contraction over one of its axes reads."""
+    for operand, axes, _ in reader.sides:
+        for member in members:
+            # A leaf as it is is read along the axes summed over; of what was made of leaves the axes are not known.
+            exact = not isinstance(operand, Leaf) or member.axis in axes
+            if member.path in operand.paths() and exact:
+                yield member
