@@ -407,9 +407,9 @@ MUTATIONS = [
         ("tests/compaction/test_low_rank.py::test_nnx_linears_become_two",),
     ),
     Mutation(
-        "compaction/tracing/widths.py",
-        "mask[roots == product] = all(kept[node] for node in products[product])",
-        "mask[roots == product] = any(kept[node] for node in products[product])",
+        "compaction/tracing/nodes.py",
+        "mask[roots == product] = all(kept[node] for node in self.products[product])",
+        "mask[roots == product] = any(kept[node] for node in self.products[product])",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),
     Mutation(
@@ -419,9 +419,9 @@ MUTATIONS = [
         ("tests/compaction/test_widths.py",),
     ),
     Mutation(
-        "compaction/tracing/indices.py",
-        "fresh = frozen & (self._reason_of[roots] == 0)",
-        "fresh = frozen & (self._reason_of[roots] != 0)",
+        "compaction/tracing/union_find.py",
+        "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] == 0)",
+        "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] != 0)",
         ("ramda_jax/compaction/tracing/trace.py",),
     ),
     Mutation(
@@ -437,9 +437,9 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_round_to_keeps_a_multiple_or_all",),
     ),
     Mutation(
-        "compaction/planning/liveness.py",
-        "np.flatnonzero(~touched[self.indices.find(label)])",
-        "np.flatnonzero(touched[self.indices.find(label)])",
+        "compaction/planning/unread_inputs.py",
+        "np.flatnonzero(~touched[roots[label]])",
+        "np.flatnonzero(touched[roots[label]])",
         ("tests/compaction/test_equality_nnx.py::test_plan_reports_the_inputs_that_nothing_reads",),
     ),
     Mutation(
@@ -580,8 +580,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/proof/structure.py",
-        "return one.dtype == other.dtype and np.array_equal(np.asarray(one.literal), np.asarray(other.literal))",
-        "return one.dtype == other.dtype",
+        "value.dtype == theirs.dtype and np.array_equal(np.asarray(value.literal), np.asarray(theirs.literal))",
+        "value.dtype == theirs.dtype",
         (
             "tests/compaction/test_refusals.py::test_compact_model_refuses_with_the_reason_when_the_program_depends_on_the_width",
         ),

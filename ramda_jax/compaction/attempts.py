@@ -12,7 +12,6 @@ from ramda_jax.compaction.planning.slicing import compact
 from ramda_jax.compaction.proof.structure import Masks, Mismatch
 from ramda_jax.compaction.proof.verify import check_structure
 from ramda_jax.compaction.tracing.trace import Dims
-from ramda_jax.compaction.tracing.widths import axis_nodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,6 @@ class Search:
             return []
         masks = Masks(self.dims, attempt.plan)
         producers = {value.number: visit for visit in walk.visits for value in visit.outputs}
-        products = walk.indices.products()
         visit = walk.visits[attempt.mismatch.visit]
         values, seen = [*visit.inputs, *visit.outputs], set()
         while values:
@@ -90,7 +88,7 @@ class Search:
             for value in values:
                 for label in value.labels:
                     if not masks(label).all():
-                        nodes.append(axis_nodes(walk, label, products)[1])
+                        nodes.append(self.dims.nodes.of(label)[1])
             if nodes:
                 deleted = np.unique(np.concatenate(nodes))
                 return [

@@ -4,7 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 
-from ramda_jax.compaction.tracing.indices import ALWAYS
+from ramda_jax.compaction.tracing.union_find import ALWAYS
 from ramda_jax.compaction.tracing.widths import group_nodes
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from ramda_jax.compaction.tracing.recipes import nonzero
-from ramda_jax.compaction.tracing.widths import axis_mask, axis_nodes
 
 
 class Liveness:
@@ -11,36 +10,28 @@ class Liveness:
 
     def __init__(self, dims, leaves, threshold=0.0, keep=()):
         self.dims = dims
-        self.walk = dims.walk
-        self.indices = dims.walk.indices
-        self.products = self.indices.products()
-        count = self.indices.count
-        every = np.arange(count)
-        roots = self.indices.find(every)
-        on_leaf = np.zeros(count, bool)
+        self.nodes = dims.nodes
+        every = np.arange(self.nodes.count)
+        on_leaf = np.zeros(self.nodes.count, bool)
         for dim in dims.ids:
             on_leaf[dim.nodes] = True
         # What no leaf has cannot be deleted from one, and stays.
-        self.alive = (roots == every) & (~self.indices.is_free(every) | ~on_leaf)
+        self.alive = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
         for dim in dims.ids:
             if dim.name in keep:
                 self.alive[dim.nodes] = True
         cache = {}
         self.readers = [
             (reader, [nonzero(operand, leaves, threshold, cache) for operand, _, _ in reader.sides])
-            for reader in self.walk.readers
+            for reader in dims.walk.readers
         ]
-
-    def axis_mask(self, label, alive):
-        """Which indices of an axis are alive, by `alive`, a boolean for each node."""
-        return axis_mask(self.walk, label, alive, self.products)
 
     def read(self, reader, entries):
         """Which entries of the sum are read, an array over the contracted axes."""
         result = np.ones([len(label) for label in reader.contracted], bool)
         for (_, contracted, others), mask in zip(reader.sides, entries, strict=True):
             for axis, label in others.items():
-                alive = self.axis_mask(label, self.alive)
+                alive = self.nodes.mask(label, self.alive)
                 if not alive.all():
                     mask = np.compress(alive, mask, axis)
             read = mask.any(axis=tuple(others))
@@ -62,7 +53,7 @@ class Liveness:
             # From the outputs backwards, where most of the news comes from.
             for reader, entries in reversed(self.readers):
                 for label in self.needed(reader, entries):
-                    _, nodes = axis_nodes(self.walk, label, self.products)
+                    _, nodes = self.nodes.of(label)
                     if not self.alive[nodes].all():
                         self.alive[nodes] = True
                         changed = True
@@ -75,30 +66,10 @@ class Liveness:
             target = min(dim.size, max(1, -(-alive // round_to)) * round_to)
             spare = dim.nodes[~kept[dim.nodes]]
             kept[spare[: target - alive]] = True
-        values = [value for visit in self.walk.visits for value in visit.outputs]
+        values = [value for visit in self.dims.walk.visits for value in visit.outputs]
         for value in [*self.dims.leaves.values(), *values]:
             for label in value.labels:
-                if len(label) and not self.axis_mask(label, kept).any():
-                    _, nodes = axis_nodes(self.walk, label[:1], self.products)
+                if len(label) and not self.nodes.mask(label, kept).any():
+                    _, nodes = self.nodes.of(label[:1])
                     kept[nodes] = True
         return kept
-
-    def unread_inputs(self):
-        """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
-        touched = self.indices.is_mixed(np.arange(self.indices.count))
-        for reader, entries in self.readers:
-            for label in self.needed(reader, entries):
-                touched[self.indices.find(label)] = True
-        first_nodes = {}
-        result = {}
-        for path, value in self.dims.inputs.items():
-            for axis, label in enumerate(value.labels):
-                if len(label) > 1:
-                    first_nodes[int(label[0])] = f"{path}[{axis}]"
-                    result[f"{path}[{axis}]"] = label
-        for merged, parts in self.indices.merged:
-            names = [first_nodes.get(int(part[0])) for part in parts if len(part) > 1]
-            if names and None not in names:
-                result[" x ".join(map(str, names))] = merged
-        unread = {name: np.flatnonzero(~touched[self.indices.find(label)]) for name, label in result.items()}
-        return {name: tuple(found.tolist()) for name, found in unread.items() if len(found)}

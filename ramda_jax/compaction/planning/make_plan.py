@@ -8,6 +8,7 @@ import numpy as np
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.liveness import Liveness
 from ramda_jax.compaction.planning.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning.unread_inputs import unread_inputs
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_count, check_non_negative
@@ -69,10 +70,9 @@ def plan_compaction(
     liveness = Liveness(dims, leaves, threshold, keep)
     liveness.find_alive()
     kept = liveness.with_padding(round_to)
-    is_kept = liveness.axis_mask
     plans = {}
     for path, value in dims.leaves.items():
-        masks = [is_kept(label, kept) for label in value.labels]
+        masks = [dims.nodes.mask(label, kept) for label in value.labels]
         plans[path] = LeafPlan(
             value.shape, tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks)
         )
@@ -89,7 +89,7 @@ def plan_compaction(
                 dim.reason or keep.get(dim.name, ""),
             )
         )
-    return Plan(plans, tuple(ids), liveness.unread_inputs(), int(round_to), float(threshold))
+    return Plan(plans, tuple(ids), unread_inputs(dims, liveness), int(round_to), float(threshold))
 
 
 def check_leaves(shapes, leaves):

@@ -1,9 +1,7 @@
-"""Which single indices of axes live and die together: a union-find over them.
+"""Indices that are products of others: which of them live and die together.
 
-A *node* stands for one index of one axis. The label of an axis is an array with a node for each of its indices; an
-index is deleted exactly where its node is. Nodes that are unified are one. A node may be a *product* of others, as
-index `(h, w, c)` of a flattened axis is: it is deleted where any of its factors is. Labelling indices and not whole
-axes makes concatenation, slices, padding and strides plain NumPy on labels.
+A node may be a *product* of others, as index `(h, w, c)` of a flattened axis is: it is deleted where any of its factors
+is.
 """
 
 import itertools
@@ -11,93 +9,33 @@ import math
 
 import numpy as np
 
-#: The node that is always kept: what stands for an index that nothing could ever delete.
-ALWAYS = 0
+from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.union_find import ALWAYS, UnionFind
 
 
-class Indices:
+class Indices(UnionFind):
     """The nodes of one trace: their unions, products, and what is frozen why.
+
+    Attributes:
+        merged: axes merged of which nothing can be deleted: (the new label, the labels it was merged from).
 
     Example:
         >>> indices = Indices()
-        >>> a, b = indices.new(3), indices.new(2)
-        >>> indices.unify(a[:2], b)
-        >>> indices.freeze(b[1:], "a model output")
-        >>> indices.reasons(a)
-        ['', 'a model output', '']
+        >>> rows, columns = indices.new(2), indices.new(2)
+        >>> flat = indices.product([rows, columns])
+        >>> indices.freeze(flat[:1], "read")
+        >>> indices.reasons(rows), indices.reasons(columns)
+        (['read', ''], ['read', ''])
     """
 
     def __init__(self):
-        self._parents = np.zeros(1024, np.int64)
-        self._reason_of = np.zeros(1024, np.int32)
-        self._reasons = ["", "an axis of size 1, or one that no parameter has"]
-        self._reason_of[ALWAYS] = 1
+        super().__init__()
         self._factors: dict[int, tuple[int, ...]] = {}
         self._products: dict[tuple[int, ...], int] = {}
-        self._mixed = np.zeros(1024, bool)
-        #: Axes merged of which nothing can be deleted: (the new label, the labels it was merged from).
         self.merged: list[tuple[np.ndarray, list[np.ndarray]]] = []
-        self.count = 1
 
-    def new(self, size, reason=None):
-        """A label of `size` fresh nodes, frozen where a reason is given."""
-        start, self.count = self.count, self.count + size
-        if self.count > len(self._parents):
-            length = max(self.count, 2 * len(self._parents))
-            self._parents = np.concatenate([self._parents, np.zeros(length - len(self._parents), np.int64)])
-            self._reason_of = np.concatenate([self._reason_of, np.zeros(length - len(self._reason_of), np.int32)])
-            self._mixed = np.concatenate([self._mixed, np.zeros(length - len(self._mixed), bool)])
-        nodes = np.arange(start, self.count)
-        self._parents[nodes] = nodes
-        self._reason_of[nodes] = self._reason_number(reason) if reason else 0
-        return nodes
-
-    def axis(self, size, reason=None):
-        """A label for an axis of that size: fresh nodes, or `ALWAYS` for an axis of size 1, which nothing shortens."""
-        return self.always(1) if size == 1 else self.new(size, reason)
-
-    @staticmethod
-    def always(size):
-        """A label of indices that are always kept."""
-        return np.zeros(size, np.int64)
-
-    def find(self, nodes):
-        """The representatives of nodes, an array of their shape."""
-        roots = self._parents[nodes]
-        while True:
-            above = self._parents[roots]
-            if np.array_equal(above, roots):
-                break
-            roots = above
-        self._parents[nodes] = roots
-        return roots
-
-    def unify(self, a, b):
-        """Makes `a[i]` and `b[i]` one, for every i; of a frozen one and a free one, both are frozen then."""
-        if a is b:
-            return
-        merged = []
-        while True:
-            roots_a, roots_b = self.find(a), self.find(b)
-            low, high = np.minimum(roots_a, roots_b), np.maximum(roots_a, roots_b)
-            differ = low != high
-            if not differ.any():
-                break
-            # A root goes under a smaller one, so that no cycle can arise; what another pair asks of the same root
-            # is left to the next round.
-            low, high = low[differ], high[differ]
-            np.minimum.at(self._parents, high, low)
-            merged.append(np.unique(high))
-        for nodes in merged:
-            self._merge_attributes(nodes)
-
-    def _merge_attributes(self, nodes):
-        roots = self.find(nodes)
-        np.logical_or.at(self._mixed, roots, self._mixed[nodes])
-        frozen = self._reason_of[nodes] != 0
-        fresh = frozen & (self._reason_of[roots] == 0)
-        for node, root in zip(nodes[fresh], roots[fresh], strict=True):
-            self._freeze_root(int(root), int(self._reason_of[node]))
+    def _after_merge(self, nodes):
+        super()._after_merge(nodes)
         if not self._factors:
             return
         for node in nodes.tolist():
@@ -117,37 +55,10 @@ class Indices:
                 every = np.array([*present, *factors])
                 self.unify(every, np.full(len(every), every[0]))
 
-    def freeze(self, nodes, reason):
-        """Keeps what `nodes` stand for, all factors of a product included; the first reason given stays."""
-        self._freeze(np.asarray(nodes), self._reason_number(reason))
-
-    def _freeze(self, nodes, number):
-        roots = np.unique(self.find(nodes.ravel()))
-        self._mixed[roots] = True
-        for root in roots[self._reason_of[roots] == 0].tolist():
-            self._freeze_root(root, number)
-
     def _freeze_root(self, root, number):
-        self._reason_of[root] = number
+        super()._freeze_root(root, number)
         if root in self._factors:
             self._freeze(np.array(self._factors[root]), number)
-
-    def _reason_number(self, reason):
-        if reason not in self._reasons:
-            self._reasons.append(reason)
-        return self._reasons.index(reason)
-
-    def is_free(self, nodes):
-        """Whether each node might be deleted as things stand: a boolean array."""
-        return self._reason_of[self.find(nodes)] == 0
-
-    def is_mixed(self, nodes):
-        """Whether something has frozen each node since it was made: a boolean array. What has not is at most read."""
-        return self._mixed[self.find(nodes)]
-
-    def reasons(self, nodes):
-        """Why each node is frozen, "" where it is not: a list."""
-        return [self._reasons[number] for number in self._reason_of[self.find(np.asarray(nodes))]]
 
     def factors(self, node):
         """The nodes, none of them a product, at whose deletion `node` is deleted: a frozenset."""
@@ -161,12 +72,13 @@ class Indices:
                 stack.extend(self._factors[root])
             else:
                 found.add(root)
-        # A product that was unified with its own factor has no other end; it is then its own.
+        # A product unified with one of its own factors has no proper factors left; treat it as its own factor.
         return frozenset(found - {ALWAYS} or ({min(done)} - {ALWAYS}))
 
-    def products(self):
-        """From each product to its factors, none of them a product: a dict."""
-        return {root: self.factors(root) for root in self._factors}
+    def nodes(self):
+        """All nodes as they stand: the `Nodes` of a trace once it is complete."""
+        products = {root: self.factors(root) for root in self._factors}
+        return Nodes(self.find(np.arange(self.count)), products)
 
     def product(self, labels):
         """The label of an axis into which the axes of `labels` are merged, the last running fastest."""
@@ -181,8 +93,6 @@ class Indices:
                 return self.always(1)
             label = self.new(math.prod(shape), self.reasons(labels[0][:1])[0])
             self.merged.append((label, list(labels)))
-            for one in labels:
-                self._mixed[self.find(one)] = True
             return label
         if len(with_free) == 1:
             [axis] = with_free
@@ -238,7 +148,7 @@ class Indices:
         parts = []
         for axis, size in enumerate(roots.shape):
             common = [frozenset.intersection(*np.take(sets, i, axis).ravel()) for i in range(size)]
-            # What all indices have in common says nothing about the axis; the first one takes it along.
+            # Factors shared by all indices do not distinguish positions on this axis; attribute them to the first only.
             shared = frozenset.intersection(*common) if axis else frozenset()
             parts.append([one - shared for one in common])
         for index, whole in np.ndenumerate(sets):

@@ -23,10 +23,9 @@ class Operand:
 
     def evaluate(self, leaves, cache):
         """The value at the parameters `leaves` (from path to array); `cache` is a dict shared between calls."""
-        key = id(self)
-        if key not in cache:
-            cache[key] = (self._evaluate(leaves, cache), self)  # held, so that the id stays taken
-        return cache[key][0]
+        if self not in cache:
+            cache[self] = self._evaluate(leaves, cache)
+        return cache[self]
 
     def _evaluate(self, leaves, cache) -> Any:
         raise NotImplementedError

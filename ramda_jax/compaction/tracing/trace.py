@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.walk import Walk
@@ -26,7 +27,8 @@ class Dims:
         leaves: the variables by path, with the labels of their axes.
         inputs: the example arguments by path.
         outputs: the values returned.
-        walk: the whole trace: nodes, equations, readers.
+        walk: the whole trace: equations, readers, what is frozen.
+        nodes: what the axes are made of.
         opaque: how often each primitive without a rule was met; what they touch is frozen.
     """
 
@@ -35,6 +37,7 @@ class Dims:
     inputs: dict[str, Value]
     outputs: list[Value]
     walk: Walk
+    nodes: Nodes
 
     @property
     def opaque(self):
@@ -141,7 +144,8 @@ def label_program(program: Program, overrides: Any = None) -> Dims:
     for path, value in leaves.items():
         for label in value.labels if path not in used else ():
             walk.indices.freeze(label, "a leaf that the function does not use")
-    return Dims(find_ids(walk, leaves), leaves, inputs, outputs, walk)
+    nodes = walk.indices.nodes()
+    return Dims(find_ids(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
 
 
 def _abstract(leaf):

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.indices import ALWAYS
 from ramda_jax.compaction.tracing.recipes import Leaf
+from ramda_jax.compaction.tracing.union_find import ALWAYS
 
 
 @dataclasses.dataclass(eq=False)
@@ -57,61 +57,37 @@ def few(members, limit=4):
     return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
 
 
-def axis_nodes(walk, label, products):
-    """Pairs (positions, nodes) of an axis, products as the nodes they are made of: two int arrays of one length."""
-    roots = walk.indices.find(label)
-    is_product = np.isin(roots, list(products)) if products else np.zeros(len(roots), bool)
-    positions, nodes = [np.flatnonzero(~is_product)], [roots[~is_product]]
-    for position in np.flatnonzero(is_product).tolist():
-        factors = sorted(products[int(roots[position])])
-        positions.append(np.full(len(factors), position))
-        nodes.append(np.array(factors, np.int64))
-    return np.concatenate(positions), np.concatenate(nodes)
-
-
-def axis_mask(walk, label, kept, products):
-    """Which indices of an axis are in `kept`, a boolean for each node: those all of whose nodes are."""
-    roots = walk.indices.find(label)
-    mask = kept[roots]
-    if not products:
-        return mask
-    for product in set(roots.tolist()) & products.keys():
-        mask[roots == product] = all(kept[node] for node in products[product])
-    return mask
-
-
-def find_ids(walk, leaves):
+def find_ids(walk, nodes, leaves):
     """The ids of a walk: a tuple of `Dim`."""
-    indices = walk.indices
-    products = indices.products()
+    reasons = walk.indices.reasons
     axes = [
-        (path, axis, *axis_nodes(walk, label, products))
+        (path, axis, *nodes.of(label))
         for path, value in leaves.items()
         for axis, label in enumerate(value.labels)
         if len(label) > 1
     ]
-    groups = group_nodes([nodes for *_, nodes in axes], indices.reasons)
-    id_of, place = np.full(indices.count, -1), np.full(indices.count, -1)
-    for number, nodes in enumerate(groups):
-        id_of[nodes], place[nodes] = number, np.arange(len(nodes))
+    groups = group_nodes([found for *_, found in axes], reasons)
+    id_of, place = np.full(nodes.count, -1), np.full(nodes.count, -1)
+    for number, group in enumerate(groups):
+        id_of[group], place[group] = number, np.arange(len(group))
     members = [[] for _ in groups]
-    for path, axis, positions, nodes in axes:
-        for number, member in _members(path, axis, leaves[path].shape[axis], positions, id_of[nodes], place[nodes]):
+    for path, axis, positions, found in axes:
+        for number, member in _members(path, axis, leaves[path].shape[axis], positions, id_of[found], place[found]):
             members[number].append(member)
     readers = [set() for _ in groups]
     for reader in walk.readers:
-        read = np.concatenate([axis_nodes(walk, label, products)[1] for label in reader.contracted])
+        read = np.concatenate([nodes.of(label)[1] for label in reader.contracted])
         for number in set(id_of[read].tolist()) - {-1}:
             readers[number].update(_read_members(reader, members[number]))
     return tuple(
         Dim(
             name=f"d{number}",
-            nodes=nodes,
+            nodes=group,
             members=tuple(members[number]),
             readers=tuple(member for member in members[number] if member in readers[number]),
-            reason=indices.reasons(nodes[:1])[0],
+            reason=reasons(group[:1])[0],
         )
-        for number, nodes in enumerate(groups)
+        for number, group in enumerate(groups)
     )
 
 

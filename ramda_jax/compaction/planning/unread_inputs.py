@@ -1,0 +1,39 @@
+"""The inputs of a model that nothing reads, for the report: they stay, but a user may want to know."""
+
+import numpy as np
+
+
+def unread_inputs(dims, liveness):
+    """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
+    roots = dims.nodes.roots
+    touched = _mixed(dims)
+    for reader, entries in liveness.readers:
+        for label in liveness.needed(reader, entries):
+            touched[roots[label]] = True
+    unread = {name: np.flatnonzero(~touched[roots[label]]) for name, label in _input_axes(dims).items()}
+    return {name: tuple(found.tolist()) for name, found in unread.items() if len(found)}
+
+
+def _mixed(dims):
+    """Which nodes an equation has frozen, a boolean for each: all of them are frozen, but others are at most read."""
+    indices = dims.walk.indices
+    mixed = np.zeros(dims.nodes.count, bool)
+    for nodes in [*indices.frozen, *(part for _, parts in indices.merged for part in parts)]:
+        mixed[dims.nodes.roots[nodes]] = True
+    return mixed
+
+
+def _input_axes(dims):
+    """The labels of the inputs' axes, and of axes merged from them, by name."""
+    first_nodes = {}
+    result = {}
+    for path, value in dims.inputs.items():
+        for axis, label in enumerate(value.labels):
+            if len(label) > 1:
+                first_nodes[int(label[0])] = f"{path}[{axis}]"
+                result[f"{path}[{axis}]"] = label
+    for merged, parts in dims.walk.indices.merged:
+        names = [first_nodes.get(int(part[0])) for part in parts if len(part) > 1]
+        if names and None not in names:
+            result[" x ".join(map(str, names))] = merged
+    return result

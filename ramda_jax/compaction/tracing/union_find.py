@@ -1,0 +1,120 @@
+"""Which single indices of axes are one: a union-find over them, with reasons why some must stay.
+
+A *node* stands for one index of one axis. The label of an axis is an array with a node for each of its indices; an
+index is deleted exactly where its node is. Nodes that are unified are one. Labelling indices and not whole axes makes
+concatenation, slices, padding and strides plain NumPy on labels.
+"""
+
+import numpy as np
+
+#: The node that is always kept: what stands for an index that nothing could ever delete.
+ALWAYS = 0
+
+
+class UnionFind:
+    """Nodes, their unions, and which are frozen why.
+
+    Attributes:
+        count: how many nodes there are.
+        frozen: what was frozen after it was made, in order: arrays of nodes.
+
+    Example:
+        >>> nodes = UnionFind()
+        >>> a, b = nodes.new(3), nodes.new(2)
+        >>> nodes.unify(a[:2], b)
+        >>> nodes.freeze(b[1:], "a model output")
+        >>> nodes.reasons(a)
+        ['', 'a model output', '']
+    """
+
+    def __init__(self):
+        self._parents = np.zeros(1024, np.int64)
+        self._reason_of = np.zeros(1024, np.int32)
+        self._reasons = ["", "an axis of size 1, or one that no parameter has"]
+        self._reason_of[ALWAYS] = 1
+        self.frozen: list[np.ndarray] = []
+        self.count = 1
+
+    def new(self, size, reason=None):
+        """A label of `size` fresh nodes, frozen where a reason is given."""
+        start, self.count = self.count, self.count + size
+        if self.count > len(self._parents):
+            length = max(self.count, 2 * len(self._parents))
+            self._parents = np.concatenate([self._parents, np.zeros(length - len(self._parents), np.int64)])
+            self._reason_of = np.concatenate([self._reason_of, np.zeros(length - len(self._reason_of), np.int32)])
+        nodes = np.arange(start, self.count)
+        self._parents[nodes] = nodes
+        self._reason_of[nodes] = self._reason_number(reason) if reason else 0
+        return nodes
+
+    def axis(self, size, reason=None):
+        """A label for an axis of that size: fresh nodes, or `ALWAYS` for an axis of size 1, which nothing shortens."""
+        return self.always(1) if size == 1 else self.new(size, reason)
+
+    @staticmethod
+    def always(size):
+        """A label of indices that are always kept."""
+        return np.zeros(size, np.int64)
+
+    def find(self, nodes):
+        """The representatives of nodes, an array of their shape."""
+        roots = self._parents[nodes]
+        while True:
+            above = self._parents[roots]
+            if np.array_equal(above, roots):
+                break
+            roots = above
+        self._parents[nodes] = roots
+        return roots
+
+    def unify(self, a, b):
+        """Makes `a[i]` and `b[i]` one, for every i; of a frozen one and a free one, both are frozen then."""
+        if a is b:
+            return
+        merged = []
+        while True:
+            roots_a, roots_b = self.find(a), self.find(b)
+            low, high = np.minimum(roots_a, roots_b), np.maximum(roots_a, roots_b)
+            differ = low != high
+            if not differ.any():
+                break
+            # A root goes under a smaller one, so that no cycle can arise; what another pair asks of the same root
+            # is left to the next round.
+            low, high = low[differ], high[differ]
+            np.minimum.at(self._parents, high, low)
+            merged.append(np.unique(high))
+        for nodes in merged:
+            self._after_merge(nodes)
+
+    def _after_merge(self, nodes):
+        """Hands on what was known of `nodes`, which were roots, to their roots."""
+        roots = self.find(nodes)
+        fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] == 0)
+        for node, root in zip(nodes[fresh], roots[fresh], strict=True):
+            self._freeze_root(int(root), int(self._reason_of[node]))
+
+    def freeze(self, nodes, reason):
+        """Keeps what `nodes` stand for; the first reason given stays."""
+        self._freeze(np.asarray(nodes), self._reason_number(reason))
+
+    def _freeze(self, nodes, number):
+        roots = np.unique(self.find(nodes.ravel()))
+        self.frozen.append(roots)
+        for root in roots[self._reason_of[roots] == 0].tolist():
+            self._freeze_root(root, number)
+
+    def _freeze_root(self, root, number):
+        self._reason_of[root] = number
+
+    def _reason_number(self, reason):
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return self._reasons.index(reason)
+
+    def is_free(self, nodes):
+        """Whether each node might be deleted as things stand: a boolean array."""
+        return self._reason_of[self.find(nodes)] == 0
+
+    def reasons(self, nodes):
+        """Why each node is frozen, "" where it is not: a list."""
+        return [self._reasons[number] for number in self._reason_of[self.find(np.asarray(nodes))]]
