@@ -234,6 +234,12 @@ MUTATIONS = [
         ("tests/builders/test_dual_averaging.py::test_parameters_that_are_no_real_numbers_are_refused_by_path",),
     ),
     Mutation(
+        "tables.py",
+        "width += 2 + widths[place + 1]",
+        "width += widths[place + 1]",
+        ("tests/test_tables.py",),
+    ),
+    Mutation(
         "files.py",
         "if status.st_size > largest:",
         "if status.st_size >= largest:",
@@ -504,8 +510,8 @@ MUTATIONS = [
         ("tests/compaction/test_refusals.py::test_verify_refuses_a_live_channel_deleted",),
     ),
     Mutation(
-        "compaction/proof/verify.py",
-        "batches.append(example_args)",
+        "compaction/proof/numbers.py",
+        "batches.append(args)",
         "pass",
         ("ramda_jax/compaction/proof/verify.py",),
     ),

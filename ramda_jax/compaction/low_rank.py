@@ -10,9 +10,8 @@ import numpy as np
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.choose import adapter_for
-from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.proof.numbers import check_comparison, compare_outputs, random_batches
+from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.verify import Proof
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
@@ -111,16 +110,13 @@ def low_rank_model(
     adapter = adapter_for(model, variables, call)
     ranks = low_rank_plan(adapter.variables, rtol)
     refused = {}
-    build = _builder(model, adapter, call)
     for path in list(ranks):
-        reason = _reason_against(build, {path: ranks[path]}, example_args)
+        reason = _reason_against(adapter, {path: ranks[path]}, example_args)
         if reason:
             refused[path] = reason
             del ranks[path]
-    small_model, small, apply = build(ranks)
-    batches = random_batches(example_args, num_random)
-    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(example_args)):
-        batches.append(example_args)
+    small_model, small, apply = adapter.factorize(ranks)
+    batches = batches_for(example_args, num_random)
     if not batches:
         raise CompactionError(
             "Nothing can be shown of a model of low rank without a batch: give example arguments with values, or "
@@ -133,35 +129,11 @@ def low_rank_model(
     return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), (before, after))
 
 
-def _reason_against(build, ranks, args):
+def _reason_against(adapter: Adapter, ranks, args):
     """Why the model cannot run with that one kernel factored, or ""."""
     try:
-        _, small, apply = build(ranks)
+        _, small, apply = adapter.factorize(ranks)
         jax.eval_shape(apply, small, *args)
     except Exception as error:  # whatever a model's code raises for what is no array
         return f"{type(error).__name__}: {error}".split("\n")[0]
     return ""
-
-
-def _builder(model, adapter: Adapter, call):
-    """A function from ranks to (small model, its variables, its function)."""
-    modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
-    if "flax" in modules and not hasattr(type(model), "bind"):
-        from ramda_jax.compaction.adapters.nnx import with_factors
-
-        return lambda ranks: with_factors(model, ranks, call)
-    if "flax" in modules:
-        from ramda_jax.compaction.adapters.linen import split_kernels
-
-        return lambda ranks: split_kernels(adapter, ranks)
-
-    def build(ranks):
-        def replace(path, leaf):
-            return factor(leaf, ranks[path]) if path in ranks else leaf
-
-        leaves = [replace(path, leaf) for path, leaf in named_leaves(adapter.variables)]
-        small = jax.tree.structure(adapter.variables).unflatten(leaves)
-        small_model, apply = adapter.rebuild(small)
-        return small_model, small, apply
-
-    return build

@@ -11,6 +11,7 @@ from ramda_jax.solvers.select import choose_solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.subproblem.checks import check_solvable
 from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 #: The methods whose metric is a multiple of the identity.
@@ -76,19 +77,5 @@ def describe(
         solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
         rows.append((*row, type(given).__name__, *cells, type(solved_by).__name__))
     rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), "", "", ""))
-    # The total's long cell may run into the empty one after it.
-    widths = [max(len(row[i]) for row in rows[:-1]) for i in range(len(rows[0]))]
-    widths[0] = max(widths[0], len("total"))
-    widths[1] = max(widths[1], len(rows[-1][1]))
-    right = (4, 5, 6)
-
-    def line(row):
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        if row is rows[-1]:
-            joined = row[2].ljust(widths[2] + 2 + widths[3])
-            cells[2:4] = [joined]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join(map(line, rows))
+    # In the total row "N regularized" spills into the empty column beside it.
+    return "\n".join(text_table(rows, right=(4, 5, 6), spill=(len(rows) - 1, 2)))

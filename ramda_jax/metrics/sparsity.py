@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.structure.assignment import regularized_leaves
+from ramda_jax.tables import text_table
 
 
 def _share(zeros, total):
@@ -192,10 +193,8 @@ def layer_table(regularizer, params) -> str:
     share = 100 * float(weighted_group_sparsity(regularizer, params))
     lines = [(path, alive, total, 100 * (1 - alive / total) if total else 0.0) for path, alive, total in rows]
     lines.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows), share))
-    width = max(len(line[0]) for line in lines)
-    table = [f"{'leaf':<{width}}  alive  groups  sparsity"]
-    table += [f"{path:<{width}}  {alive:5d}  {total:6d}  {sparsity:6.1f} %" for path, alive, total, sparsity in lines]
-    return "\n".join(table)
+    cells = [(path, str(alive), str(total), f"{sparsity:.1f} %") for path, alive, total, sparsity in lines]
+    return "\n".join(text_table([("leaf", "alive", "groups", "sparsity"), *cells], right=(1, 2, 3)))
 
 
 def objective(regularizer, params, loss, strength):

@@ -13,8 +13,10 @@ class Adapter:
         apply: the function of (variables, *args) that is traced and proved, in evaluation mode.
         variables: a pytree of arrays.
         rebuild: from small variables to (the small model, its function of (variables, *args)).
+        factorize: from ranks by path to (the model with these matrices as two factors, its variables, its function).
     """
 
     apply: Callable
     variables: Any
     rebuild: Callable[[Any], tuple[Any, Callable]]
+    factorize: Callable[[dict[str, int]], tuple[Any, Any, Callable]]

@@ -1,10 +1,10 @@
 """Which kind a model is."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
 
 
@@ -38,8 +38,7 @@ def adapter_for(model: Any, variables: Any = None, call: Callable | None = None)
         raise CompactionError(
             f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}."
         )
-    apply = functools.partial(call, model) if call is not None else model
-    return Adapter(apply, _given(variables, "a function"), lambda small: (model, apply))
+    return function_adapter(model, _given(variables, "a function"), call)
 
 
 def _given(variables, kind):

@@ -3,7 +3,7 @@
 import jax
 
 from ramda_jax.compaction.adapters.base import Adapter
-from ramda_jax.compaction.adapters.factored import Factored
+from ramda_jax.compaction.adapters.factored import Factored, replace_by_factors
 
 
 def equinox_adapter(model, call=None):
@@ -23,4 +23,8 @@ def equinox_adapter(model, call=None):
     def apply(arrays, *args):
         return call(eqx.nn.inference_mode(combine(arrays)), *args)
 
-    return Adapter(apply, arrays, lambda small: (combine(small), apply))
+    def factorize(ranks):
+        small = replace_by_factors(arrays, ranks)
+        return combine(small), small, apply
+
+    return Adapter(apply, arrays, lambda small: (combine(small), apply), factorize)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.structure.paths import named_leaves
+
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +83,9 @@ def factor(matrix: jax.Array, rank: int) -> Factored:
     u, s, vt = np.linalg.svd(np.asarray(matrix, np.float64), full_matrices=False)
     root = np.sqrt(s[:rank])
     return Factored(jnp.asarray(u[:, :rank] * root, matrix.dtype), jnp.asarray(root[:, None] * vt[:rank], matrix.dtype))
+
+
+def replace_by_factors(variables, ranks):
+    """The variables with the matrices named in `ranks` (from paths to ranks) as `Factored`."""
+    leaves = [factor(leaf, ranks[path]) if path in ranks else leaf for path, leaf in named_leaves(variables)]
+    return jax.tree.structure(variables).unflatten(leaves)

@@ -17,7 +17,8 @@ def linen_adapter(module, variables, call=None):
     call = call or _apply
     apply = functools.partial(call, module)
     small = sizes_from_variables(apply)
-    return Adapter(apply, variables, lambda variables: (small, small))
+    factorize = functools.partial(split_kernels, apply, variables)
+    return Adapter(apply, variables, lambda variables: (small, small), factorize)
 
 
 def _apply(module, variables, *args, **kwargs):
@@ -99,14 +100,14 @@ def _fields(module, values):
 LEFT, RIGHT = "kernel_left", "kernel_right"
 
 
-def split_kernels(adapter, ranks):
+def split_kernels(apply, variables, ranks):
     """A linen model whose kernels named in `ranks` (from paths to ranks) are `kernel_left` and `kernel_right`.
 
     Returns:
         (a function, its variables, the function).
     """
-    variables = jax.tree.map(lambda leaf: leaf, adapter.variables)
-    keys_of = keys_by_name(adapter.variables)
+    keys_of = keys_by_name(variables)
+    variables = jax.tree.map(lambda leaf: leaf, variables)
     for path, rank in ranks.items():
         *parents, name = keys_of[path]
         layer = variables
@@ -114,8 +115,8 @@ def split_kernels(adapter, ranks):
             layer = layer[key]
         factors = factor(layer.pop(name), rank)
         layer |= {LEFT: factors.left, RIGHT: factors.right}
-    apply = kernels_from_factors(adapter.apply)
-    return apply, variables, apply
+    factored = kernels_from_factors(apply)
+    return factored, variables, factored
 
 
 def kernels_from_factors(function):

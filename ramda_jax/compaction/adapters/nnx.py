@@ -26,7 +26,7 @@ def nnx_adapter(model, call=None):
         fit_sizes(module)
         return module, applied(nnx.split(module)[0])
 
-    return Adapter(applied(graph), state, rebuild)
+    return Adapter(applied(graph), state, rebuild, lambda ranks: with_factors(model, ranks, call))
 
 
 def fit_sizes(module):

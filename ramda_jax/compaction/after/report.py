@@ -12,6 +12,7 @@ import numpy as np
 from ramda_jax.compaction.model import Compaction
 from ramda_jax.metrics.sparsity import weighted_group_sparsity
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.tables import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +92,7 @@ class Report:
             ("alive", "", "", ""),
             *((f"  {name}", str(size), str(alive), "") for name, alive, size in self.widths),
         ]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        return "\n".join(
-            f"{row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}  {row[3]}".rstrip()
-            for row in rows
-        )
+        return "\n".join(text_table(rows, right=(1, 2)))
 
 
 def _times(shape):

@@ -12,6 +12,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     """The coupling of the small model, with which training goes on with the groups there were.
 
     To couple the small model anew would give other names to the ids, and none to those of which one index is left.
+    What is kept of a packed array is found by packing a mask of the kept entries as the parameters are packed.
 
     Args:
         plan: from `plan_compaction`, or that of a `Compaction`.
@@ -57,7 +58,6 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     kept = {path: _kept(leaf) for path, leaf in leaves.items()}
     packed = {}
     for name, whole in coupling.parts.items():
-        # Packed as the parameters are, a mask of the entries kept tells what is kept of the packed array.
         blocks = [
             np.moveaxis(_mask(leaves[part.path].shape, kept[part.path]), part.axis, 0)[part.rows] for part in whole
         ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
 from ramda_jax.compaction.tracing.widths import few
+from ramda_jax.tables import text_table
 
 _FORMAT = 1
 
@@ -127,11 +128,7 @@ class Plan:
             else:
                 note = f"{len(one.padding)} of them unread" if one.padding else ""
             rows.append((one.name, str(len(one.kept)), str(one.size), few(one.members), note))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = []
-        for row in rows:
-            cells = [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3].ljust(widths[3])]
-            lines.append("  ".join([*cells, row[4]]).rstrip())
+        lines = text_table(rows, right=(1, 2))
         for name, unread in self.unread_inputs.items():
             lines.append(f"input {name}: {len(unread)} indices are not read by anything; they stay")
         before, after = self.num_params

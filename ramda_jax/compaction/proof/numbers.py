@@ -41,6 +41,14 @@ def random_batches(args, number, seed=0):
     return [jax.tree.map(draw, args) for _ in range(number)]
 
 
+def batches_for(args, num_random):
+    """What outputs are compared on: random batches, and the example arguments where they have values."""
+    batches = random_batches(args, num_random)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
+        batches.append(args)
+    return batches
+
+
 def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance=None):
     """The largest relative difference of outputs.
 

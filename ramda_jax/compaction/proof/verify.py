@@ -15,14 +15,13 @@ import dataclasses
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.liveness import Liveness
 from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.compaction.proof.numbers import check_comparison, compare_outputs, random_batches
+from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_dims, trace_program
 from ramda_jax.structure.paths import named_leaves
@@ -118,9 +117,7 @@ def verify(
     mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)
     if mismatch is not None:
         raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
-    batches = random_batches(example_args, num_random)
-    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(example_args)):
-        batches.append(example_args)
+    batches = batches_for(example_args, num_random)
     error, reason = compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance)
     if reason is not None:
         raise CompactionError(f"The small model is not equal: {reason}.")

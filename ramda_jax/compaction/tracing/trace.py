@@ -13,6 +13,7 @@ from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Dim, few, find_ids
 from ramda_jax.structure.paths import check_unique, named_leaves
+from ramda_jax.tables import text_table
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
@@ -48,8 +49,7 @@ class Dims:
         for dim in self.ids:
             members = [member for member in dim.members if member not in dim.readers]
             rows.append((dim.name, str(dim.size), few(members), few(dim.readers), dim.reason))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = text_table(rows)
         if self.opaque:
             lines.append("no rule for: " + ", ".join(f"{name} ({n} times)" for name, n in self.opaque.items()))
         return "\n".join(lines)

@@ -1,0 +1,16 @@
+"""Functions of (variables, *args): nothing but the arrays is to be replaced."""
+
+import functools
+
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.factored import replace_by_factors
+
+
+def function_adapter(function, variables, call=None):
+    """The `Adapter` of a function."""
+    apply = functools.partial(call, function) if call is not None else function
+
+    def factorize(ranks):
+        return function, replace_by_factors(variables, ranks), apply
+
+    return Adapter(apply, variables, lambda small: (function, apply), factorize)
