@@ -46,7 +46,7 @@ def images(size, channels):
 
 
 def with_dead_channels(net, batch, share, seed=0):
-    """The net with that share of the indices of every free id read by zeros only; and all biases at random."""
+    """The net with that share of the indices of every free width read by zeros only; and all biases at random."""
     adapter = adapter_for(net)
     state = adapter.variables
     rng = np.random.default_rng(seed)
@@ -54,11 +54,11 @@ def with_dead_channels(net, batch, share, seed=0):
     for path, leaf in named_leaves(state):
         # A dead channel with bias 0 would be a zero channel, and too easy.
         values[path] = rng.normal(size=leaf.shape) if "bias" in path else np.array(leaf)
-    for dim in trace_dims(adapter.apply, state, batch).ids:
-        if dim.reason:
+    for width in trace_dims(adapter.apply, state, batch).widths:
+        if width.reason:
             continue
-        dead = rng.permutation(dim.size)[: round(share * dim.size)]
-        for member in dim.readers:
+        dead = rng.permutation(width.size)[: round(share * width.size)]
+        for member in width.readers:
             np.moveaxis(values[member.path], member.axis, 0)[np.isin(member.index, dead)] = 0
     flat = [jnp.asarray(values[path], leaf.dtype) for path, leaf in named_leaves(state)]
     nnx.update(net, jax.tree.structure(state).unflatten(flat))
@@ -129,7 +129,7 @@ def analysis_row(small, rounds=3):
         "net": "resnet50",
         "params": plan.num_params[0],
         "equations": len(dims.walk.visits),
-        "ids": len(dims.ids),
+        "widths": len(dims.widths),
         "first_seconds": seconds[0],
         "seconds": float(np.median(seconds)),
     }
@@ -163,8 +163,9 @@ def print_tables(rows):
     for row in rows:
         if row["study"] == "analysis":
             print(
-                f"\nAnalysis of {row['net']} ({row['params']:,} parameters, {row['equations']} equations, {row['ids']} "
-                f"ids): {row['first_seconds']:.2f} s the first time, {row['seconds']:.2f} s in the median"
+                f"\nAnalysis of {row['net']} ({row['params']:,} parameters, {row['equations']} equations, "
+                f"{row['widths']} widths): {row['first_seconds']:.2f} s the first time, {row['seconds']:.2f} s in the "
+                "median"
             )
 
 

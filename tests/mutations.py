@@ -348,7 +348,7 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/after/coupling.py",
-        "                start += width\n",
+        "                start += columns\n",
         "",
         ("tests/compaction/test_coupling.py::test_without_strength_it_is_the_optimizer_itself",),
     ),
@@ -487,6 +487,12 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/planning/plan.py",
+        '_IN_JSON = {"widths": "ids"}',
+        "_IN_JSON = {}",
+        ("tests/compaction/test_storage.py::test_a_plan_of_format_1_is_read_and_written_as_it_was",),
+    ),
+    Mutation(
+        "compaction/planning/plan.py",
         "return len(self.padding) == len(self.kept)",
         "return len(self.padding) > 0",
         ("tests/compaction/test_report.py::test_report_does_not_count_what_is_kept_for_a_round_size",),
@@ -505,8 +511,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/proof/verify.py",
-        "liveness.alive[dim.nodes] & ~kept[dim.nodes]",
-        "~liveness.alive[dim.nodes] & kept[dim.nodes]",
+        "liveness.alive[width.nodes] & ~kept[width.nodes]",
+        "~liveness.alive[width.nodes] & kept[width.nodes]",
         ("tests/compaction/test_refusals.py::test_verify_refuses_a_live_channel_deleted",),
     ),
     Mutation(
@@ -523,8 +529,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/after/report.py",
-        "len(one.kept) - len(one.padding), one.size",
-        "len(one.kept), one.size",
+        "len(width.kept) - len(width.padding), width.size",
+        "len(width.kept), width.size",
         ("tests/compaction/test_report.py::test_report_does_not_count_what_is_kept_for_a_round_size",),
     ),
     Mutation(
@@ -632,8 +638,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/tracing/walk.py",
-        "value.operand if stays else None)",
-        "value.operand)",
+        "value.recipe if stays else None)",
+        "value.recipe)",
         ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),
     ),
     # compaction/tracing/rules

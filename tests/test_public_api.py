@@ -22,8 +22,8 @@ PUBLIC = {
         summable_tolerance
     """,
     "ramda_jax.compaction": """
-        Compaction CompactionError Cost Coupling Dim Dims FROZEN Factored FreezeStructureState IdPlan LeafPlan LowRank
-        Member Plan Proof Report compact compact_coupling compact_model compact_state compaction_report cost couple
+        Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan LowRank Member Plan
+        Proof Report Width WidthPlan compact compact_coupling compact_model compact_state compaction_report cost couple
         draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
         plan_compaction save_compact trace_dims verify
     """,
@@ -43,9 +43,9 @@ PUBLIC = {
 }
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
-    "Assignment Compaction CompactionError Context Cost Coupling Dim Dims ElementwiseRegularizer GroupRegularizer "
-    "IdPlan LeafPlan LowRank Member ModelState NormPenalty Plan Proof QuadraticModel Regularizer Report Solution "
-    "Solver SolverInfo"
+    "Assignment Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer GroupRegularizer "
+    "LeafPlan LowRank Member ModelState NormPenalty Plan Proof QuadraticModel Regularizer Report Solution Solver "
+    "SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.
 ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}

@@ -16,13 +16,13 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
 from ramda_jax.compaction.planning.make_plan import plan_compaction
-from ramda_jax.compaction.planning.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.slicing import compact, compact_state, expand
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.trace import FROZEN, Dims, trace_dims
-from ramda_jax.compaction.tracing.widths import Dim, Member
+from ramda_jax.compaction.tracing.widths import Member, Width
 
 __all__ = [
     "compact_model",
@@ -30,13 +30,13 @@ __all__ = [
     "CompactionError",
     "trace_dims",
     "Dims",
-    "Dim",
+    "Width",
     "Member",
     "FROZEN",
     "plan_compaction",
     "Plan",
     "LeafPlan",
-    "IdPlan",
+    "WidthPlan",
     "compact",
     "compact_state",
     "expand",

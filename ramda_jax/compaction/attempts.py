@@ -19,10 +19,10 @@ class Attempt:
     """A plan carried out.
 
     Attributes:
-        plan: what was planned, with the ids in `refused` whole.
+        plan: what was planned, with the widths in `refused` whole.
         variables, model, apply: the small ones; `model` and `apply` are None where none could be built.
         mismatch: why the small model is not the planned one, None where it is.
-        refused: from ids to the reason why they stay.
+        refused: from widths, by name, to the reason why they stay.
     """
 
     plan: Plan
@@ -44,7 +44,7 @@ class Search:
     threshold: float = 0.0
 
     def attempt(self, refused) -> Attempt:
-        """Plans without the ids in `refused`, cuts, rebuilds, and compares the two traces."""
+        """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
         plan = plan_compaction(self.dims, self.adapter.variables, self.round_to, self.threshold, refused)
         small = compact(plan, self.adapter.variables)
         model, apply = None, None
@@ -75,7 +75,7 @@ class Search:
         return attempt
 
     def _nearest_culprits(self, attempt):
-        """The ids of what was deleted nearest to the equation at which the traces part, looking backwards from it."""
+        """The widths of what was deleted nearest to the equation at which the traces part, and before it."""
         walk = self.dims.walk
         if attempt.mismatch.visit is None:
             return []
@@ -92,9 +92,9 @@ class Search:
             if nodes:
                 deleted = np.unique(np.concatenate(nodes))
                 return [
-                    one.name
-                    for dim, one in zip(self.dims.ids, attempt.plan.ids, strict=True)
-                    if len(one.kept) < one.size and np.isin(dim.nodes, deleted).any()
+                    width.name
+                    for width, planned in zip(self.dims.widths, attempt.plan.widths, strict=True)
+                    if len(planned.kept) < planned.size and np.isin(width.nodes, deleted).any()
                 ]
             seen |= {value.number for value in values}
             before = [producers[value.number] for value in values if value.number in producers]
@@ -102,8 +102,8 @@ class Search:
         return []
 
     def _culprits_by_trial(self, attempt):
-        """The ids that cannot even shrink alone, for a small model that cannot be traced and so does not show where."""
-        shrinking = [one.name for one in attempt.plan.ids if len(one.kept) < one.size]
+        """The widths that cannot even shrink alone, for a small model that cannot be traced and so shows no place."""
+        shrinking = [width.name for width in attempt.plan.widths if len(width.kept) < width.size]
         result = []
         for name in shrinking:
             others = {other: "not on trial" for other in shrinking if other != name}

@@ -26,7 +26,7 @@ class Compaction:
         plan: what was kept.
         dims: the trace of the whole model.
         proof: what was shown.
-        refused: from ids to the reason why they had to stay whole, for those of which the proof failed.
+        refused: from widths, by name, to the reason why they had to stay whole, for those of which the proof failed.
         whole: the whole model's function and variables, with entries up to the threshold set to zero.
     """
 

@@ -243,7 +243,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 9)
 VECTORS = jax.random.normal(jax.random.key(0), (4, 6))
 SEQUENCES = jax.random.normal(jax.random.key(0), (2, 4, 5))
 
-#: From names to (class, a batch, ids that must be able to shrink, as one of their axes).
+#: From names to (class, a batch, widths that must be able to shrink, as one of their axes).
 NETS = {
     "mlp": (MLP, VECTORS, ["layers/0/kernel[1]", "layers/1/kernel[1]", "layers/2/kernel[1]"]),
     "lenet5": (LeNet5, images(16, 1), ["conv1/kernel[3]", "conv2/kernel[3]", "dense1/kernel[1]", "dense2/kernel[1]"]),

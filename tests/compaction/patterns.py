@@ -23,16 +23,16 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
 
 
 def zero_readers(dims, variables, rng, share=0.5):
-    """The variables with a share of every free id's indices read by nothing, and from ids to the indices that are."""
+    """The variables with a share of every free width's indices read by nothing, and by width the indices that are."""
     values = {path: leaf for path, leaf in named_leaves(variables)}
     alive = {}
-    for dim in dims.ids:
-        if dim.reason or not dim.readers:
+    for width in dims.widths:
+        if width.reason or not width.readers:
             continue
-        dead = rng.random(dim.size) < share
-        dead[rng.integers(dim.size)] = False
-        alive[dim.name] = tuple(np.flatnonzero(~dead).tolist())
-        for member in dim.readers:
+        dead = rng.random(width.size) < share
+        dead[rng.integers(width.size)] = False
+        alive[width.name] = tuple(np.flatnonzero(~dead).tolist())
+        for member in width.readers:
             leaf = np.array(values[member.path])
             np.moveaxis(leaf, member.axis, 0)[np.isin(member.index, np.flatnonzero(dead))] = 0
             values[member.path] = jnp.asarray(leaf)

@@ -86,7 +86,8 @@ def test_pack_has_its_inverse_and_its_like_in_the_small_model(name):
     plan = plan_compaction(dims, variables)
     small_coupling, packed_plan = compact_coupling(plan, coupling)
     cut = compact(packed_plan, packed)
-    assert {id: len(leaf) for id, leaf in cut["coupled"].items()} == {id: len(alive[id]) for id in coupling.parts}
+    lengths = {name: len(leaf) for name, leaf in cut["coupled"].items()}
+    assert lengths == {name: len(alive[name]) for name in coupling.parts}
     assert relative_difference(cut, small_coupling.pack(compact(plan, params))) == 0
 
 
@@ -121,7 +122,7 @@ def test_what_ramda_zeroes_is_exactly_what_is_removed():
         assert all(0 < len(kept) for kept in alive.values())
         assert sum(map(len, alive.values())) < 18 - 2
         plan = plan_compaction(dims, structured)
-        assert {one.name: one.kept for one in plan.ids if one.name in alive} == alive
+        assert {one.name: one.kept for one in plan.widths if one.name in alive} == alive
         small = compact_model(residual, jnp.asarray(X), variables=structured)
         assert small.proof.error <= 1e-12
         assert small.plan.num_params[1] < small.plan.num_params[0]
@@ -155,7 +156,7 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
         coupling.pack(params | {"up": {"kernel": jnp.ones((7, 10))}})
     with pytest.raises(CompactionError, match="must be of the parameters that were coupled"):
         compact_coupling(Plan({"up/kernel": LeafPlan((8, 10), (None, None))}, (), {}), coupling)
-    # Rows 0 and 1 of one leaf and 1 and 2 of another: no index of the id goes as a whole.
+    # Rows 0 and 1 of one leaf and 1 and 2 of another: no index of the width goes as a whole.
     leaves = {path: LeafPlan(shape, (None,) * len(shape)) for path, shape in coupling.shapes.items()}
     leaves |= {"left/kernel": LeafPlan((8, 2), ((0, 1), None)), "right/kernel": LeafPlan((8, 2), ((1, 2), None))}
     with pytest.raises(CompactionError, match="must keep the same entries of all groups of d0"):

@@ -19,7 +19,7 @@ def check(function, params, x, seed=0):
     """Deletes exactly what is read by nothing, twice is once, and outputs are those of the whole; in float64."""
     params, alive = zero_readers(trace_dims(function, params, x), params, np.random.default_rng(seed))
     small = compact_model(function, x, variables=params, num_random=1)
-    assert {one.name: one.kept for one in small.plan.ids if one.name in alive} == alive
+    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
     assert small.refused == {}
     assert small.proof.error <= 1e-12
     assert compact_model(function, x, variables=small.variables, num_random=0).plan.changes_nothing
@@ -124,9 +124,9 @@ def test_compact_function_computes_the_same(name):
             small = check(function, params, x, seed)
             assert small.dims.opaque == {}
             assert small.plan.num_params[1] < small.plan.num_params[0]
-            shrunk |= {one.name for one in small.plan.ids if len(one.kept) < one.size}
-        # Of every id that is free something has gone in one of the two.
-        assert shrunk == {dim.name for dim in small.dims.ids if not dim.reason}
+            shrunk |= {one.name for one in small.plan.widths if len(one.kept) < one.size}
+        # Of every width that is free something has gone in one of the two.
+        assert shrunk == {width.name for width in small.dims.widths if not width.reason}
 
 
 def test_what_one_step_of_a_scan_reads_stays():
@@ -269,5 +269,5 @@ def test_round_to_keeps_a_multiple_or_all(round_to, width):
     x = jnp.asarray(rng.normal(size=(3, 4)))
     small = compact_model(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], x, variables=params, round_to=round_to)
     assert small.variables["a"].shape == (4, width)
-    [inner] = [one for one in small.plan.ids if not one.reason]
+    [inner] = [one for one in small.plan.widths if not one.reason]
     assert len(inner.padding) == width - 100

@@ -56,7 +56,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         net, batch = make(name, jnp.float64)
         dims, state, with_state = traced(net, batch)
         assert dims.opaque == {}
-        free = {str(member) for dim in dims.ids if not dim.reason for member in dim.members}
+        free = {str(member) for width in dims.widths if not width.reason for member in width.members}
         assert set(NETS[name][2]) <= free
         state, alive = zero_readers(dims, state, np.random.default_rng(3))
         net = with_state(state)
@@ -64,7 +64,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
         assert small.proof.batches == 0
         wanted = {name: kept for name, kept in alive.items() if name not in small.refused}
-        assert {one.name: one.kept for one in small.plan.ids if one.name in wanted} == wanted
+        assert {one.name: one.kept for one in small.plan.widths if one.name in wanted} == wanted
         assert set(small.refused) == REFUSED.get(name, set())
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(nnx.state(small.model, nnx.Param))} == {"float64"}
         other = shuffled(batch)
@@ -78,11 +78,11 @@ def test_compact_model_deletes_exactly_what_nothing_reads_at_full_depth(name):
     net, batch = make(name)
     dims, state, with_state = traced(net, batch)
     assert dims.opaque == {}
-    free = {str(member) for dim in dims.ids if not dim.reason for member in dim.members}
+    free = {str(member) for width in dims.widths if not width.reason for member in width.members}
     assert set(NETS[name][2]) <= free
     state, alive = zero_readers(dims, state, np.random.default_rng(3))
     small = compact_model(with_state(state), jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
-    assert {one.name: one.kept for one in small.plan.ids if one.name in alive} == alive
+    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
     assert small.refused == {}
 
 
@@ -125,10 +125,10 @@ def test_compact_model_rounds_widths_up():
     net, batch = make("mlp")
     net = with_zeros(net, seed=1)
     small = compact_model(net, batch, round_to=8)
-    widths = [len(one.kept) for one in small.plan.ids if not one.reason]
-    sizes = [one.size for one in small.plan.ids if not one.reason]
+    widths = [len(one.kept) for one in small.plan.widths if not one.reason]
+    sizes = [one.size for one in small.plan.widths if not one.reason]
     assert all(width % 8 == 0 or width == size for width, size in zip(widths, sizes, strict=True))
-    assert any(one.padding for one in small.plan.ids)
+    assert any(one.padding for one in small.plan.widths)
     assert relative_difference(outputs(net, batch), outputs(small.model, batch)) <= TOLERANCES["float32"]
     assert compact_model(small.model, batch, round_to=8).plan.changes_nothing
 

@@ -74,11 +74,11 @@ def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros(name):
         small = compact_model(model, shape, num_random=0)
     if coupling:
         alive = {
-            id: tuple(np.flatnonzero(np.asarray(leaf).any(axis=1)).tolist())
-            for id, leaf in coupling.pack(params)["coupled"].items()
+            name: tuple(np.flatnonzero(np.asarray(leaf).any(axis=1)).tolist())
+            for name, leaf in coupling.pack(params)["coupled"].items()
         }
-        found = {one.name: tuple(i for i in one.kept if i not in one.padding) for one in small.plan.ids}
-        assert {id: found[id] for id in alive} == alive
+        found = {one.name: tuple(i for i in one.kept if i not in one.padding) for one in small.plan.widths}
+        assert {name: found[name] for name in alive} == alive
         assert sum(map(len, alive.values())) > 0.3 * sum(len(parts[0].rows) for parts in coupling.parts.values())
     else:
         assert 0.1 < float(ramda_jax.metrics.group_sparsity(regularizer, params)) < 1

@@ -91,15 +91,15 @@ def test_compact_model_strict_refuses_at_the_first_difference(name):
 )
 def test_trace_dims_freezes_an_axis_that_is_looked_along(between, reason):
     dims = trace_dims(with_between(between), make(), X)
-    [dim] = [dim for dim in dims.ids if any(str(member) == "a[1]" for member in dim.members)]
-    assert dim.reason == reason
+    [width] = [width for width in dims.widths if any(str(member) == "a[1]" for member in width.members)]
+    assert width.reason == reason
 
 
 def test_an_unknown_primitive_is_listed_and_does_not_stop_the_rest():
     small = compact_model(with_between(lambda h: jnp.fft.fft(h).real), X, variables=make(4, 2))
     assert small.dims.opaque == {"fft": 1}
     assert "no rule for: fft (1 times)" in str(small.dims)
-    assert "fft, for which there is no rule" in {dim.reason for dim in small.dims.ids}
+    assert "fft, for which there is no rule" in {width.reason for width in small.dims.widths}
     assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
 
 
@@ -124,12 +124,12 @@ def test_group_norm_of_flax_stays_and_the_rest_becomes_small():
 
 
 def without(plan, name, index):
-    """The plan that deletes one more index of an id."""
-    ids = tuple(
+    """The plan that deletes one more index of a width."""
+    widths = tuple(
         dataclasses.replace(one, kept=tuple(i for i in one.kept if i != index)) if one.name == name else one
-        for one in plan.ids
+        for one in plan.widths
     )
-    [members] = [one.members for one in plan.ids if one.name == name]
+    [members] = [one.members for one in plan.widths if one.name == name]
     leaves = {}
     for path, leaf in plan.leaves.items():
         kept = list(leaf.kept)
@@ -137,7 +137,7 @@ def without(plan, name, index):
             if f"{path}[{axis}]" in members:
                 kept[axis] = tuple(i for i in (range(size) if kept[axis] is None else kept[axis]) if i != index)
         leaves[path] = dataclasses.replace(leaf, kept=tuple(kept))
-    return dataclasses.replace(plan, leaves=leaves, ids=ids)
+    return dataclasses.replace(plan, leaves=leaves, widths=widths)
 
 
 def test_verify_refuses_a_live_channel_deleted():
@@ -210,8 +210,8 @@ def test_differences_are_relative_to_the_largest_output_and_nan_is_one():
 
 def test_a_leaf_that_the_function_does_not_use_stays_whole():
     dims = trace_dims(mlp, make() | {"other": jnp.ones(7)}, X)
-    [dim] = [dim for dim in dims.ids if any(str(member) == "other[0]" for member in dim.members)]
-    assert dim.reason == "a leaf that the function does not use"
+    [width] = [width for width in dims.widths if any(str(member) == "other[0]" for member in width.members)]
+    assert width.reason == "a leaf that the function does not use"
 
 
 def test_verify_refuses_to_compare_what_is_not_finite():

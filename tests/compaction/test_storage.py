@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from ramda_jax.compaction import CompactionError, IdPlan, LeafPlan, Plan, load_compact, save_compact
+from ramda_jax.compaction import CompactionError, LeafPlan, Plan, WidthPlan, load_compact, save_compact
 from tests.compaction.hostile import ARRAYS, NEXT, PLAN, forge, outcome
 from tests.kills import Disk, Killed, changes_of
 
@@ -35,7 +35,7 @@ def model(number):
         "dense/bias": LeafPlan((size,), (None,)),
     }
     kept = tuple(range(number + 1))
-    plan = Plan(leaves, (IdPlan("d0", 8, ("dense/kernel[0]",), kept, (0,), ""),), {"x[1]": (0, 3)}, 1, 0.5)
+    plan = Plan(leaves, (WidthPlan("d0", 8, ("dense/kernel[0]",), kept, (0,), ""),), {"x[1]": (0, 3)}, 1, 0.5)
     variables = {
         "dense": {
             "kernel": np.full((number + 1, size), number, np.float32),
@@ -43,6 +43,20 @@ def model(number):
         }
     }
     return plan, variables
+
+
+#: As written when a width was called an id.
+STORED = (
+    '{"format": 1, "leaves": {"kernel": {"shape": [3, 2], "kept": [[0, 2], null]}}, "ids": [{"name": "d0", "size": 3, '
+    '"members": ["kernel[0]"], "kept": [0, 2], "padding": [2], "reason": ""}], "unread_inputs": {"x[1]": [1]}, '
+    '"round_to": 2, "threshold": 0.0}'
+)
+
+
+def test_a_plan_of_format_1_is_read_and_written_as_it_was():
+    plan = Plan.from_json(STORED)
+    assert plan.widths == (WidthPlan("d0", 3, ("kernel[0]",), (0, 2), (2,), ""),)
+    assert plan.to_json() == STORED
 
 
 def is_model(number, folder):
@@ -324,12 +338,12 @@ WRONG_PLANS = {
     "an index that is no integer": lambda p: p["leaves"]["dense/kernel"].update(kept=[[0, 1.5], None]),
     "an index that is true": lambda p: p["leaves"]["dense/kernel"].update(kept=[[0, True], None]),
     "indices that are text": lambda p: p["leaves"]["dense/kernel"].update(kept=["01", None]),
-    "an id out of range": lambda p: p["ids"][0].update(kept=[0, 9]),
-    "an id out of order": lambda p: p["ids"][0].update(kept=[1, 0]),
+    "a width out of range": lambda p: p["ids"][0].update(kept=[0, 9]),
+    "a width out of order": lambda p: p["ids"][0].update(kept=[1, 0]),
     "padding that is not kept": lambda p: p["ids"][0].update(padding=[7]),
-    "an id twice": lambda p: p["ids"].append(dict(p["ids"][0])),
-    "an id without size": lambda p: p["ids"][0].pop("size"),
-    "an id of nothing": lambda p: p["ids"].append(None),
+    "a width twice": lambda p: p["ids"].append(dict(p["ids"][0])),
+    "a width without size": lambda p: p["ids"][0].pop("size"),
+    "a width of nothing": lambda p: p["ids"].append(None),
     "a member that is no axis": lambda p: p["ids"][0].update(members=["dense/kernel[5]"]),
     "a member of no leaf": lambda p: p["ids"][0].update(members=["other[0]"]),
     "a member that is no text": lambda p: p["ids"][0].update(members=[["dense/kernel", 0]]),

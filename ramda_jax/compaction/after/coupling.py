@@ -22,12 +22,12 @@ COUPLED, REST = "coupled", "rest"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """The rows of a leaf that belong to an id.
+    """The rows of a leaf that belong to a width.
 
     Attributes:
         path: of the leaf, among the parameters.
         axis: along which the rows lie.
-        rows: int array `[size, rows per index]`, the rows of each index of the id.
+        rows: int array `[size, rows per index]`, the rows of each index of the width.
     """
 
     path: str
@@ -37,11 +37,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coupling:
-    """Parameters put in another order: an array for each id, whose row i is all that reads index i. From `couple`.
+    """Parameters put in another order: an array for each width, whose row i is all that reads index i. From `couple`.
 
     Attributes:
-        parts: from ids to what reads them.
-        rest: from paths to (axis, rows) that no free id is read by; the axis is None where that is the whole leaf.
+        parts: from widths, by name, to what reads them.
+        rest: from paths to (axis, rows) that no free width is read by; the axis is None where that is the whole leaf.
         shapes: of the parameters by path.
     """
 
@@ -50,7 +50,7 @@ class Coupling:
     shapes: dict[str, tuple[int, ...]]
 
     def pack(self, params: Any) -> dict[str, dict[str, jax.Array]]:
-        """The parameters as `{"coupled": {id: [size, entries]}, "rest": {path: array}}`; gradients alike.
+        """The parameters as `{"coupled": {name: [size, entries]}, "rest": {path: array}}`; gradients alike.
 
         Raises:
             CompactionError: other paths or shapes than those that were coupled, such as those of the small model.
@@ -78,10 +78,10 @@ class Coupling:
             for part in parts:
                 leaf = leaves[part.path]
                 shape = (*part.rows.shape, *np.delete(leaf.shape, part.axis).tolist())
-                width = int(np.prod(shape[1:]))
-                rows = packed[COUPLED][name][:, start : start + width].reshape(shape).astype(leaf.dtype)
+                columns = int(np.prod(shape[1:]))
+                rows = packed[COUPLED][name][:, start : start + columns].reshape(shape).astype(leaf.dtype)
                 leaves[part.path] = _put(leaf, part.axis, part.rows, rows)
-                start += width
+                start += columns
         return jax.tree.structure(params).unflatten(leaves[path] for path, _ in named_leaves(params))
 
     def regularizer(
@@ -121,15 +121,15 @@ def _put(leaf, axis, rows, values):
 
 
 def couple(dims: Dims, params: Any) -> Coupling:
-    """Groups of the traced ids: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
+    """Groups of the traced widths: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
 
-        psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of id d)||,   n_di its number of entries
+        psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
 
     A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, and the
     channel stays. With these groups what is zeroed is just what can be removed. The parameters are put in another
-    order, with an array for each id, and the same solver solves the same kind of subproblem, exactly.
+    order, with an array for each width, and the same solver solves the same kind of subproblem, exactly.
 
-    A leaf that two ids read along different axes, as attention's output projection is by heads and by their entries,
+    A leaf that two widths read along different axes, as attention's output projection is by heads and by their entries,
     goes with the first: whole heads.
 
     Args:
@@ -158,21 +158,21 @@ def couple(dims: Dims, params: Any) -> Coupling:
     axis_of: dict[str, int] = {}
     used = {path: np.zeros(0, np.int64) for path in own.values()}
     parts: dict[str, tuple[Part, ...]] = {}
-    for dim in dims.ids:
+    for width in dims.widths:
         found = []
-        for member in () if dim.reason else dim.readers:
+        for member in () if width.reason else width.readers:
             path = own.get(member.path)
             if path is None or axis_of.get(path, member.axis) != member.axis:
                 continue
-            counts = np.bincount(member.index[member.index >= 0], minlength=dim.size)
+            counts = np.bincount(member.index[member.index >= 0], minlength=width.size)
             if counts.min() != counts.max() or np.isin(np.flatnonzero(member.index >= 0), used[path]).any():
                 continue
             order = np.argsort(member.index, kind="stable")[int((member.index < 0).sum()) :]
-            found.append(Part(path, member.axis, order.reshape(dim.size, -1)))
+            found.append(Part(path, member.axis, order.reshape(width.size, -1)))
             axis_of[path] = member.axis
             used[path] = np.concatenate([used[path], order])
         if found:
-            parts[dim.name] = tuple(found)
+            parts[width.name] = tuple(found)
     rest = {}
     for traced, path in own.items():
         if path not in axis_of:

@@ -42,7 +42,7 @@ class Report:
             of parameters that go: a dead channel also takes along the columns, biases and statistics that made it, and
             a zero group of a channel that another layer reads takes nothing.
         layers: for each leaf that shrank (path, shape before, shape after).
-        widths: for each id that could shrink (one of its axes, indices alive, indices in all).
+        widths: for each width that could shrink (one of its axes, indices alive, indices in all).
         error: the largest relative difference of outputs that the proof has seen.
     """
 
@@ -100,7 +100,7 @@ def _times(shape):
 
 
 def _widest(members, plan):
-    """Of the axes of an id the first on a leaf of the most axes, so a kernel's and not a bias's."""
+    """Of the axes of a width the first on a leaf of the most axes, so a kernel's and not a bias's."""
     return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
 
 
@@ -181,8 +181,8 @@ def compaction_report(
         if leaf.shape != small[path].shape
     )
     widths = tuple(
-        (_widest(one.members, compaction.plan), len(one.kept) - len(one.padding), one.size)
-        for one in compaction.plan.ids
-        if not one.reason
+        (_widest(width.members, compaction.plan), len(width.kept) - len(width.padding), width.size)
+        for width in compaction.plan.widths
+        if not width.reason
     )
     return Report(costs[0], costs[1], sparsity, layers, widths, compaction.proof.error)

@@ -11,7 +11,7 @@ from ramda_jax.compaction.planning.slicing import find_leaves
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     """The coupling of the small model, with which training goes on with the groups there were.
 
-    To couple the small model anew would give other names to the ids, and none to those of which one index is left.
+    To couple the small model anew would give other names to the widths, and none to those of which one index is left.
     What is kept of a packed array is found by packing a mask of the kept entries as the parameters are packed.
 
     Args:
@@ -19,9 +19,9 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         coupling: from `couple`, for the whole parameters.
 
     Returns:
-        A `Coupling` of the small parameters, with the ids' names of the whole; and a `Plan` for what `coupling.pack`
-        returns and for states of an optimizer that `coupling.wrap` returns, to be given to `compact_state`, `compact`
-        and `expand`.
+        A `Coupling` of the small parameters, with the widths' names of the whole; and a `Plan` for what
+        `coupling.pack` returns and for states of an optimizer that `coupling.wrap` returns, to be given to
+        `compact_state`, `compact` and `expand`.
 
     Raises:
         CompactionError: the plan is not one of the parameters that were coupled.

@@ -13,16 +13,16 @@ class Liveness:
         self.nodes = dims.nodes
         every = np.arange(self.nodes.count)
         on_leaf = np.zeros(self.nodes.count, bool)
-        for dim in dims.ids:
-            on_leaf[dim.nodes] = True
+        for width in dims.widths:
+            on_leaf[width.nodes] = True
         # What no leaf has cannot be deleted from one, and stays.
         self.alive = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
-        for dim in dims.ids:
-            if dim.name in keep:
-                self.alive[dim.nodes] = True
+        for width in dims.widths:
+            if width.name in keep:
+                self.alive[width.nodes] = True
         cache = {}
         self.readers = [
-            (reader, [nonzero(operand, leaves, threshold, cache) for operand, _, _ in reader.sides])
+            (reader, [nonzero(recipe, leaves, threshold, cache) for recipe, _, _ in reader.sides])
             for reader in dims.walk.readers
         ]
 
@@ -35,7 +35,7 @@ class Liveness:
                 if not alive.all():
                     mask = np.compress(alive, mask, axis)
             read = mask.any(axis=tuple(others))
-            # Left are the contracted axes in the order in which they lie in the operand.
+            # Left are the contracted axes in the order in which they lie in the value.
             result &= np.transpose(read, np.argsort(np.argsort(contracted)))
         return result
 
@@ -59,12 +59,12 @@ class Liveness:
                         changed = True
 
     def with_padding(self, round_to):
-        """The alive nodes, and so many more that no axis of any value is empty and ids have round sizes."""
+        """The alive nodes, and so many more that no axis of any value is empty and widths have round sizes."""
         kept = self.alive.copy()
-        for dim in self.dims.ids:
-            alive = int(kept[dim.nodes].sum())
-            target = min(dim.size, max(1, -(-alive // round_to)) * round_to)
-            spare = dim.nodes[~kept[dim.nodes]]
+        for width in self.dims.widths:
+            alive = int(kept[width.nodes].sum())
+            target = min(width.size, max(1, -(-alive // round_to)) * round_to)
+            spare = width.nodes[~kept[width.nodes]]
             kept[spare[: target - alive]] = True
         values = [value for visit in self.dims.walk.visits for value in visit.outputs]
         for value in [*self.dims.leaves.values(), *values]:

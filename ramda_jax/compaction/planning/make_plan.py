@@ -7,7 +7,7 @@ import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.liveness import Liveness
-from ramda_jax.compaction.planning.plan import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.unread_inputs import unread_inputs
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
@@ -35,16 +35,16 @@ def plan_compaction(
     Args:
         dims: what `trace_dims` has found.
         variables: the pytree that was traced, with its values.
-        round_to: keep a multiple of so many indices of each id, or all, for hardware that likes 8, 16 or 128.
+        round_to: keep a multiple of so many indices of each width, or all, for hardware that likes 8, 16 or 128.
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.
-        keep: names of ids that stay whole, such as `{"d3": "why"}`.
+        keep: names of widths that stay whole, such as `{"d3": "why"}`.
 
     Returns:
         A `Plan`; print it for a table.
 
     Raises:
-        CompactionError: variables of other paths or shapes than those traced; an id in `keep` that there is not.
+        CompactionError: variables of other paths or shapes than those traced; a width in `keep` that there is not.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -54,10 +54,10 @@ def plan_compaction(
         >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
         >>> plan = plan_compaction(trace_dims(mlp, params, jnp.ones((1, 5))), params)
         >>> print(plan)
-        id  kept  of  where
-        d0     5   5  in[0]         frozen: the model's input
-        d1     2   8  in[1] out[0]
-        d2     3   3  out[1]        frozen: the model's output
+        width  kept  of  where
+        d0        5   5  in[0]         frozen: the model's input
+        d1        2   8  in[1] out[0]
+        d2        3   3  out[1]        frozen: the model's output
         64 -> 16 entries
     """
     check_count("round_to", round_to, 1)
@@ -65,8 +65,8 @@ def plan_compaction(
     leaves = dict(named_leaves(variables))
     check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
     keep = dict(keep or {})
-    if unknown := keep.keys() - {dim.name for dim in dims.ids}:
-        raise CompactionError(f"`keep` must name ids of `dims`, got {sorted(unknown)}; print `dims` for its ids.")
+    if unknown := keep.keys() - {width.name for width in dims.widths}:
+        raise CompactionError(f"`keep` must name widths of `dims`, got {sorted(unknown)}; print `dims` for the names.")
     liveness = Liveness(dims, leaves, threshold, keep)
     liveness.find_alive()
     kept = liveness.with_padding(round_to)
@@ -76,20 +76,20 @@ def plan_compaction(
         plans[path] = LeafPlan(
             value.shape, tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks)
         )
-    ids = []
-    for dim in dims.ids:
-        alive, staying = liveness.alive[dim.nodes], kept[dim.nodes]
-        ids.append(
-            IdPlan(
-                dim.name,
-                dim.size,
-                tuple(map(str, dim.members)),
+    widths = []
+    for width in dims.widths:
+        alive, staying = liveness.alive[width.nodes], kept[width.nodes]
+        widths.append(
+            WidthPlan(
+                width.name,
+                width.size,
+                tuple(map(str, width.members)),
                 tuple(np.flatnonzero(staying).tolist()),
                 tuple(np.flatnonzero(staying & ~alive).tolist()),
-                dim.reason or keep.get(dim.name, ""),
+                width.reason or keep.get(width.name, ""),
             )
         )
-    return Plan(plans, tuple(ids), unread_inputs(dims, liveness), int(round_to), float(threshold))
+    return Plan(plans, tuple(widths), unread_inputs(dims, liveness), int(round_to), float(threshold))
 
 
 def check_leaves(shapes, leaves):

@@ -10,6 +10,8 @@ from ramda_jax.compaction.tracing.widths import few
 from ramda_jax.tables import text_table
 
 _FORMAT = 1
+#: Names that fields have in that format, where not their own.
+_IN_JSON = {"widths": "ids"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,11 @@ class LeafPlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class IdPlan:
-    """What becomes of an id of `Dims`.
+class WidthPlan:
+    """What becomes of a width of `Dims`.
 
     Attributes:
-        name, size: those of the id.
+        name, size: those of the width.
         members: its axes, as `"path[axis]"`.
         kept: the indices kept.
         padding: those of them that are kept although nothing reads them: the one index that a dead layer keeps, and
@@ -62,21 +64,21 @@ class Plan:
 
     Attributes:
         leaves: a `LeafPlan` by path, for all the variables.
-        ids: an `IdPlan` for each id that has an axis longer than 1.
+        widths: a `WidthPlan` for each width that has an axis longer than 1.
         unread_inputs: from the paths of inputs, and an axis, to indices that no parameter reads; they stay.
         round_to, threshold: as given.
     """
 
     leaves: dict[str, LeafPlan]
-    ids: tuple[IdPlan, ...]
+    widths: tuple[WidthPlan, ...]
     unread_inputs: dict[str, tuple[int, ...]]
     round_to: int = 1
     threshold: float = 0.0
 
     @property
     def dead(self):
-        """Names of the ids nothing reads, of which one index is kept."""
-        return tuple(one.name for one in self.ids if one.is_dead)
+        """Names of the widths nothing reads, of which one index is kept."""
+        return tuple(width.name for width in self.widths if width.is_dead)
 
     @property
     def changes_nothing(self):
@@ -91,7 +93,8 @@ class Plan:
 
     def to_json(self):
         """The plan as text."""
-        return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)})
+        fields = {_IN_JSON.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        return json.dumps({"format": _FORMAT, **fields})
 
     @classmethod
     def from_json(cls, text):
@@ -111,23 +114,23 @@ class Plan:
             path: LeafPlan(tuple(leaf["shape"]), tuple(None if one is None else tuple(one) for one in leaf["kept"]))
             for path, leaf in fields["leaves"].items()
         }
-        ids = []
+        widths = []
         for one in fields["ids"]:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
-            ids.append(IdPlan(**values))
+            widths.append(WidthPlan(**values))
         unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
-        return cls(leaves, tuple(ids), unread, fields["round_to"], float(fields["threshold"]))
+        return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]))
 
     def __str__(self):
-        rows = [("id", "kept", "of", "where", "")]
-        for one in self.ids:
-            if one.reason:
-                note = f"frozen: {one.reason}"
-            elif one.is_dead:
+        rows = [("width", "kept", "of", "where", "")]
+        for width in self.widths:
+            if width.reason:
+                note = f"frozen: {width.reason}"
+            elif width.is_dead:
                 note = "dead: nothing reads it, its layer contributes a constant"
             else:
-                note = f"{len(one.padding)} of them unread" if one.padding else ""
-            rows.append((one.name, str(len(one.kept)), str(one.size), few(one.members), note))
+                note = f"{len(width.padding)} of them unread" if width.padding else ""
+            rows.append((width.name, str(len(width.kept)), str(width.size), few(width.members), note))
         lines = text_table(rows, right=(1, 2))
         for name, unread in self.unread_inputs.items():
             lines.append(f"input {name}: {len(unread)} indices are not read by anything; they stay")

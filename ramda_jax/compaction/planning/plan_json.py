@@ -51,7 +51,7 @@ def check_plan(fields: dict[str, Any], format_: int) -> None:
         where = f"ids[{number}]"
         _check_id(where, one, fields["leaves"])
         if one["name"] in names:
-            _fail(f"{where}.name", "a name that no other id has", one["name"])
+            _fail(f"{where}.name", "a name that no other width has", one["name"])
         names.add(one["name"])
     for name, indices in _is("unread_inputs", fields["unread_inputs"], dict).items():
         _indices(f"unread_inputs[{name!r:.80}]", indices, _LARGEST)

@@ -49,12 +49,12 @@ def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
     liveness = Liveness(dims, leaves)
     liveness.find_alive()
     kept = Masks(dims, plan).kept
-    for dim in dims.ids:
-        lost = np.flatnonzero(liveness.alive[dim.nodes] & ~kept[dim.nodes])
+    for width in dims.widths:
+        lost = np.flatnonzero(liveness.alive[width.nodes] & ~kept[width.nodes])
         if len(lost):
-            where = ", ".join(map(str, dim.readers or dim.members))
-            why = f"which is frozen: {dim.reason}" if dim.reason else "which is not zero there"
-            return Mismatch(f"index {lost[0]} of {dim.name} is deleted but read by {where}, {why}")
+            where = ", ".join(map(str, width.readers or width.members))
+            why = f"which is frozen: {width.reason}" if width.reason else "which is not zero there"
+            return Mismatch(f"index {lost[0]} of {width.name} is deleted but read by {where}, {why}")
     return None
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.recipes import Operand
+from ramda_jax.compaction.tracing.recipes import Recipe
 
 
 @dataclasses.dataclass(eq=False)
@@ -16,7 +16,7 @@ class Value:
         number: its place in the order in which values arise.
         shape, dtype: of the array.
         labels: one for each axis.
-        operand: its recipe, None where it depends on the inputs.
+        recipe: how it is made of parameters, None where it depends on the inputs.
         literal: a number that stands in the program itself, else None.
     """
 
@@ -24,7 +24,7 @@ class Value:
     shape: tuple[int, ...]
     dtype: Any
     labels: list[np.ndarray]
-    operand: Operand | None = None
+    recipe: Recipe | None = None
     literal: Any = None
 
 
@@ -57,10 +57,10 @@ class Reader:
     Attributes:
         name: the primitive's name and place.
         contracted: the labels of the axes that are summed over.
-        sides: the operands, one of the two factors or both, each as (operand, its contracted axes, the labels of its
+        sides: the factors made of parameters, one or both, each as (recipe, its contracted axes, the labels of its
             other axes by axis). An entry of the sum vanishes where either is zero.
     """
 
     name: str
     contracted: list[np.ndarray]
-    sides: list[tuple[Operand, tuple[int, ...], dict[int, np.ndarray]]]
+    sides: list[tuple[Recipe, tuple[int, ...], dict[int, np.ndarray]]]

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 
-class Operand:
-    """A value that depends on parameters and constants only.
+class Recipe:
+    """How a value is made of parameters and constants only.
 
     Attributes:
         scans: numbers of the scans over whose steps the value is stacked, outermost first; each is a leading axis of
@@ -36,7 +36,7 @@ class Operand:
 
 
 @dataclasses.dataclass(eq=False)
-class Leaf(Operand):
+class Leaf(Recipe):
     """A leaf of the variables."""
 
     path: str
@@ -49,7 +49,7 @@ class Leaf(Operand):
 
 
 @dataclasses.dataclass(eq=False)
-class Constant(Operand):
+class Constant(Recipe):
     """A number in the program, or an array that it closes over."""
 
     value: Any
@@ -59,10 +59,10 @@ class Constant(Operand):
 
 
 @dataclasses.dataclass(eq=False)
-class Step(Operand):
-    """What a scan hands to its body: one step's slice of an operand that is scanned over."""
+class ScanStep(Recipe):
+    """What a scan hands to its body: one step's slice of a value that is scanned over."""
 
-    stacked: Operand
+    stacked: Recipe
     scan: int
 
     def __post_init__(self):
@@ -76,17 +76,17 @@ class Step(Operand):
 
 
 @dataclasses.dataclass(eq=False)
-class Applied(Operand):
-    """An output of an equation whose inputs are operands."""
+class Applied(Recipe):
+    """An output of an equation whose inputs have recipes."""
 
     equation: Any
-    inputs: tuple[Operand, ...]
+    inputs: tuple[Recipe, ...]
     output: int
 
     def __post_init__(self):
         # A scan inside another has the higher number.
-        self.scans = tuple(sorted({scan for one in self.inputs for scan in one.scans}))
-        self._paths = frozenset().union(*(one.paths() for one in self.inputs))
+        self.scans = tuple(sorted({scan for recipe in self.inputs for scan in recipe.scans}))
+        self._paths = frozenset().union(*(recipe.paths() for recipe in self.inputs))
 
     def paths(self):
         return self._paths
@@ -99,12 +99,12 @@ class Applied(Operand):
             return result[self.output] if equation.primitive.multiple_results else result
 
         for scan in reversed(self.scans):
-            apply = jax.vmap(apply, in_axes=tuple(0 if scan in one.scans else None for one in self.inputs))
-        return apply(*(one.evaluate(leaves, cache) for one in self.inputs))
+            apply = jax.vmap(apply, in_axes=tuple(0 if scan in recipe.scans else None for recipe in self.inputs))
+        return apply(*(recipe.evaluate(leaves, cache) for recipe in self.inputs))
 
 
-def nonzero(operand, leaves, threshold, cache):
-    """Which entries of an operand are not zero at any step of the scans around it: a NumPy array of booleans."""
-    value = np.asarray(operand.evaluate(leaves, cache))
+def nonzero(recipe, leaves, threshold, cache):
+    """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans."""
+    value = np.asarray(recipe.evaluate(leaves, cache))
     # Not `value == 0`: a NaN is not zero.
-    return np.any(~(np.abs(value) <= threshold), axis=tuple(range(len(operand.scans))))
+    return np.any(~(np.abs(value) <= threshold), axis=tuple(range(len(recipe.scans))))

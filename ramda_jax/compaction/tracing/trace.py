@@ -11,7 +11,7 @@ from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.walk import Walk
-from ramda_jax.compaction.tracing.widths import Dim, few, find_ids
+from ramda_jax.compaction.tracing.widths import Width, few, find_widths
 from ramda_jax.structure.paths import check_unique, named_leaves
 from ramda_jax.tables import text_table
 
@@ -24,7 +24,7 @@ class Dims:
     """What `trace_dims` finds. Printing it gives a table.
 
     Attributes:
-        ids: the coupled axes, in the order of the leaves.
+        widths: the coupled axes, in the order of the leaves.
         leaves: the variables by path, with the labels of their axes.
         inputs: the example arguments by path.
         outputs: the values returned.
@@ -33,7 +33,7 @@ class Dims:
         opaque: how often each primitive without a rule was met; what they touch is frozen.
     """
 
-    ids: tuple[Dim, ...]
+    widths: tuple[Width, ...]
     leaves: dict[str, Value]
     inputs: dict[str, Value]
     outputs: list[Value]
@@ -45,10 +45,10 @@ class Dims:
         return dict(self.walk.opaque)
 
     def __str__(self):
-        rows = [("id", "size", "members", "readers", "frozen because of")]
-        for dim in self.ids:
-            members = [member for member in dim.members if member not in dim.readers]
-            rows.append((dim.name, str(dim.size), few(members), few(dim.readers), dim.reason))
+        rows = [("width", "size", "members", "readers", "frozen because of")]
+        for width in self.widths:
+            members = [member for member in width.members if member not in width.readers]
+            rows.append((width.name, str(width.size), few(members), few(width.readers), width.reason))
         lines = text_table(rows)
         if self.opaque:
             lines.append("no rule for: " + ", ".join(f"{name} ({n} times)" for name, n in self.opaque.items()))
@@ -84,10 +84,10 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
         >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
         >>> print(trace_dims(mlp, params, jnp.ones((1, 5))))
-        id  size  members  readers  frozen because of
-        d0  5              in[0]    the model's input
-        d1  8     in[1]    out[0]
-        d2  3     out[1]            the model's output
+        width  size  members  readers  frozen because of
+        d0     5              in[0]    the model's input
+        d1     8     in[1]    out[0]
+        d2     3     out[1]            the model's output
 
     References:
         Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
@@ -140,12 +140,12 @@ def label_program(program: Program, overrides: Any = None) -> Dims:
     for value in outputs:
         for label in value.labels:
             walk.indices.freeze(label, "the model's output")
-    used = {path for visit in walk.visits for value in visit.inputs if value.operand for path in value.operand.paths()}
+    used = {path for visit in walk.visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
     for path, value in leaves.items():
         for label in value.labels if path not in used else ():
             walk.indices.freeze(label, "a leaf that the function does not use")
     nodes = walk.indices.nodes()
-    return Dims(find_ids(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
+    return Dims(find_widths(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
 
 
 def _abstract(leaf):

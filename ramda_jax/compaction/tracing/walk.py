@@ -1,6 +1,6 @@
 """The walk over a traced program: labels for every axis of every value, and who reads what.
 
-Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Operand`). The
+Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Recipe`). The
 bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of
 `scan`, `while` and `cond` with what the loop carries unified with what it hands back. Since unions only ever add
 constraints, walking a body once is enough: what its second pass would learn holds for the first one too.
@@ -13,7 +13,7 @@ import numpy as np
 
 from ramda_jax.compaction.tracing.indices import Indices
 from ramda_jax.compaction.tracing.program import Reader, Value, Visit
-from ramda_jax.compaction.tracing.recipes import Applied, Constant, Step
+from ramda_jax.compaction.tracing.recipes import Applied, Constant, ScanStep
 from ramda_jax.compaction.tracing.rules import RULES
 
 #: Calls whose body stands in their place, with the parameter that holds it.
@@ -52,12 +52,12 @@ class Walk:
         self._values = 0
         self._scans = 0
 
-    def value(self, aval, labels, operand=None, literal=None):
+    def value(self, aval, labels, recipe=None, literal=None):
         """A new value; labels that do not fit the shape would be an error of a rule."""
         shape = tuple(getattr(aval, "shape", ()))
         assert tuple(map(len, labels)) == shape, (shape, labels)
         self._values += 1
-        return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), operand, literal)
+        return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), recipe, literal)
 
     def constant(self, array):
         """The value of an array that the program closes over: no axis of it can change."""
@@ -100,11 +100,11 @@ class Walk:
             ):
                 self.opaque[name] += 1
             labels = self._freeze_all(visit, f"{name}, for which there is no rule")
-        operands = [value.operand for value in inputs]
-        known = None not in operands and operands
+        recipes = [value.recipe for value in inputs]
+        known = None not in recipes and recipes
         for i, (variable, one) in enumerate(zip(equation.outvars, labels, strict=True)):
-            operand = Applied(equation, tuple(operands), i) if known else None
-            visit.outputs.append(self.value(variable.aval, one, operand))
+            recipe = Applied(equation, tuple(recipes), i) if known else None
+            visit.outputs.append(self.value(variable.aval, one, recipe))
         self.visits.append(visit)
         return visit.outputs
 
@@ -136,7 +136,7 @@ class Walk:
         variables = body.invars[start : start + len(values)]
         same = [inside is outside for inside, outside in zip(variables, body.outvars, strict=False)]
         return [
-            self.value(value, value.labels, value.operand if stays else None)
+            self.value(value, value.labels, value.recipe if stays else None)
             for value, stays in zip(values, same, strict=True)
         ]
 
@@ -149,9 +149,9 @@ class Walk:
         number, steps = self._scans, []
         for value in inputs[num_consts + num_carry :]:
             self.indices.freeze(value.labels[0], "the axis of a scan")
-            operand = Step(value.operand, number) if value.operand is not None else None
+            recipe = ScanStep(value.recipe, number) if value.recipe is not None else None
             aval = jax.ShapeDtypeStruct(value.shape[1:], value.dtype) if value.dtype is not None else None
-            steps.append(self.value(aval, value.labels[1:], operand))
+            steps.append(self.value(aval, value.labels[1:], recipe))
         inside = self._loop_arguments(getattr(body, "jaxpr", body), num_consts, carry)
         results = self.run(body, [*constants, *self._enter(equation, inputs, [*inside, *steps])])
         for before, after in zip(inside, results, strict=False):

@@ -1,4 +1,4 @@
-"""Ids: which single indices, told apart by the axes they occur on, are deleted together."""
+"""Widths: which single indices, told apart by the axes they occur on, are deleted together."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ from ramda_jax.compaction.tracing.union_find import ALWAYS
 
 @dataclasses.dataclass(eq=False)
 class Member:
-    """An axis of a leaf whose indices belong to an id.
+    """An axis of a leaf whose indices belong to a width.
 
     Attributes:
         path: the leaf.
         axis: its axis.
-        index: int array `[shape[axis]]`, which index of the id each of the axis's own is, or -1. Row `(h, w, c)` of a
-            flattened axis, for one, is the index c of the channels' id.
+        index: int array `[shape[axis]]`, which index of the width each of the axis's own is, or -1. Row `(h, w, c)` of
+            a flattened axis, for one, is the index c of the channels' width.
     """
 
     path: str
@@ -28,8 +28,8 @@ class Member:
 
 
 @dataclasses.dataclass(eq=False)
-class Dim:
-    """An id: indices that occur on the same axes, each of which can be deleted from all of them alone.
+class Width:
+    """A width: indices that occur on the same axes, each of which can be deleted from all of them alone.
 
     Attributes:
         name: such as `"d3"`.
@@ -57,8 +57,8 @@ def few(members, limit=4):
     return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
 
 
-def find_ids(walk, nodes, leaves):
-    """The ids of a walk: a tuple of `Dim`."""
+def find_widths(walk, nodes, leaves):
+    """The widths of a walk: a tuple of `Width`."""
     reasons = walk.indices.reasons
     axes = [
         (path, axis, *nodes.of(label))
@@ -67,20 +67,20 @@ def find_ids(walk, nodes, leaves):
         if len(label) > 1
     ]
     groups = group_nodes([found for *_, found in axes], reasons)
-    id_of, place = np.full(nodes.count, -1), np.full(nodes.count, -1)
+    width_of, place = np.full(nodes.count, -1), np.full(nodes.count, -1)
     for number, group in enumerate(groups):
-        id_of[group], place[group] = number, np.arange(len(group))
+        width_of[group], place[group] = number, np.arange(len(group))
     members = [[] for _ in groups]
     for path, axis, positions, found in axes:
-        for number, member in _members(path, axis, leaves[path].shape[axis], positions, id_of[found], place[found]):
+        for number, member in _members(path, axis, leaves[path].shape[axis], positions, width_of[found], place[found]):
             members[number].append(member)
     readers = [set() for _ in groups]
     for reader in walk.readers:
         read = np.concatenate([nodes.of(label)[1] for label in reader.contracted])
-        for number in set(id_of[read].tolist()) - {-1}:
+        for number in set(width_of[read].tolist()) - {-1}:
             readers[number].update(_read_members(reader, members[number]))
     return tuple(
-        Dim(
+        Width(
             name=f"d{number}",
             nodes=group,
             members=tuple(members[number]),
@@ -114,20 +114,20 @@ def group_nodes(axes, reasons):
     return [np.array(group) for _, group in sorted(groups.items(), key=lambda item: item[0][0])]
 
 
-def _members(path, axis, size, positions, ids, places):
-    """Yields each id that has indices on an axis, by number, and the `Member`."""
-    for number in np.unique(ids[ids >= 0]).tolist():
+def _members(path, axis, size, positions, widths, places):
+    """Yields each width that has indices on an axis, by number, and the `Member`."""
+    for number in np.unique(widths[widths >= 0]).tolist():
         index = np.full(size, -1)
-        mine = ids == number
+        mine = widths == number
         index[positions[mine]] = places[mine]
         yield number, Member(path, axis, index)
 
 
 def _read_members(reader, members):
-    """Those of an id's members that a contraction over one of its axes reads."""
-    for operand, axes, _ in reader.sides:
+    """Those of a width's members that a contraction over one of its axes reads."""
+    for recipe, axes, _ in reader.sides:
         for member in members:
             # A leaf as it is is read along the axes summed over; of what was made of leaves the axes are not known.
-            exact = not isinstance(operand, Leaf) or member.axis in axes
-            if member.path in operand.paths() and exact:
+            exact = not isinstance(recipe, Leaf) or member.axis in axes
+            if member.path in recipe.paths() and exact:
                 yield member

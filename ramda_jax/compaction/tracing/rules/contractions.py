@@ -23,9 +23,9 @@ def read(walk, visit, factors):
     contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
     sides = []
     for value, axes in factors:
-        if value.operand is not None:
+        if value.recipe is not None:
             others = {axis: label for axis, label in enumerate(value.labels) if axis not in axes}
-            sides.append((value.operand, tuple(axes), others))
+            sides.append((value.recipe, tuple(axes), others))
     if sides:
         walk.readers.append(Reader(visit.name, contracted, sides))
         return
@@ -54,9 +54,9 @@ def _conv_general_dilated(walk, visit):
     indices.unify(lhs_groups, rhs_groups)
     indices.unify(features, rhs.labels[into])
     visit.notes["feature_group_count"] = lhs_groups
-    if rhs.operand is not None:
+    if rhs.recipe is not None:
         others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
-        walk.readers.append(Reader(visit.name, [rhs.labels[into]], [(rhs.operand, (into,), others)]))
+        walk.readers.append(Reader(visit.name, [rhs.labels[into]], [(rhs.recipe, (into,), others)]))
     else:
         indices.freeze(features, f"{visit.name}: {_WITH_ACTIVATION}")
 
