@@ -354,8 +354,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/after/coupling.py",
-        "[one.reshape(len(one), -1) for one in rows], axis=1)",
-        "[one.reshape(len(one), -1) for one in rows], axis=0)",
+        "[part.reshape(len(part), -1) for part in rows], axis=1)",
+        "[part.reshape(len(part), -1) for part in rows], axis=0)",
         ("ramda_jax/compaction/after/coupling.py",),
     ),
     Mutation(
@@ -620,8 +620,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/after/training.py",
-        "one = dataclasses.replace(one, group_weight=float(one.weights(leaf.shape)))",
-        "one = dataclasses.replace(one)",
+        "own = dataclasses.replace(own, group_weight=float(own.weights(leaf.shape)))",
+        "own = dataclasses.replace(own)",
         ("ramda_jax/compaction/after/training.py",),
     ),
     Mutation(
@@ -632,7 +632,7 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/tracing/walk.py",
-        "for one, other in zip(branches[0], results, strict=True):\n                self.unify(one, other)",
+        "for first, result in zip(branches[0], results, strict=True):\n                self.unify(first, result)",
         "pass",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),

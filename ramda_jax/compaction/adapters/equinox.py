@@ -18,7 +18,7 @@ def equinox_adapter(model, call=None):
         def is_leaf(node):
             return node is None or isinstance(node, Factored)
 
-        return jax.tree.map(lambda one, other: other if one is None else one, arrays, static, is_leaf=is_leaf)
+        return jax.tree.map(lambda array, rest: rest if array is None else array, arrays, static, is_leaf=is_leaf)
 
     def apply(arrays, *args):
         return call(eqx.nn.inference_mode(combine(arrays)), *args)

@@ -71,8 +71,8 @@ def _conv(layer):
 
 
 def _conv_transpose(layer):
-    *_, one, other = layer.kernel_shape = _shape(layer.kernel)
-    layer.in_features, layer.out_features = (other, one) if layer.transpose_kernel else (one, other)
+    *_, rows, columns = layer.kernel_shape = _shape(layer.kernel)
+    layer.in_features, layer.out_features = (columns, rows) if layer.transpose_kernel else (rows, columns)
 
 
 def _embed(layer):
@@ -98,7 +98,7 @@ def _attention(layer):
 
 def _cell(layer):
     recurrent = [getattr(layer, name, None) for name in ("dense_h", "hi", "hf", "hn", "h")]
-    kernels = [one.kernel for one in recurrent if one is not None]
+    kernels = [dense.kernel for dense in recurrent if dense is not None]
     if kernels:
         layer.hidden_features = _shape(kernels[0])[0]
 

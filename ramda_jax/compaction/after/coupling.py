@@ -61,7 +61,7 @@ class Coupling:
         coupled = {}
         for name, parts in self.parts.items():
             rows = [jnp.moveaxis(leaves[part.path], part.axis, 0)[part.rows] for part in parts]
-            coupled[name] = jnp.concatenate([one.reshape(len(one), -1) for one in rows], axis=1)
+            coupled[name] = jnp.concatenate([part.reshape(len(part), -1) for part in rows], axis=1)
         rest = {}
         for path, (axis, rows) in self.rest.items():
             rest[path] = leaves[path] if axis is None else jnp.take(leaves[path], rows, axis)

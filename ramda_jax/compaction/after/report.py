@@ -170,7 +170,7 @@ def compaction_report(
                 seconds[turn, i] = time.perf_counter() - start
         # The first turn compiles.
         medians = np.median(seconds[1:], axis=0)
-        costs = [dataclasses.replace(one, seconds=float(s)) for one, s in zip(costs, medians, strict=True)]
+        costs = [dataclasses.replace(untimed, seconds=float(s)) for untimed, s in zip(costs, medians, strict=True)]
     sparsity = None
     if regularizer is not None:
         sparsity = float(weighted_group_sparsity(regularizer, compaction.whole[1] if params is None else params))

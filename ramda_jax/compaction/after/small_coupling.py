@@ -81,7 +81,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         shape, places = list(leaves[path].shape), list(kept[path])
         if axis is not None:
             shape[axis], places[axis] = len(rows), np.flatnonzero(np.isin(rows, places[axis]))
-        packed[f"{REST}/{path}"] = LeafPlan(tuple(shape), tuple(tuple(one.tolist()) for one in places))
+        packed[f"{REST}/{path}"] = LeafPlan(tuple(shape), tuple(tuple(indices.tolist()) for indices in places))
         rest[path] = (axis, rows if axis is None else _places(rows, kept[path][axis]))
     small = Coupling(parts, rest, {path: leaf.small_shape for path, leaf in leaves.items()})
     return small, Plan(packed, (), {})
@@ -89,7 +89,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
 
 def _kept(leaf):
     """The indices kept along each axis, as arrays."""
-    return [np.arange(n) if one is None else np.array(one) for n, one in zip(leaf.shape, leaf.kept, strict=True)]
+    return [np.arange(n) if kept is None else np.array(kept) for n, kept in zip(leaf.shape, leaf.kept, strict=True)]
 
 
 def _mask(shape, kept):

@@ -59,7 +59,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     if regularizer is None:
         alive = {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
     else:
-        alive = {path: one.support(leaf) for path, leaf, one in regularized_leaves(regularizer, params)}
+        alive = {path: own.support(leaf) for path, leaf, own in regularized_leaves(regularizer, params)}
 
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
 
@@ -124,10 +124,10 @@ def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
         {'^kernel$': GroupLasso(groups=(0,), group_weight=2.0)}
     """
     result = {}
-    for path, leaf, one in assign(regularizer, params):
-        if one is None:
+    for path, leaf, own in assign(regularizer, params):
+        if own is None:
             continue
-        if isinstance(one, GroupRegularizer):
-            one = dataclasses.replace(one, group_weight=float(one.weights(leaf.shape)))
-        result[f"^{re.escape(path)}$"] = one
+        if isinstance(own, GroupRegularizer):
+            own = dataclasses.replace(own, group_weight=float(own.weights(leaf.shape)))
+        result[f"^{re.escape(path)}$"] = own
     return result

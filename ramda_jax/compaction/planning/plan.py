@@ -111,12 +111,12 @@ class Plan:
         """The plan of the object that `to_json` has written, once it was parsed; raises as `from_json`."""
         check_plan(fields, _FORMAT)
         leaves = {
-            path: LeafPlan(tuple(leaf["shape"]), tuple(None if one is None else tuple(one) for one in leaf["kept"]))
+            path: LeafPlan(tuple(leaf["shape"]), tuple(None if kept is None else tuple(kept) for kept in leaf["kept"]))
             for path, leaf in fields["leaves"].items()
         }
         widths = []
-        for one in fields["ids"]:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+        for stored in fields["ids"]:
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
             widths.append(WidthPlan(**values))
         unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
         return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]))

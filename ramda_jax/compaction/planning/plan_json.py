@@ -47,12 +47,12 @@ def check_plan(fields: dict[str, Any], format_: int) -> None:
     for path, leaf in _is("leaves", fields["leaves"], dict).items():
         _check_leaf(f"leaves[{path!r:.80}]", leaf)
     names = set()
-    for number, one in enumerate(_is("ids", fields["ids"], list)):
+    for number, width in enumerate(_is("ids", fields["ids"], list)):
         where = f"ids[{number}]"
-        _check_id(where, one, fields["leaves"])
-        if one["name"] in names:
-            _fail(f"{where}.name", "a name that no other width has", one["name"])
-        names.add(one["name"])
+        _check_width(where, width, fields["leaves"])
+        if width["name"] in names:
+            _fail(f"{where}.name", "a name that no other width has", width["name"])
+        names.add(width["name"])
     for name, indices in _is("unread_inputs", fields["unread_inputs"], dict).items():
         _indices(f"unread_inputs[{name!r:.80}]", indices, _LARGEST)
     _count("round_to", fields["round_to"], 1)
@@ -76,16 +76,16 @@ def _check_leaf(where, leaf):
             _indices(f"{where}.kept[{axis}]", indices, size)
 
 
-def _check_id(where, one, leaves):
-    _keys(where, one, {"name", "size", "members", "kept", "padding", "reason"})
+def _check_width(where, width, leaves):
+    _keys(where, width, {"name", "size", "members", "kept", "padding", "reason"})
     for key in ("name", "reason"):
-        _is(f"{where}.{key}", one[key], str)
-    _count(f"{where}.size", one["size"], 0)
-    _indices(f"{where}.kept", one["kept"], one["size"])
-    _indices(f"{where}.padding", one["padding"], one["size"])
-    if not set(one["padding"]) <= set(one["kept"]):
-        _fail(f"{where}.padding", "some of those kept", one["padding"])
-    for member in _is(f"{where}.members", one["members"], list):
+        _is(f"{where}.{key}", width[key], str)
+    _count(f"{where}.size", width["size"], 0)
+    _indices(f"{where}.kept", width["kept"], width["size"])
+    _indices(f"{where}.padding", width["padding"], width["size"])
+    if not set(width["padding"]) <= set(width["kept"]):
+        _fail(f"{where}.padding", "some of those kept", width["padding"])
+    for member in _is(f"{where}.members", width["members"], list):
         path, _, axis = _is(f"{where}.members", member, str).removesuffix("]").rpartition("[")
         # An axis of a leaf that the plan has; int() would take spaces and other digits too.
         sizes = leaves[path]["shape"] if path in leaves else ()

@@ -18,12 +18,12 @@ def difference(visit, small, masks):
     return rule.check(visit, small, masks) if rule and rule.check else ""
 
 
-def _is_same(one, other):
+def _is_same(ours, theirs):
     # Bodies are compared where they are walked; functions, such as the rule of a custom derivative, do not matter.
-    if hasattr(one, "eqns") or hasattr(one, "jaxpr") or (callable(one) and not isinstance(one, type)):
+    if hasattr(ours, "eqns") or hasattr(ours, "jaxpr") or (callable(ours) and not isinstance(ours, type)):
         return True
-    if isinstance(one, (tuple, list)):
-        return len(one) == len(other) and all(_is_same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other)
-    return bool(one == other) or str(one) == str(other)
+    if isinstance(ours, (tuple, list)):
+        return len(ours) == len(theirs) and all(_is_same(a, b) for a, b in zip(ours, theirs, strict=True))
+    if isinstance(ours, np.ndarray):
+        return np.array_equal(ours, theirs)
+    return bool(ours == theirs) or str(ours) == str(theirs)

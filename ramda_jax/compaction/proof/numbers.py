@@ -62,13 +62,16 @@ def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tol
             jax.tree.leaves(whole(variables, *args)),
             jax.tree.leaves(small(small_variables, *args)),
         )
-        for one, other in zip(outputs, small_outputs, strict=True):
-            if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+        for output, small_output in zip(outputs, small_outputs, strict=True):
+            if jnp.issubdtype(output.dtype, jax.dtypes.prng_key):
                 continue
-            if one.shape != other.shape or one.dtype != other.dtype:
-                return np.inf, f"an output must be {one.dtype}{one.shape}, got {other.dtype}{other.shape}"
-            limit = tolerance if tolerance is not None else TOLERANCES.get(str(one.dtype), 0.0)
-            a, b = np.asarray(one).astype(_wide(one.dtype)), np.asarray(other).astype(_wide(one.dtype))
+            if output.shape != small_output.shape or output.dtype != small_output.dtype:
+                return (
+                    np.inf,
+                    f"an output must be {output.dtype}{output.shape}, got {small_output.dtype}{small_output.shape}",
+                )
+            limit = tolerance if tolerance is not None else TOLERANCES.get(str(output.dtype), 0.0)
+            a, b = np.asarray(output).astype(_wide(output.dtype)), np.asarray(small_output).astype(_wide(output.dtype))
             if not a.size:
                 continue
             if not np.isfinite(a).all():

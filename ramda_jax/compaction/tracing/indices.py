@@ -150,8 +150,10 @@ class Indices(UnionFind):
             common = [frozenset.intersection(*np.take(sets, i, axis).ravel()) for i in range(size)]
             # Factors shared by all indices do not distinguish positions on this axis; attribute them to the first only.
             shared = frozenset.intersection(*common) if axis else frozenset()
-            parts.append([one - shared for one in common])
+            parts.append([factors - shared for factors in common])
         for index, whole in np.ndenumerate(sets):
             if frozenset().union(*(part[i] for part, i in zip(parts, index, strict=True))) != whole:
                 return None
-        return [np.array([self._product_node(sorted(one)) if one else ALWAYS for one in part]) for part in parts]
+        return [
+            np.array([self._product_node(sorted(factors)) if factors else ALWAYS for factors in part]) for part in parts
+        ]

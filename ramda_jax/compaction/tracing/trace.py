@@ -155,7 +155,7 @@ def _abstract(leaf):
 
 
 def _is_names(node):
-    return node is None or (isinstance(node, tuple) and all(one is None or isinstance(one, str) for one in node))
+    return node is None or (isinstance(node, tuple) and all(name is None or isinstance(name, str) for name in node))
 
 
 def _override(walk, leaves, overrides):

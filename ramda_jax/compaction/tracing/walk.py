@@ -102,9 +102,9 @@ class Walk:
             labels = self._freeze_all(visit, f"{name}, for which there is no rule")
         recipes = [value.recipe for value in inputs]
         known = None not in recipes and recipes
-        for i, (variable, one) in enumerate(zip(equation.outvars, labels, strict=True)):
+        for i, (variable, own) in enumerate(zip(equation.outvars, labels, strict=True)):
             recipe = Applied(equation, tuple(recipes), i) if known else None
-            visit.outputs.append(self.value(variable.aval, one, recipe))
+            visit.outputs.append(self.value(variable.aval, own, recipe))
         self.visits.append(visit)
         return visit.outputs
 
@@ -117,8 +117,8 @@ class Walk:
 
     def unify(self, a, b):
         """Makes the labels of two values of one shape the same."""
-        for one, other in zip(a.labels, b.labels, strict=True):
-            self.indices.unify(one, other)
+        for label, other in zip(a.labels, b.labels, strict=True):
+            self.indices.unify(label, other)
 
     def _enter(self, equation, inputs, arguments):
         """Notes which values a body begins with, and returns them."""
@@ -127,7 +127,7 @@ class Walk:
 
     def _leave(self, equation, results, labels):
         """Notes which values of the bodies become the outputs, and returns those."""
-        outputs = [self.value(v.aval, one) for v, one in zip(equation.outvars, labels, strict=True)]
+        outputs = [self.value(v.aval, own) for v, own in zip(equation.outvars, labels, strict=True)]
         self.visits.append(Visit(equation, results, outputs))
         return outputs
 
@@ -175,7 +175,7 @@ class Walk:
         self._enter(equation, inputs, [])
         branches = [self.run(branch, inputs[1:]) for branch in equation.params["branches"]]
         for results in branches[1:]:
-            for one, other in zip(branches[0], results, strict=True):
-                self.unify(one, other)
+            for first, result in zip(branches[0], results, strict=True):
+                self.unify(first, result)
         every = [value for results in branches for value in results]
         return self._leave(equation, every, [value.labels for value in branches[0]])

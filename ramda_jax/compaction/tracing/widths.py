@@ -102,7 +102,7 @@ def group_nodes(axes, reasons):
         A list of arrays, each of nodes in order: first those that occur on the first axis.
     """
     nodes = np.concatenate([np.zeros(0, np.int64), *axes])
-    numbers = np.repeat(np.arange(len(axes)), [len(one) for one in axes])
+    numbers = np.repeat(np.arange(len(axes)), [len(found) for found in axes])
     # Each pair of a node and an axis once, by node and then by axis: the axes of a node are a run of the array.
     nodes, numbers = np.divmod(np.unique(nodes * len(axes) + numbers), max(len(axes), 1))
     present, starts = np.unique(nodes, return_index=True)

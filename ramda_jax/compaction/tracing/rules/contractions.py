@@ -69,7 +69,7 @@ def _conv_general_dilated(walk, visit):
 
 
 def _check_groups(visit, small, masks):
-    ours, found = (one.equation.params["feature_group_count"] for one in (visit, small))
+    ours, found = (each.equation.params["feature_group_count"] for each in (visit, small))
     label = visit.notes.get("feature_group_count")
     # Without a note its form is not known, and nothing that it touches is deleted.
     groups = ours if label is None else int(masks(label).sum())

@@ -81,8 +81,8 @@ def _stack(walk, visit):
     axis = visit.equation.params["axis"]
     labels = list(visit.inputs[0].labels)
     for value in visit.inputs[1:]:
-        for one, other in zip(labels, value.labels, strict=True):
-            walk.indices.unify(one, other)
+        for first, label in zip(labels, value.labels, strict=True):
+            walk.indices.unify(first, label)
     labels.insert(axis, walk.indices.axis(len(visit.inputs), "the axis of a stack"))
     return [labels]
 
