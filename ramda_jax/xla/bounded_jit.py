@@ -1,0 +1,56 @@
+"""`jax.jit` with an end: of the programs that it has compiled only the last ones used are kept."""
+
+import collections
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class BoundedJit:
+    """A function compiled once for each of its signatures, of which at most `size` stay compiled.
+
+    `jax.jit` keeps every program for as long as its function lives, and a function of a module lives for ever. Here
+    each signature has a `jax.jit` of its own, and the one that was not used for longest is released with its program.
+    What is called again after that is compiled again.
+
+    Args:
+        function: of some static arguments, then pytrees of arrays, all by position.
+        num_static: how many static arguments there are; hashable.
+        size: most programs that are kept. One that was not used since `size` others were is gone, so it should be more
+            than what takes turns.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> power = BoundedJit(lambda exponent, x: x**exponent, num_static=1, size=2)
+        >>> [float(power(exponent, jnp.float32(2.0))) for exponent in (1, 2, 3)], len(power)
+        ([2.0, 4.0, 8.0], 2)
+    """
+
+    def __init__(self, function: Callable, num_static: int, size: int):
+        self._function = function
+        self._num_static = num_static
+        self.size = size
+        self._compiled: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return len(self._compiled)
+
+    def __call__(self, *args):
+        static, arrays = args[: self._num_static], args[self._num_static :]
+        leaves, treedef = jax.tree.flatten(arrays)
+        key = (static, treedef, *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves))
+        with self._lock:
+            compiled = self._compiled.get(key)
+            if compiled is None:
+                # A function of its own: JAX keeps what it traces and compiles for as long as that lives.
+                compiled = self._compiled[key] = jax.jit(functools.partial(self._function, *static))
+            self._compiled.move_to_end(key)
+            released = [self._compiled.popitem(last=False)[1] for _ in range(len(self._compiled) - self.size)]
+        for old in released:
+            old.clear_cache()
+        return compiled(*arrays)
+

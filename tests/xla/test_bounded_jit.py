@@ -1,0 +1,87 @@
+"""Programs are compiled once for a signature, and no more of them stay than are asked for."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ramda_jax
+from ramda_jax.subproblem.running import batches
+from ramda_jax.xla.bounded_jit import BoundedJit
+
+
+def num_programs():
+    gc.collect()
+    return len(jax.local_devices()[0].client.live_executables())
+
+
+def test_a_signature_is_compiled_once_and_all_that_differs_makes_another():
+    traces = []
+    add = BoundedJit(lambda number, x: traces.append(number) or x + number, num_static=1, size=20)
+    for _ in range(2):
+        for number in (1, 2):
+            for x in (jnp.ones(2), jnp.ones(3), jnp.ones(2, jnp.int32)):
+                assert add(number, x).tolist() == (np.asarray(x) + number).tolist()
+                assert add(number, x).dtype == (x + number).dtype
+    assert len(traces) == len(add) == 6
+
+
+def test_what_was_not_used_for_longest_goes_and_comes_back_right():
+    traces = []
+    add = BoundedJit(lambda number, x: traces.append(number) or x + number, num_static=1, size=3)
+    for number in (0, 1, 2, 0, 3, 0, 2, 1):
+        assert float(add(number, 1.0)) == number + 1
+    # 1 went for 3, and 3 for 1.
+    assert traces == [0, 1, 2, 3, 1]
+    assert len(add) == 3
+
+
+def test_programs_that_go_are_freed():
+    add = BoundedJit(lambda number, x: x * number + number, num_static=1, size=4)
+    before = num_programs()
+    for number in range(20):
+        add(number, 1.0)
+    assert 0 < num_programs() - before <= 4
+
+
+def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
+    params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
+    programs = batches._solve_leaf.programs
+    assert programs.size >= 100  # no network's leaves push each other out
+    monkeypatch.setattr(programs, "size", 2)
+
+    def stepped(weight):
+        optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(group_weight=weight), 0.1)
+        return optimizer.update(params, optimizer.init(params), params)[0]["kernel"]
+
+    first = [np.asarray(stepped(1.0)), np.asarray(stepped(2.0))]
+    before = num_programs()
+    for weight in (3.0, 4.0, 5.0, 6.0):
+        stepped(weight)
+    assert len(programs) == 2
+    assert num_programs() <= before
+    np.testing.assert_array_equal(stepped(1.0), first[0])
+    assert not np.array_equal(*first)
+
+
+@pytest.mark.parametrize("solver", [ramda_jax.ProximalGradient(), ramda_jax.SecularNewton()], ids=lambda s: type(s).__name__)
+def test_an_eager_step_in_a_scalar_metric_makes_no_new_program(solver):
+    """Nor another value, and none but the bits of the centre where the weight is 0."""
+    params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
+    optimizer = ramda_jax.rmda(0.1, ramda_jax.GroupLasso(), 0.1, solver=solver)
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, _ = optimizer.update(params, state, params)
+    before = num_programs()
+    optimizer.update(params, state, params)
+    assert num_programs() == before
+    jitted, _ = jax.jit(optimizer.update)(params, state, params)
+    np.testing.assert_allclose(updates["kernel"], jitted["kernel"], rtol=1e-6)
+    at_zero = ramda_jax.rmda(0.1, ramda_jax.GroupLasso(), 0.0, solver=solver)
+    plain = ramda_jax.rmda(0.1)
+    for one, other in zip(
+        *(jax.tree.leaves(one.update(params, one.init(params), params)[0]) for one in (at_zero, plain)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
