@@ -24,7 +24,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import ramda_jax
-from ramda_jax import metrics
+from ramda_jax import files, metrics
 
 BATCH = 128
 EPOCHS, STAGE_ENDS = 240, (30, 60, 90, 120, 150)
@@ -193,7 +193,8 @@ def main(argv=None):
     print(f"\nThe figure: {args.out / 'digits.png'}")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({name: dataclasses.asdict(run) for name, run in runs.items()}, indent=2) + "\n")
+        numbers = {name: dataclasses.asdict(run) for name, run in runs.items()}
+        files.write_whole(args.json, json.dumps(numbers, indent=2) + "\n")
 
 
 if __name__ == "__main__":

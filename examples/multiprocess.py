@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ramda_jax
 from examples import digits
-from ramda_jax import metrics
+from ramda_jax import files, metrics
 
 STEPS = 600
 
@@ -121,7 +121,7 @@ def main(argv=None):
     if args.process == 0:
         out.mkdir(parents=True, exist_ok=True)
         result = {"processes": jax.process_count(), "accuracy": accuracy, "support": support}
-        (out / f"multiprocess-{args.count}.json").write_text(json.dumps(result) + "\n")
+        files.write_whole(out / f"multiprocess-{args.count}.json", json.dumps(result) + "\n")
     jax.distributed.shutdown()
 
 

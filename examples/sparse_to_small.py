@@ -21,7 +21,7 @@ import ramda_jax
 from examples.data.idx import load_mnist
 from examples.digits import EPOCHS, REGULARIZER, STAGE_ENDS, ConvNet, accuracy, digits
 from examples.models import LeNet5
-from ramda_jax import compaction, metrics
+from ramda_jax import compaction, files, metrics
 
 BATCH = 128
 #: Of MNIST's epochs, the share after which each stage of RAMDA ends; what is left is the last, where zeros settle.
@@ -77,7 +77,7 @@ def export(model, image_shape, path):
 
     [batch] = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-    path.write_bytes(jax.export.export(jax.jit(predict))(images).serialize())
+    files.write_whole(path, jax.export.export(jax.jit(predict))(images).serialize())
 
 
 def main(argv=None):

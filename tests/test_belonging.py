@@ -94,8 +94,7 @@ def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method
     make = METHODS[method]
     optimizer = make(ROWS, strength=0.1)
     for other in METHODS:
-        # Two have one kind of state, Adam's.
-        if method == other or {method, other} == {"prox_adamw", "prox_ssi"}:
+        if method == other:
             continue
         with pytest.raises(ValueError, match="The state must be"):
             traced(optimizer, PARAMS, PARAMS, (METHODS[other](ROWS, strength=0.1), PARAMS))
@@ -112,6 +111,21 @@ def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method
     traced(optimizer, PARAMS, PARAMS, (make(ROWS, strength=0.5), PARAMS))
     one, other = (ramda_jax.ProximalGradient(tolerance=ramda_jax.summable_tolerance(1.0)) for _ in range(2))
     traced(make(ROWS, strength=0.1, solver=one), PARAMS, PARAMS, (make(ROWS, strength=0.1, solver=other), PARAMS))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_default_solver_is_no_other_where_it_is_named(method):
+    kind = "scalar" if method in ("rmda", "prox_sgd") else "diagonal"
+    params = PARAMS | {"c": PARAMS["a"]}
+    regularizer = {"a/kernel": ROWS, "c/kernel": ramda_jax.L1()}
+    default = METHODS[method](regularizer, strength=0.1)
+    solvers = {key: ramda_jax.default_solver(one, kind) for key, one in regularizer.items()}
+    named = METHODS[method](regularizer, strength=0.1, solver=solvers)
+    traced(named, params, params, (default, params))
+    traced(default, params, params, (named, params))
+    other = METHODS[method](regularizer, strength=0.1, solver=solvers | {"c/kernel": ramda_jax.ProximalGradient()})
+    with pytest.raises(ValueError, match="one of this optimizer's solver, got None in the state"):
+        traced(other, params, params, (default, params))
 
 
 def test_the_parts_of_a_chain_refuse_what_is_not_theirs():

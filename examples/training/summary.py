@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import platform
 import statistics
 
@@ -16,7 +17,7 @@ def make_report(run, trainer, log, objective):
     task, plan, config, rounds = trainer.task, trainer.plan, trainer.config, log.rounds
     method = run["method"]
     last = rounds[-1]
-    best = (max if task.higher_is_better else min)(rounds, key=lambda record: record[task.metric])
+    best = best_round(rounds, task.metric, task.higher_is_better)
     steps_per_epoch = trainer.data.steps_per_epoch
     changed_W, changed_hat = (
         max((record["epoch"] for record in rounds if record[which]), default=0)
@@ -63,6 +64,12 @@ def make_report(run, trainer, log, objective):
         # Of the first few steps there is little else to see.
         "step_losses": [[one["step"], _short(one["loss"])] for one in log.steps] if run["steps"] else None,
     }
+
+
+def best_round(rounds, metric, higher_is_better):
+    """The record whose metric is the best; one with NaN only where all have it (a comparison with NaN says False)."""
+    known = [record for record in rounds if not math.isnan(record[metric])]
+    return (max if higher_is_better else min)(known or rounds, key=lambda record: record[metric])
 
 
 def series(rounds, metric, measure):

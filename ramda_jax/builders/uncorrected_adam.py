@@ -1,6 +1,6 @@
 """ProxSSI's direction: Adam's in the metric without bias correction."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,25 @@ import optax
 from ramda_jax.numerics import weight_of_average
 
 
+class UncorrectedAdamState(NamedTuple):
+    """State of `scale_by_uncorrected_adam`: Adam's, in a class of its own, so that neither is taken for the other.
+
+    Attributes:
+        count: int32 `[]`, steps taken.
+        mu: m_t, the average of the gradients.
+        nu: v_t, that of their squares.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
 def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTransformation:
     """`sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + eps)`: the bias correction in the step, not in the metric.
 
     As AdamW of the `transformers` package has it, and ProxSSI's code after it. Without eps it is Adam's
-    direction; what differs is the metric, `sqrt(v_t) + eps`, in which the prox is taken. Its state is Adam's.
+    direction; what differs is the metric, `sqrt(v_t) + eps`, in which the prox is taken.
 
     Args:
         b1, b2: decay of the averages of the gradient and its square, in [0, 1).
@@ -21,15 +35,18 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2)
 
+    def init(params):
+        return UncorrectedAdamState(*adam.init(params))
+
     def update(updates, state: Any, params=None) -> tuple[Any, Any]:
-        _, state = adam.update(updates, state, params)
+        state = UncorrectedAdamState(*adam.update(updates, state, params)[1])
 
         def direction(m, v):
             return bias_correction(state.count, b1, b2, m.dtype) * m / (jnp.sqrt(v) + eps)
 
         return jax.tree.map(direction, state.mu, state.nu), state
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(init, update)
 
 
 def bias_correction(count, b1, b2, dtype):

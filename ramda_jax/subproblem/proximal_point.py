@@ -104,8 +104,8 @@ def proximal_point(
             )
         require_params(params)
         check_state(ProximalPointState, state)
-        check_same_problem(state.problem, problem)
         _check_model(updates, params)
+        check_same_problem(state.problem, problem, updates)
         step = state.proximal_step
 
         def problems(weight):

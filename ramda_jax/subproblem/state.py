@@ -5,11 +5,13 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
-from ramda_jax.structure.assignment import Assignment
+from ramda_jax.structure.assignment import Assignment, assign
 from ramda_jax.structure.belonging import FRESH, is_same_setting
 from ramda_jax.subproblem.solver_rules import SolverRules
 
@@ -42,15 +44,35 @@ class ProximalProblem:
         return isinstance(regularizer, GroupRegularizer) and (named is None or named.keeps_radii)
 
 
-def check_same_problem(given: ProximalProblem, own: ProximalProblem):
-    """Raises a ValueError that names both settings where a state is that of another regularizer or solver."""
-    if is_same_setting(given, own):
+def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel):
+    """Raises a ValueError that names both settings where a state is that of another regularizer or solver.
+
+    Solvers are the same if every leaf gets the same: the default named by its name is no other.
+
+    Args:
+        given: of the state.
+        own: of the optimizer.
+        model: that the optimizer is given.
+    """
+    if is_same_setting(given, own) or (
+        is_same_setting(given.assignment, own.assignment) and _has_same_solvers(given, own, model)
+    ):
         return
     name = "solver" if given.assignment == own.assignment else "regularizer"
     of_state, of_optimizer = (problem.solvers if name == "solver" else problem.assignment for problem in (given, own))
     raise ValueError(
         f"The state must be one of this optimizer's {name}, got {_as_written(of_state)} in the state and "
         f"{_as_written(of_optimizer)} in the optimizer; {FRESH}"
+    )
+
+
+def _has_same_solvers(given, own, model):
+    leaves = zip(assign(own.assignment, model.linear), jax.tree.leaves(model.metric), strict=True)
+    return all(
+        is_same_setting(*(problem.solver_for(path, regularizer, jnp.asarray(metric)) for problem in (given, own)))
+        and given.keeps_radii(path, regularizer) == own.keeps_radii(path, regularizer)
+        for (path, _, regularizer), metric in leaves
+        if regularizer is not None
     )
 
 

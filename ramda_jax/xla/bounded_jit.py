@@ -53,4 +53,3 @@ class BoundedJit:
         for old in released:
             old.clear_cache()
         return compiled(*arrays)
-

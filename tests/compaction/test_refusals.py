@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import CompactionError, compact, compact_model, plan_compaction, trace_dims, verify
+from ramda_jax.compaction.proof.equation_params import _is_same
 from ramda_jax.compaction.proof.numbers import compare_outputs, random_batches
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
@@ -232,3 +233,34 @@ def test_what_was_suspected_first_and_is_innocent_goes_all_the_same():
     small = compact_model(divided, X, variables=make(2, 2))
     assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
     assert [reason.split(":")[0] for reason in small.refused.values()] == ["the constant in div depends on a size"]
+
+
+def test_parameters_of_equations_are_compared_to_the_last_entry():
+    """As text, NumPy's long arrays have an ellipsis in the place of what may differ."""
+    one, other = np.zeros(2000), np.zeros(2000)
+    other[1000] = 1e-3
+    assert str(one) == str(other)
+
+    @dataclasses.dataclass(eq=False)
+    class Params:
+        array: np.ndarray
+
+    for wrap in (lambda x: x, jnp.asarray, lambda x: {"a": (x,)}, Params):
+        assert _is_same(wrap(one), wrap(one.copy()))
+        assert not _is_same(wrap(one), wrap(other))
+    assert not _is_same((1, 2), 1)
+    assert not _is_same({"a": 1}, {"b": 1})
+
+
+def test_parameters_that_only_their_text_compares_are_told_apart_too():
+    class Opaque:
+        def __init__(self, array):
+            self.array = array
+
+        def __str__(self):
+            return str(self.array)
+
+    one, other = np.zeros(2000), np.zeros(2000)
+    other[1000] = 1e-3
+    assert _is_same(Opaque(one), Opaque(one.copy()))
+    assert not _is_same(Opaque(one), Opaque(other))

@@ -352,6 +352,7 @@ WRONG_PLANS = {
     "inputs that are no lists": lambda p: p.update(unread_inputs={"x[1]": 3}),
     "round_to of 0": lambda p: p.update(round_to=0),
     "a negative threshold": lambda p: p.update(threshold=-1.0),
+    "a threshold beyond all floats": lambda p: p.update(threshold=10**400),
     "a threshold that is text": lambda p: p.update(threshold="0"),
     "another format": lambda p: p.update(format=2),
     "a format that is true": lambda p: p.update(format=True),

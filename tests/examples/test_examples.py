@@ -1,5 +1,6 @@
 """The examples run as they are shipped, at a tiny scale."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from examples import digits, mnist_logistic, sparse_to_small
 from examples.data import idx
+from tests import kills
 from tests.examples.realdata import write_mnist
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,20 @@ def test_sparse_to_small_tells_its_story_on_mnist(tmp_path, capsys):
     report = sparse_to_small.main([*arguments, "--strength", "1e-2"])
     assert report.before.params == 431_080 > report.after.params
     assert "within" in capsys.readouterr().out
+
+
+def test_an_exported_program_is_the_old_or_the_new_one_wherever_a_kill_falls(tmp_path):
+    model, path = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), tmp_path / "model"
+    sparse_to_small.export(model, (2,), path)
+    whole = path.read_bytes()
+    path.write_bytes(b"old")
+    for number in range(20):
+        with kills.Disk(tmp_path, fail_at=number).watched() as disk, contextlib.suppress(kills.Killed):
+            sparse_to_small.export(model, (2,), path)
+        assert path.read_bytes() in (b"old", whole)
+        if disk.count <= number:
+            break
+    assert number > 2 and path.read_bytes() == whole
 
 
 def test_mnist_logistic_is_a_command_over_the_runner(tmp_path, capsys):

@@ -23,6 +23,7 @@ from examples.experiments import CONFIGS, METHODS
 from examples.training import runner
 from examples.training.loop import Trainer
 from examples.training.optimizers import learning_rate, make_optimizer, make_plan
+from examples.training.summary import best_round
 from ramda_jax.structure import regularized_leaves
 from tests.examples import realdata
 from tests.kills import StopAfter
@@ -496,3 +497,11 @@ def test_a_folder_without_reports_is_refused(tmp_path):
 def test_the_folders_loader_and_the_synthetic_data_are_what_the_configs_name():
     assert CONFIGS["imagenet_resnet50"].task.read is folder.FolderData
     assert CONFIGS["synthetic_conv"].task.read is synthetic.conv_net
+
+
+@pytest.mark.parametrize("values", [(math.nan, 1.0, 3.0, 2.0), (1.0, 3.0, math.nan, 2.0), (3.0, 1.0, 2.0, math.nan)])
+def test_a_round_with_nan_is_not_the_best(values):
+    rounds = [{"loss": value} for value in values]
+    assert best_round(rounds, "loss", higher_is_better=True)["loss"] == 3
+    assert best_round(rounds, "loss", higher_is_better=False)["loss"] == 1
+    assert math.isnan(best_round([{"loss": math.nan}] * 2, "loss", True)["loss"])

@@ -115,3 +115,10 @@ def test_couple_refuses_two_leaves_that_are_one_of_the_trace():
     dims = compaction.trace_dims(lambda v, x: x @ v["params"]["b"], {"params": {"b": LEAF}}, LEAF)
     with pytest.raises(compaction.CompactionError, match="'b' and 'params/b' both are 'params/b'"):
         compaction.couple(dims, {"b": LEAF, "params": {"b": LEAF}})
+
+
+def test_saving_twins_raises_the_error_that_saving_promises(tmp_path):
+    plan = Plan({"a/b": LeafPlan((3, 2), (None, None))}, (), {})
+    with pytest.raises(compaction.CompactionError, match=TWINS_NAMED):
+        compaction.save_compact(tmp_path / "model", plan, TWINS)
+    assert not (tmp_path / "model").exists()

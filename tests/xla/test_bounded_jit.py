@@ -66,7 +66,9 @@ def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(m
     assert not np.array_equal(*first)
 
 
-@pytest.mark.parametrize("solver", [ramda_jax.ProximalGradient(), ramda_jax.SecularNewton()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver", [ramda_jax.ProximalGradient(), ramda_jax.SecularNewton()], ids=lambda s: type(s).__name__
+)
 def test_an_eager_step_in_a_scalar_metric_makes_no_new_program(solver):
     """Nor another value, and none but the bits of the centre where the weight is 0."""
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 from ramda_jax.compaction.errors import CompactionError
@@ -57,7 +58,7 @@ def check_plan(fields: dict[str, Any], format_: int) -> None:
         _indices(f"unread_inputs[{name!r:.80}]", indices, _LARGEST)
     _count("round_to", fields["round_to"], 1)
     threshold = fields["threshold"]
-    if type(threshold) not in (int, float) or not 0 <= threshold < math.inf:
+    if type(threshold) not in (int, float) or not 0 <= threshold <= sys.float_info.max:
         _fail("threshold", "a finite number of at least 0", threshold)
 
 

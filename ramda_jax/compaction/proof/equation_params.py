@@ -1,5 +1,9 @@
 """Parameters of equations in two traces: all must be equal but those that follow from sizes."""
 
+import dataclasses
+import sys
+
+import jax
 import numpy as np
 
 from ramda_jax.compaction.tracing.rules import RULES
@@ -23,7 +27,19 @@ def _is_same(ours, theirs):
     if hasattr(ours, "eqns") or hasattr(ours, "jaxpr") or (callable(ours) and not isinstance(ours, type)):
         return True
     if isinstance(ours, (tuple, list)):
-        return len(ours) == len(theirs) and all(_is_same(a, b) for a, b in zip(ours, theirs, strict=True))
-    if isinstance(ours, np.ndarray):
-        return np.array_equal(ours, theirs)
-    return bool(ours == theirs) or str(ours) == str(theirs)
+        is_like = isinstance(theirs, (tuple, list)) and len(ours) == len(theirs)
+        return is_like and all(_is_same(a, b) for a, b in zip(ours, theirs, strict=True))
+    if isinstance(ours, dict):
+        is_like = isinstance(theirs, dict) and ours.keys() == theirs.keys()
+        return is_like and all(_is_same(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, (np.ndarray, jax.Array)):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        return ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
+        names = [field.name for field in dataclasses.fields(ours)]
+        return all(_is_same(getattr(ours, name), getattr(theirs, name)) for name in names)
+    if bool(ours == theirs):
+        return True
+    # What is compared by identity says the same of itself if it is the same; long arrays in it would be cut.
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return type(ours) is type(theirs) and str(ours) == str(theirs)

@@ -90,10 +90,12 @@ def _encode(plan, variables):
         raise CompactionError(
             f"The plan must be one that can be read again, but: {error} Make it by `plan_compaction`."
         ) from error
+    try:
+        named = named_leaves(variables)
+    except ValueError as error:  # twins in names
+        raise CompactionError(str(error)) from error
     stored, kinds = {}, {}
-    for path, leaf in named_leaves(variables):
-        if path in stored:
-            raise CompactionError(f"The variables must have different paths, but two are '{path}'; rename one.")
+    for path, leaf in named:
         wanted = plan.leaves[path].small_shape if path in plan.leaves else None
         if wanted != jnp.shape(leaf):
             raise CompactionError(
