@@ -4,6 +4,8 @@ Most of the run's time is XLA's compiler's. With `COMPILATION=quick` in the envi
 tests but those of bits, XLA optimises little.
 """
 
+import functools
+import gc
 import importlib.metadata
 import os
 import resource
@@ -13,9 +15,18 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import settings
+from jax._src.interpreters import mlir
 
 from tests.compile_report import CompileReport
 from tests.program_cache import configure, kept_programs
+
+# Imports and tracing make many objects that stay: by default the collector walks over them all again and again.
+gc.set_threshold(50_000, 20, 20)
+
+# JAX makes a context of MLIR with all dialects for each program, which takes half of the lowering of a small one. The
+# context is a table of types and attributes and has no influence on the program, so one is enough.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 # Bytes of a process from which on its compiled functions are forgotten after each module.
 MEMORY = 3e9
@@ -64,6 +75,12 @@ def pytest_configure(config):
         config.add_cleanup(lambda: programs.__exit__(None, None, None))
         # JAX's warnings that an entry cannot be read: it is compiled then.
         config.addinivalue_line("filterwarnings", "ignore:Error .*persistent compilation cache")
+
+
+def pytest_collection_finish():
+    """What was imported lives to the end: the collector need not walk over it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -47,6 +47,8 @@ def kept_programs(kept):
         link_all(kept, folder)
         configure("jax_persistent_cache_min_compile_time_secs", 0.0)
         configure("jax_persistent_cache_min_entry_size_bytes", -1)
+        # Its default writes the folder's name into the options of XLA, and so into every key.
+        configure("jax_persistent_cache_enable_xla_caches", "none")
         configure("jax_compilation_cache_dir", str(folder))
         yield
         link_all(folder, kept)
