@@ -78,7 +78,7 @@ def idx_files(folder):
 def problems(mnist, fashion):
     """The problems whose data are there."""
     found = {
-        "digits_logistic": Problem((10,), (), 3e-2, 2_000, digits),
+        "digits_logistic": Problem((10,), (), 3e-2, 8_000, digits),
         "digits_conv": Problem((64, 10), (16, 32), 3e-2, 2_000, digits),
     }
     if fashion is not None:

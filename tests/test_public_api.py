@@ -23,8 +23,8 @@ PUBLIC = {
     """,
     "ramda_jax.compaction": """
         Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan LowRank Member Plan
-        Proof Report Width WidthPlan compact compact_coupling compact_model compact_state compaction_report cost couple
-        draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
+        Proof Report Rule Width WidthPlan compact compact_coupling compact_model compact_state compaction_report cost
+        couple draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
         plan_compaction save_compact trace_dims verify
     """,
     "ramda_jax.metrics": """

@@ -4,6 +4,9 @@
 
 Step by step: `trace_dims` finds which axes of parameters belong together, `plan_compaction` what of them nothing reads,
 `compact` slices any tree, and `verify` proves the small model equal.
+
+A folder for each question: `tracing`, which axes belong together; `planning`, what goes; `proof`, that nothing has
+changed; `adapters`, each kind of model; `storage`, the small model on disk; `after`, living with it.
 """
 
 from ramda_jax.compaction.adapters.factored import Factored, factor
@@ -21,6 +24,7 @@ from ramda_jax.compaction.planning.slicing import compact, compact_state, expand
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
 from ramda_jax.compaction.storage.save import save_compact
+from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import FROZEN, Dims, trace_dims
 from ramda_jax.compaction.tracing.widths import Member, Width
 
@@ -33,6 +37,7 @@ __all__ = [
     "Width",
     "Member",
     "FROZEN",
+    "Rule",
     "plan_compaction",
     "Plan",
     "LeafPlan",

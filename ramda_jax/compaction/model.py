@@ -1,7 +1,7 @@
 """The one call: trace, plan, cut, prove."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ramda_jax.compaction.adapters.choose import adapter_for
@@ -11,6 +11,7 @@ from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.planning.slicing import expand
 from ramda_jax.compaction.proof.numbers import check_comparison
 from ramda_jax.compaction.proof.verify import Proof, verify
+from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims, trace_dims
 
 
@@ -51,6 +52,7 @@ def compact_model(
     variables: Any = None,
     call: Callable | None = None,
     overrides: Any = None,
+    rules: Mapping[str, Rule] | None = None,
     round_to: int = 1,
     threshold: float = 0.0,
     strict: bool = False,
@@ -69,7 +71,7 @@ def compact_model(
         variables: for linen and functions.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
-        overrides: as in `trace_dims`.
+        overrides, rules: as in `trace_dims`.
         round_to, threshold: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
         num_random, tolerance: as in `verify`.
@@ -92,7 +94,7 @@ def compact_model(
     """
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
-    dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides)
+    dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
     search = Search(adapter, dims, example_args, round_to, threshold)
     attempt = search.run(strict)
     small = attempt.variables

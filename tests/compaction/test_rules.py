@@ -4,11 +4,12 @@ import gc
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.extend.core import Primitive
 
-from ramda_jax.compaction import CompactionError, compact_model
-from ramda_jax.compaction.tracing.rules import RULES, Rule
+from ramda_jax.compaction import CompactionError, Rule, compact_model, trace_dims
+from ramda_jax.compaction.tracing.rules import RULES
 from ramda_jax.compaction.tracing.walk import CALLS
 
 #: What only one of the versions of JAX has that are supported.
@@ -83,3 +84,38 @@ def test_an_assertion_of_the_users_model_is_a_refusal():
 
     with pytest.raises(CompactionError, match="the small model cannot be traced: AssertionError: only six"):
         compact_model(function, jnp.ones((2, 4)), variables=PARAMS)
+
+
+def callback(x):
+    result = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(lambda x: np.logaddexp(x, 0), result, x, vmap_method="expand_dims")
+
+
+def with_callback(params, x):
+    return callback(x @ params["in"]) @ params["out"]
+
+
+def test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof():
+    x = jnp.ones((2, 4))
+    with pytest.raises(CompactionError, match="must map names of primitives to `Rule`s, got 'sin': 3"):
+        trace_dims(with_callback, PARAMS, x, rules={"sin": 3})
+    whole = compact_model(with_callback, x, variables=PARAMS, num_random=0)
+    assert whole.dims.opaque == {"pure_callback": 1} and whole.plan.changes_nothing
+    rule = Rule(lambda walk, visit: [visit.inputs[0].labels], frozenset({"result_avals"}))
+    small = compact_model(with_callback, x, variables=PARAMS, rules={"pure_callback": rule}, num_random=1)
+    assert jax.tree.map(jnp.shape, small.variables) == {"in": (4, 3), "out": (3, 2)}
+    assert small.dims.opaque == small.refused == {}
+    # Not told which parameters follow from sizes, the proof refuses what differs.
+    with pytest.raises(CompactionError, match="pure_callback has result_avals"):
+        compact_model(
+            with_callback, x, variables=PARAMS, rules={"pure_callback": Rule(rule.labels)}, num_random=0, strict=True
+        )
+
+
+def test_a_wrong_rule_is_seen_by_the_numbers():
+    """It says that the entries of an axis, which are sorted here, are computed one by one."""
+    rule = Rule(lambda walk, visit: [value.labels for value in visit.inputs])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
+    params = PARAMS | {"in": jnp.asarray(np.random.default_rng(1).normal(size=(4, 6)), jnp.float32)}
+    with pytest.raises(CompactionError, match="outputs differ by"):
+        compact_model(lambda p, x: jnp.sort(x @ p["in"]) @ p["out"], x, variables=params, rules={"sort": rule})

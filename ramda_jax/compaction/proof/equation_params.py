@@ -6,13 +6,10 @@ import sys
 import jax
 import numpy as np
 
-from ramda_jax.compaction.tracing.rules import RULES
 
-
-def difference(visit, small, masks):
+def difference(visit, small, masks, rule):
     """What is different in the parameters of two equations of one primitive that work on the whole and on the kept
-    indices; "" where nothing is."""
-    rule = RULES.get(visit.equation.primitive.name)
+    indices; "" where nothing is. `rule` is the primitive's, None where it has none."""
     ours, theirs = visit.equation.params, small.equation.params
     if ours.keys() != theirs.keys():
         return f"has other parameters in the small model: {sorted(ours.keys() ^ theirs.keys())}"

@@ -85,7 +85,8 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
             return Mismatch(f"the leaf '{path}' must have shape {masks.shape(value)}, got {found}")
     partners = Partners(dims, small)
     for number, (visit, other) in enumerate(zip(dims.walk.visits, small.walk.visits, strict=False)):
-        reason = _compare_equation(visit, other, partners, masks)
+        rule = dims.walk.rules.get(visit.equation.primitive.name)
+        reason = _compare_equation(visit, other, partners, masks, rule)
         if reason:
             return Mismatch(reason, number)
     if len(dims.walk.visits) != len(small.walk.visits):
@@ -96,7 +97,7 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
     return None
 
 
-def _compare_equation(visit, other, partners, masks):
+def _compare_equation(visit, other, partners, masks, rule):
     """What is different between an equation and that of the small model; "" and partners of the outputs if nothing."""
     if visit.equation.primitive.name != other.equation.primitive.name:
         return f"where the model computes {visit.name}, the small one computes {other.name}"
@@ -109,7 +110,7 @@ def _compare_equation(visit, other, partners, masks):
             values = f"{np.asarray(value.literal)!s:.40} to {np.asarray(theirs.literal)!s:.40}"
             return f"the constant in {visit.name} depends on a size: it went from {values}"
         return f"{visit.name} is fed with something else in the small model"
-    reason = difference(visit, other, masks)
+    reason = difference(visit, other, masks, rule)
     if reason:
         return f"{visit.name} {reason}"
     for value, theirs in zip(visit.outputs, other.outputs, strict=True):

@@ -67,7 +67,7 @@ def check_structure(small_fn, small_variables, args, dims: Dims, plan: Plan) -> 
     except Exception as error:  # whatever a user's code raises for sizes it does not expect
         return Mismatch(f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0])
     # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
-    return compare_traces(dims, plan, label_program(program))
+    return compare_traces(dims, plan, label_program(program, rules=dims.walk.rules))
 
 
 def verify(
@@ -88,7 +88,7 @@ def verify(
         small_fn, small_variables: the small one.
         *example_args: a batch; arrays, or shapes and dtypes, with which only random inputs are tried.
         plan: what the small variables are said to have kept.
-        dims: what `trace_dims` has found for the whole model, to spare its trace.
+        dims: what `trace_dims` has found for the whole model, to spare its trace; with the rules that it was given.
         num_random: on how many batches of random inputs the outputs are compared.
         tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
             in bfloat16.

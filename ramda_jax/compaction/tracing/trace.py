@@ -10,6 +10,7 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
+from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, few, find_widths
 from ramda_jax.structure.paths import check_unique, named_leaves
@@ -55,7 +56,13 @@ class Dims:
         return "\n".join(lines)
 
 
-def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Mapping[str, tuple] | Any = None) -> Dims:
+def trace_dims(
+    apply_fn: Callable,
+    variables: Any,
+    *example_args: Any,
+    overrides: Mapping[str, tuple] | Any = None,
+    rules: Mapping[str, Rule] | None = None,
+) -> Dims:
     """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
 
     The function is traced, not run. Every axis of every value is labelled, index by index: an addition makes the
@@ -70,12 +77,13 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         *example_args: pytrees of the same kind. Their axes, and those of the outputs, stay.
         overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
             keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
+        rules: from names of primitives to a `Rule` for each, for what has none or in place of the one there is.
 
     Returns:
         `Dims`; print it for a table.
 
     Raises:
-        CompactionError: an override that fits no leaf.
+        CompactionError: an override that fits no leaf; rules that are none.
         ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
     Example:
@@ -93,7 +101,7 @@ def trace_dims(apply_fn: Callable, variables: Any, *example_args, overrides: Map
         Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
         graph of coupled axes; the labels by index and the rule of zero readers are this library's.
     """
-    return label_program(trace_program(apply_fn, variables, *example_args), overrides)
+    return label_program(trace_program(apply_fn, variables, *example_args), overrides, rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +131,16 @@ def trace_program(apply_fn: Callable, variables: Any, *example_args: Any) -> Pro
     return Program(jaxpr, names, tuple(name for name, _ in named_leaves(example_args)))
 
 
-def label_program(program: Program, overrides: Any = None) -> Dims:
-    """Labels the axes of a traced program: runs the rules, and nothing of the user's code."""
+def label_program(program: Program, overrides: Any = None, rules: Mapping[str, Rule] | None = None) -> Dims:
+    """Labels the axes of a traced program: runs the rules, and nothing of the model's code."""
+    rules = dict(rules or {})
+    for name, rule in rules.items():
+        if not isinstance(name, str) or not isinstance(rule, Rule):
+            raise CompactionError(
+                f"`rules` must map names of primitives to `Rule`s, got {name!r}: {rule!r}; give `Rule(labels)`."
+            )
     names = program.leaves
-    walk = Walk()
+    walk = Walk(rules)
     values = []
     for number, variable in enumerate(program.jaxpr.jaxpr.invars):
         is_leaf = number < len(names)

@@ -38,13 +38,15 @@ class Walk:
     """The state of one walk.
 
     Attributes:
+        rules: from names of primitives to rules.
         indices: the nodes.
         visits: all equations in order.
         readers: all contractions with parameters.
         opaque: how often a primitive without a rule was met, by name.
     """
 
-    def __init__(self):
+    def __init__(self, rules=None):
+        self.rules = RULES if rules is None else RULES | rules
         self.indices = Indices()
         self.visits: list[Visit] = []
         self.readers: list[Reader] = []
@@ -92,7 +94,7 @@ class Walk:
         if control is not None:
             return control(equation, inputs)
         visit = Visit(equation, inputs, [])
-        rule = RULES.get(name)
+        rule = self.rules.get(name)
         labels = rule.labels(self, visit) if rule is not None else None
         if labels is None:
             if any(value.shape for value in inputs) or any(

@@ -1,9 +1,7 @@
 """What is known of each primitive: a table of rules, a row for each.
 
-`Rule.labels` is a function `labels(walk, visit)` of the walk and the equation with its inputs. It unifies and freezes
-nodes of `walk.indices`, may add to `walk.readers`, and returns the labels of the outputs: a list with, for each output,
-a list of one label per axis. None says that it does not know this form of the primitive; then everything the equation
-touches is frozen, as for a primitive that is not in the table.
+What a rule says is in `Rule`. Those of contractions also add to `walk.readers`. Where a rule does not know a form of
+its primitive everything the equation touches is frozen, as for a primitive that is not in the table.
 
 The claim that a rule has to make good: delete indices from the inputs by any plan that respects the unions made and the
 nodes frozen, run the primitive on what is left, and you get its output with the same indices deleted. For a
