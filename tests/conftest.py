@@ -52,6 +52,9 @@ def compile_quickly():
 add_xla_flag("--xla_cpu_parallel_codegen_split_count=1")
 if os.environ.get("COMPILATION") == "quick":
     compile_quickly()
+if not os.environ.get("COMPILATION_CACHE") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # JAX works out the key of every program, though there is nowhere to look it up.
+    configure("jax_enable_compilation_cache", False)
 
 # The same examples in every run, and no deadline: the first example of a shape pays for its compilation.
 settings.register_profile("ramda_jax", deadline=None, derandomize=True, database=None)

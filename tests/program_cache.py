@@ -45,6 +45,7 @@ def kept_programs(kept):
         folder = Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         link_all(kept, folder)
+        configure("jax_enable_compilation_cache", True)
         configure("jax_persistent_cache_min_compile_time_secs", 0.0)
         configure("jax_persistent_cache_min_entry_size_bytes", -1)
         # Its default writes the folder's name into the options of XLA, and so into every key.

@@ -9,6 +9,7 @@ from tests.program_cache import kept_programs
 
 OPTIONS = (
     "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
     "jax_persistent_cache_enable_xla_caches",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",

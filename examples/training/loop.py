@@ -81,6 +81,8 @@ class Trainer:
         self.resident = self._whole(jax.tree.map(jnp.asarray, self.data.resident))
         # A low-rank structure is measured at the end of a round only: it would cost an SVD of every matrix a step.
         self._counts_steps = not measures.is_low_rank(config.regularizer)
+        # One program, instead of some for each leaf.
+        self._start = jax.jit(self._start_state)
         self._step = jax.jit(self._take_step, donate_argnums=0)
         self._scan = jax.jit(self._take_steps, donate_argnums=0)
         self._score = jax.jit(self._score_batch)
@@ -107,23 +109,26 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        params = jax.tree.map(jnp.copy, self._params)
+        return self._whole(self._start(self._params, self._rest, self._empty_carry))
+
+    def _start_state(self, params, rest, carry):
+        # Copies: a step is given its state's buffers, and the next start wants these again.
+        params, rest, carry = jax.tree.map(jnp.copy, (params, rest, carry))
         opt_state = self.optimizer.init(params)
         if self.method == "rigl":
             for state in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, rigl.RigLState)):
                 if isinstance(state, rigl.RigLState):
                     params = rigl.start(params, state)
-        state = TrainState(
+        return TrainState(
             params,
-            jax.tree.map(jnp.copy, self._rest),
+            rest,
             opt_state,
-            jax.tree.map(jnp.copy, self._empty_carry),
+            carry,
             {which: measures.structure(self.config.regularizer, params) for which in ("W", "W_hat")},
             jnp.zeros([]),
             jnp.zeros([], jnp.int32),
             jnp.zeros([], jnp.int32),
         )
-        return self._whole(state)
 
     def _model(self, params, rest, train):
         return nnx.merge(self._graphs[train], params, rest)

@@ -64,20 +64,27 @@ def random_problems(size, signs, dtype, metric_is_scalar=False):
     return Problems(*(np.asarray(x, dtype) for x in (rhs, diagonal, weight, start)))
 
 
+def over_entries(terms):
+    """The sum over the last axis, of at most three: term by term is many times quicker than NumPy's own."""
+    return functools.reduce(np.add, np.moveaxis(terms, -1, 0))
+
+
 def objectives(name, problems, w):
     """Objectives of many points per problem, float64; w of shape [problem, point, entry]."""
     psi = CASES[name].definition(problems.rhs.dtype)
     rhs, metric, weight, _ = (np.asarray(x, float) for x in problems)
     metric = metric.reshape(len(metric), 1, -1)
-    smooth = np.sum(w * (metric * w / 2 - rhs[:, None]), axis=-1)
+    smooth = over_entries(w * (metric * w / 2 - rhs[:, None]))
     if isinstance(psi, reference.Groups):
-        radii = np.sqrt(np.sum(w**2, axis=-1))
-        value = (1 - psi.l1_ratio) * psi.penalty(radii) + psi.l1_ratio * np.sum(np.abs(w), axis=-1)
+        value = (1 - psi.l1_ratio) * psi.penalty(np.sqrt(over_entries(w**2)))
+        if psi.l1_ratio:
+            value = value + psi.l1_ratio * over_entries(np.abs(w))
     elif isinstance(psi, reference.MCP):
         below = np.minimum(np.abs(w), psi.omega)
-        value = np.sum(below - below**2 / (2 * psi.omega), axis=-1)
+        value = over_entries(below - below**2 / (2 * psi.omega))
     else:
-        value = np.sum(np.min(np.abs(w[..., None] - psi.levels.astype(float)), axis=-1), axis=-1)
+        levels = psi.levels.astype(float)
+        value = over_entries(functools.reduce(np.minimum, [np.abs(w - level) for level in levels]))
     return smooth + weight[:, None] * value
 
 
@@ -104,7 +111,7 @@ def search(name, problems):
     cells = np.array(list(itertools.product((-1, 0, 1), repeat=size)))
     for _ in range(3):
         best = np.take_along_axis(grid, np.argmin(values, axis=1)[:, None, None], axis=1)
-        near = np.all(np.abs(grid - best) <= 3 * width[:, None] + 1e-12, axis=-1)
+        near = over_entries(np.abs(grid - best) > 3 * width[:, None] + 1e-12) == 0
         values = np.where(near, np.inf, values)
         scale = width.copy()
         for _ in range(35):
