@@ -123,7 +123,7 @@ def main(argv=None):
 
     print("\n3. Fine-tune what is left, its zeros held")
     before = metrics.support(REGULARIZER, nnx.state(small.model, nnx.Param))
-    report = compaction.compaction_report(small, batch, regularizer=REGULARIZER, params=params)
+    report = small.report(batch, regularizer=REGULARIZER, params=params)
     print(f"   test accuracy before {held_out_accuracy(small.model, data):.1%}")
     held = compaction.freeze_structure(nnx.state(small.model, nnx.Param), REGULARIZER)
     tuner = nnx.Optimizer(small.model, optax.chain(optax.adam(1e-4), held), wrt=nnx.Param)

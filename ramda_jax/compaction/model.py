@@ -2,15 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.attempts import Search
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.planning.slicing import expand
 from ramda_jax.compaction.proof.numbers import check_comparison
 from ramda_jax.compaction.proof.verify import Proof, verify
+from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims, trace_dims
 
@@ -39,6 +42,17 @@ class Compaction:
     proof: Proof
     refused: dict[str, str]
     whole: tuple[Callable, Any]
+
+    def report(self, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20) -> Report:
+        """`compaction_report` of this compaction: parameters, bytes, FLOPs and latency before and after."""
+        return compaction_report(self, *args, regularizer=regularizer, params=params, rounds=rounds)
+
+    def save(self, folder: str | Path) -> None:
+        """`save_compact` of the plan and the small variables as they were proved, which `load_compact` reads again.
+
+        After further training save those of the model: `save_compact(folder, small.plan, nnx.state(small.model))`.
+        """
+        save_compact(folder, self.plan, self.variables)
 
     def __str__(self):
         lines = [str(self.plan)]

@@ -3,16 +3,18 @@
 import dataclasses
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.compaction.model import Compaction
 from ramda_jax.metrics.sparsity import weighted_group_sparsity
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.tables import text_table
+
+if TYPE_CHECKING:
+    from ramda_jax.compaction.model import Compaction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _has_bytes(leaf):
 
 
 def compaction_report(
-    compaction: Compaction, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20
+    compaction: "Compaction", *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20
 ) -> Report:
     """Parameters, bytes, FLOPs and latency before and after, and what became of each leaf.
 
