@@ -140,7 +140,9 @@ def test_resnet_is_the_naive_formula():
         x = np.maximum(naive_norm(naive_conv(x, block.conv2, strides), block.norm2), 0)
         x = np.maximum(naive_norm(naive_conv(x, block.conv3), block.norm3) + shortcut, 0)
     assert [block.has_projection for block in model.blocks] == [True, False, True, False, True, True]
-    np.testing.assert_allclose(call(model, images), naive_linear(x.mean((1, 2)), model.classifier), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        call(model, images), naive_linear(x.mean((1, 2)), model.classifier), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_vgg_is_the_naive_formula():

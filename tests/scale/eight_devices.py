@@ -1,4 +1,4 @@
-"""Tests for eight devices; test_sharding.py runs them in processes that have them."""
+"""Tests for eight devices; test_sharding.py runs them in a process that has them."""
 
 import functools
 

@@ -19,13 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", ["data_parallel or fully_sharded or map_params", "explicit or nuclear or checkpoint"])
 @pytest.mark.contract("sharding")
-def test_eight_devices(topic):
-    # The number of devices is fixed when JAX starts, so these tests have processes of their own.
+def test_eight_devices():
+    # The number of devices is fixed when JAX starts, so these tests have a process of their own.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", topic]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
         [*command, "tests/scale/eight_devices.py"],
         cwd=ROOT,

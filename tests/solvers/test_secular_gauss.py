@@ -20,11 +20,14 @@ from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounde
 LAYOUTS = [((40,), ()), ((9, 33), (0,)), ((3, 3, 5, 4), (2,)), ((0, 5), (0,))]
 
 
-@functools.partial(jax.jit, static_argnames="group_axes")
-def solve_from(radii, rhs, metric, weight, group_axes):
+@functools.partial(jax.jit, static_argnames=("group_axes", "max_steps"))
+def solve_from(radii, rhs, metric, weight, group_axes, max_steps=SecularNewton.max_steps):
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     context = Context(jnp.zeros_like(rhs), radii=radii)
-    return SecularNewton().solve(model, GroupLasso(group_axes, group_weight=1.0), context)
+    return SecularNewton(max_steps).solve(model, GroupLasso(group_axes, group_weight=1.0), context)
+
+
+one_pass = jax.jit(gauss_step, static_argnums=3)
 
 
 def kept_shape(shape, group_axes):
@@ -91,7 +94,7 @@ def test_one_pass_ends_left_of_the_root_and_within_its_bound(problem, off, seed)
         roots = np.asarray(solve_from(np.full(shape, np.nan), *problem).radii)
         start = roots * (1 + off * np.random.default_rng(seed).uniform(size=shape))
         axes = tuple(axis for axis in range(rhs.ndim) if axis not in [a % rhs.ndim for a in group_axes])
-        step = jax.tree.map(np.asarray, gauss_step(rhs, metric, weight, axes, start))
+        step = jax.tree.map(np.asarray, one_pass(rhs, metric, weight, axes, start))
     known = alive & (start.reshape(-1) > 0) & np.isfinite(step.error.reshape(-1))
     error = root_of_s(step.radii, *problem) - 1
     rounding = 64 * np.finfo(float).eps
@@ -106,7 +109,7 @@ def test_the_error_is_of_fourth_order_where_newtons_is_of_second():
     with jax.enable_x64(True):
         root = np.asarray(solve_from(np.full((1, 1), np.nan), *problem).radii)
         errors = [
-            float(root_of_s(gauss_step(rhs, metric, problem[2], (1,), root * (1 + off)).radii, *problem)[0] - 1)
+            float(root_of_s(one_pass(rhs, metric, problem[2], (1,), root * (1 + off)).radii, *problem)[0] - 1)
             for off in (0.2, 0.1, 0.05)
         ]
     # Halving the distance divides the error by 2^4, up to the next order.
@@ -120,7 +123,7 @@ def test_one_pass_is_exact_where_the_metric_takes_two_values():
     problem = (rhs, metric, 3.0, (0,))
     with jax.enable_x64(True):
         roots = np.asarray(solve_from(np.full((4, 1), np.nan), *problem).radii)
-        step = gauss_step(rhs, metric, 3.0, (1,), 0.95 * roots)
+        step = one_pass(rhs, metric, 3.0, (1,), 0.95 * roots)
     np.testing.assert_allclose(root_of_s(step.radii, *problem), 1, rtol=1e-7)
 
 
@@ -129,7 +132,7 @@ def test_what_a_pass_can_tell_at_radius_zero(dtype):
     rhs = np.array([[3.0, 4.0], [3.0, 4.0], [np.nan, 0.0], [0.0, 0.0]], dtype)
     lam = np.array([[5.0], [4.9], [1.0], [0.0]], dtype)
     with jax.enable_x64(dtype == np.float64):
-        step = gauss_step(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
+        step = one_pass(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
     # Zero at the border; not known where the group lives, where it is no number, and where it has no weight.
     np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
     np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
@@ -188,9 +191,8 @@ def test_the_compiled_step_has_a_branch_and_not_both(batch):
 def test_a_step_limit_is_reported(max_steps):
     rng = np.random.default_rng(0)
     rhs, metric = rng.normal(size=(6, 50)), problems.random_metric(rng, (6, 50), 6, 1)
-    model = QuadraticModel(jnp.asarray(-rhs), jnp.zeros((6, 50)), jnp.asarray(metric), jnp.asarray(4.0))
-    context = Context(jnp.zeros((6, 50)), radii=jnp.full((6, 1), 1e-3))
-    solution = SecularNewton(max_steps).solve(model, GroupLasso((0,), group_weight=1.0), context)
+    problem = (np.full((6, 1), 1e-3), rhs, metric, 4.0, (0,))
+    solution = solve_from(*problem, max_steps=max_steps)
     assert solution.num_steps == max_steps
     assert not solution.converged
-    assert SecularNewton().solve(model, GroupLasso((0,), group_weight=1.0), context).converged
+    assert solve_from(*problem).converged

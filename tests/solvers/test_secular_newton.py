@@ -18,11 +18,12 @@ DTYPES = [np.float32, np.float64]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
-@functools.partial(jax.jit, static_argnames="group_axes")
-def jitted(rhs, metric, weight, group_axes):
+@functools.partial(jax.jit, static_argnames=("group_axes", "max_steps"))
+def jitted(rhs, metric, weight, group_axes, max_steps=SecularNewton.max_steps):
     # The anchor is 0, so that the model's rhs is the given one to the bit.
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
-    return SecularNewton().solve(model, GroupLasso(group_axes, group_weight=1.0), Context(jnp.zeros_like(rhs)))
+    solver = SecularNewton(max_steps)
+    return solver.solve(model, GroupLasso(group_axes, group_weight=1.0), Context(jnp.zeros_like(rhs)))
 
 
 def rounded(problem, dtype):
@@ -324,12 +325,9 @@ def test_secular_newton_satisfies_the_three_point_inequality(problem, seed):
 
 def test_secular_newton_reports_what_a_step_limit_leaves_undone(x64):
     problem = rounded(random_problem((9, 33), (0,), decades=8), np.float64)
-    rhs, metric, weight, group_axes = problem
-    model = QuadraticModel(-rhs, np.zeros_like(rhs), metric, weight)
-    regularizer = GroupLasso(group_axes, group_weight=1.0)
     full = solve(*problem)
     assert full.num_steps > 3
-    short = SecularNewton(max_steps=2).solve(model, regularizer, Context(jnp.zeros_like(rhs)))
+    short = jitted(*problem, max_steps=2)
     assert int(short.num_steps) == 2
     assert not short.converged
     assert float(short.residual) > 1e6 * float(full.residual)
