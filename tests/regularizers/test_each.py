@@ -296,6 +296,22 @@ def test_levels_are_sorted_numbers_whatever_sequence_they_come_in():
 # The nuclear norm.
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def nuclear(regularizer, w, weight):
+    """All that a nuclear norm says of a leaf, by one program."""
+    prox = regularizer.prox(w, weight)
+    return {
+        "matrix": regularizer.matrix(w),
+        "singular values": regularizer.singular_values(w),
+        "value": regularizer.value(w),
+        "prox": prox,
+        "prox by Gram": dataclasses.replace(regularizer, gram=True).prox(w, weight),
+        # Weights as the solver hands them over, one for the block.
+        "prox and value": regularizer.prox_and_value(w, jnp.full((1,) * w.ndim, weight)),
+        "support": regularizer.support(prox),
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "shape", "split", "resolved_split", "rows", "columns"),
     [
@@ -321,20 +337,25 @@ def test_nuclear_norm_splits_axes_into_rows_and_columns(path, shape, split, reso
     assert regularizer.split == resolved_split
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     matrix = w.reshape(rows, columns)
-    np.testing.assert_array_equal(regularizer.matrix(jnp.asarray(w)), matrix)
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    np.testing.assert_allclose(regularizer.singular_values(jnp.asarray(w)), s, rtol=1e-5)
-    np.testing.assert_allclose(float(regularizer.value(jnp.asarray(w))), np.sum(s), rtol=1e-5)
-    weight = float(np.median(s))
+    weight = np.float32(np.median(s))
+    found = jax.tree.map(np.asarray, nuclear(regularizer, w, weight))
+    np.testing.assert_array_equal(found["matrix"], matrix)
+    np.testing.assert_allclose(found["singular values"], s, rtol=1e-5)
+    np.testing.assert_allclose(found["value"], np.sum(s), rtol=1e-5)
     expected = ((u * np.maximum(s - weight, 0)) @ vt).reshape(shape)
-    np.testing.assert_allclose(regularizer.prox(jnp.asarray(w), weight), expected, atol=1e-5)
-    # Weights as the solver hands them over, one for the block.
-    found, value = regularizer.prox_and_value(jnp.asarray(w), jnp.full((1,) * len(shape), weight, jnp.float32))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(float(value), np.sum(np.maximum(s - weight, 0)), rtol=1e-5)
-    by_gram = dataclasses.replace(regularizer, gram=True).prox(jnp.asarray(w), weight)
-    np.testing.assert_allclose(by_gram, expected, atol=1e-5)
-    assert int(np.sum(regularizer.support(regularizer.prox(jnp.asarray(w), weight)))) == np.sum(s > weight)
+    np.testing.assert_allclose(found["prox"], expected, atol=1e-5)
+    prox, value = found["prox and value"]
+    np.testing.assert_allclose(prox, expected, atol=1e-5)
+    np.testing.assert_allclose(value, np.sum(np.maximum(s - weight, 0)), rtol=1e-5)
+    np.testing.assert_allclose(found["prox by Gram"], expected, atol=1e-5)
+    assert np.sum(found["support"]) == np.sum(s > weight)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prox_value_and_support(regularizer, w, weight):
+    prox, value = regularizer.prox_and_value(w, weight)
+    return prox, value, regularizer.support(prox)
 
 
 def with_spectrum(rng, shape, singular, dtype):
@@ -357,10 +378,10 @@ def test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_t
         matrix, (u, s, vt) = with_spectrum(rng, shape, scale * singular, dtype)
         weight = threshold * scale
         regularizer = rj.NuclearNorm(split=1, gram=True)
-        found, value = jax.tree.map(
-            np.asarray, regularizer.prox_and_value(jnp.asarray(matrix), jnp.asarray(weight, dtype))
+        found, value, support = jax.tree.map(
+            np.asarray, prox_value_and_support(regularizer, matrix, np.asarray(weight, dtype))
         )
-        assert np.sum(regularizer.support(jnp.asarray(found))) == 4
+    assert np.sum(support) == 4
     kept = np.maximum(s - weight, 0)
     # Products of n terms are rounded to about sqrt(n) eps, and LAPACK's eigenvectors to sqrt(n) eps of the largest.
     eps, n = np.finfo(dtype).eps, max(shape)
