@@ -43,6 +43,7 @@ class UnscreenedGradient(ProximalGradient):
     """Proximal gradient as it would be without the screening."""
 
     def solve(self, model, regularizer, context):
+        assert isinstance(regularizer, ramda_jax.GroupLasso)
         return super().solve(model, Unscreened(regularizer.groups, regularizer.group_weight), context)
 
 

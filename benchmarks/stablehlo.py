@@ -88,14 +88,14 @@ def programs(sharded=False):
             solver = {key: SOLVERS[value] for key, value in settings.items()}
             optimizer = METHODS[method](REGULARIZERS[name], **solver)
             state = jax.eval_shape(optimizer.init, params)
-            for function, arguments in (
-                (optimizer.update, (params, state, params)),
-                (ramda_jax.eval_params, (state, params)),
+            for function_name, function, arguments in (
+                ("update", optimizer.update, (params, state, params)),
+                ("eval_params", ramda_jax.eval_params, (state, params)),
             ):
                 traced = jax.jit(function).trace(*arguments)
                 for platform in PLATFORMS:
                     text = traced.lower(lowering_platforms=(platform,)).as_text()
-                    yield ".".join([tree, method, name, *settings.values(), function.__name__, platform]), text
+                    yield ".".join([tree, method, name, *settings.values(), function_name, platform]), text
 
 
 # Where values and functions only get their names, or are handed on.
@@ -124,7 +124,7 @@ def compare(name, before, after, lines):
 
 def main():
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--save", metavar="DIR", type=pathlib.Path, help="write every program into a folder")
     action.add_argument("--compare", metavar="DIR", type=pathlib.Path, help="compare with the programs of a folder")

@@ -13,7 +13,7 @@ the same net without a regularizer.
 import argparse
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
     channels: tuple[int, ...]
     learning_rate: float
     num_steps: int
-    data: Callable[[], tuple]
+    data: Callable[[], Sequence[Any]]
 
 
 @functools.cache

@@ -104,6 +104,7 @@ def train(name, epochs, ends, seed):
     model = ConvNet(nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, OPTIMIZERS[name](tuple(end * steps for end in ends)), wrt=nnx.Param)
     shuffle = np.random.default_rng(seed)
+    params = nnx.state(model, nnx.Param)
     run, history, start = Run(), metrics.StructureHistory(), time.perf_counter()
 
     with tqdm(range(epochs), desc=name, unit="epoch", mininterval=0.5) as progress:

@@ -77,7 +77,7 @@ def export(model, image_shape, path):
 
     [batch] = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-    files.write_whole(path, jax.export.export(jax.jit(predict))(images).serialize())
+    files.write_whole(path, bytes(jax.export.export(jax.jit(predict))(images).serialize()))
 
 
 def main(argv=None):

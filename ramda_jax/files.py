@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 try:
@@ -103,7 +104,7 @@ class Locked(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool):
+def locked(path: Path, wait: bool) -> Iterator[bool]:
     """Holds the lock of a file or a folder that is there; the system frees it however the process ends.
 
     Yields:

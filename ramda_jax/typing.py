@@ -1,7 +1,7 @@
-"""Types that recur in signatures: what a user may write for a regularizer, for groups, for a solver, for stages."""
+"""Types that recur in signatures: trees, shapes, numbers, and what a user may write for regularizers and the like."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
 
 import jax
 import optax
@@ -10,22 +10,43 @@ if TYPE_CHECKING:
     from ramda_jax.regularizers.base import Regularizer
     from ramda_jax.solvers.base import Solver
 
+#: A pytree of arrays, such as the parameters: dicts, Flax's states, dataclasses, whatever a user has registered.
+Tree: TypeAlias = Any
+#: A pytree whose kind another one shares.
+TreeT = TypeVar("TreeT")
+#: The keys that lead to a leaf, as `jax.tree_util` has them.
+KeyPath: TypeAlias = tuple[Any, ...]
+#: The shape of an array.
+Shape: TypeAlias = tuple[int, ...]
+#: Axes of an array.
+Axes: TypeAlias = tuple[int, ...]
+#: By the leaf's path which groups, entries or singular values are alive: boolean arrays.
+Support: TypeAlias = Mapping[str, jax.typing.ArrayLike]
 #: What a method takes as `regularizer`: None, a `Regularizer`, a flat mapping of patterns, or a tree of these.
-RegularizerSpec: TypeAlias = "Regularizer | Mapping[str, Any] | Sequence[Any] | optax.Params | None"
+RegularizerSpec: TypeAlias = Union["Regularizer", Mapping[Any, Any], tuple[Any, ...], list[Any], None]
 #: What a group regularizer takes as `groups`: a name, or the axes that index the groups.
 GroupSpec: TypeAlias = Literal["input", "output", "heads", "kernel"] | int | tuple[int, ...]
+#: What a group regularizer takes as `group_weight`: a rule, or a number for all groups.
+GroupWeight: TypeAlias = Literal["sqrt_size", "sqrt_layer_size"] | float
 #: What a method takes as `solver`: None for the defaults, a `Solver` for all, or a mapping of patterns.
-SolverSpec: TypeAlias = "Solver | Mapping[str, Solver | None] | None"
+SolverSpec: TypeAlias = Union["Solver", Mapping[str, "Solver | None"], None]
 #: The diagonal metric of a method: one number (RMDA, ProxSGD), or one per entry.
 MetricKind: TypeAlias = Literal["scalar", "diagonal"]
-#: A real number, of Python, NumPy or JAX.
+#: A real number, of Python or JAX; where the docstring says so also an array that broadcasts.
 Scalar: TypeAlias = float | jax.Array
+#: From arrays of one shape to their sums over axes, kept as axes of length one.
+Sums: TypeAlias = Callable[[Sequence[jax.Array], Axes], tuple[jax.Array, ...]]
 
 
-class StageSettings(TypedDict, total=False):
-    """What `stages` returns: keyword arguments of `ramda`, and without `eps` of `rmda`."""
+class StageSettings(TypedDict):
+    """What `stages` returns without `eps`: keyword arguments of `ramda` and of `rmda`."""
 
     learning_rate: optax.ScalarOrSchedule
     averaging: optax.ScalarOrSchedule
-    eps: optax.ScalarOrSchedule
     restarts: tuple[int, ...]
+
+
+class AdaptiveStageSettings(StageSettings):
+    """What `stages` returns with `eps`: keyword arguments of `ramda`."""
+
+    eps: optax.ScalarOrSchedule

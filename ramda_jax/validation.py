@@ -4,6 +4,7 @@ Values that are traced (under `jax.jit`, or injected by `optax.inject_hyperparam
 schedules cannot be looked at without a host sync or before their time: they pass unchecked.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.numerics import LAST_COUNT
+from ramda_jax.typing import Tree
 
 
-def _is_known(value) -> bool:
+def _is_known(value: Any) -> bool:
     return isinstance(value, (int, float, complex, np.number, np.bool_, str, bytes)) or value is None
 
 
-def _number(name, value: Any, rule, remedy):
+def _number(name: str, value: Any, rule: Callable[[float], bool], remedy: str) -> bool:
     if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)) or value is None:
         raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
     if isinstance(value, np.ndarray):
@@ -32,40 +34,40 @@ def _number(name, value: Any, rule, remedy):
         return False
 
 
-def check_non_negative(name, value, remedy="use 0.0 or a positive number."):
+def check_non_negative(name: str, value: Any, remedy: str = "use 0.0 or a positive number.") -> None:
     """Raises unless the number `value` is finite and at least 0."""
     if not _number(name, value, lambda x: 0 <= x < float("inf"), remedy):
         raise ValueError(f"`{name}` must be finite and at least 0, got {value!r}; {remedy}")
 
 
-def check_positive(name, value, remedy="use a small positive number."):
+def check_positive(name: str, value: Any, remedy: str = "use a small positive number.") -> None:
     """Raises unless the number `value` is finite and above 0."""
     if not _number(name, value, lambda x: 0 < x < float("inf"), remedy):
         raise ValueError(f"`{name}` must be finite and above 0, got {value!r}; {remedy}")
 
 
-def check_averaging(value):
+def check_averaging(value: Any) -> None:
     """Raises unless the number `value` is in (0, 1]."""
     remedy = "use `averaging=1.0` for no averaging."
     if not _number("averaging", value, lambda x: 0 < x <= 1, remedy):
         raise ValueError(f"`averaging` must be in (0, 1], got {value!r}; {remedy}")
 
 
-def check_ratio(value):
+def check_ratio(value: Any) -> None:
     """Raises unless the number `value` is in [0, 1]."""
     remedy = "use 0.0 for the groups alone, 1.0 for l1 alone."
     if not _number("l1_ratio", value, lambda x: 0 <= x <= 1, remedy):
         raise ValueError(f"`l1_ratio` must be in [0, 1], got {value!r}; {remedy}")
 
 
-def check_decay(name, value):
+def check_decay(name: str, value: Any) -> None:
     """Raises unless the number `value` is in [0, 1)."""
     remedy = "use 0.0 for no memory, 0.9 for a memory of about ten steps."
     if not _number(name, value, lambda x: 0 <= x < 1, remedy):
         raise ValueError(f"`{name}` must be in [0, 1), got {value!r}; {remedy}")
 
 
-def check_count(name, value, minimum):
+def check_count(name: str, value: Any, minimum: int) -> None:
     """Raises unless `value` is a whole number of at least `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}; use an int.")
@@ -73,7 +75,7 @@ def check_count(name, value, minimum):
         raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
 
 
-def checked_restarts(name, restarts):
+def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
     """`restarts` as a tuple of ints: positive and increasing step counts that the counter, an int32, passes."""
     remedy = f"use increasing step counts, such as `{name}=(40_000, 80_000)`."
     try:
@@ -95,7 +97,7 @@ def checked_restarts(name, restarts):
     return steps
 
 
-def checked_dtype(name, dtype):
+def checked_dtype(name: str, dtype: Any) -> np.dtype | None:
     """`dtype` as a floating-point dtype that JAX has, or None."""
     if dtype is None:
         return None
@@ -110,7 +112,7 @@ def checked_dtype(name, dtype):
     return jax.dtypes.canonicalize_dtype(known)
 
 
-def check_params(named_leaves):
+def check_params(named_leaves: Iterable[tuple[str, Any]]) -> None:
     """Raises a `TypeError` that names the first leaf that is not a real floating-point array."""
     for path, leaf in named_leaves:
         dtype = getattr(leaf, "dtype", None)
@@ -122,7 +124,7 @@ def check_params(named_leaves):
             )
 
 
-def require_params(params):
+def require_params(params: Tree) -> None:
     """Raises unless `update` was given the parameters."""
     if params is None:
         raise ValueError(

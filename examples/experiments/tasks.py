@@ -17,10 +17,10 @@ from examples.data.arrays import ArrayData, Split
 
 
 class Score(NamedTuple):
-    """What a validation batch adds: the mean over all batches is `total / count`."""
+    """What a validation batch adds: the mean over all batches is `total / number`."""
 
     total: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

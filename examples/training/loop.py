@@ -241,7 +241,7 @@ class Trainer:
                 carry = self.task.start_carry(model, len(jax.tree.leaves(batch)[0]))
             key = jax.random.fold_in(jax.random.fold_in(self.key, 2**31 - 1), number)
             score, carry = self._score(state.params, state.rest, batch, carry, key)
-            total, count = total + float(score.total), count + float(score.count)
+            total, count = total + float(score.total), count + float(score.number)
         found, structure = self._measure(state)
         record = {self.task.metric: float(self.task.final(total / count))}
         record |= jax.tree.map(lambda x: x.item(), jax.device_get(found))

@@ -24,7 +24,9 @@ class IterateAveragingState(NamedTuple):
     iterate: Any = None
 
 
-def iterate_averaging(averaging: optax.ScalarOrSchedule, iterate_dtype=None) -> optax.GradientTransformationExtraArgs:
+def iterate_averaging(
+    averaging: optax.ScalarOrSchedule, iterate_dtype: jax.typing.DTypeLike | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Averages the point it is given with the parameters.
 
         W_t = (1 - c_t) W_{t-1} + c_t W_hat,    updates = W_t - W_{t-1} = c_t (W_hat - W_{t-1})

@@ -1,13 +1,15 @@
 """The papers' schedules: stages, and the averaging that grows to 1."""
 
 import math
+from collections.abc import Iterable
+from typing import Any, cast, overload
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ramda_jax.numerics import LAST_COUNT, next_count
-from ramda_jax.typing import StageSettings
+from ramda_jax.typing import AdaptiveStageSettings, StageSettings
 from ramda_jax.validation import check_averaging, check_count, check_non_negative, check_positive, checked_restarts
 
 
@@ -103,7 +105,7 @@ class StageEnds(tuple[int, ...]):
 
     total_steps: int | None
 
-    def __new__(cls, ends, total_steps):
+    def __new__(cls, ends: Iterable[int], total_steps: int | None) -> "StageEnds":
         """`ends`, and the run's length."""
         made = super().__new__(cls, ends)
         made.total_steps = total_steps
@@ -121,6 +123,31 @@ class _Stages(dict):
         return "\n".join(self._lines)
 
 
+@overload
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    eps: None = None,
+    *,
+    total_steps: int | None = None,
+) -> StageSettings: ...
+
+
+@overload
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    *,
+    eps: float,
+    total_steps: int | None = None,
+) -> AdaptiveStageSettings: ...
+
+
+@overload
 def stages(
     learning_rate: float,
     averaging: optax.ScalarOrSchedule | None = None,
@@ -129,7 +156,18 @@ def stages(
     eps: float | None = None,
     *,
     total_steps: int | None = None,
-) -> StageSettings:
+) -> StageSettings | AdaptiveStageSettings: ...
+
+
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    eps: float | None = None,
+    *,
+    total_steps: int | None = None,
+) -> StageSettings | AdaptiveStageSettings:
     """The papers' stage-wise training, as keyword arguments of `ramda` or (without eps) of `rmda`.
 
     After each of `ends` steps a stage ends: dual averaging restarts, and learning rate and eps are
@@ -184,24 +222,26 @@ def stages(
     if total_steps is not None and last >= total_steps:
         raise ValueError(f"`ends` must be below `total_steps`, got {ends!r} and {total_steps!r}.")
     if averaging is None:
+        assert total_steps is not None  # else it was given
         averaging = min(math.sqrt(5 / (total_steps - last)), 1.0)
     check_averaging(averaging)
     scales = dict.fromkeys(ends, factor)
-    settings = StageSettings(
-        learning_rate=optax.piecewise_constant_schedule(learning_rate, scales),
-        averaging=averaging if callable(averaging) else sqrt_growth(float(averaging), last),
-        restarts=ends if total_steps is None else StageEnds(ends, total_steps),
-    )
+    settings: dict[str, Any] = {
+        "learning_rate": optax.piecewise_constant_schedule(learning_rate, scales),
+        "averaging": averaging if callable(averaging) else sqrt_growth(float(averaging), last),
+        "restarts": ends if total_steps is None else StageEnds(ends, total_steps),
+    }
     if eps is not None:
         check_positive("eps", eps)
         settings["eps"] = optax.piecewise_constant_schedule(eps, scales)
-    return _Stages(settings, _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps))
+    explained = _Stages(settings, _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps))
+    return cast("StageSettings | AdaptiveStageSettings", explained)
 
 
 def _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps):
     """A table of the stages."""
     starts, last = (0, *ends), ends[-1] if ends else 0
-    rows = [("steps", "learning rate", *(["eps"] if eps is not None else []), "averaging")]
+    rows: list[tuple[str, ...]] = [("steps", "learning rate", *(["eps"] if eps is not None else []), "averaging")]
     for number, start in enumerate(starts):
         end = ends[number] if number < len(ends) else total_steps
         cells = [f"{start + 1:,} on" if end is None else f"{start + 1:,} to {end:,}"]

@@ -37,7 +37,7 @@ class AdaptiveDualAveragingState(NamedTuple):
     grad_sq_sum: optax.Params
     anchor: optax.Params
 
-    def quadratic_model(self):
+    def quadratic_model(self) -> QuadraticModel:
         """The model of the last step, for `strength = 1`."""
 
         def diagonal(u):

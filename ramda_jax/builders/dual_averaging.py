@@ -1,6 +1,6 @@
 """The model of RMDA: a weighted sum of all gradients of a stage, in the metric sqrt(t)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class DualAveragingState(NamedTuple):
     grad_sum: optax.Params
     anchor: optax.Params
 
-    def quadratic_model(self):
+    def quadratic_model(self) -> QuadraticModel:
         """The model of the last step, for `strength = 1`."""
         # At least 1, so that the model of a fresh state is the anchor and no division by zero.
         metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))
@@ -110,7 +110,9 @@ def dual_averaging(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def next_step_size(learning_rate, state, is_first):
+def next_step_size(
+    learning_rate: optax.ScalarOrSchedule, state: Any, is_first: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """t, alpha_t and s_t of the step after `state`, for any state that holds the first three fields."""
     dtype = state.step_size_sum.dtype
     stage_step = next_count(reset(is_first, state.stage_step, 0))

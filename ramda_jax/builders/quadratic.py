@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.regularizers.base import Regularizer
+
 
 class QuadraticModel(NamedTuple):
     """`linear_factor <linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
@@ -37,36 +39,36 @@ class QuadraticModel(NamedTuple):
     weight_step: Any = None
 
     @property
-    def slope(self):
+    def slope(self) -> jax.Array:
         """`linear_factor * linear`, the coefficient of W."""
         return self.linear_factor * self.linear
 
     @property
-    def center(self):
+    def center(self) -> jax.Array:
         """`anchor - slope / metric`, the minimiser without psi; moves by no bit where the slope is 0."""
         return self.anchor - self.slope / self.metric
 
     @property
-    def rhs(self):
+    def rhs(self) -> jax.Array:
         """`metric * anchor - slope`, the division-free form: a group of the group norm is zero iff
         `||rhs_g|| <= weight_g`, also where the metric is next to nothing."""
         return self.metric * self.anchor - self.slope
 
-    def center_if_weightless(self, w):
+    def center_if_weightless(self, w: jax.Array) -> jax.Array:
         """`w`, or the centre where the weight is 0: by the formula that moves no bit at a learning rate of 0."""
         return jnp.where(self.weight == 0, self.center, w)
 
-    def smooth_value(self, w, where=None):
+    def smooth_value(self, w: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """`<slope, w - anchor> + 1/2 ||w - anchor||^2_metric`, summed over the entries in `where`."""
         step = w - self.anchor
         terms = step * (self.slope + 0.5 * (self.metric * step))
         return jnp.sum(terms if where is None else jnp.where(where, terms, 0))
 
-    def objective(self, regularizer, w):
+    def objective(self, regularizer: Regularizer, w: jax.Array) -> jax.Array:
         """`<slope, w - anchor> + 1/2 ||w - anchor||^2_metric + weight psi(w)`."""
         return self.smooth_value(w) + self.weight * regularizer.value(w)
 
-    def leaves(self):
+    def leaves(self) -> list["QuadraticModel"]:
         """The models of the single leaves, in flattening order, all in the dtype of `linear`."""
         fields = (self.linear, self.anchor, self.metric)
         return [

@@ -1,6 +1,6 @@
 """ProxSSI's direction: Adam's in the metric without bias correction."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ class UncorrectedAdamState(NamedTuple):
         nu: v_t, that of their squares.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # as Optax names it
     mu: optax.Updates
     nu: optax.Updates
 
 
-def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTransformation:
+def scale_by_uncorrected_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> optax.GradientTransformation:
     """`sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + eps)`: the bias correction in the step, not in the metric.
 
     As AdamW of the `transformers` package has it, and ProxSSI's code after it. Without eps it is Adam's
@@ -35,11 +35,12 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2)
 
-    def init(params):
-        return UncorrectedAdamState(*adam.init(params))
+    def init(params) -> Any:
+        return UncorrectedAdamState(*cast("Any", adam.init(params)))
 
     def update(updates, state: Any, params=None) -> tuple[Any, Any]:
-        state = UncorrectedAdamState(*adam.update(updates, state, params)[1])
+        _, made = adam.update(updates, state, params)
+        state = UncorrectedAdamState(*cast("Any", made))
 
         def direction(m, v):
             return bias_correction(state.count, b1, b2, m.dtype) * m / (jnp.sqrt(v) + eps)
@@ -49,6 +50,6 @@ def scale_by_uncorrected_adam(b1=0.9, b2=0.999, eps=1e-6) -> optax.GradientTrans
     return optax.GradientTransformation(init, update)
 
 
-def bias_correction(count, b1, b2, dtype):
+def bias_correction(count: jax.Array, b1: float, b2: float, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`sqrt(1 - b2^t) / (1 - b1^t)`, a scalar of `dtype`."""
     return jnp.sqrt(weight_of_average(b2, count, dtype)) / weight_of_average(b1, count, dtype)

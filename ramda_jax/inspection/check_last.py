@@ -1,6 +1,7 @@
 """Whether a transformation after ours spoils what ours has put out."""
 
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,14 @@ import optax
 
 from ramda_jax.probe import TARGET
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import Tree
 from ramda_jax.validation import check_count, check_params
 
 #: Steps after which an optimizer that has done nothing yet is taken to do nothing of ours ever.
 _MAX_STEPS = 64
 
 
-def check_last(optimizer, params, num_steps: int = 2, **extra_args) -> None:
+def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps: int = 2, **extra_args: Any) -> None:
     """Raises if something after our methods changes their updates: the commonest mistake, and a silent one.
 
     What rescales, clips or averages updates after `ramda` and its family revives the zeros. Here `update` is called

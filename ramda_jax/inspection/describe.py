@@ -12,7 +12,7 @@ from ramda_jax.structure.assignment import assign
 from ramda_jax.subproblem.checks import check_solvable
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.tables import text_table
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.typing import RegularizerSpec, SolverSpec, Tree
 
 #: The methods whose metric is a multiple of the identity.
 _SCALAR = (rmda, prox_sgd)
@@ -21,7 +21,7 @@ _METHODS = (ramda, rmda, prox_sgd, prox_gen, prox_adamw, prox_ssi)
 
 def describe(
     regularizer: RegularizerSpec,
-    params: optax.Params,
+    params: Tree,
     method: Callable[..., optax.GradientTransformation] = ramda,
     solver: SolverSpec = None,
 ) -> str:

@@ -15,6 +15,7 @@ from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.restore import restore_solution
 from ramda_jax.subproblem.state import ProximalPointState
+from ramda_jax.typing import TreeT
 
 
 def _find(state, kinds):
@@ -79,7 +80,7 @@ def _plain(state) -> Any:
     return state._replace(**fields)
 
 
-def eval_params(state, params):
+def eval_params(state: Any, params: TreeT) -> TreeT:
     """The structured point W_hat: the last step's minimiser, exactly structured whatever c_t is.
 
     Nothing is stored for it: the last step's model is rebuilt from the state and solved again. Where the
@@ -135,7 +136,7 @@ def eval_params(state, params):
     return jax.tree.structure(params).unflatten(leaves)
 
 
-def solver_info(state) -> SolverInfo:
+def solver_info(state: Any) -> SolverInfo:
     """How the last step's solves went, over all of our states in an optimizer's state.
 
     Args:

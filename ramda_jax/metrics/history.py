@@ -6,12 +6,13 @@ import operator
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from ramda_jax.files import write_whole
 from ramda_jax.metrics.support import check_supports
+from ramda_jax.typing import Support
 from ramda_jax.validation import check_count
 
 _FORMAT = 1
@@ -47,7 +48,7 @@ class StructureHistory:
         (1, 0.5, True)
     """
 
-    def __init__(self, max_records: int = 10_000):
+    def __init__(self, max_records: int = 10_000) -> None:
         check_count("max_records", max_records, 3)
         self._max_records = int(max_records)
         self._support = None
@@ -55,7 +56,7 @@ class StructureHistory:
         self.steps: list[int] = []
         self.changes: list[int] = []
 
-    def add(self, step, support) -> int:
+    def add(self, step: SupportsIndex, support: Support) -> int:
         """Adds the support at `step`; returns how many groups changed since the last one (0 for the first).
 
         The support is copied, so that its arrays may be donated or written to afterwards.
@@ -109,7 +110,7 @@ class StructureHistory:
         self._check_not_empty()
         return max((int(at.max()) for at in self._changed_at.values() if at.size), default=self.steps[0])
 
-    def stable_share(self, duration) -> float:
+    def stable_share(self, duration: float) -> float:
         """The share of groups that have not changed for the last `duration` steps, in [0, 1]."""
         self._check_not_empty()
         _check_duration(duration)
@@ -118,7 +119,7 @@ class StructureHistory:
         stable = sum(int(np.sum(at <= limit)) for at in self._changed_at.values())
         return stable / total if total else 1.0
 
-    def has_settled(self, duration) -> bool:
+    def has_settled(self, duration: float) -> bool:
         """Whether no group has changed for the last `duration` steps."""
         _check_duration(duration)
         return self.steps[-1:] != [] and self.steps[-1] - self.last_change >= duration

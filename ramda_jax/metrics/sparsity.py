@@ -1,17 +1,26 @@
 """How much is exactly zero, by the measures of the papers; each takes the optimizer's own regularizer."""
 
+from typing import Protocol, cast
+
 import jax
 import jax.numpy as jnp
 
 from ramda_jax.structure.assignment import regularized_leaves
 from ramda_jax.tables import text_table
+from ramda_jax.typing import RegularizerSpec, Tree
+
+
+class _HasSingularValues(Protocol):
+    """A regularizer whose `support` is of singular values, and takes a tolerance."""
+
+    def support(self, w: jax.Array, rtol: float | None = None) -> jax.Array: ...
 
 
 def _share(zeros, total):
     return jnp.asarray(sum(zeros) / total if total else 0.0)
 
 
-def group_sparsity(regularizer, params):
+def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
     """The share of groups that are exactly zero, every group counting alike.
 
         1 - (number of groups with a nonzero) / (number of groups)
@@ -21,7 +30,7 @@ def group_sparsity(regularizer, params):
         params: the parameters, or what `eval_params` returns.
 
     Returns:
-        A scalar array in [0, 1], over the regularized leaves; 0 where there are none.
+        A scalar array in [0, 1], over the regularized leaves; 0 where there are ngiven.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -32,11 +41,11 @@ def group_sparsity(regularizer, params):
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398 ("structured sparsity" of the released code).
     """
-    supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]
+    supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]
     return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
 
 
-def weighted_group_sparsity(regularizer, params):
+def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
     """The share of regularized entries that lie in groups that are exactly zero: the papers' headline.
 
         1 - sum_g [g has a nonzero] |g| / sum_g |g|
@@ -53,13 +62,13 @@ def weighted_group_sparsity(regularizer, params):
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 5.
     """
     zeros, total = [], 0
-    for _, leaf, one in regularized_leaves(regularizer, params):
-        zeros.append(jnp.sum(~one.support(leaf)) * one.sizes(leaf.shape))
+    for _, leaf, given in regularized_leaves(regularizer, params):
+        zeros.append(jnp.sum(~given.support(leaf)) * given.sizes(leaf.shape))
         total += leaf.size
     return _share(zeros, total)
 
 
-def kernel_sparsity(regularizer, params):
+def kernel_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
     """The share of kernels that are exactly zero, as the ICLR paper counts: kernel-wise.
 
     In leaves of three axes or more a kernel is one spatial slice, `leaf[..., i, o]`, whatever the groups
@@ -77,12 +86,12 @@ def kernel_sparsity(regularizer, params):
         Huang and Lee, ICLR 2022, arXiv:2112.02612, section 5.
     """
     supports = []
-    for _, leaf, one in regularized_leaves(regularizer, params):
-        supports.append(jnp.any(leaf != 0, axis=tuple(range(leaf.ndim - 2))) if leaf.ndim > 2 else one.support(leaf))
+    for _, leaf, given in regularized_leaves(regularizer, params):
+        supports.append(jnp.any(leaf != 0, axis=tuple(range(leaf.ndim - 2))) if leaf.ndim > 2 else given.support(leaf))
     return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
 
 
-def unstructured_sparsity(regularizer, params, regularized_only=False):
+def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularized_only: bool = False) -> jax.Array:
     """The share of single entries that are exactly zero.
 
         1 - nnz / number of entries
@@ -109,13 +118,13 @@ def unstructured_sparsity(regularizer, params, regularized_only=False):
     return _share([jnp.sum(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
 
 
-def low_rank_level(regularizer, params, rtol=None):
+def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | None = None) -> jax.Array:
     """The share of singular values that are zero, over all leaves with a nuclear norm.
 
         1 - (number of nonzero singular values) / (number of singular values)
 
     The papers measure it on W_hat: give what `eval_params` returns. The iterate itself is W + (W_hat - W), whose
-    rounding has full rank: its rank is the numerical one.
+    rounding has full rank: its rank is the numerical given.
 
     Args:
         regularizer: what the optimizer was given.
@@ -142,7 +151,7 @@ def low_rank_level(regularizer, params, rtol=None):
     return _share(ranks, total)
 
 
-def numerical_rank(regularizer, params, rtol=None) -> dict:
+def numerical_rank(regularizer: RegularizerSpec, params: Tree, rtol: float | None = None) -> dict[str, jax.Array]:
     """The numerical rank of every leaf with a nuclear norm.
 
     Args: as `low_rank_level`.
@@ -161,14 +170,14 @@ def numerical_rank(regularizer, params, rtol=None) -> dict:
 
 def _ranks(regularizer, params, rtol):
     result = {}
-    for path, leaf, one in regularized_leaves(regularizer, params):
-        if one.support_counts == "singular values":
-            alive = one.support(leaf, rtol)
+    for path, leaf, given in regularized_leaves(regularizer, params):
+        if given.support_counts == "singular values":
+            alive = cast("_HasSingularValues", given).support(leaf, rtol)
             result[path] = (jnp.sum(alive), alive.size)
     return result
 
 
-def layer_table(regularizer, params) -> str:
+def layer_table(regularizer: RegularizerSpec, params: Tree) -> str:
     """A table as text: alive and total groups of every regularized leaf.
 
     Args:
@@ -187,8 +196,8 @@ def layer_table(regularizer, params) -> str:
         total             1       2    50.0 %
     """
     rows = []
-    for path, leaf, one in regularized_leaves(regularizer, params):
-        alive = one.support(leaf)
+    for path, leaf, given in regularized_leaves(regularizer, params):
+        alive = given.support(leaf)
         rows.append((path or "(the array)", int(jnp.sum(alive)), alive.size))
     share = 100 * float(weighted_group_sparsity(regularizer, params))
     lines = [(path, alive, total, 100 * (1 - alive / total) if total else 0.0) for path, alive, total in rows]
@@ -197,7 +206,9 @@ def layer_table(regularizer, params) -> str:
     return "\n".join(text_table([("leaf", "alive", "groups", "sparsity"), *cells], right=(1, 2, 3)))
 
 
-def objective(regularizer, params, loss, strength):
+def objective(
+    regularizer: RegularizerSpec, params: Tree, loss: jax.typing.ArrayLike, strength: jax.typing.ArrayLike
+) -> jax.Array:
     """The regularized objective `loss + strength * psi(params)`, psi over all regularized leaves.
 
     Args:
@@ -215,5 +226,5 @@ def objective(regularizer, params, loss, strength):
         >>> print(ramda_jax.metrics.objective(ramda_jax.GroupLasso(group_weight=1.0), params, 1.0, 0.1))
         1.5
     """
-    psi = sum(one.value(leaf) for _, leaf, one in regularized_leaves(regularizer, params))
+    psi = sum(given.value(leaf) for _, leaf, given in regularized_leaves(regularizer, params))
     return jnp.asarray(loss + strength * psi)

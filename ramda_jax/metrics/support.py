@@ -1,11 +1,13 @@
 """The support: which groups are alive, and how many of them change."""
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.structure.assignment import regularized_leaves
+from ramda_jax.typing import RegularizerSpec, Support, Tree
 
 
-def support(regularizer, params) -> dict:
+def support(regularizer: RegularizerSpec, params: Tree) -> dict[str, jax.Array]:
     """Which groups (entries, for regularizers of single entries) are not exactly zero.
 
     Args:
@@ -23,10 +25,10 @@ def support(regularizer, params) -> dict:
         {'kernel': Array([[False],
                [ True]], dtype=bool)}
     """
-    return {path: one.support(leaf) for path, leaf, one in regularized_leaves(regularizer, params)}
+    return {path: given.support(leaf) for path, leaf, given in regularized_leaves(regularizer, params)}
 
 
-def check_supports(before, after):
+def check_supports(before: Support, after: Support) -> None:
     """Raises unless the two supports are of the same leaves and shapes."""
     if before.keys() != after.keys():
         raise ValueError(
@@ -41,7 +43,7 @@ def check_supports(before, after):
             )
 
 
-def changed_groups(before: dict, after: dict):
+def changed_groups(before: Support, after: Support) -> jax.Array:
     """How many groups are alive in one of two supports and not in the other: an int32 scalar.
 
     Args:

@@ -13,7 +13,7 @@ _CBRT = {
 
 
 @jax.jit
-def cbrt(x):
+def cbrt(x: jax.Array) -> jax.Array:
     """Cube root of a non-negative array: 0, NaN and infinity give themselves.
 
     Args:

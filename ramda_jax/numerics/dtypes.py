@@ -2,13 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from ramda_jax.typing import Scalar, Tree
 
 # Where counters of steps stay: the end of int32.
 LAST_COUNT = 2**31 - 1
 
 
-def sums_dtype(dtype):
+def sums_dtype(dtype: jax.typing.DTypeLike) -> np.dtype:
     """The dtype in which sums over steps are kept for parameters of `dtype`: at least float32.
 
     In bfloat16 a sum of ones stops at 256: from there on the summand is lost in rounding.
@@ -16,22 +19,22 @@ def sums_dtype(dtype):
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def scalars_dtype(tree):
+def scalars_dtype(tree: Tree) -> np.dtype:
     """The dtype of step counts, sums of step sizes and weights: the widest sums' dtype in `tree`."""
     return jnp.result_type(jnp.float32, *(sums_dtype(x.dtype) for x in jax.tree.leaves(tree)))
 
 
-def at_step(value, step, dtype):
+def at_step(value: optax.ScalarOrSchedule, step: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`value` as a scalar of `dtype`: itself, or what the schedule `value` gives at `step`."""
     return jnp.asarray(value(step) if callable(value) else value, dtype=dtype)
 
 
-def next_count(count):
+def next_count(count: jax.Array) -> jax.Array:
     """count + 1, which stays where it is at the end of int32 instead of wrapping around."""
     return jnp.asarray(optax.safe_increment(count))
 
 
-def weight_of_average(decay, count, dtype):
+def weight_of_average(decay: Scalar, count: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`1 - decay^count`, what the weights of a moving average of `count` values sum to; a scalar of `dtype`.
 
     By a power of floats: outside of `jit` JAX compiles one anew for every value of an integer exponent.

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.typing import Axes
 
-def group_norms(x, axes):
+
+def group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
     """`||x_g||` over `axes`, kept as axes of length one; no square over- or underflows.
 
     The largest entry is divided out before squaring: in float32 the squares of 1e-23 are all zero
@@ -14,12 +16,12 @@ def group_norms(x, axes):
     return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
 
 
-def norm(x):
+def norm(x: jax.Array) -> jax.Array:
     """`||x||` of a whole array, a scalar; as `group_norms`, no square over- or underflows."""
     return jnp.squeeze(group_norms(x, None))
 
 
-def group_scales(x, axes):
+def group_scales(x: jax.Array, axes: Axes | None) -> tuple[jax.Array, jax.Array]:
     """A power of two near each group's largest entry, kept as axes of length one, and its inverse.
 
     Both are powers of two that are no denormals, so that scaling rounds nothing, and the inverse is there so that

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics.dtypes import sums_dtype
+from ramda_jax.typing import Tree, TreeT
 
 
-def zeros_for_sums(params):
+def zeros_for_sums(params: Tree) -> Tree:
     """Zeros of the parameters' shapes in the dtype of sums."""
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=sums_dtype(p.dtype)), params)
 
 
-def copy(params):
+def copy(params: TreeT) -> TreeT:
     """A copy of the parameters that shares no buffer with them, so that both can be donated together."""
 
     def copy_leaf(p):

@@ -1,11 +1,12 @@
 """What a regularizer is: psi, its prox, its structure."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 
 from ramda_jax.numerics import norm, sums_dtype
+from ramda_jax.typing import Axes, Scalar, Shape
 
 
 class Regularizer(abc.ABC):
@@ -21,7 +22,7 @@ class Regularizer(abc.ABC):
     """
 
     #: Whether psi is convex. Where it is not, proximal gradient takes half the step.
-    convex: ClassVar[bool] = True
+    convex: bool = True
     #: Whether the prox is one big operation, such as an SVD: leaves of equal shape are then solved in one batch, and by
     #: default with few iterations.
     expensive_prox: ClassVar[bool] = False
@@ -31,7 +32,7 @@ class Regularizer(abc.ABC):
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
 
-    def resolve(self, path, shape):
+    def resolve(self, path: str, shape: Shape) -> "Regularizer":
         """This regularizer with everything that depends on the leaf's path and shape filled in.
 
         Args:
@@ -48,32 +49,32 @@ class Regularizer(abc.ABC):
         return self
 
     @abc.abstractmethod
-    def value(self, w) -> jax.Array:
+    def value(self, w: jax.Array) -> jax.Array:
         """`psi(w)`, a scalar of w's dtype (float32 for narrower ones)."""
 
     @abc.abstractmethod
-    def prox(self, x, weight) -> jax.Array:
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         """`argmin_z 1/2 ||z - x||^2 + weight psi(z)`, of x's shape and dtype.
 
         For weight 0 it is x."""
 
-    def prox_and_value(self, x, weight):
+    def prox_and_value(self, x: jax.Array, weight: Scalar) -> tuple[jax.Array, jax.Array]:
         """`(z, psi(z))` for `z = prox(x, weight)`: at once, where both come from one decomposition."""
         z = self.prox(x, weight)
         return z, self.value(z)
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         """The axes inside one block, where psi is a sum over blocks: all of them unless overridden."""
         return tuple(range(ndim))
 
-    def solve_scaled(self, rhs, metric, weight):
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         """`argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, exactly.
 
         Holds for a metric that is one number, and for any diagonal one where psi is `elementwise`.
         """
         return self.prox(rhs / metric, weight / metric)
 
-    def screen(self, rhs, weight) -> Any:
+    def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array | None:
         """Where zero is certain to be the solution for a model of this `rhs`, whatever its metric.
 
         Returns:
@@ -81,7 +82,7 @@ class Regularizer(abc.ABC):
         """
         del rhs, weight
 
-    def zeroing_weight(self, rhs, metric) -> Any:
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array | None:
         """The smallest weight for which each block of `argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)` is 0.
 
         Returns:
@@ -89,16 +90,16 @@ class Regularizer(abc.ABC):
         """
         del rhs, metric
 
-    def support(self, w):
+    def support(self, w: jax.Array) -> jax.Array:
         """Which parts of w are alive: True where a block (an entry unless overridden) is not exactly zero."""
         return w != 0
 
-    def sizes(self, shape):
+    def sizes(self, shape: Shape) -> int:
         """How many entries of the leaf each element of `support` stands for: one number."""
         del shape
         return 1
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         """The distance of `slope` to `weight` times the subdifferential of psi at w, one scalar.
 
         With `slope = rhs - metric w` it is the KKT residual of the subproblem at w. The default is right
@@ -108,6 +109,6 @@ class Regularizer(abc.ABC):
         return norm(w - self.prox(w + slope, weight))
 
 
-def widened(w):
+def widened(w: jax.Array) -> jax.Array:
     """w in at least float32: values of psi are sums."""
     return w.astype(sums_dtype(w.dtype))

@@ -4,11 +4,13 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer
+from ramda_jax.typing import Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,24 +37,24 @@ class Box(ElementwiseRegularizer):
     lower: float = 0.0
     upper: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.lower, (int, float)) and isinstance(self.upper, (int, float))):
             raise TypeError(f"`lower` and `upper` must be Python numbers, got {self.lower!r} and {self.upper!r}.")
         if not self.lower < self.upper:
             raise ValueError(f"`lower` must be below `upper`, got {self.lower!r} and {self.upper!r}; swap them.")
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
         return jnp.where(jnp.all((w >= self.lower) & (w <= self.upper)), 0.0, jnp.inf).astype(w.dtype)
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return jnp.where(weight > 0, jnp.clip(x, self.lower, self.upper), x)
 
-    def support(self, w):
+    def support(self, w: jax.Array) -> jax.Array:
         # A NaN or an infinity is at no bound of the interval, unless the bound is one.
         return ~((w <= self.lower) | (w >= self.upper)) | ~jnp.isfinite(w)
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         # The normal cone points outwards at a bound.
         at_lower, at_upper = jnp.maximum(slope, 0), jnp.maximum(-slope, 0)
         distance = jnp.where(w <= self.lower, at_lower, jnp.where(w >= self.upper, at_upper, jnp.abs(slope)))
@@ -81,18 +83,15 @@ class Projection(Regularizer):
         Array([0.75, 0.25, 0.  ], dtype=float32)
     """
 
-    function: Callable
+    function: Callable[..., jax.Array]
     is_convex: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"`function` must be a projection, got {self.function!r}; use one of `optax.projections`.")
+        object.__setattr__(self, "convex", self.is_convex)
 
-    @property
-    def convex(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.is_convex
-
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
         # Projections end in the set up to rounding only.
         slack = math.sqrt(jnp.finfo(w.dtype).eps) * jnp.maximum(jnp.max(jnp.abs(w), initial=0), 1)
@@ -100,5 +99,5 @@ class Projection(Regularizer):
         is_inside = (distance <= slack) & jnp.isfinite(distance)
         return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return jnp.where(weight > 0, self.function(x), x)

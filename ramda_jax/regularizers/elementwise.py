@@ -1,11 +1,13 @@
 """What psi of single entries have in common, and soft thresholding."""
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.typing import Axes, Scalar
 
 
-def soft_threshold(x, threshold):
+def soft_threshold(x: jax.Array, threshold: Scalar) -> jax.Array:
     """`sign(x) max(|x| - threshold, 0)`, the prox of `threshold ||x||_1`; a NaN stays one."""
     # As a difference: no entry becomes -0.0.
     return x - jnp.clip(x, -threshold, threshold)
@@ -16,5 +18,5 @@ class ElementwiseRegularizer(Regularizer):
 
     elementwise = True
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         return ()

@@ -4,6 +4,7 @@ import dataclasses
 
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_ratio
 
 
@@ -37,7 +38,7 @@ class GroupLasso(GroupRegularizer):
         Yuan and Lin, `Model selection and estimation in regression with grouped variables`, 2006.
     """
 
-    def norm_penalty(self, weight, group_weight):
+    def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         return NormPenalty(weight * group_weight)
 
 
@@ -68,11 +69,11 @@ class SparseGroupLasso(GroupRegularizer):
         Simon, Friedman, Hastie and Tibshirani, `A sparse-group lasso`, 2013.
     """
 
-    l1_ratio: float = 0.5  # pyright: ignore[reportIncompatibleVariableOverride]
+    l1_ratio: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_ratio(self.l1_ratio)
 
-    def norm_penalty(self, weight, group_weight):
+    def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         return NormPenalty(weight * group_weight)

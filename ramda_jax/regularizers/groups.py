@@ -8,7 +8,9 @@ the row `kernel[i, :]`.
 import abc
 import dataclasses
 import math
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,13 +18,17 @@ from ramda_jax.numerics import group_norms, norm
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.typing import Axes, GroupSpec, GroupWeight, Scalar, Shape
 from ramda_jax.validation import check_non_negative
+
+if TYPE_CHECKING:
+    from ramda_jax.builders.quadratic import QuadraticModel
 
 GROUP_NAMES = ("input", "output", "heads", "kernel")
 GROUP_WEIGHTS = ("sqrt_size", "sqrt_layer_size")
 
 
-def check_groups(groups):
+def check_groups(groups: Any) -> str | Axes:
     """`groups` as a name of `GROUP_NAMES` or a tuple of ints; raises for anything else."""
     remedy = f"use one of {', '.join(map(repr, GROUP_NAMES))}, or axes such as 0 or (0, 1)."
     if isinstance(groups, str):
@@ -42,7 +48,7 @@ def check_groups(groups):
     return axes
 
 
-def group_axes(groups, path, ndim):
+def group_axes(groups: GroupSpec, path: str, ndim: int) -> Axes:
     """The axes that index the groups of a leaf, as a sorted tuple of non-negative ints.
 
     | name | group axes |
@@ -63,7 +69,7 @@ def group_axes(groups, path, ndim):
     if isinstance(groups, str):
         axes = _named_axes(groups, path, ndim)
     else:
-        axes = groups
+        axes = (groups,) if isinstance(groups, int) else groups
         if any(not -ndim <= a < ndim for a in axes):
             raise ValueError(
                 f"`groups={groups!r}` must be axes of the leaf '{path}', which has {ndim}; use axes from "
@@ -112,8 +118,14 @@ def _named_axes(groups, path, ndim):
     return (-2, -1)
 
 
+class _PartlyL1(Regularizer):
+    """Has a share of l1, which is no field here: a class that lets users choose it has it in its own field order."""
+
+    l1_ratio: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
-class GroupRegularizer(Regularizer):
+class GroupRegularizer(_PartlyL1):
     """A sum over groups of a function of the group's norm, and of l1 norms where `l1_ratio` is not 0.
 
         psi(w) = l1_ratio ||w||_1 + (1 - l1_ratio) sum_g P_g(||w_g||)
@@ -130,14 +142,10 @@ class GroupRegularizer(Regularizer):
 
     support_counts = "groups"
 
-    # Deliberately not annotated, so that it is not a dataclass field; subclasses that need it declare it in their own
-    # field order.
-    l1_ratio = 0.0
+    groups: GroupSpec = "input"
+    group_weight: GroupWeight = "sqrt_size"
 
-    groups: str | int | tuple[int, ...] = "input"
-    group_weight: str | float = "sqrt_size"
-
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "groups", check_groups(self.groups))
         if isinstance(self.group_weight, str):
             if self.group_weight not in GROUP_WEIGHTS:
@@ -153,7 +161,7 @@ class GroupRegularizer(Regularizer):
             check_non_negative("group_weight", self.group_weight)
             object.__setattr__(self, "group_weight", float(self.group_weight))
 
-    def resolve(self, path, shape):
+    def resolve(self, path: str, shape: Shape) -> "GroupRegularizer":
         """This regularizer with the groups as axes and the weight as a number: as those of the whole leaf, so that a
         part of it, such as what is left of a network once it is small, cannot get another weight."""
         resolved = dataclasses.replace(self, groups=group_axes(self.groups, path, len(shape)))
@@ -161,14 +169,14 @@ class GroupRegularizer(Regularizer):
         # A subclass may give one number per group, which is no setting of the regularizer.
         return dataclasses.replace(resolved, group_weight=float(weights)) if jnp.ndim(weights) == 0 else resolved
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         kept = group_axes(self.groups, "", ndim)
         return tuple(axis for axis in range(ndim) if axis not in kept)
 
-    def sizes(self, shape):
+    def sizes(self, shape: Shape) -> int:
         return math.prod(shape[axis] for axis in self.inner_axes(len(shape)))
 
-    def weights(self, shape):
+    def weights(self, shape: Shape) -> Scalar:
         """omega_g for a leaf of that shape: one Python float, since all groups of a leaf have one size.
 
         A subclass may give one number per group instead, an array of the shape `radii_shape(shape)`.
@@ -180,56 +188,56 @@ class GroupRegularizer(Regularizer):
         assert not isinstance(self.group_weight, str)
         return self.group_weight
 
-    def radii_shape(self, shape):
+    def radii_shape(self, shape: Shape) -> Shape:
         """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
         inside = self.inner_axes(len(shape))
         return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
 
-    def norms(self, w):
+    def norms(self, w: jax.Array) -> jax.Array:
         """`||w_g||`, of the shape `radii_shape(w.shape)`."""
         return group_norms(w, self.inner_axes(w.ndim))
 
-    def support(self, w):
+    def support(self, w: jax.Array) -> jax.Array:
         return jnp.any(w != 0, axis=self.inner_axes(w.ndim), keepdims=True)
 
     @abc.abstractmethod
-    def norm_penalty(self, weight, group_weight) -> NormPenalty:
+    def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         """`weight * P_g` for groups of the weight `group_weight` (omega_g)."""
 
-    def leaf_penalty(self, shape, weight) -> NormPenalty:
+    def leaf_penalty(self, shape: Shape, weight: Scalar) -> NormPenalty:
         """`weight * (1 - l1_ratio) * P_g` for the groups of a leaf of that shape."""
         return self.norm_penalty(weight * (1 - self.l1_ratio), self.weights(shape))
 
-    def reduced(self, rhs, weight):
+    def reduced(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         """The right-hand side of the subproblem in the groups' norms alone: the l1 norm's share is taken off `rhs`.
 
         The minimiser has the signs of `rhs`, so that each entry is soft-thresholded; without an l1 norm it is `rhs`.
         """
         return soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
 
-    def point(self, model, radii):
+    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
         """The solution of the model's subproblem whose groups have the norms `radii`."""
         rhs = self.reduced(model.rhs, model.weight)
         return self.leaf_penalty(rhs.shape, model.weight).point(rhs, model.metric, radii)
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
         penalty = self.norm_penalty(jnp.ones([], w.dtype), self.weights(w.shape)).value(self.norms(w))
         return (1 - self.l1_ratio) * jnp.sum(penalty) + self.l1_ratio * jnp.sum(jnp.abs(w))
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         rhs, penalty = self.reduced(x, weight), self.leaf_penalty(x.shape, weight)
         one = jnp.ones([], x.dtype)
         return penalty.point(rhs, one, penalty.radii(self.norms(rhs), one))
 
-    def screen(self, rhs, weight):
+    def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array | None:
         # Certain for a convex psi only: otherwise 0 may lose against a point beyond the knee.
         if not self.convex:
             return None
         reduced, penalty = self.reduced(rhs, weight), self.leaf_penalty(rhs.shape, weight)
         return self.norms(reduced) <= penalty.lam
 
-    def zeroing_weight(self, rhs, metric):
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
         ratio, group_weight = self.l1_ratio, self.weights(rhs.shape)
         axes = self.inner_axes(rhs.ndim)
         slope = (1 - ratio) * group_weight
@@ -245,7 +253,7 @@ class GroupRegularizer(Regularizer):
             root += jnp.maximum(norms - root * slope, 0) / jnp.where(fall == 0, 1, fall)
         return root
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         reduced, penalty = self.reduced(slope, weight), self.leaf_penalty(w.shape, weight)
         norms = self.norms(w)
         dead = jnp.maximum(self.norms(reduced) - penalty.lam, 0)

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
+from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_non_negative
 
 
@@ -33,25 +35,25 @@ class L1(ElementwiseRegularizer):
 
     factor: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_non_negative("factor", self.factor)
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         return self.factor * jnp.sum(jnp.abs(widened(w)))
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return soft_threshold(x, weight * self.factor)
 
-    def solve_scaled(self, rhs, metric, weight):
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         return soft_threshold(rhs, weight * self.factor) / metric
 
-    def screen(self, rhs, weight):
+    def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         return jnp.abs(rhs) <= weight * self.factor
 
-    def zeroing_weight(self, rhs, metric):
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
         return jnp.abs(rhs) / self.factor if self.factor else jnp.full_like(rhs, jnp.inf)
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         lam = weight * self.factor
         alive = slope - lam * jnp.sign(w)
         return norm(jnp.where(w == 0, soft_threshold(slope, lam), alive))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import norm
@@ -9,6 +10,7 @@ from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_positive, check_ratio
 
 
@@ -41,30 +43,30 @@ class MCP(ElementwiseRegularizer):
 
     convex = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("omega", self.omega, "use for example omega=1.0.")
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = jnp.abs(widened(w))
         return jnp.sum(self._penalty(jnp.ones([], w.dtype)).value(w))
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return self.solve_scaled(x, jnp.ones([], x.dtype), weight)
 
-    def solve_scaled(self, rhs, metric, weight):
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         radii = self._penalty(weight).radii(jnp.abs(rhs), metric)
         # No -0.0.
         return jnp.where(radii == 0, 0, jnp.sign(rhs) * radii)
 
-    def zeroing_weight(self, rhs, metric):
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
         # Both candidates beside 0 must lose: the one below the knee, and the unpenalised one beyond it.
         return jnp.maximum(jnp.abs(rhs), jnp.abs(rhs) * (jnp.abs(rhs) / metric / self.omega))
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         alive = slope - self._penalty(weight).derivative(jnp.abs(w)) * jnp.sign(w)
         return norm(jnp.where(w == 0, soft_threshold(slope, weight), alive))
 
-    def _penalty(self, weight):
+    def _penalty(self, weight: Scalar) -> NormPenalty:
         return NormPenalty(weight, weight / self.omega, self.omega)
 
 
@@ -77,7 +79,7 @@ class _GroupConcave(GroupRegularizer):
 
     convex = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if (self.omega is None) == (self.gamma is None):
             raise ValueError(
@@ -87,18 +89,18 @@ class _GroupConcave(GroupRegularizer):
         name = "omega" if self.gamma is None else "gamma"
         check_positive(name, getattr(self, name), f"use for example {name}=1.0.")
 
-    def omega_of(self, group_weight):
+    def omega_of(self, group_weight: Scalar) -> Scalar:
         """omega for groups of that weight."""
         if self.omega is not None:
             return self.omega
         assert self.gamma is not None
         return self.gamma * group_weight
 
-    def norm_penalty(self, weight, group_weight):
+    def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         omega = self.omega_of(group_weight)
         return NormPenalty(weight * group_weight, weight / omega, omega * group_weight)
 
-    def zeroing_weight(self, rhs, metric):
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
         # Both candidates beside 0 must lose: the one below the knee, and the unpenalised one beyond it.
         axes, group_weight = self.inner_axes(rhs.ndim), self.weights(rhs.shape)
         plateau = self.omega_of(group_weight) * group_weight * group_weight * (1 - self.l1_ratio)
@@ -182,8 +184,8 @@ class SparseGroupMCP(_GroupConcave):
         Huang and Lee, ICLR 2022, arXiv:2112.02612, appendix E.
     """
 
-    l1_ratio: float = 0.5  # pyright: ignore[reportIncompatibleVariableOverride]
+    l1_ratio: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_ratio(self.l1_ratio)

@@ -2,7 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+
+from ramda_jax.typing import Scalar
 
 
 class NormPenalty(NamedTuple):
@@ -24,20 +27,20 @@ class NormPenalty(NamedTuple):
     concavity: Any = None
     knee: Any = None
 
-    def value(self, r):
+    def value(self, r: jax.Array) -> jax.Array:
         """P(r)."""
         if self.knee is None:
             return self.lam * r
         r = jnp.minimum(r, self.knee)
         return r * (self.lam - 0.5 * self.concavity * r)
 
-    def derivative(self, r):
+    def derivative(self, r: jax.Array) -> jax.Array:
         """P'(r), from the right at 0."""
         if self.knee is None:
             return self.lam * jnp.ones_like(r)
         return jnp.where(r < self.knee, self.lam - self.concavity * r, 0)
 
-    def point(self, rhs, metric, radii):
+    def point(self, rhs: jax.Array, metric: Scalar, radii: jax.Array) -> jax.Array:
         """The solution whose groups have the norms `radii`, exactly 0 where they are.
 
         `w_g = rhs_g / (metric + P'(r_g) / r_g)` is stationary. The denominator has lam / r, and lam is not
@@ -49,7 +52,7 @@ class NormPenalty(NamedTuple):
             shift = jnp.where(radii >= self.knee, 0, shift - self.concavity)
         return jnp.where(is_zero, 0, rhs / jnp.where(is_zero, 1, metric + shift))
 
-    def radii(self, norms, metric):
+    def radii(self, norms: jax.Array, metric: Scalar) -> jax.Array:
         """The minimising radii where the metric is one number (per group): `norms` are those of rhs.
 
         For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it. Where metric >

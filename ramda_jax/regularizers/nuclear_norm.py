@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ramda_jax.numerics import gathered, norm, with_type_sharding
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
+from ramda_jax.typing import Scalar, Shape
 from ramda_jax.validation import check_non_negative
 
 
@@ -52,14 +53,14 @@ class NuclearNorm(Regularizer):
     expensive_prox = True
     support_counts = "singular values"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_non_negative("factor", self.factor)
         if self.split is not None and (isinstance(self.split, bool) or not isinstance(self.split, int)):
             raise TypeError(f"`split` must be an axis or None, got {self.split!r}; use -1 for outputs as columns.")
         if not isinstance(self.gram, bool):
             raise TypeError(f"`gram` must be True or False, got {self.gram!r}.")
 
-    def resolve(self, path, shape):
+    def resolve(self, path: str, shape: Shape) -> "NuclearNorm":
         ndim = len(shape)
         split = self.split
         if ndim < 2:
@@ -77,26 +78,26 @@ class NuclearNorm(Regularizer):
             )
         return dataclasses.replace(self, split=split % ndim)
 
-    def matrix(self, w):
+    def matrix(self, w: jax.Array) -> jax.Array:
         """w as a matrix, on every device whole where a mesh with explicit axes has it sharded."""
         split = -1 if self.split is None else self.split
         w = gathered(w)
         return w.reshape(math.prod(w.shape[:split]), math.prod(w.shape[split:]))
 
-    def singular_values(self, w):
+    def singular_values(self, w: jax.Array) -> jax.Array:
         """The singular values of w, descending, shape `[min(rows, columns)]`, at least float32."""
         matrix = widened(self.matrix(w))
         if matrix.size == 0:
             return jnp.zeros([0], matrix.dtype)
         return jnp.linalg.svd(matrix, compute_uv=False)
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         return self.factor * jnp.sum(self.singular_values(w))
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return self.prox_and_value(x, weight)[0]
 
-    def prox_and_value(self, x, weight):
+    def prox_and_value(self, x: jax.Array, weight: Scalar) -> tuple[jax.Array, jax.Array]:
         matrix = self.matrix(x)
         if matrix.size == 0:
             return x, jnp.zeros([], matrix.dtype)
@@ -107,7 +108,7 @@ class NuclearNorm(Regularizer):
         value = jnp.where(weight > 0, product, matrix).reshape(x.shape)
         return with_type_sharding(value, jax.typeof(x).sharding), self.factor * jnp.sum(kept)
 
-    def screen(self, rhs, weight):
+    def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         # Zero iff the spectral norm is at most the weight; this bound on it costs no SVD.
         matrix = jnp.abs(self.matrix(rhs))
         columns = jnp.max(jnp.sum(matrix, axis=0), initial=0)
@@ -115,19 +116,18 @@ class NuclearNorm(Regularizer):
         is_zero = jnp.minimum(jnp.sqrt(columns) * jnp.sqrt(rows), norm(matrix)) <= weight * self.factor
         return is_zero.reshape((1,) * rhs.ndim)
 
-    def support(self, w, rtol=None):
+    def support(self, w: jax.Array, rtol: float | None = None) -> jax.Array:
         """Which singular values are not at most `rtol` times the largest; None for the rounding of an SVD."""
         s = self.singular_values(w)
-        if rtol is None:
-            rtol = self._rounding(w)
+        tolerance = self._rounding(w) if rtol is None else rtol
         # Not `>`: a NaN is not zero, and its matrix of no low rank.
-        return ~(s <= jnp.max(s, initial=0) * rtol)
+        return ~(s <= jnp.max(s, initial=0) * tolerance)
 
     def _rounding(self, w):
         # NumPy's rule for the rank: the rounding of an SVD is eps times the largest value and side.
         return max(self.matrix(w).shape) * jnp.finfo(w.dtype).eps
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         lam = weight * self.factor
         u, s, vt = jnp.linalg.svd(self.matrix(w), full_matrices=False)
         alive = s > jnp.max(s, initial=0) * self._rounding(w)
@@ -141,14 +141,14 @@ class NuclearNorm(Regularizer):
         return jnp.sqrt(jnp.sum(jnp.square(inside)) + jnp.sum(jnp.square(excess)))
 
 
-def _by_svd(matrix, threshold):
+def _by_svd(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(the matrix with its singular values soft-thresholded, what is left of them)."""
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     kept = jnp.maximum(s - threshold, 0)
     return jnp.matmul(u * kept, vt, precision="highest"), kept
 
 
-def _by_gram(matrix, threshold):
+def _by_gram(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
     """As `_by_svd`, by the eigenvectors v of the smaller Gram matrix G = V S^2 V^T: A V (1 - threshold / S)+ V^T.
 
     If E is the rounding error of G and of its eigenvectors, that of the result is at most ||E|| / threshold

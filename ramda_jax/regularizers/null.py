@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer, widened
+from ramda_jax.typing import Axes, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +24,15 @@ class Null(Regularizer):
 
     elementwise = True
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         return jnp.zeros([], widened(w).dtype)
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         del weight
         return x
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         return ()
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         return norm(slope)

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
+from ramda_jax.typing import Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Quantized(ElementwiseRegularizer):
 
     convex = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         remedy = "use for example `levels=(-1.0, 0.0, 1.0)`."
         try:
             levels = tuple(sorted(float(level) for level in self.levels))
@@ -51,28 +53,28 @@ class Quantized(ElementwiseRegularizer):
             raise ValueError(f"`levels` must be finite and different, got {self.levels!r}; {remedy}")
         object.__setattr__(self, "levels", levels)
 
-    def nearest(self, x):
+    def nearest(self, x: jax.Array) -> jax.Array:
         """The level nearest to each entry; the greater of two that are equally near."""
         level = jnp.full_like(x, self.levels[0])
         for other in self.levels[1:]:
             level = jnp.where(jnp.abs(x - other) <= jnp.abs(x - level), jnp.asarray(other, x.dtype), level)
         return level
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
         return jnp.sum(jnp.abs(w - self.nearest(w)))
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         level = self.nearest(x)
         distance = x - level
         # From x, not from the level, whose rounding is larger where x is small; for weight 0 it is x. At the level
         # it is the level itself: x less the distance would only be near it.
         return jnp.where(jnp.abs(distance) <= weight, level, x - jnp.clip(distance, -weight, weight))
 
-    def support(self, w):
+    def support(self, w: jax.Array) -> jax.Array:
         return w != self.nearest(w)
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         level = self.nearest(w)
         free = slope - weight * jnp.sign(w - level)
         return norm(jnp.where(w == level, soft_threshold(slope, weight), free))

@@ -93,7 +93,9 @@ class Solver(abc.ABC):
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         """The minimiser; where the model's weight is 0, `proximal_point` takes the centre instead."""
 
-    def restore(self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii) -> jax.Array:
+    def restore(
+        self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii: jax.Array | None
+    ) -> jax.Array:
         """The minimiser that `solve` found earlier for the same model.
 
         Args:

@@ -4,8 +4,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.typing import MetricKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,12 @@ class ClosedForm(Solver):
     keeps_radii = True
     iterates = False
 
-    def why_not(self, regularizer, metric_kind):
+    def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if metric_kind == "diagonal" and not regularizer.elementwise:
             return "its psi is no sum over single entries, so that there is no closed form in such a metric"
         return None
 
-    def solve(self, model, regularizer, context):
+    def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         if isinstance(regularizer, GroupRegularizer):
             # The same as the prox, but by way of the radii, which the state keeps.
             rhs = regularizer.reduced(context.run.keep(model.rhs, model.anchor), model.weight)

@@ -5,9 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import norm
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_non_negative
 
 
@@ -44,19 +47,19 @@ class NewtonRaphson(Solver):
     rtol: float = 1e-7
     keeps_radii = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 1)
         check_non_negative("atol", self.atol)
         check_non_negative("rtol", self.rtol)
 
-    def why_not(self, regularizer, metric_kind):
+    def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if not isinstance(regularizer, GroupRegularizer):
             return "it needs a psi of the group norms"
         if not regularizer.convex:
             return "its start is below the root for a convex psi only"
         return None
 
-    def solve(self, model, regularizer, context):
+    def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         assert isinstance(regularizer, GroupRegularizer)  # why_not
         rhs = regularizer.reduced(model.rhs, model.weight)
         penalty = regularizer.leaf_penalty(rhs.shape, model.weight)

@@ -1,12 +1,17 @@
 """Proximal gradient: the papers' own solver, and the one for every regularizer."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, norm
-from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_non_negative
 
 
@@ -60,11 +65,11 @@ class ProximalGradient(Solver):
 
     max_steps: int = 100
     rtol: float = 1e-8
-    tolerance: object = None
+    tolerance: float | optax.Schedule | None = None
     accelerate: bool = False
-    stepsize: str = "block"
+    stepsize: Literal["block", "leaf"] = "block"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 2)
         check_non_negative("rtol", self.rtol)
         if self.tolerance is not None:
@@ -79,10 +84,10 @@ class ProximalGradient(Solver):
                 f"state; got {self.rtol!r} and {self.tolerance!r}; use float(...) or a schedule."
             ) from None
 
-    def why_not(self, regularizer, metric_kind):
+    def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         return None
 
-    def solve(self, model, regularizer, context):
+    def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         rhs, weight = model.rhs, model.weight
         metric = jnp.broadcast_to(model.metric, rhs.shape)
         blocks = regularizer.inner_axes(rhs.ndim) if self.stepsize == "block" else None
@@ -95,7 +100,7 @@ class ProximalGradient(Solver):
             return z if alive is None else jnp.where(alive, z, 0)
 
         start = clip(context.start)
-        floor = 10 * jnp.finfo(rhs.dtype).eps * norm(rhs)
+        floor = target = 10 * jnp.finfo(rhs.dtype).eps * norm(rhs)
         if self.tolerance is not None:
             target = jnp.maximum(
                 at_step(self.tolerance, context.step, rhs.dtype) * (context.share * model.objective_scale), floor
@@ -157,7 +162,7 @@ class ProximalGradient(Solver):
         return Solution(value, None, num_steps, residual, converged)
 
 
-def summable_tolerance(scale, power=0.75):
+def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
     """The schedule `epsilon_t = scale / t^power`, t = 1, 2, ..., for `ProximalGradient(tolerance=...)`.
 
     Args:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.typing import Axes, Scalar, Sums
 from ramda_jax.xla.reductions import plain_sums
 
 
@@ -21,7 +22,9 @@ class GaussStep(NamedTuple):
     error: jax.Array
 
 
-def gauss_step(rhs, metric, lam, axes, radii, sums=plain_sums) -> GaussStep:
+def gauss_step(
+    rhs: jax.Array, metric: jax.Array, lam: Scalar, axes: Axes, radii: jax.Array, sums: Sums = plain_sums
+) -> GaussStep:
     """Nearer to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
 
     With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group

@@ -5,10 +5,13 @@ import math
 
 import jax.numpy as jnp
 
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Solution, Solver
+from ramda_jax.solvers.base import Context, Solution, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
 from ramda_jax.solvers.secular_root import SecularRoot, newton_root
+from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count
 
 
@@ -55,15 +58,15 @@ class SecularNewton(Solver):
     keeps_radii = True
     by_group = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 1)
 
-    def why_not(self, regularizer, metric_kind):
+    def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if not isinstance(regularizer, GroupRegularizer):
             return "it needs a psi of the group norms"
         return None
 
-    def solve(self, model, regularizer, context):
+    def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         assert isinstance(regularizer, GroupRegularizer)  # why_not
         run = context.run
         model = model._replace(metric=run.keep(model.metric, model.anchor))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import group_scales
+from ramda_jax.typing import Axes, Scalar, Sums
 from ramda_jax.xla.reductions import plain_sums
 
 
@@ -25,7 +26,16 @@ class SecularRoot(NamedTuple):
     num_steps: jax.Array
 
 
-def newton_root(rhs, metric, lam, axes, max_steps=40, limit=None, start=None, sums=plain_sums) -> SecularRoot:
+def newton_root(
+    rhs: jax.Array,
+    metric: jax.Array,
+    lam: Scalar,
+    axes: Axes,
+    max_steps: int = 40,
+    limit: Scalar | None = None,
+    start: jax.Array | None = None,
+    sums: Sums = plain_sums,
+) -> SecularRoot:
     """Solves `||rhs_g / (metric r + lam)|| = 1` for r > 0, all groups at once.
 
     There is none if `||rhs_g|| <= lam`. Otherwise Newton's method on

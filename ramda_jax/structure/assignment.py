@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -11,8 +11,16 @@ import optax
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.paths import check_unique, hidden_paths, path_keys, path_name
+from ramda_jax.typing import RegularizerSpec, Tree
 
 _NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
+
+
+class _Place(NamedTuple):
+    """Where a leaf is: its name, and the keys that the name is made of."""
+
+    name: str
+    keys: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,24 +39,17 @@ class Rule:
     keys: tuple[str, ...] | None = None
 
     @property
-    def is_pattern(self):
+    def is_pattern(self) -> bool:
         return self.keys is None
 
-    def covers_subtree(self, place):
+    def covers_subtree(self, place: _Place) -> bool:
         """Whether this is the path of a subtree that a leaf lies in."""
         return self.keys is not None and place.keys[: len(self.keys)] == self.keys != place.keys
 
-    def matches(self, place):
+    def matches(self, place: _Place) -> bool:
         if self.keys is None:
             return re.search(self.key, place.name) is not None
         return place.keys[: len(self.keys)] == self.keys
-
-
-class _Place(NamedTuple):
-    """Where a leaf is: its name, and the keys that the name is made of."""
-
-    name: str
-    keys: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +65,13 @@ class Assignment:
     rules: tuple[Rule, ...] = ()
 
     @property
-    def regularizers(self):
+    def regularizers(self) -> tuple[Regularizer, ...]:
         """All the regularizers named, without the Nones."""
         named = (self.alone, *(rule.regularizer for rule in self.rules))
         return tuple(regularizer for regularizer in named if regularizer is not None)
 
 
-def assignment(regularizer):
+def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
     """Turns what users write into an `Assignment`.
 
     Args:
@@ -100,8 +101,11 @@ def assignment(regularizer):
     def is_value(node):
         return node is None or isinstance(node, (Regularizer, optax.MaskedNode))
 
-    is_flat = isinstance(regularizer, Mapping) and all(isinstance(key, str) for key in regularizer)
-    if is_flat and all(map(is_value, regularizer.values())):
+    if (
+        isinstance(regularizer, Mapping)
+        and all(isinstance(key, str) for key in regularizer)
+        and all(map(is_value, regularizer.values()))
+    ):
         for key in regularizer:
             try:
                 re.compile(key)
@@ -131,7 +135,7 @@ def assignment(regularizer):
     )
 
 
-def is_selected_alone(path, ndim):
+def is_selected_alone(path: str, ndim: int) -> bool:
     """Whether a regularizer given alone takes a leaf: two axes or more, and not one of the names
     `bias`, `scale`, `embedding`, `*_embedding`, `*_token`. One bare rank-1 array (what
     `optax.flatten` hands over) is taken too."""
@@ -140,7 +144,7 @@ def is_selected_alone(path, ndim):
     return ndim >= 2 and not _NEVER_ALONE.search(path)
 
 
-def assign(spec, params):
+def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, Any, Regularizer | None]]:
     """Decides, from paths and shapes alone, what each leaf of `params` gets.
 
     Args:
@@ -207,7 +211,7 @@ def assign(spec, params):
     return result
 
 
-def regularized_leaves(spec, params):
+def regularized_leaves(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, Any, Regularizer]]:
     """What `assign` returns of the leaves that get a regularizer.
 
     Args, raises: as `assign`.
@@ -224,7 +228,7 @@ def regularized_leaves(spec, params):
     return [(path, leaf, regularizer) for path, leaf, regularizer in assign(spec, params) if regularizer is not None]
 
 
-def _resolve(regularizer, path, leaf):
+def _resolve(regularizer: Regularizer | None, path: str, leaf: Any) -> Regularizer | None:
     if regularizer is None or isinstance(regularizer, Null):
         return None
     return regularizer.resolve(path, tuple(leaf.shape))

@@ -5,6 +5,7 @@ of one row is then taken for that of every row.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 
 from ramda_jax.numerics import sums_dtype
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import Tree
 
 FRESH = "make a state for these parameters by `optimizer.init(params)`."
 
@@ -20,7 +22,7 @@ def _shape(leaf):
     return tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)
 
 
-def check_belongs(what, tree, like, params, remedy):
+def check_belongs(what: str, tree: Tree, like: str, params: Tree, remedy: str) -> None:
     """Raises a `ValueError` that names the first leaf of `tree` that is missing, strange or of another shape.
 
     Args:
@@ -56,7 +58,7 @@ def check_belongs(what, tree, like, params, remedy):
         )
 
 
-def check_step(updates, params, sums=None):
+def check_step(updates: Tree, params: Tree, sums: Tree = None) -> None:
     """Raises unless gradients, parameters and the sums of a model builder's state belong together.
 
     Args:
@@ -96,7 +98,7 @@ def _is_wide_enough(total, leaf):
     return jnp.promote_types(total.dtype, sums_dtype(leaf.dtype)) == total.dtype
 
 
-def check_state(kind, state):
+def check_state(kind: type, state: Any) -> None:
     """Raises unless `state` is one of the class `kind`."""
     if not isinstance(state, kind):
         raise ValueError(
@@ -104,7 +106,7 @@ def check_state(kind, state):
         )
 
 
-def check_same_state(before, after):
+def check_same_state(before: Tree, after: Tree) -> None:
     """Raises unless an Optax transformation has left the structure and the shapes of its state as they were."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise ValueError(f"The state must be that of this very method, got one of another structure; {FRESH}")
@@ -118,7 +120,7 @@ def check_same_state(before, after):
                 )
 
 
-def is_same_setting(one, other):
+def is_same_setting(one: Any, other: Any) -> bool:
     """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; of functions that is not known.
 
     Factories that are called anew make functions anew, which differ and mean the same.

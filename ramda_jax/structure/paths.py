@@ -1,10 +1,15 @@
 """Names of leaves: the same '/'-joined key path in dict, linen, nnx and dataclass trees."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import optax
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
+from ramda_jax.typing import KeyPath, Tree
 
-def path_keys(path):
+
+def path_keys(path: KeyPath) -> tuple[str, ...]:
     """The keys of a leaf's path as a tuple of strings; unlike the name it tells `a/b` as one key from `a` and `b`.
 
     A trailing attribute `value` is dropped, as in `path_name`.
@@ -14,7 +19,7 @@ def path_keys(path):
     return tuple(keystr((key,), simple=True) for key in path)
 
 
-def path_name(path):
+def path_name(path: KeyPath) -> str:
     """The '/'-joined key path of a leaf, such as `"conv/kernel"`; a bare array has the name `""`.
 
     A trailing attribute `value` is dropped: the variables of nnx and the boxes of linen put it there
@@ -32,7 +37,7 @@ def path_name(path):
     return "''" if keys == ("",) else "/".join(keys)
 
 
-def check_unique(paths):
+def check_unique(paths: Sequence[KeyPath]) -> list[str]:
     """The names of key paths, as a list; raises a `ValueError` that has both paths where two have one name."""
     names = [path_name(path) for path in paths]
     if len(set(names)) < len(names):
@@ -47,7 +52,7 @@ def check_unique(paths):
     return names
 
 
-def named_leaves(tree):
+def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
     """The leaves of `tree` in flattening order, as a list of (name, leaf).
 
     Raises:
@@ -62,13 +67,13 @@ def named_leaves(tree):
     return [(name, leaf) for name, (_, leaf) in zip(names, flat, strict=True)]
 
 
-def keys_by_name(tree):
+def keys_by_name(tree: Tree) -> dict[str, tuple[str, ...]]:
     """From the names of the leaves of `tree` to the keys that lead there (`path_keys`)."""
     paths = [path for path, _ in tree_flatten_with_path(tree)[0]]
     return dict(zip(check_unique(paths), map(path_keys, paths), strict=True))
 
 
-def hidden_paths(tree):
+def hidden_paths(tree: Tree) -> tuple[list[KeyPath], list[KeyPath]]:
     """Key paths of the places in `tree` that hold no leaf: those of None, and those that `optax.masked` hides."""
 
     def is_hidden(node):

@@ -1,5 +1,6 @@
 """The last solution, from what the state keeps of it."""
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
@@ -7,9 +8,10 @@ from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import psi_weight
+from ramda_jax.typing import Tree
 
 
-def restore_solution(state: ProximalPointState, model: QuadraticModel, params) -> list:
+def restore_solution(state: ProximalPointState, model: QuadraticModel, params: Tree) -> list[tuple[str, jax.Array]]:
     """The solution that `state` has last found, for the same model, as a list of (path, W_hat).
 
     Where radii are kept it is the step's own solution, its zero pattern included; with proximal gradient it

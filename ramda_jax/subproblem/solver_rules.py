@@ -31,7 +31,9 @@ class SolverRules:
 
     def check_alone(self, assignment: Assignment, metric_kind: MetricKind) -> None:
         """Raises a ValueError where the solver named for all leaves cannot solve one of the regularizers."""
-        for regularizer in assignment.regularizers if self.alone is not None else ():
+        if self.alone is None:
+            return
+        for regularizer in assignment.regularizers:
             if not isinstance(regularizer, Null):
                 check_solver(self.alone, regularizer, metric_kind)
 

@@ -2,14 +2,15 @@
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import SolverInfo, check_solver
+from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign
 from ramda_jax.structure.belonging import FRESH, is_same_setting
@@ -29,7 +30,7 @@ class ProximalProblem:
     assignment: Assignment
     solvers: SolverRules
 
-    def solver_for(self, path, regularizer, metric):
+    def solver_for(self, path: str, regularizer: Regularizer, metric: jax.Array) -> Solver:
         """The solver of a leaf whose metric is an array: one number or one per entry."""
         kind = "scalar" if metric.ndim == 0 else "diagonal"
         named = self.solvers.named_for(path)
@@ -38,13 +39,13 @@ class ProximalProblem:
         check_solver(named, regularizer, kind)
         return named
 
-    def keeps_radii(self, path, regularizer):
+    def keeps_radii(self, path: str, regularizer: Regularizer) -> bool:
         """Whether the state keeps the norms of the leaf's groups."""
         named = self.solvers.named_for(path)
         return isinstance(regularizer, GroupRegularizer) and (named is None or named.keeps_radii)
 
 
-def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel):
+def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel) -> None:
     """Raises a ValueError that names both settings where a state is that of another regularizer or solver.
 
     Solvers are the same if every leaf gets the same: the default named by its name is no other.
@@ -113,9 +114,11 @@ class ProximalPointState(_ProximalPointFields):
 
     __slots__ = ()
 
-    @property
-    def problem(self):
-        # flax.serialization asks for every field by its name before it looks up how to store it: late enough to know
-        # that Flax is there, and early enough to tell it, without our importing it.
-        _serialize_with_flax(ProximalProblem)
-        return self[-1]
+    if not TYPE_CHECKING:  # for a type checker it is the field that it is
+
+        @property
+        def problem(self) -> ProximalProblem:
+            # flax.serialization asks for every field by its name before it looks up how to store it: late enough to
+            # know that Flax is there, and early enough to tell it, without our importing it.
+            _serialize_with_flax(ProximalProblem)
+            return self[-1]

@@ -1,5 +1,6 @@
 """The weight of psi at each step: strength times the model's weight, or what a `Target` makes of it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step
 from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.target import GAIN, Target
 
 # The share of W_hat is averaged over about as many steps.
@@ -38,7 +40,7 @@ class TargetState(NamedTuple):
     is_constant: jax.Array
 
 
-def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype) -> Any:
+def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typing.DTypeLike) -> Any:
     """The strength in a fresh state: 0, or a `TargetState`."""
     zero = jnp.zeros([], dtype)
     if not isinstance(strength, Target):
@@ -51,7 +53,13 @@ def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
     return strength.weight if isinstance(strength, TargetState) else jnp.asarray(model.weight) * strength
 
 
-def next_strength(strength, state: Any, model: QuadraticModel, step, problems) -> tuple[Any, jax.Array | None]:
+def next_strength(
+    strength: optax.ScalarOrSchedule | Target,
+    state: Any,
+    model: QuadraticModel,
+    step: jax.Array,
+    problems: Callable[[], list[LeafProblem]],
+) -> tuple[Any, jax.Array | None]:
     """The strength of this step.
 
     Args:
@@ -88,10 +96,19 @@ def next_strength(strength, state: Any, model: QuadraticModel, step, problems) -
     return state._replace(current=value, weight=weight, is_constant=is_constant), cap
 
 
-def after_solving(strength, state: Any, cap, model: QuadraticModel, step, problems: list[LeafProblem], solved) -> Any:
+def after_solving(
+    strength: optax.ScalarOrSchedule | Target,
+    state: Any,
+    cap: jax.Array | None,
+    model: QuadraticModel,
+    step: jax.Array,
+    problems: list[LeafProblem],
+    solved: Solved,
+) -> Any:
     """The strength for the state, once the step's solution is known: lambda moves for the next step."""
     if not isinstance(strength, Target):
         return state
+    assert cap is not None  # next_strength
     dtype = state.weight.dtype
     share = zero_share(problems, solved, strength).astype(dtype)
     share = jnp.where(step == 0, share, state.share + (share - state.share) / MEMORY)
@@ -110,7 +127,7 @@ def after_solving(strength, state: Any, cap, model: QuadraticModel, step, proble
     return state._replace(share=share, next=jnp.where(is_held, state.current, moved))
 
 
-def zero_share(problems: list[LeafProblem], solved, target: Target) -> jax.Array:
+def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> jax.Array:
     """The share of the solution that is zero."""
     zeros, total = [], 0.0
     for problem in problems:
@@ -121,7 +138,7 @@ def zero_share(problems: list[LeafProblem], solved, target: Target) -> jax.Array
         costs = _costs(target, problem, alive)
         zeros.append(jnp.sum(jnp.where(alive, 0, costs)))
         total += jnp.sum(jnp.broadcast_to(costs, alive.shape))
-    return sum(zeros) / total if zeros else jnp.zeros([])
+    return jnp.asarray(sum(zeros) / total) if zeros else jnp.zeros([])
 
 
 def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
@@ -131,6 +148,7 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
         if problem.regularized is None:
             continue
         score = problem.regularized.regularizer.zeroing_weight(problem.model.rhs, problem.model.metric)
+        assert score is not None  # check_target
         cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
         stride = -(-score.size // SAMPLE)
         # Every `stride`-th score stands for its neighbours.

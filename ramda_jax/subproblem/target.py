@@ -60,7 +60,7 @@ class Target:
     ends: tuple[int, ...] = ()
     total_steps: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         remedy = "use for example `Target(0.9)` for nine tenths."
         if isinstance(self.share, bool) or not isinstance(self.share, (int, float)):
             raise TypeError(f"`share` must be a Python number, got {self.share!r}; {remedy}")

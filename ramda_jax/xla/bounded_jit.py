@@ -29,17 +29,17 @@ class BoundedJit:
         ([2.0, 4.0, 8.0], 2)
     """
 
-    def __init__(self, function: Callable, num_static: int, size: int):
+    def __init__(self, function: Callable[..., Any], num_static: int, size: int) -> None:
         self._function = function
         self._num_static = num_static
         self.size = size
         self._compiled: collections.OrderedDict[Any, Any] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._compiled)
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         static, arrays = args[: self._num_static], args[self._num_static :]
         leaves, treedef = jax.tree.flatten(arrays)
         key = (static, treedef, *((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves))

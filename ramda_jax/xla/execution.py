@@ -6,13 +6,20 @@ it. The library's own steps pass one of the others, each of which gives the same
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.typing import Axes
 from ramda_jax.xla.hints import keep_after
 from ramda_jax.xla.reductions import fused_sums, plain_sums
+
+if TYPE_CHECKING:
+    from ramda_jax.builders.quadratic import QuadraticModel
+
+NamedTupleT = TypeVar("NamedTupleT", bound=NamedTuple)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
@@ -20,12 +27,14 @@ from ramda_jax.xla.reductions import fused_sums, plain_sums
 class Execution:
     """Nothing but the plain computation."""
 
-    def keep(self, x, like):
+    def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
         """`x`, which several passes over the data read; `like` is an array of its shape that is in memory anyway."""
         del like
         return x
 
-    def each_pass(self, make, model):
+    def each_pass(
+        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
+    ) -> Callable[..., jax.Array]:
         """A function that gives the array `make(model)` for one pass over the data.
 
         Args:
@@ -37,15 +46,17 @@ class Execution:
         """
         return lambda after=None: make(model)
 
-    def sums(self, terms, axes):
+    def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
         return plain_sums(terms, axes)
 
-    def largest(self, x):
+    def largest(self, x: jax.Array) -> jax.Array:
         """The largest of the scalars `x` of all leaves that are solved together."""
         return x
 
-    def unless(self, done, known, go_on):
+    def unless(
+        self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
+    ) -> NamedTupleT:
         """`known()` if the scalar `done` is True, else `go_on()`: named tuples of the same type."""
         return jax.lax.cond(done, known, go_on)
 
@@ -65,10 +76,12 @@ class InTurn(Execution):
 
     after: Any
 
-    def keep(self, x, like):
+    def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
         return keep_after(x, self.after, like)
 
-    def each_pass(self, make, model):
+    def each_pass(
+        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
+    ) -> Callable[..., jax.Array]:
         # Each pass computes its array anew: if XLA kept that of the first pass for the later ones, it would be one
         # temporary more (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
         def of_pass(after=None):
@@ -78,7 +91,9 @@ class InTurn(Execution):
 
         return of_pass
 
-    def unless(self, done, known, go_on):
+    def unless(
+        self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
+    ) -> NamedTupleT:
         chosen = super().unless(done, known, go_on)
         # The first field goes into the state, sharded as there. A branch's output loses the sharding of its operands;
         # selecting again outside of the branches restores it.
@@ -97,7 +112,7 @@ class Stacked(InTurn):
 
     axis_name: str = "leaves"
 
-    def largest(self, x):
+    def largest(self, x: jax.Array) -> jax.Array:
         return jax.lax.pmax(x, self.axis_name)
 
 
@@ -106,9 +121,11 @@ class Stacked(InTurn):
 class InCache(InTurn):
     """A tile of a leaf, small enough for a core's cache: what several passes read is computed once and kept there."""
 
-    def each_pass(self, make, model):
+    def each_pass(
+        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
+    ) -> Callable[..., jax.Array]:
         kept = self.keep(make(model), model.anchor)
         return lambda after=None: kept
 
-    def sums(self, terms, axes):
+    def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return fused_sums(terms, axes)

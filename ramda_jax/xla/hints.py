@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def keep_after(x, after, like):
+def keep_after(x: jax.Array, after: jax.Array | None, like: jax.Array) -> jax.Array:
     """Returns `x` unchanged, but makes XLA for CPUs compute it once, and only after the scalar `after` is known.
 
     Two things go wrong without it. XLA is free to prepare all leaves before it finishes the first, and then holds the
@@ -32,7 +32,7 @@ def keep_after(x, after, like):
     return jax.lax.platform_dependent(x, after, like, cpu=wait, default=lambda x, after, like: x)
 
 
-def opaque_zero(scalar):
+def opaque_zero(scalar: jax.Array) -> jax.Array:
     """0 as int32 `[]`, whatever the scalar, of any real dtype, is; XLA cannot foresee that it is 0."""
     # By its bits, as NaN and infinity would not become 0 by any arithmetic.
     bits = jax.lax.bitcast_convert_type(scalar.astype(jnp.float32), jnp.int32)

@@ -1,8 +1,11 @@
 """Many small leaves as one array, so that what is done to all of them is compiled once and not once a leaf."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.typing import TreeT
 from ramda_jax.xla.hints import opaque_zero
 
 # Entries below which putting a leaf together with others costs less than a kernel of its own.
@@ -11,7 +14,7 @@ SMALL = 2**14
 MANY = 16
 
 
-def map_entries(function, tree, scalar):
+def map_entries(function: Callable[[jax.Array], jax.Array], tree: TreeT, scalar: jax.Array) -> TreeT:
     """`jax.tree.map` of a function of single entries, worked out for many small leaves at once; on CPUs, one device.
 
     Args:
@@ -55,7 +58,7 @@ def _map_at_once(function, equal, scalar):
     return jax.lax.platform_dependent(equal, scalar, cpu=at_once, default=one_by_one)
 
 
-def unstack(tree, length, scalar):
+def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
     """The `length` trees along the first axis of all leaves.
 
     Args:

@@ -1,17 +1,20 @@
 """Several sums over the same axes: one reduction each, or one pass over data that are in the cache."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.typing import Axes
 
-def plain_sums(terms, axes):
+
+def plain_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
     """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
     return tuple(jnp.sum(x, axis=axes, keepdims=True) for x in terms)
 
 
-def fused_sums(terms, axes):
+def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
     """`plain_sums` in one pass on CPUs, where the sums are long enough to pay for it.
 
     XLA for CPUs makes a reduction of several operands one loop, in which it also computes the operands. But it

@@ -12,6 +12,7 @@ from ramda_jax.solvers.base import Solution
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.running.tiles import solve_by_tiles
+from ramda_jax.typing import Scalar
 from ramda_jax.xla.execution import InTurn, Stacked
 from ramda_jax.xla.many_leaves import SMALL, unstack
 
@@ -30,7 +31,7 @@ class Solved(NamedTuple):
     solutions: list[Solution]
 
 
-def solve_all(problems: Iterable[LeafProblem], step, scalar) -> Solved:
+def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) -> Solved:
     """Solves every leaf, one batch after the other.
 
     Args:

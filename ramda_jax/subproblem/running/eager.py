@@ -1,6 +1,8 @@
 """Solves outside of a user's `jit`: compiled, so that a step does not compile its loops again at every call."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.core import Tracer
@@ -12,7 +14,7 @@ from ramda_jax.xla.bounded_jit import BoundedJit
 KEPT = 256
 
 
-def compiled_if_eager(function):
+def compiled_if_eager(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `function(solver, regularizer, model, ...)` once for a solver, a regularizer and a shape.
 
     For eager use: each call of a solver builds new loop bodies, so that JAX would recompile them at every step, and

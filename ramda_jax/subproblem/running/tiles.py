@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.typing import Shape
 from ramda_jax.xla.execution import InCache
 
 # Entries of a tile: in float32 an array of it is 1 MB, of which a core's cache holds several.
 TILE = 2**18
 
 
-def tile_of(regularizer, shape):
+def tile_of(regularizer: GroupRegularizer, shape: Shape) -> tuple[int, int] | None:
     """How a leaf of that shape is cut between its groups.
 
     Returns:
