@@ -1,0 +1,69 @@
+"""One input and what came of it."""
+
+import random
+import re
+import traceback
+import warnings
+
+from ramda_jax.compaction import CompactionError
+from tests.fuzz.draw import Draw
+from tests.fuzz.stages import STAGES
+
+#: What the words of a rule are: what must be, what cannot be, what was looked for and not there.
+RULE = re.compile(r"\b(must|cannot|needs?|requires?|no|not|nothing|only|both|empty|selects no|lack)\b", re.IGNORECASE)
+#: A value: something quoted, a number, a literal, or what is said to have been got.
+VALUE = re.compile(r"['\"`\d]|\b(got|None|True|False)\b")
+#: A remedy is advice, an imperative at the beginning of a clause.
+REMEDY = re.compile(
+    r"(?:^|[;:,.(]|\bor|\band|\bby)\s*(use|give|make|save|write|call|load|rename|fix|remove|put|train|leave|name|print|add|"
+    r"escape|start|take|split|let|set|trace|correct|delete|see|pass|install)\b",
+    re.IGNORECASE,
+)
+
+
+def complaint(error):
+    """What the message of an error lacks; "" for nothing."""
+    text = str(error)
+    if not text:
+        return "no message"
+    if len(text) > 3000:
+        return "a message of more than 3000 characters"
+    for what, pattern in (("rule", RULE), ("value", VALUE), ("remedy", REMEDY)):
+        if not pattern.search(text):
+            return f"a message without {what}"
+    return ""
+
+
+def stage_of(numbers):
+    return numbers.choices(list(STAGES), list(STAGES.values()))[0]
+
+
+def outcome(seed, number, only_stage=None):
+    """(stage, outcome, text) of the input of that number: "worked", "refused" by a class of error, or "fault"."""
+    numbers = random.Random(f"{seed}/{number}")
+    stage = stage_of(numbers)
+    name = stage.__name__
+    if only_stage is not None and name != only_stage:
+        return name, "skipped", ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = stage(Draw(numbers))
+    except (TypeError, ValueError) as error:
+        kind = next(one for one in (CompactionError, TypeError, ValueError) if isinstance(error, one))
+        lacks = complaint(error)
+        if lacks:
+            return name, "fault", f"{kind.__name__} with {lacks}: {last_lines(error)}"
+        return name, f"refused, {kind.__name__}", str(error)
+    except Exception as error:
+        return name, "fault", f"{type(error).__name__}: {last_lines(error)}"
+    return name, "refused, CompactionError" if result == "refused" else "worked", ""
+
+
+def last_lines(error):
+    """Where in the package, or here, and what."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "ramda_jax" in frame.filename or "tests/" in frame.filename] or frames
+    ours = [frame for frame in ours if "site-packages" not in frame.filename] or frames
+    where = ours[-1]
+    return f"{str(error)[:300]} ({where.filename.split('/main/')[-1]}:{where.lineno})"
