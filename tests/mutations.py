@@ -419,9 +419,33 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),
     Mutation(
+        "compaction/proof/equation_params.py",
+        "(rule.size_params if rule else set())",
+        "set()",
+        ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/tracing/walk.py",
+        "RULES if rules is None else RULES | rules",
+        "RULES",
+        ("tests/compaction/test_rules.py::test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof",),
+    ),
+    Mutation(
+        "compaction/tracing/indices.py",
+        "            self._freeze(np.array(self._factors[root]), number)\n",
+        "            pass\n",
+        ("ramda_jax/compaction/tracing/indices.py",),
+    ),
+    Mutation(
+        "compaction/planning/unread_inputs.py",
+        "mixed[dims.nodes.roots[nodes]] = True",
+        "pass",
+        ("tests/compaction/test_widths.py",),
+    ),
+    Mutation(
         "compaction/tracing/widths.py",
-        "groups.setdefault((run[0], run.tobytes(), reason), [])",
-        "groups.setdefault((run[0], len(run), reason), [])",
+        "group[nodes] = last + 1 + part",
+        "group[nodes] = last + 1",
         ("tests/compaction/test_widths.py",),
     ),
     Mutation(

@@ -1,9 +1,11 @@
-"""Which indices belong together, by brute force."""
+"""Which indices belong together, by brute force, and which of the inputs' are read."""
 
 import hypothesis
 import hypothesis.strategies as st
+import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.compaction import plan_compaction, trace_dims
 from ramda_jax.compaction.tracing.union_find import ALWAYS
 from ramda_jax.compaction.tracing.widths import group_nodes
 
@@ -13,7 +15,7 @@ from ramda_jax.compaction.tracing.widths import group_nodes
     reasons=st.lists(st.sampled_from(["", "", "why"]), min_size=10, max_size=10),
 )
 def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons):
-    groups = group_nodes([np.array(nodes, np.int64) for nodes in axes], lambda nodes: [reasons[i] for i in nodes])
+    groups = group_nodes([np.array(nodes, np.int64) for nodes in axes], lambda nodes: [reasons[i] for i in nodes], 10)
     expected = {}
     # Groups in the order of their first axis, and of their first node on it.
     for axis in axes:
@@ -21,3 +23,15 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
             where = tuple(number for number, nodes in enumerate(axes) if node in nodes)
             expected.setdefault((where, reasons[node]), set()).add(node)
     assert [group.tolist() for group in groups] == [sorted(nodes) for nodes in expected.values()]
+
+
+def test_an_input_whose_entries_an_equation_mixes_counts_as_read():
+    """Nothing reads the last two of the inputs, but for a sum over them, which is added to what is computed."""
+    params = {"kernel": jnp.ones((4, 3)).at[2:].set(0)}
+    x = jnp.ones((2, 4))
+    for function, unread in (
+        (lambda p, x: x @ p["kernel"], {"0[1]": (2, 3)}),
+        (lambda p, x: x @ p["kernel"] + x.sum(axis=1, keepdims=True), {}),
+    ):
+        plan = plan_compaction(trace_dims(function, params, x), params)
+        assert plan.unread_inputs == unread

@@ -66,7 +66,7 @@ def find_widths(walk, nodes, leaves):
         for axis, label in enumerate(value.labels)
         if len(label) > 1
     ]
-    groups = group_nodes([found for *_, found in axes], reasons)
+    groups = group_nodes([found for *_, found in axes], reasons, nodes.count)
     width_of, place = np.full(nodes.count, -1), np.full(nodes.count, -1)
     for number, group in enumerate(groups):
         width_of[group], place[group] = number, np.arange(len(group))
@@ -91,27 +91,33 @@ def find_widths(walk, nodes, leaves):
     )
 
 
-def group_nodes(axes, reasons):
+def group_nodes(axes, reasons, count):
     """Nodes that occur on the same axes and are frozen for the same reason.
 
     Args:
         axes: for each axis the nodes on it, an int array.
         reasons: a function from nodes to why each is frozen.
+        count: how many nodes there are.
 
     Returns:
         A list of arrays, each of nodes in order: first those that occur on the first axis.
     """
-    nodes = np.concatenate([np.zeros(0, np.int64), *axes])
-    numbers = np.repeat(np.arange(len(axes)), [len(found) for found in axes])
-    # Each pair of a node and an axis once, by node and then by axis: the axes of a node are a run of the array.
-    nodes, numbers = np.divmod(np.unique(nodes * len(axes) + numbers), max(len(axes), 1))
-    present, starts = np.unique(nodes, return_index=True)
-    runs = np.split(numbers, starts[1:])
+    group = np.zeros(count, np.int64)
+    first = np.zeros(count, np.int64)
+    last = 0
+    for number, nodes in enumerate(map(np.unique, axes)):
+        first[nodes[group[nodes] == 0]] = number
+        # Each axis splits every group in two, the nodes that are on it and those that are not.
+        found, part = np.unique(group[nodes], return_inverse=True)
+        group[nodes] = last + 1 + part
+        last += len(found)
+    present = np.flatnonzero(group)
+    present = present[present != ALWAYS]
     groups = {}
-    for node, run, reason in zip(present.tolist(), runs, reasons(present), strict=False):
-        if node != ALWAYS:
-            groups.setdefault((run[0], run.tobytes(), reason), []).append(node)
-    return [np.array(group) for _, group in sorted(groups.items(), key=lambda item: item[0][0])]
+    for node, key in zip(present.tolist(), zip(group[present].tolist(), reasons(present), strict=True), strict=True):
+        groups.setdefault(key, []).append(node)
+    # By the first axis; of those that begin on one axis, by their first nodes.
+    return [np.array(nodes) for nodes in sorted(groups.values(), key=lambda nodes: first[nodes[0]])]
 
 
 def _members(path, axis, size, positions, widths, places):
