@@ -88,8 +88,11 @@ format: $(VENV)/.installed-lint ## rewrite files in ruff's format
 format-check: $(VENV)/.installed-lint ## fail where `make format` would rewrite the layout
 	$(VENV_PYTHON) -m ruff format --check .
 
-types: $(VENV)/.installed-dev ## pyright
+# The second line asks for a known type of every name without a leading underscore, as a user's own checker would see
+# it; it finds the package by the `python` of PATH.
+types: $(VENV)/.installed-dev ## pyright, and whether every public name has a type
 	$(VENV_PYTHON) -m pyright --pythonpath $(VENV_PYTHON)
+	PATH=$(abspath $(VENV))/bin:$$PATH $(VENV_PYTHON) -m pyright --verifytypes ramda_jax --ignoreexternal
 
 check: ## everything CI runs
 	bash .ci/run

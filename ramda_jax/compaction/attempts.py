@@ -1,6 +1,7 @@
 """The search for what can go together: where a small model is not the planned one, what made it so stays whole."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Search:
     round_to: int = 1
     threshold: float = 0.0
 
-    def attempt(self, refused) -> Attempt:
+    def attempt(self, refused: Mapping[str, str]) -> Attempt:
         """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
         plan = plan_compaction(self.dims, self.adapter.variables, self.round_to, self.threshold, refused)
         small = compact(plan, self.adapter.variables)
@@ -56,7 +57,7 @@ class Search:
             mismatch = check_structure(apply, small, self.args, self.dims, plan)
         return Attempt(plan, small, model, apply, mismatch, dict(refused))
 
-    def run(self, strict=False) -> Attempt:
+    def run(self, strict: bool = False) -> Attempt:
         """The first attempt that succeeds, or the last one where no culprit can be found; with `strict`, the first."""
         attempt = self.attempt({})
         while attempt.mismatch is not None and not strict:

@@ -31,7 +31,7 @@ class LowRank:
 
     model: Any
     variables: Any
-    apply: Callable
+    apply: Callable[..., Any]
     ranks: dict[str, int]
     refused: dict[str, str]
     proof: Proof
@@ -77,7 +77,7 @@ def low_rank_model(
     model: Any,
     *example_args: Any,
     variables: Any = None,
-    call: Callable | None = None,
+    call: Callable[..., Any] | None = None,
     rtol: float | None = None,
     num_random: int = 2,
     tolerance: float | None = None,

@@ -36,12 +36,12 @@ class Compaction:
 
     model: Any
     variables: Any
-    apply: Callable
+    apply: Callable[..., Any]
     plan: Plan
     dims: Dims
     proof: Proof
     refused: dict[str, str]
-    whole: tuple[Callable, Any]
+    whole: tuple[Callable[..., Any], Any]
 
     def report(self, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20) -> Report:
         """`compaction_report` of this compaction: parameters, bytes, FLOPs and latency before and after."""
@@ -54,7 +54,7 @@ class Compaction:
         """
         save_compact(folder, self.plan, self.variables)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [str(self.plan)]
         lines += [f"{name} had to stay: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
@@ -64,7 +64,7 @@ def compact_model(
     model: Any,
     *example_args: Any,
     variables: Any = None,
-    call: Callable | None = None,
+    call: Callable[..., Any] | None = None,
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
     round_to: int = 1,

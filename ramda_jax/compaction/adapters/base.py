@@ -16,7 +16,7 @@ class Adapter:
         factorize: from ranks by path to (the model with these matrices as two factors, its variables, its function).
     """
 
-    apply: Callable
+    apply: Callable[..., Any]
     variables: Any
-    rebuild: Callable[[Any], tuple[Any, Callable]]
-    factorize: Callable[[dict[str, int]], tuple[Any, Any, Callable]]
+    rebuild: Callable[[Any], tuple[Any, Callable[..., Any]]]
+    factorize: Callable[[dict[str, int]], tuple[Any, Any, Callable[..., Any]]]

@@ -8,7 +8,7 @@ from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
 
 
-def adapter_for(model: Any, variables: Any = None, call: Callable | None = None) -> Adapter:
+def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | None = None) -> Adapter:
     """The adapter of a model.
 
     Args:

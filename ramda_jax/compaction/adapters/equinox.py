@@ -1,12 +1,15 @@
 """Equinox modules on smaller arrays: the same module with other leaves."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import Factored, replace_by_factors
 
 
-def equinox_adapter(model, call=None):
+def equinox_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapter:
     """The `Adapter` of an Equinox module, in inference mode."""
     import equinox as eqx
 

@@ -1,6 +1,7 @@
 """A matrix as two factors."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import Tree
 
 
 @jax.tree_util.register_pytree_node_class
@@ -32,33 +34,33 @@ class Factored:
     # Before jax.Array in binary operations, which would otherwise try to make an array of it.
     __array_priority__ = 1000
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
         return (self.left, self.right), None
 
     @classmethod
-    def tree_unflatten(cls, aux, children):
+    def tree_unflatten(cls, aux: None, children: tuple[Any, Any]) -> "Factored":
         return cls(*children)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return (self.left.shape[0], self.right.shape[1])
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         return 2
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.left.dtype
 
     @property
-    def T(self):
+    def T(self) -> "Factored":
         return Factored(self.right.T, self.left.T)
 
-    def __rmatmul__(self, other):
+    def __rmatmul__(self, other: jax.Array) -> jax.Array:
         return (other @ self.left) @ self.right
 
-    def __matmul__(self, other):
+    def __matmul__(self, other: jax.Array) -> jax.Array:
         return self.left @ (self.right @ other)
 
 
@@ -85,7 +87,7 @@ def factor(matrix: jax.Array, rank: int) -> Factored:
     return Factored(jnp.asarray(u[:, :rank] * root, matrix.dtype), jnp.asarray(root[:, None] * vt[:rank], matrix.dtype))
 
 
-def replace_by_factors(variables, ranks):
+def replace_by_factors(variables: Tree, ranks: Mapping[str, int]) -> Tree:
     """The variables with the matrices named in `ranks` (from paths to ranks) as `Factored`."""
     leaves = [factor(leaf, ranks[path]) if path in ranks else leaf for path, leaf in named_leaves(variables)]
     return jax.tree.structure(variables).unflatten(leaves)

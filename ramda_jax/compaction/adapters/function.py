@@ -1,12 +1,15 @@
 """Functions of (variables, *args): nothing but the arrays is to be replaced."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import replace_by_factors
+from ramda_jax.typing import Tree
 
 
-def function_adapter(function, variables, call=None):
+def function_adapter(function: Callable[..., Any], variables: Tree, call: Callable[..., Any] | None = None) -> Adapter:
     """The `Adapter` of a function."""
     apply = functools.partial(call, function) if call is not None else function
 

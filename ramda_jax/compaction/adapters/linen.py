@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,9 +12,10 @@ from flax.linen.dtypes import promote_dtype
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.structure.paths import keys_by_name
+from ramda_jax.typing import Tree
 
 
-def linen_adapter(module, variables, call=None):
+def linen_adapter(module: Any, variables: Tree, call: Callable[..., Any] | None = None) -> Adapter:
     """The `Adapter` of a linen module."""
     call = call or _apply
     apply = functools.partial(call, module)
@@ -25,7 +28,7 @@ def _apply(module, variables, *args, **kwargs):
     return module.apply(variables, *args, **kwargs)
 
 
-def sizes_from_variables(function):
+def sizes_from_variables(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a function that runs linen modules run them with the sizes of the arrays they are given.
 
     `nn.Dense(64)` refuses a kernel of any other width. In here each layer's `features`, and a grouped convolution's
@@ -100,7 +103,9 @@ def _fields(module, values):
 LEFT, RIGHT = "kernel_left", "kernel_right"
 
 
-def split_kernels(apply, variables, ranks):
+def split_kernels(
+    apply: Callable[..., Any], variables: Tree, ranks: Mapping[str, int]
+) -> tuple[Callable[..., Any], Tree, Callable[..., Any]]:
     """A linen model whose kernels named in `ranks` (from paths to ranks) are `kernel_left` and `kernel_right`.
 
     Returns:
@@ -119,7 +124,7 @@ def split_kernels(apply, variables, ranks):
     return factored, variables, factored
 
 
-def kernels_from_factors(function):
+def kernels_from_factors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a function run the `nn.Dense` layers that have `kernel_left` and `kernel_right` as two thin products.
 
     Args:

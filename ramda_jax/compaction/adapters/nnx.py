@@ -1,14 +1,18 @@
 """nnx modules on smaller arrays: new parameters, and the sizes that a layer remembers."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from flax import nnx
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import keys_by_name
+from ramda_jax.typing import Tree
 
 
-def nnx_adapter(model, call=None):
+def nnx_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapter:
     """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one."""
     call = call or (lambda model, *args: model(*args))
     graph, state = nnx.split(model)
@@ -29,7 +33,7 @@ def nnx_adapter(model, call=None):
     return Adapter(applied(graph), state, rebuild, lambda ranks: with_factors(model, ranks, call))
 
 
-def fit_sizes(module):
+def fit_sizes(module: Any) -> None:
     """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
 
     Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
@@ -116,7 +120,9 @@ _FITS = (
 )
 
 
-def with_factors(model, ranks, call=None):
+def with_factors(
+    model: Any, ranks: Mapping[str, int], call: Callable[..., Any] | None = None
+) -> tuple[Any, Tree, Callable[..., Any]]:
     """An nnx module whose `Linear` layers named in `ranks` (from the kernel's path to the rank) are two.
 
     Returns:

@@ -56,21 +56,21 @@ class Report:
     error: float
 
     @property
-    def removed_params(self):
+    def removed_params(self) -> float:
         """The share of parameters that are gone."""
         return 1 - self.after.params / self.before.params
 
     @property
-    def removed_flops(self):
+    def removed_flops(self) -> float:
         """The share of FLOPs that are gone."""
         return 1 - self.after.flops / self.before.flops
 
     @property
-    def speedup(self):
+    def speedup(self) -> float:
         """How many times faster a call is."""
         return self.before.seconds / self.after.seconds
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str, str, str]]:
         """The table as a list of (name, before, after, note)."""
         a, b = self.before, self.after
         rows = [
@@ -87,7 +87,7 @@ class Report:
         rows.append(("largest difference of outputs", "", f"{self.error:.1g}", "relative"))
         return rows
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("", "before", "after", ""), *self.rows()]
         rows += [(f"  {path}", _times(before), _times(after), "") for path, before, after in self.layers]
         rows += [

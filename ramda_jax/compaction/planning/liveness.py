@@ -1,32 +1,40 @@
 """Which indices are read by what is not zero."""
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.program import Reader
 from ramda_jax.compaction.tracing.recipes import nonzero
+from ramda_jax.compaction.tracing.trace import Dims
 
 
 class Liveness:
     """Which nodes are alive: those that have to be, and what they read, and so on."""
 
-    def __init__(self, dims, leaves, threshold=0.0, keep=()):
+    def __init__(
+        self, dims: Dims, leaves: Mapping[str, Any], threshold: float = 0.0, keep: Collection[str] = ()
+    ) -> None:
         self.dims = dims
-        self.nodes = dims.nodes
+        self.nodes: Nodes = dims.nodes
         every = np.arange(self.nodes.count)
         on_leaf = np.zeros(self.nodes.count, bool)
         for width in dims.widths:
             on_leaf[width.nodes] = True
         # What no leaf has cannot be deleted from one, and stays.
-        self.alive = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
+        self.alive: np.ndarray = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
         for width in dims.widths:
             if width.name in keep:
                 self.alive[width.nodes] = True
         cache = {}
-        self.readers = [
+        self.readers: list[tuple[Reader, list[np.ndarray]]] = [
             (reader, [nonzero(recipe, leaves, threshold, cache) for recipe, _, _ in reader.sides])
             for reader in dims.walk.readers
         ]
 
-    def read(self, reader, entries):
+    def read(self, reader: Reader, entries: Sequence[np.ndarray]) -> np.ndarray:
         """Which entries of the sum are read, an array over the contracted axes."""
         result = np.ones([len(label) for label in reader.contracted], bool)
         for (_, contracted, others), mask in zip(reader.sides, entries, strict=True):
@@ -39,13 +47,13 @@ class Liveness:
             result &= np.transpose(read, np.argsort(np.argsort(contracted)))
         return result
 
-    def needed(self, reader, entries):
+    def needed(self, reader: Reader, entries: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields for each contracted axis what is read of its label."""
         read = self.read(reader, entries)
         for axis, label in enumerate(reader.contracted):
             yield label[read.any(axis=tuple(i for i in range(read.ndim) if i != axis))]
 
-    def find_alive(self):
+    def find_alive(self) -> None:
         """The smallest set that contains what is frozen and whatever a living index reads."""
         changed = True
         while changed:
@@ -58,7 +66,7 @@ class Liveness:
                         self.alive[nodes] = True
                         changed = True
 
-    def with_padding(self, round_to):
+    def with_padding(self, round_to: int) -> np.ndarray:
         """The alive nodes, and so many more that no axis of any value is empty and widths have round sizes."""
         kept = self.alive.copy()
         for width in self.dims.widths:

@@ -11,6 +11,7 @@ from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.unread_inputs import unread_inputs
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import Shape
 from ramda_jax.validation import check_count, check_non_negative
 
 
@@ -92,7 +93,7 @@ def plan_compaction(
     return Plan(plans, tuple(widths), unread_inputs(dims, liveness), int(round_to), float(threshold))
 
 
-def check_leaves(shapes, leaves):
+def check_leaves(shapes: Mapping[str, Shape], leaves: Mapping[str, Any]) -> None:
     """Raises unless `leaves` has exactly the paths and shapes `shapes`."""
     found = {path: tuple(np.shape(leaf)) for path, leaf in leaves.items()}
     if found != shapes:

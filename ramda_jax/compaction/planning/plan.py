@@ -27,7 +27,7 @@ class LeafPlan:
     kept: tuple[tuple[int, ...] | None, ...]
 
     @property
-    def small_shape(self):
+    def small_shape(self) -> tuple[int, ...]:
         """The shape after."""
         return tuple(n if kept is None else len(kept) for n, kept in zip(self.shape, self.kept, strict=True))
 
@@ -53,7 +53,7 @@ class WidthPlan:
     reason: str
 
     @property
-    def is_dead(self):
+    def is_dead(self) -> bool:
         """Whether nothing reads any of it: what it computes is the same for every input."""
         return len(self.padding) == len(self.kept)
 
@@ -76,28 +76,28 @@ class Plan:
     threshold: float = 0.0
 
     @property
-    def dead(self):
+    def dead(self) -> tuple[str, ...]:
         """Names of the widths nothing reads, of which one index is kept."""
         return tuple(width.name for width in self.widths if width.is_dead)
 
     @property
-    def changes_nothing(self):
+    def changes_nothing(self) -> bool:
         """Whether all indices of all leaves are kept."""
         return all(leaf.small_shape == leaf.shape for leaf in self.leaves.values())
 
     @property
-    def num_params(self):
+    def num_params(self) -> tuple[int, int]:
         """Entries of all leaves, before and after."""
         leaves = self.leaves.values()
         return sum(math.prod(leaf.shape) for leaf in leaves), sum(math.prod(leaf.small_shape) for leaf in leaves)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The plan as text."""
         fields = {_IN_JSON.get(name, name): value for name, value in dataclasses.asdict(self).items()}
         return json.dumps({"format": _FORMAT, **fields})
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> "Plan":
         """The plan that `to_json` has written.
 
         Raises:
@@ -107,7 +107,7 @@ class Plan:
         return cls.from_fields(parse_json(text, "the text"))
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]):
+    def from_fields(cls, fields: dict[str, Any]) -> "Plan":
         """The plan of the object that `to_json` has written, once it was parsed; raises as `from_json`."""
         check_plan(fields, _FORMAT)
         leaves = {
@@ -121,7 +121,7 @@ class Plan:
         unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
         return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]))
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("width", "kept", "of", "where", "")]
         for width in self.widths:
             if width.reason:

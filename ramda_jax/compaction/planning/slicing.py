@@ -1,6 +1,7 @@
 """From whole trees to small ones and back: parameters, batch statistics, states of optimizers."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -172,7 +173,7 @@ def _kinds(state):
     return kinds
 
 
-def find_leaves(plan, names):
+def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
     """From the names of a tree's leaves to the paths in the plan that they belong to, or None.
 
     A leaf may belong where any end of its name is a path of the plan. In Adam's `0/mu/kernel` that is `kernel`, even if

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from ramda_jax.compaction.planning.liveness import Liveness
+from ramda_jax.compaction.tracing.trace import Dims
 
-def unread_inputs(dims, liveness):
+
+def unread_inputs(dims: Dims, liveness: Liveness) -> dict[str, tuple[int, ...]]:
     """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
     roots = dims.nodes.roots
     touched = _mixed(dims)

@@ -2,12 +2,16 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from ramda_jax.compaction.tracing.program import Visit
+from ramda_jax.compaction.tracing.rules import Rule
 
-def difference(visit, small, masks, rule):
+
+def difference(visit: Visit, small: Visit, masks: Callable[[np.ndarray], np.ndarray], rule: Rule | None) -> str:
     """What is different in the parameters of two equations of one primitive that work on the whole and on the kept
     indices; "" where nothing is. `rule` is the primitive's, None where it has none."""
     ours, theirs = visit.equation.params, small.equation.params

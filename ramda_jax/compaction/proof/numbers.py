@@ -1,9 +1,13 @@
 """The outputs of two models on the same inputs."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.typing import Tree
 from ramda_jax.validation import check_count, check_non_negative
 
 #: The largest difference, relative to the largest output, that counts as rounding.
@@ -17,14 +21,14 @@ TOLERANCES = {
 }
 
 
-def check_comparison(num_random, tolerance):
+def check_comparison(num_random: int, tolerance: float | None) -> None:
     """Raises unless outputs can be compared like this: an infinite tolerance would call anything equal."""
     check_count("num_random", num_random, 0)
     if tolerance is not None:
         check_non_negative("tolerance", tolerance)
 
 
-def random_batches(args, number, seed=0):
+def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[tuple[Any, ...]]:
     """`number` batches like the example arguments: normal where they are floats, their own entries shuffled
     elsewhere."""
     rng = np.random.default_rng(seed)
@@ -41,7 +45,7 @@ def random_batches(args, number, seed=0):
     return [jax.tree.map(draw, args) for _ in range(number)]
 
 
-def batches_for(args, num_random):
+def batches_for(args: tuple[Any, ...], num_random: int) -> list[tuple[Any, ...]]:
     """What outputs are compared on: random batches, and the example arguments where they have values."""
     batches = random_batches(args, num_random)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
@@ -49,7 +53,14 @@ def batches_for(args, num_random):
     return batches
 
 
-def compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance=None):
+def compare_outputs(
+    apply_fn: Callable[..., Any],
+    variables: Tree,
+    small_fn: Callable[..., Any],
+    small_variables: Tree,
+    batches: Sequence[tuple[Any, ...]],
+    tolerance: float | None = None,
+) -> tuple[float, str | None]:
     """The largest relative difference of outputs.
 
     Returns:

@@ -6,7 +6,9 @@ import numpy as np
 
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.equation_params import difference
+from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.typing import Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Masks:
         kept: a boolean for each node.
     """
 
-    def __init__(self, dims: Dims, plan: Plan):
+    def __init__(self, dims: Dims, plan: Plan) -> None:
         self._nodes = dims.nodes
-        self.kept = np.ones(dims.nodes.count, bool)
+        self.kept: np.ndarray = np.ones(dims.nodes.count, bool)
         kept_somewhere = np.zeros(dims.nodes.count, bool)
         for path, value in dims.leaves.items():
             for label, kept in zip(value.labels, plan.leaves[path].kept, strict=True):
@@ -45,11 +47,11 @@ class Masks:
         # A product is deleted with any of its factors; a factor that also occurs in a kept index is kept.
         self.kept |= kept_somewhere
 
-    def __call__(self, label):
+    def __call__(self, label: np.ndarray) -> np.ndarray:
         """A boolean array for an axis."""
         return self._nodes.mask(label, self.kept)
 
-    def shape(self, value):
+    def shape(self, value: Value) -> Shape:
         """The shape of a value once the indices are deleted."""
         return tuple(int(self(label).sum()) for label in value.labels)
 
@@ -57,15 +59,15 @@ class Masks:
 class Partners:
     """Which value of the small trace stands where a value of the whole one does."""
 
-    def __init__(self, dims: Dims, small: Dims):
+    def __init__(self, dims: Dims, small: Dims) -> None:
         self._partner = {value.number: small.leaves[path].number for path, value in dims.leaves.items()}
         self._partner |= {value.number: small.inputs[path].number for path, value in dims.inputs.items()}
 
-    def add(self, value, theirs):
+    def add(self, value: Value, theirs: Value) -> None:
         """Makes `theirs` the partner of `value`."""
         self._partner[value.number] = theirs.number
 
-    def __call__(self, value, theirs):
+    def __call__(self, value: Value, theirs: Value) -> bool:
         """Whether `theirs` is the partner of `value`; of numbers in the programs, whether they are the same."""
         if value.literal is None or theirs.literal is None:
             is_value = value.literal is None and theirs.literal is None

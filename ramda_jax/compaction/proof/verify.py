@@ -13,6 +13,7 @@ Numeric: outputs on random inputs and on the example arguments agree to rounding
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, co
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_dims, trace_program
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,9 @@ def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
     return None
 
 
-def check_structure(small_fn, small_variables, args, dims: Dims, plan: Plan) -> Mismatch | None:
+def check_structure(
+    small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
+) -> Mismatch | None:
     """The structural part: traces the small model and compares; None where it is the planned one."""
     try:
         with warnings.catch_warnings():

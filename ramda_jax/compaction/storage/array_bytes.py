@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.typing import Shape
 
 #: The words of safetensors for dtypes that every version of it has; all others are stored as their bytes.
 _WORDS = {
@@ -42,7 +43,7 @@ class ArrayKind:
     key: str = ""
     key_shape: tuple[int, ...] = ()
 
-    def num_bytes(self, shape):
+    def num_bytes(self, shape: Shape) -> int:
         """Of an array of that shape."""
         return math.prod((*shape, *self.key_shape)) * self.dtype.itemsize
 

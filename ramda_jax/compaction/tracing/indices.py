@@ -6,11 +6,13 @@ is.
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.union_find import ALWAYS, UnionFind
+from ramda_jax.typing import Shape
 
 
 class Indices(UnionFind):
@@ -28,7 +30,7 @@ class Indices(UnionFind):
         (['read', ''], ['read', ''])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._factors: dict[int, tuple[int, ...]] = {}
         self._products: dict[tuple[int, ...], int] = {}
@@ -60,7 +62,7 @@ class Indices(UnionFind):
         if root in self._factors:
             self._freeze(np.array(self._factors[root]), number)
 
-    def factors(self, node):
+    def factors(self, node: int) -> frozenset[int]:
         """The nodes, none of them a product, at whose deletion `node` is deleted: a frozenset."""
         done, found, stack = set(), set(), [int(node)]
         while stack:
@@ -75,12 +77,12 @@ class Indices(UnionFind):
         # A product unified with one of its own factors has no proper factors left; treat it as its own factor.
         return frozenset(found - {ALWAYS} or ({min(done)} - {ALWAYS}))
 
-    def nodes(self):
+    def nodes(self) -> Nodes:
         """All nodes as they stand: the `Nodes` of a trace once it is complete."""
         products = {root: self.factors(root) for root in self._factors}
         return Nodes(self.find(np.arange(self.count)), products)
 
-    def product(self, labels):
+    def product(self, labels: Sequence[np.ndarray]) -> np.ndarray:
         """The label of an axis into which the axes of `labels` are merged, the last running fastest."""
         if len(labels) == 1:
             return labels[0]
@@ -113,7 +115,7 @@ class Indices(UnionFind):
             self._products[factors] = node
         return self._products[factors]
 
-    def split(self, label, shape):
+    def split(self, label: np.ndarray, shape: Shape) -> list[np.ndarray]:
         """The labels of the axes into which an axis is split, such that their product is its label again.
 
         Where the label is no such product yet, as that of 32 features that become 4 heads of 8, each of its indices

@@ -18,11 +18,11 @@ class Nodes:
     products: dict[int, frozenset[int]]
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many nodes there are."""
         return len(self.roots)
 
-    def of(self, label):
+    def of(self, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (positions, nodes) of an axis, products as the nodes they are made of: two int arrays of one length."""
         roots = self.roots[label]
         is_product = np.isin(roots, list(self.products)) if self.products else np.zeros(len(roots), bool)
@@ -33,7 +33,7 @@ class Nodes:
             nodes.append(np.array(factors, np.int64))
         return np.concatenate(positions), np.concatenate(nodes)
 
-    def mask(self, label, kept):
+    def mask(self, label: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """Which indices of an axis are in `kept`, a boolean for each node: those all of whose nodes are."""
         roots = self.roots[label]
         mask = kept[roots]

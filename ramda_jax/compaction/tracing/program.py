@@ -44,7 +44,7 @@ class Visit:
     notes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The primitive's name and, where there is one, that of the module it stands in."""
         scope = str(getattr(self.equation.source_info, "name_stack", ""))
         return f"{self.equation.primitive.name}{f' in {scope}' if scope else ''}"

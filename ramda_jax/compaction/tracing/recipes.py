@@ -5,6 +5,7 @@ from parameters alone, its recipe says how; evaluated at given parameters it sho
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ class Recipe:
 
     scans: tuple[int, ...] = ()
 
-    def evaluate(self, leaves, cache):
+    def evaluate(self, leaves: Mapping[str, Any], cache: "dict[Recipe, Any]") -> Any:
         """The value at the parameters `leaves` (from path to array); `cache` is a dict shared between calls."""
         if self not in cache:
             cache[self] = self._evaluate(leaves, cache)
@@ -44,7 +45,7 @@ class Leaf(Recipe):
     def _evaluate(self, leaves, cache):
         return leaves[self.path]
 
-    def paths(self):
+    def paths(self) -> frozenset[str]:
         return frozenset([self.path])
 
 
@@ -65,13 +66,13 @@ class ScanStep(Recipe):
     stacked: Recipe
     scan: int
 
-    def __post_init__(self):
-        self.scans = (*self.stacked.scans, self.scan)
+    def __post_init__(self) -> None:
+        self.scans: tuple[int, ...] = (*self.stacked.scans, self.scan)
 
     def _evaluate(self, leaves, cache):
         return self.stacked.evaluate(leaves, cache)
 
-    def paths(self):
+    def paths(self) -> frozenset[str]:
         return self.stacked.paths()
 
 
@@ -83,12 +84,12 @@ class Applied(Recipe):
     inputs: tuple[Recipe, ...]
     output: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # A scan inside another has the higher number.
-        self.scans = tuple(sorted({scan for recipe in self.inputs for scan in recipe.scans}))
+        self.scans: tuple[int, ...] = tuple(sorted({scan for recipe in self.inputs for scan in recipe.scans}))
         self._paths = frozenset().union(*(recipe.paths() for recipe in self.inputs))
 
-    def paths(self):
+    def paths(self) -> frozenset[str]:
         return self._paths
 
     def _evaluate(self, leaves, cache):
@@ -103,7 +104,7 @@ class Applied(Recipe):
         return apply(*(recipe.evaluate(leaves, cache) for recipe in self.inputs))
 
 
-def nonzero(recipe, leaves, threshold, cache):
+def nonzero(recipe: Recipe, leaves: Mapping[str, Any], threshold: float, cache: "dict[Recipe, Any]") -> np.ndarray:
     """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans."""
     value = np.asarray(recipe.evaluate(leaves, cache))
     # Not `value == 0`: a NaN is not zero.

@@ -42,10 +42,10 @@ class Dims:
     nodes: Nodes
 
     @property
-    def opaque(self):
+    def opaque(self) -> dict[str, int]:
         return dict(self.walk.opaque)
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("width", "size", "members", "readers", "frozen because of")]
         for width in self.widths:
             members = [member for member in width.members if member not in width.readers]
@@ -57,10 +57,10 @@ class Dims:
 
 
 def trace_dims(
-    apply_fn: Callable,
+    apply_fn: Callable[..., Any],
     variables: Any,
     *example_args: Any,
-    overrides: Mapping[str, tuple] | Any = None,
+    overrides: Mapping[str, tuple[Any, ...]] | Any = None,
     rules: Mapping[str, Rule] | None = None,
 ) -> Dims:
     """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
@@ -118,7 +118,7 @@ class Program:
     inputs: tuple[str, ...]
 
 
-def trace_program(apply_fn: Callable, variables: Any, *example_args: Any) -> Program:
+def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
     """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
     names = tuple(name for name, _ in named_leaves(variables))
     flat, treedef = jax.tree.flatten((variables, example_args))

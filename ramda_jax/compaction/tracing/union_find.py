@@ -27,15 +27,15 @@ class UnionFind:
         ['', 'a model output', '']
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._parents = np.zeros(1024, np.int64)
         self._reason_of = np.zeros(1024, np.int32)
         self._reasons = ["", "an axis of size 1, or one that no parameter has"]
         self._reason_of[ALWAYS] = 1
         self.frozen: list[np.ndarray] = []
-        self.count = 1
+        self.count: int = 1
 
-    def new(self, size, reason=None):
+    def new(self, size: int, reason: str | None = None) -> np.ndarray:
         """A label of `size` fresh nodes, frozen where a reason is given."""
         start, self.count = self.count, self.count + size
         if self.count > len(self._parents):
@@ -47,16 +47,16 @@ class UnionFind:
         self._reason_of[nodes] = self._reason_number(reason) if reason else 0
         return nodes
 
-    def axis(self, size, reason=None):
+    def axis(self, size: int, reason: str | None = None) -> np.ndarray:
         """A label for an axis of that size: fresh nodes, or `ALWAYS` for an axis of size 1, which nothing shortens."""
         return self.always(1) if size == 1 else self.new(size, reason)
 
     @staticmethod
-    def always(size):
+    def always(size: int) -> np.ndarray:
         """A label of indices that are always kept."""
         return np.zeros(size, np.int64)
 
-    def find(self, nodes):
+    def find(self, nodes: np.ndarray) -> np.ndarray:
         """The representatives of nodes, an array of their shape."""
         roots = self._parents[nodes]
         while True:
@@ -67,7 +67,7 @@ class UnionFind:
         self._parents[nodes] = roots
         return roots
 
-    def unify(self, a, b):
+    def unify(self, a: np.ndarray, b: np.ndarray) -> None:
         """Makes `a[i]` and `b[i]` one, for every i; of a frozen one and a free one, both are frozen then."""
         if a is b:
             return
@@ -93,7 +93,7 @@ class UnionFind:
         for node, root in zip(nodes[fresh], roots[fresh], strict=True):
             self._freeze_root(int(root), int(self._reason_of[node]))
 
-    def freeze(self, nodes, reason):
+    def freeze(self, nodes: np.ndarray, reason: str) -> None:
         """Keeps what `nodes` stand for; the first reason given stays."""
         self._freeze(np.asarray(nodes), self._reason_number(reason))
 
@@ -111,10 +111,10 @@ class UnionFind:
             self._reasons.append(reason)
         return self._reasons.index(reason)
 
-    def is_free(self, nodes):
+    def is_free(self, nodes: np.ndarray) -> np.ndarray:
         """Whether each node might be deleted as things stand: a boolean array."""
         return self._reason_of[self.find(nodes)] == 0
 
-    def reasons(self, nodes):
+    def reasons(self, nodes: np.ndarray) -> list[str]:
         """Why each node is frozen, "" where it is not: a list."""
         return [self._reasons[number] for number in self._reason_of[self.find(np.asarray(nodes))]]

@@ -7,14 +7,16 @@ constraints, walking a body once is enough: what its second pass would learn hol
 """
 
 import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ramda_jax.compaction.tracing.indices import Indices
 from ramda_jax.compaction.tracing.program import Reader, Value, Visit
-from ramda_jax.compaction.tracing.recipes import Applied, Constant, ScanStep
-from ramda_jax.compaction.tracing.rules import RULES
+from ramda_jax.compaction.tracing.recipes import Applied, Constant, Recipe, ScanStep
+from ramda_jax.compaction.tracing.rules import RULES, Rule
 
 #: Calls whose body stands in their place, with the parameter that holds it.
 CALLS = {
@@ -45,30 +47,32 @@ class Walk:
         opaque: how often a primitive without a rule was met, by name.
     """
 
-    def __init__(self, rules=None):
-        self.rules = RULES if rules is None else RULES | rules
-        self.indices = Indices()
+    def __init__(self, rules: Mapping[str, Rule] | None = None) -> None:
+        self.rules: Mapping[str, Rule] = RULES if rules is None else {**RULES, **rules}
+        self.indices: Indices = Indices()
         self.visits: list[Visit] = []
         self.readers: list[Reader] = []
         self.opaque: collections.Counter[str] = collections.Counter()
         self._values = 0
         self._scans = 0
 
-    def value(self, aval, labels, recipe=None, literal=None):
+    def value(
+        self, aval: Any, labels: Sequence[np.ndarray], recipe: Recipe | None = None, literal: Any = None
+    ) -> Value:
         """A new value; labels that do not fit the shape would be an error of a rule."""
         shape = tuple(getattr(aval, "shape", ()))
         assert tuple(map(len, labels)) == shape, (shape, labels)
         self._values += 1
         return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), recipe, literal)
 
-    def constant(self, array):
+    def constant(self, array: Any) -> Value:
         """The value of an array that the program closes over: no axis of it can change."""
         reason = "an array that the program closes over"
         labels = [self.indices.axis(size, reason) for size in np.shape(array)]
         aval = jax.ShapeDtypeStruct(np.shape(array), getattr(array, "dtype", np.asarray(array).dtype))
         return self.value(aval, labels, Constant(array), literal=array)
 
-    def run(self, closed, arguments):
+    def run(self, closed: Any, arguments: Sequence[Value]) -> list[Value]:
         """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns those of its outputs."""
         constants = [self.constant(array) for array in getattr(closed, "consts", ())]
         return self._body(getattr(closed, "jaxpr", closed), constants, arguments)
@@ -117,7 +121,7 @@ class Walk:
         shapes = [getattr(variable.aval, "shape", ()) for variable in visit.equation.outvars]
         return [[self.indices.axis(size, reason) for size in shape] for shape in shapes]
 
-    def unify(self, a, b):
+    def unify(self, a: Value, b: Value) -> None:
         """Makes the labels of two values of one shape the same."""
         for label, other in zip(a.labels, b.labels, strict=True):
             self.indices.unify(label, other)

@@ -1,11 +1,15 @@
 """Widths: which single indices, told apart by the axes they occur on, are deleted together."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.union_find import ALWAYS
+from ramda_jax.compaction.tracing.walk import Walk
 
 
 @dataclasses.dataclass(eq=False)
@@ -23,7 +27,7 @@ class Member:
     axis: int
     index: np.ndarray
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
 
 
@@ -46,18 +50,18 @@ class Width:
     reason: str
 
     @property
-    def size(self):
+    def size(self) -> int:
         """How many indices it has."""
         return len(self.nodes)
 
 
-def few(members, limit=4):
+def few(members: Sequence[object], limit: int = 4) -> str:
     """The first axes of a list, and how many more there are, for a table."""
     shown = " ".join(map(str, members[:limit]))
     return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
 
 
-def find_widths(walk, nodes, leaves):
+def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[Width, ...]:
     """The widths of a walk: a tuple of `Width`."""
     reasons = walk.indices.reasons
     axes = [
@@ -91,7 +95,7 @@ def find_widths(walk, nodes, leaves):
     )
 
 
-def group_nodes(axes, reasons, count):
+def group_nodes(axes: Sequence[np.ndarray], reasons: Callable[[np.ndarray], list[str]], count: int) -> list[np.ndarray]:
     """Nodes that occur on the same axes and are frozen for the same reason.
 
     Args:

@@ -1,7 +1,13 @@
 """Primitives that sum over products: where indices are read, and whether they are read with zeros."""
 
-from ramda_jax.compaction.tracing.program import Reader
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ramda_jax.compaction.tracing.program import Reader, Value, Visit
 from ramda_jax.compaction.tracing.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from ramda_jax.compaction.tracing.walk import Walk
 
 _WITH_ACTIVATION = "contracted with something that depends on the input"
 
@@ -18,7 +24,7 @@ def _dot_general(walk, visit):
     return [labels]
 
 
-def read(walk, visit, factors):
+def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int]]]) -> None:
     """Records that axes are summed over: a list of (value, its contracted axes in the order of the sum)."""
     contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
     sides = []

@@ -1,8 +1,14 @@
 """What is known of a primitive, in one place."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ramda_jax.compaction.tracing.program import Visit
+    from ramda_jax.compaction.tracing.walk import Walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,6 @@ class Rule:
         {'in': (5, 2), 'out': (2, 3)}
     """
 
-    labels: Callable[[Any, Any], list | None]
+    labels: Callable[["Walk", "Visit"], Sequence[Sequence[np.ndarray]] | None]
     size_params: frozenset[str] = frozenset()
-    check: Callable[[Any, Any, Any], str] | None = None
+    check: Callable[["Visit", "Visit", Callable[[np.ndarray], np.ndarray]], str] | None = None
