@@ -28,7 +28,7 @@ from tests.factories import FACTORIES, Factory, factory_id
 def prox_rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     regularizer=None,
-    strength: optax.ScalarOrSchedule | None = None,
+    strength: optax.ScalarOrSchedule | ramda_jax.Target | None = None,
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     solver=None,
@@ -409,7 +409,7 @@ def test_scalar_array_and_constant_schedule_are_the_same(factory):
     for name in ("learning_rate", "averaging", "eps", "weight_decay"):
         if name in parameters and not (name == "eps" and factory.name != "ramda"):
             assert parameters[name].annotation is optax.ScalarOrSchedule, name
-    assert parameters["strength"].annotation == (optax.ScalarOrSchedule | None)
+    assert parameters["strength"].annotation == (optax.ScalarOrSchedule | ramda_jax.Target | None)
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values())
     values = {"learning_rate": factory.learning_rate, "strength": 0.1}
     values |= {"averaging": 0.5} if factory.averages else {}

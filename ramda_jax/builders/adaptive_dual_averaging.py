@@ -44,7 +44,7 @@ class AdaptiveDualAveragingState(NamedTuple):
             return cbrt(u) + self.epsilon.astype(u.dtype)
 
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
-        return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum)
+        return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
 
 
 def adaptive_dual_averaging(
@@ -126,6 +126,6 @@ def adaptive_dual_averaging(
             grad_sq_sum=jax.tree.map(accumulate_square, state.grad_sq_sum, updates),
             anchor=reset(is_first, state.anchor, params),
         )
-        return new_state.quadratic_model()._replace(weight_step=step_size), new_state
+        return new_state.quadratic_model(), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

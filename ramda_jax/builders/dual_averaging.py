@@ -36,7 +36,7 @@ class DualAveragingState(NamedTuple):
         # At least 1, so that the model of a fresh state is the anchor and no division by zero.
         metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))
         metrics = jax.tree.map(lambda v: metric.astype(v.dtype), self.grad_sum)
-        return QuadraticModel(self.grad_sum, self.anchor, metrics, self.step_size_sum)
+        return QuadraticModel(self.grad_sum, self.anchor, metrics, self.step_size_sum, weight_is_sum=True)
 
 
 def dual_averaging(
@@ -105,7 +105,7 @@ def dual_averaging(
             ),
             anchor=reset(is_first, state.anchor, params),
         )
-        return new_state.quadratic_model()._replace(weight_step=step_size), new_state
+        return new_state.quadratic_model(), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -26,8 +26,8 @@ class QuadraticModel(NamedTuple):
             is multiplied by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
         linear_factor: what `linear` is to be multiplied by, a scalar. With it `linear` may be an array that a state
             holds anyway, where the product would be one more in memory.
-        weight_step: s_t where `weight` is a sum over the steps of a stage (dual averaging), a scalar; else None. A
-            strength that moves needs it (`Target`).
+        weight_is_sum: whether `weight` is a sum over the steps of a stage, as in dual averaging: a strength that moves
+            (`Target`) then weighs what is added from now on.
     """
 
     linear: Any
@@ -36,7 +36,7 @@ class QuadraticModel(NamedTuple):
     weight: Any
     objective_scale: Any = 1.0
     linear_factor: Any = 1.0
-    weight_step: Any = None
+    weight_is_sum: Any = False
 
     @property
     def slope(self) -> jax.Array:

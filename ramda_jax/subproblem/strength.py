@@ -28,6 +28,7 @@ class TargetState(NamedTuple):
         current: `[]`, lambda of the last step.
         next: `[]`, lambda of the next step.
         weight: `[]`, A_t, the weight of psi in the last step.
+        model_weight: `[]`, the model's own weight in the last step, alpha_t.
         share: `[]`, the share of W_hat that was zero, averaged over some ten steps.
         is_constant: bool `[]`, whether lambda has been the same since the start of the stage, and the weight its
             product with the model's.
@@ -36,6 +37,7 @@ class TargetState(NamedTuple):
     current: jax.Array
     next: jax.Array
     weight: jax.Array
+    model_weight: jax.Array
     share: jax.Array
     is_constant: jax.Array
 
@@ -45,7 +47,7 @@ def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typin
     zero = jnp.zeros([], dtype)
     if not isinstance(strength, Target):
         return zero
-    return TargetState(zero, jnp.asarray(strength.start, dtype), zero, zero, jnp.zeros([], bool))
+    return TargetState(zero, jnp.asarray(strength.start, dtype), zero, zero, zero, jnp.zeros([], bool))
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
@@ -78,14 +80,11 @@ def next_strength(
     model_weight = jnp.asarray(model.weight, dtype)
     value = state.next
     constant_weight = model_weight * value
-    if model.weight_step is None:
-        grown, is_constant = constant_weight, jnp.ones([], bool)
-    else:
-        # In dual averaging W_hat answers to a change of lambda by alpha_t / D_t, which grows without bound. So the
-        # weight is a sum of its own, and a change of lambda counts from now on.
-        is_first = model_weight == model.weight_step
-        is_constant = is_first | (state.is_constant & (value == state.current))
-        grown = jnp.where(is_first, 0, state.weight) + jnp.asarray(model.weight_step, dtype) * value
+    # In dual averaging W_hat answers to a change of lambda by alpha_t / D_t, which grows without bound. So the weight
+    # is a sum of its own, and a change of lambda counts from now on. At the start of a stage alpha_t falls.
+    is_first = (step == 0) | (model_weight < state.model_weight) | ~jnp.asarray(model.weight_is_sum)
+    is_constant = is_first | (state.is_constant & (value == state.current))
+    grown = state.weight + (model_weight - state.model_weight) * value
     cap = jax.lax.cond(
         step < strength.held_from(),
         lambda: zeroing_weight(problems(), strength).astype(dtype),
@@ -93,7 +92,7 @@ def next_strength(
     )
     weight = jnp.minimum(jnp.where(is_constant, constant_weight, grown), cap)
     is_constant &= weight == constant_weight
-    return state._replace(current=value, weight=weight, is_constant=is_constant), cap
+    return state._replace(current=value, weight=weight, model_weight=model_weight, is_constant=is_constant), cap
 
 
 def after_solving(

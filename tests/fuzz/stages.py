@@ -19,7 +19,7 @@ from ramda_jax import compaction, metrics
 from ramda_jax.compaction import IdPlan, LeafPlan, Plan
 from tests.compaction import hostile
 from tests.factories import FACTORIES
-from tests.fuzz.draw import COUNTS, NAMES, NUMBERS, OTHERS, is_array, shapes_of
+from tests.fuzz.draw import COUNTS, NUMBERS, OTHERS, shapes_of
 
 
 def same_shapes(one, other):
