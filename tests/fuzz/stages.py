@@ -16,7 +16,7 @@ import optax
 
 import ramda_jax
 from ramda_jax import compaction, metrics
-from ramda_jax.compaction import IdPlan, LeafPlan, Plan
+from ramda_jax.compaction import LeafPlan, Plan, WidthPlan
 from tests.compaction import hostile
 from tests.factories import FACTORIES
 from tests.fuzz.draw import COUNTS, NUMBERS, OTHERS, shapes_of
@@ -260,7 +260,7 @@ def trace_dims(draw):
     given = overrides(draw) if draw.happens(0.8) else None
     variables = weights() | ({"more": draw.any_params()} if draw.happens(0.2) else {})
     dims = compaction.trace_dims(network, variables, INPUTS, overrides=given)
-    assert str(dims) and all(dim.size > 0 for dim in dims.ids)
+    assert str(dims) and all(width.size > 0 for width in dims.widths)
 
 
 def plan_compaction(draw):
@@ -363,7 +363,7 @@ def good_folder():
     import atexit
 
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    kept = IdPlan("d0", 8, ("dense/kernel[0]",), (0, 1), (0,), "")
+    kept = WidthPlan("d0", 8, ("dense/kernel[0]",), (0, 1), (0,), "")
     leaves = {"dense/kernel": LeafPlan((8, 4), ((0, 1), None)), "dense/bias": LeafPlan((4,), (None,))}
     plan = Plan(leaves, (kept,), {"x[1]": (0, 3)}, 1, 0.5)
     variables = {"dense": {"kernel": np.ones((2, 4), np.float32), "bias": np.arange(4, dtype=np.float32)}}
