@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.numerics import at_step, copy, next_count, sums_dtype
+from ramda_jax.numerics import at_step, copy, next_count, reachable, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
 from ramda_jax.validation import check_averaging, checked_dtype, require_params
@@ -90,13 +90,16 @@ def iterate_averaging(
             dtype = sums_dtype(p.dtype)
             c = at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)
             # As c (W_hat - W): exactly -W where W_hat is 0 and c is 1, exactly 0 where W_hat is W.
-            return (c * (point.astype(dtype) - p.astype(dtype))).astype(p.dtype)
+            return reachable(c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype)), p.dtype).astype(p.dtype)
+
+        def to_iterate(w, p):
+            return reachable(reachable(w, p.dtype) - p.astype(w.dtype), p.dtype).astype(p.dtype)
 
         step = next_count(state.averaging_step)
         if kept_dtype is None:
             return jax.tree.map(average, updates, params), IterateAveragingState(averaging_step=step)
         iterate = jax.tree.map(lambda point, w: w + average(point, w), updates, state.iterate)
-        new_updates = jax.tree.map(lambda w, p: (w - p.astype(w.dtype)).astype(p.dtype), iterate, params)
+        new_updates = jax.tree.map(to_iterate, iterate, params)
         return new_updates, IterateAveragingState(averaging_step=step, iterate=iterate)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -86,8 +86,15 @@ def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) 
     ends = checked_restarts("ends", ends)
     if not growth > 1:
         raise ValueError(f"`growth` must be above 1, got {growth!r}; the paper's is 10.")
-    # Powers in Python's arithmetic, so that 0.01 * 10 * 10 is 1 and not the float32 below it.
-    values = np.minimum([averaging * growth**stage * (1 + 1e-9) for stage in range(len(ends) + 1)], 1.0)
+    values = [averaging * (1 + 1e-9)]
+    for stage in range(1, len(ends) + 1):
+        # Powers in Python's arithmetic, so that 0.01 * 10 * 10 is 1 and not the float32 below it; no more of them once
+        # c is 1.
+        try:
+            values.append(1.0 if values[-1] >= 1 else averaging * growth**stage * (1 + 1e-9))
+        except OverflowError:
+            values.append(math.exp(min(math.log(averaging) + stage * math.log(growth), 0.0)))
+    values = np.minimum(values, 1.0)
 
     def schedule(step):
         stage = jnp.sum(jnp.asarray(step) >= jnp.asarray(ends, int))

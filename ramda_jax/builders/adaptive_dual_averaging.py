@@ -9,7 +9,7 @@ import optax
 from ramda_jax.builders.dual_averaging import next_step_size
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.builders.restarts import reset, starts_stage
-from ramda_jax.numerics import at_step, cbrt, copy, next_count, scalars_dtype, zeros_for_sums
+from ramda_jax.numerics import at_step, cbrt, copy, limited, next_count, saturated, scalars_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts, require_params
@@ -56,6 +56,8 @@ def adaptive_dual_averaging(
 
         s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  U_t = U_{t-1} + s_t g_t^2,  alpha_t = alpha_{t-1} + s_t
         <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + alpha_t psi(W)
+
+    An entry of a gradient beyond half the root of the largest float (9.2e18 in float32) is taken for that.
 
     The first part of a chain that `proximal_point` and `iterate_averaging` complete; `ramda` is that chain.
 
@@ -111,18 +113,22 @@ def adaptive_dual_averaging(
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
 
         def accumulate(total, term):
-            return reset(is_first, total, 0) + step_size.astype(total.dtype) * term.astype(total.dtype)
+            total = reset(is_first, total, 0)
+            return saturated(total + step_size.astype(total.dtype) * term, total, term)
+
+        def accumulate_gradient(total, g):
+            return accumulate(total, limited(g, total.dtype))
 
         def accumulate_square(total, g):
             # Squared in the dtype of the sum: a float16 gradient of 1e-4 has the square 0.
-            return accumulate(total, jnp.square(g.astype(total.dtype)))
+            return accumulate(total, jnp.square(limited(g, total.dtype)))
 
         new_state = AdaptiveDualAveragingState(
             model_step=next_count(state.model_step),
             stage_step=stage_step,
             step_size_sum=alpha,
             epsilon=at_step(eps, state.model_step, alpha.dtype),
-            grad_sum=jax.tree.map(accumulate, state.grad_sum, updates),
+            grad_sum=jax.tree.map(accumulate_gradient, state.grad_sum, updates),
             grad_sq_sum=jax.tree.map(accumulate_square, state.grad_sq_sum, updates),
             anchor=reset(is_first, state.anchor, params),
         )

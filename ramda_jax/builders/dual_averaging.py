@@ -8,7 +8,16 @@ import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.builders.restarts import reset, starts_stage
-from ramda_jax.numerics import at_step, copy, next_count, scalars_dtype, zeros_for_sums
+from ramda_jax.numerics import (
+    add_evenly,
+    at_step,
+    copy,
+    limited,
+    next_count,
+    saturated,
+    scalars_dtype,
+    zeros_for_sums,
+)
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, checked_restarts, require_params
@@ -46,6 +55,8 @@ def dual_averaging(
 
         s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  alpha_t = alpha_{t-1} + s_t
         <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + alpha_t psi(W)
+
+    An entry of a gradient beyond half the root of the largest float (9.2e18 in float32) is taken for that.
 
     The first part of a chain that `proximal_point` and `iterate_averaging` complete; `rmda` is that chain.
 
@@ -94,15 +105,16 @@ def dual_averaging(
         check_step(updates, params, state.grad_sum)
         is_first = starts_stage(state.model_step, restarts) if restarts else None
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
+
+        def accumulate(total, g):
+            total, g = reset(is_first, total, 0), limited(g, total.dtype)
+            return saturated(total + step_size.astype(total.dtype) * g, total, g)
+
         new_state = DualAveragingState(
             model_step=next_count(state.model_step),
             stage_step=stage_step,
             step_size_sum=alpha,
-            grad_sum=jax.tree.map(
-                lambda v, g: reset(is_first, v, 0) + step_size.astype(v.dtype) * g.astype(v.dtype),
-                state.grad_sum,
-                updates,
-            ),
+            grad_sum=jax.tree.map(accumulate, state.grad_sum, updates),
             anchor=reset(is_first, state.anchor, params),
         )
         return new_state.quadratic_model(), new_state
@@ -118,4 +130,5 @@ def next_step_size(
     stage_step = next_count(reset(is_first, state.stage_step, 0))
     # The root in the dtype of the sums: that of an int32 is float32 even under x64.
     step_size = at_step(learning_rate, state.model_step, dtype) * jnp.sqrt(stage_step.astype(dtype))
-    return stage_step, reset(is_first, state.step_size_sum, 0) + step_size, step_size
+    alpha = add_evenly(reset(is_first, state.step_size_sum, 0), step_size, stage_step)
+    return stage_step, alpha, step_size

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.numerics import at_step, next_count, scalars_dtype, sums_dtype, zeros_for_sums
+from ramda_jax.numerics import at_step, gradient_limit, limited, next_count, scalars_dtype, sums_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_same_state, check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative, check_params, require_params
@@ -96,6 +96,9 @@ def preconditioned(
         # By the parameters' dtype, whatever the gradients' is: sums must not change theirs.
         return jax.tree.map(lambda x, p: x.astype(sums_dtype(p.dtype)), tree, params)
 
+    def limit(grads, params):
+        return jax.tree.map(lambda g, p: limited(g, sums_dtype(p.dtype)), grads, params)
+
     def init(params):
         check_params(named_leaves(params))
         return PreconditionedState(
@@ -108,7 +111,7 @@ def preconditioned(
         check_step(updates, params)
         try:
             direction, direction_state = transform.update(
-                widen(updates, params), state.direction_state, widen(params, params), **extra_args
+                limit(updates, params), state.direction_state, widen(params, params), **extra_args
             )
         except Exception as error:
             # What has failed on the state of another method says so by another name. (Only now: to ask is dear.)
@@ -127,6 +130,7 @@ def preconditioned(
         # The decayed point is never stored: in the dtype of the sums, not rounded to that of the parameters.
         anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
         if numerator is None:
+            diagonal = jax.tree.map(_without_overflow, diagonal, direction)
             linear, factor = jax.tree.map(lambda u, d: u * d, direction, diagonal), rate
         else:
             linear, factor = numerator(direction_state)
@@ -138,3 +142,10 @@ def preconditioned(
         return model, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _without_overflow(diagonal, direction):
+    """The root of the largest float where the metric of a finite direction has overflowed: by a sum of squares, its
+    root would be that. (An infinite metric times a direction of 0 would be NaN.)"""
+    root = 2 * gradient_limit(diagonal.dtype)
+    return jnp.where(jnp.isinf(diagonal) & jnp.isfinite(direction), root, diagonal)

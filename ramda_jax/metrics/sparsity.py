@@ -5,6 +5,8 @@ from typing import Protocol, cast
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.numerics import count, exact_count, total
+from ramda_jax.numerics.counts import MOST
 from ramda_jax.structure.assignment import regularized_leaves
 from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, Tree
@@ -16,8 +18,9 @@ class _HasSingularValues(Protocol):
     def support(self, w: jax.Array, rtol: float | None = None) -> jax.Array: ...
 
 
-def _share(zeros, total):
-    return jnp.asarray(sum(zeros) / total if total else 0.0)
+def _share(zeros, most):
+    """The sum of the counts `zeros` over the most that it can be."""
+    return jnp.asarray(total(zeros, most) / float(most) if most else 0.0)
 
 
 def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
@@ -42,7 +45,7 @@ def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398 ("structured sparsity" of the released code).
     """
     supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]
-    return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
+    return _share([count(~alive) for alive in supports], sum(alive.size for alive in supports))
 
 
 def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
@@ -61,11 +64,12 @@ def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.A
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 5.
     """
-    zeros, total = [], 0
+    zeros, most = [], 0
     for _, leaf, given in regularized_leaves(regularizer, params):
-        zeros.append(jnp.sum(~given.support(leaf)) * given.sizes(leaf.shape))
-        total += leaf.size
-    return _share(zeros, total)
+        number, size = count(~given.support(leaf)), given.sizes(leaf.shape)
+        zeros.append(total([number], leaf.size) * (size if leaf.size <= MOST else float(size)))
+        most += leaf.size
+    return _share(zeros, most)
 
 
 def kernel_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
@@ -88,7 +92,7 @@ def kernel_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
     supports = []
     for _, leaf, given in regularized_leaves(regularizer, params):
         supports.append(jnp.any(leaf != 0, axis=tuple(range(leaf.ndim - 2))) if leaf.ndim > 2 else given.support(leaf))
-    return _share([jnp.sum(~alive) for alive in supports], sum(alive.size for alive in supports))
+    return _share([count(~alive) for alive in supports], sum(alive.size for alive in supports))
 
 
 def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularized_only: bool = False) -> jax.Array:
@@ -115,7 +119,7 @@ def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularize
         leaves = [leaf for _, leaf, _ in regularized_leaves(regularizer, params)]
     else:
         leaves = jax.tree.leaves(params)
-    return _share([jnp.sum(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
+    return _share([count(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
 
 
 def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | None = None) -> jax.Array:
@@ -144,11 +148,11 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix: low-rank experiments.
     """
-    ranks, total = [], 0
+    ranks, most = [], 0
     for alive, size in _ranks(regularizer, params, rtol).values():
         ranks.append(size - alive)
-        total += size
-    return _share(ranks, total)
+        most += size
+    return _share(ranks, most)
 
 
 def numerical_rank(regularizer: RegularizerSpec, params: Tree, rtol: float | None = None) -> dict[str, jax.Array]:
@@ -198,7 +202,7 @@ def layer_table(regularizer: RegularizerSpec, params: Tree) -> str:
     rows = []
     for path, leaf, given in regularized_leaves(regularizer, params):
         alive = given.support(leaf)
-        rows.append((path or "(the array)", int(jnp.sum(alive)), alive.size))
+        rows.append((path or "(the array)", exact_count(alive), alive.size))
     share = 100 * float(weighted_group_sparsity(regularizer, params))
     lines = [(path, alive, total, 100 * (1 - alive / total) if total else 0.0) for path, alive, total in rows]
     lines.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows), share))

@@ -1,23 +1,34 @@
-"""Numbers: dtypes of sums, norms, the cube root, shardings, trees of arrays."""
+"""Numbers: counts, dtypes and limits of sums, norms, the cube root, shardings, trees of arrays."""
 
 from ramda_jax.numerics.cbrt import cbrt
+from ramda_jax.numerics.counts import count, exact_count, total
 from ramda_jax.numerics.dtypes import LAST_COUNT, at_step, next_count, scalars_dtype, sums_dtype, weight_of_average
+from ramda_jax.numerics.limits import gradient_limit, limited, reachable, saturated
+from ramda_jax.numerics.long_sums import add_evenly
 from ramda_jax.numerics.norms import group_norms, group_scales, norm
 from ramda_jax.numerics.sharding import gathered, with_type_sharding
 from ramda_jax.numerics.trees import copy, zeros_for_sums
 
 __all__ = [
     "LAST_COUNT",
+    "add_evenly",
     "at_step",
     "cbrt",
     "copy",
+    "count",
+    "exact_count",
     "gathered",
+    "gradient_limit",
     "group_norms",
     "group_scales",
+    "limited",
     "next_count",
     "norm",
+    "reachable",
+    "saturated",
     "scalars_dtype",
     "sums_dtype",
+    "total",
     "weight_of_average",
     "with_type_sharding",
     "zeros_for_sums",

@@ -1,5 +1,7 @@
 """Dtypes of sums, numbers that may be schedules, and counts of steps."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,4 +41,7 @@ def weight_of_average(decay: Scalar, count: jax.Array, dtype: jax.typing.DTypeLi
 
     By a power of floats: outside of `jit` JAX compiles one anew for every value of an integer exponent.
     """
+    if isinstance(decay, float) and decay < 1 and np.asarray(decay, dtype) == 1:
+        # A decay that rounds to 1 would leave nothing to divide by.
+        return -jnp.expm1(count.astype(dtype) * math.log(decay))
     return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)

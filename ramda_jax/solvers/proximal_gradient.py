@@ -1,6 +1,7 @@
 """Proximal gradient: the papers' own solver, and the one for every regularizer."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -188,7 +189,14 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
     if not 0.5 < power < float("inf"):
         raise ValueError(f"`power` must be above 0.5 for a finite sum of squares, got {power!r}; use 0.75.")
 
+    # In parts of at most 4: at the end of the counter a greater power would overflow in float32.
+    parts = math.ceil(power / 4)
+
     def schedule(step):
-        return scale / (jnp.asarray(step, dtype=float) + 1) ** power
+        divisor = (jnp.asarray(step, dtype=float) + 1) ** (power / parts)
+        tolerance = scale
+        for _ in range(parts):
+            tolerance = tolerance / divisor
+        return tolerance
 
     return schedule

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.numerics import at_step
+from ramda_jax.numerics import at_step, count
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.target import GAIN, Target
@@ -135,6 +135,11 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
         regularizer, radii = problem.regularized.regularizer, solved.radii.get(problem.path)
         alive = radii != 0 if radii is not None else regularizer.support(solved.values[problem.path])
         costs = _costs(target, problem, alive)
+        if costs.ndim == 0:
+            # By counting: a float32 sum of ones stops at 2^24.
+            zeros.append(count(~alive).astype(costs.dtype) * costs)
+            total += costs * alive.size
+            continue
         zeros.append(jnp.sum(jnp.where(alive, 0, costs)))
         total += jnp.sum(jnp.broadcast_to(costs, alive.shape))
     return jnp.asarray(sum(zeros) / total) if zeros else jnp.zeros([])

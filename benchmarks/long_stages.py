@@ -1,0 +1,73 @@
+"""How long a stage may be: what float32 sums lose of their terms, beside float64 ones.
+
+    python -m benchmarks.long_stages [--steps N ...]
+
+Random gradients, normal about a mean of each size, at a constant learning rate; the two builders of dual averaging as
+they are, and alpha as a plain sum beside theirs. One process, one core, some two minutes for the default.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+
+import ramda_jax
+
+STEPS = (10**5, 10**6, 10**7)
+# In units of the noise; several entries of each.
+MEANS = (0.0, 0.1, 1.0, 10.0)
+ENTRIES = 4
+RATE = 0.1
+
+
+def sums_after(num_steps):
+    """Of one stage: the fields of RAMDA's state in float32 and float64, and alpha as a plain float32 sum."""
+    means = jnp.repeat(jnp.asarray(MEANS, jnp.float32), ENTRIES)
+    builder = ramda_jax.adaptive_dual_averaging(RATE)
+
+    def step(t, carry):
+        narrow, wide, plain = carry
+        # The same float32 gradient for both.
+        grads = means + jax.random.normal(jax.random.fold_in(key, t), means.shape, jnp.float32)
+        _, narrow = builder.update(grads, narrow, means)
+        _, wide = builder.update(grads.astype(jnp.float64), wide, means.astype(jnp.float64))
+        return narrow, wide, plain + jnp.float32(RATE) * jnp.sqrt(narrow.stage_step.astype(jnp.float32))
+
+    # A generator of few operations: the default's would take most of the time.
+    key = jax.random.key(0, impl="unsafe_rbg")
+    start = (builder.init(means), builder.init(means.astype(jnp.float64)), jnp.zeros([], jnp.float32))
+    return jax.jit(lambda start: jax.lax.fori_loop(0, num_steps, step, start))(start)
+
+
+def row(num_steps):
+    """Relative errors after a stage of that length."""
+    with jax.enable_x64(True):
+        narrow, wide, plain = jax.device_get(sums_after(num_steps))
+
+    def error(mine, exact):
+        return float(np.max(np.abs(mine.astype(np.float64) - exact) / np.abs(exact)))
+
+    # V is a sum of either sign: its error relative to itself, where the mean is not 0.
+    with_mean = np.repeat(np.array(MEANS) != 0, ENTRIES)
+    return {
+        "steps": f"{num_steps:,}",
+        "alpha": error(narrow.step_size_sum, wide.step_size_sum),
+        "alpha, plain sum": error(plain, wide.step_size_sum),
+        "V": error(narrow.grad_sum[with_mean], wide.grad_sum[with_mean]),
+        "U": error(narrow.grad_sq_sum, wide.grad_sq_sum),
+        "cbrt(U)": error(np.cbrt(narrow.grad_sq_sum), np.cbrt(wide.grad_sq_sum)),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    rows = [row(num_steps) for num_steps in parser.parse_args().steps]
+    print("largest relative errors of float32 sums over one stage")
+    print(tabulate(rows, headers="keys", floatfmt=".1e"))
+
+
+if __name__ == "__main__":
+    main()

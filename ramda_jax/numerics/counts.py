@@ -1,0 +1,43 @@
+"""Counts of what may be more than an int32 holds."""
+
+import jax
+import jax.numpy as jnp
+
+# The most entries that one int32 counts.
+MOST = 2**31 - 1
+
+
+def pieces(mask):
+    """`mask` cut along its longest axes into parts of at most `MOST` entries; itself, where it has no more."""
+    if mask.size <= MOST:
+        return [mask]
+    axis = max(range(mask.ndim), key=lambda axis: mask.shape[axis])
+    half = mask.shape[axis] // 2
+    before = jax.lax.slice_in_dim(mask, 0, half, axis=axis)
+    after = jax.lax.slice_in_dim(mask, half, mask.shape[axis], axis=axis)
+    return [*pieces(before), *pieces(after)]
+
+
+def count(mask):
+    """How many entries of the boolean `mask` are True, a scalar.
+
+    An exact int32; of more than `MOST` entries a float32, off by a rounding for each doubling beyond that, as each part
+    is counted exactly (a float32 that counts by ones stops at 2^24).
+    """
+    return total([jnp.sum(part) for part in pieces(mask)], mask.size)
+
+
+def exact_count(mask) -> int:
+    """`count`, as a Python int of any size; not under `jax.jit`."""
+    return sum(int(jnp.sum(part)) for part in pieces(mask))
+
+
+def total(counts, most):
+    """The sum of scalar counts that together are at most `most`: an exact int32 where that is one, else a float32."""
+    if most <= MOST:
+        return sum(counts, jnp.zeros([], jnp.int32))
+    values = [jnp.asarray(number).astype(jnp.float32) for number in counts]
+    # In pairs, so that the roundings do not add up.
+    while len(values) > 1:
+        values = [sum(values[i : i + 2]) for i in range(0, len(values), 2)]
+    return values[0]

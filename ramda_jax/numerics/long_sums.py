@@ -1,0 +1,30 @@
+"""Sums over so many steps that a single term is less than a rounding of the sum."""
+
+import jax.numpy as jnp
+
+
+def add_evenly(total, term, count):
+    """`total + term`, scalars, rounded up or down in such turns that over many steps the errors cancel.
+
+    A plain float32 sum of a stage's step sizes is off by 5 % after 1e7 steps (`benchmarks/long_stages.py`) and
+    soon stops growing: as the terms hardly change, each of them is rounded the same way. Here a sum that lies between two floats becomes
+    the upper one as often as it is near to it, by a sequence that fills [0, 1) evenly (`count` times the golden ratio).
+    So the errors do not add up, and no compensation has to be kept from step to step. In float64 a stage is never that
+    long, and the sum is plain.
+
+    Args:
+        total: the sum so far, >= 0.
+        term: what is added, >= 0; where it is 0 the sum moves by no bit.
+        count: int32 `[]`, which term it is.
+    """
+    plain = total + term
+    if jnp.finfo(plain.dtype).bits > 32:
+        return plain
+    # What rounding has taken away, exactly (Knuth's TwoSum).
+    added = plain - total
+    missing = (total - (plain - added)) + (term - added)
+    neighbour = jnp.nextafter(plain, jnp.where(missing > 0, jnp.inf, -jnp.inf).astype(plain.dtype))
+    # 32 bits of count / golden ratio, of which the 24 upper ones are a float32 in [0, 1).
+    turn = (count.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)) >> 8
+    threshold = turn.astype(plain.dtype) * 2.0**-24
+    return jnp.where(jnp.abs(missing) > threshold * jnp.abs(neighbour - plain), neighbour, plain)
