@@ -102,6 +102,42 @@ MUTATIONS = [
         ("tests/methods/test_equivalences.py::test_method_without_regularizer_is_optax[adamw]",),
     ),
     Mutation(
+        "numerics/limits.py",
+        "jnp.where(jnp.isfinite(wide) & (jnp.abs(wide) > limit), ",
+        "jnp.where(jnp.abs(wide) > limit, ",
+        ("tests/test_huge_gradients.py::test_limited_cuts_what_is_finite_and_huge_and_nothing_else",),
+    ),
+    Mutation(
+        "numerics/limits.py",
+        "return jnp.where(is_finite, jnp.clip(total, -limit, limit), total)",
+        "return total",
+        ("tests/test_huge_gradients.py::test_saturated_is_finite_where_its_terms_are",),
+    ),
+    Mutation(
+        "numerics/limits.py",
+        "float(info.max) * (1 - 2 * float(info.eps))",
+        "float(info.max)",
+        ("tests/test_huge_gradients.py::test_averaging_reaches_no_infinity_from_anywhere_in_float16",),
+    ),
+    Mutation(
+        "numerics/long_sums.py",
+        "jnp.where(jnp.abs(missing) > threshold",
+        "jnp.where(jnp.abs(missing) > 2 + threshold",
+        ("tests/test_long_runs.py::test_add_evenly_adds_terms_below_rounding",),
+    ),
+    Mutation(
+        "numerics/counts.py",
+        "if mask.size <= MOST:",
+        "if mask.size <= 2 * MOST:",
+        ("tests/test_long_runs.py::test_metrics_of_trees_beyond_the_counts_are_those_within",),
+    ),
+    Mutation(
+        "builders/preconditioned.py",
+        "jnp.where(jnp.isinf(diagonal) & jnp.isfinite(direction), root, diagonal)",
+        "diagonal",
+        ("tests/test_huge_gradients.py::test_finite_gradients_give_finite_parameters_and_states",),
+    ),
+    Mutation(
         "numerics/norms.py",
         "return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))",
         "return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))",
@@ -248,8 +284,8 @@ MUTATIONS = [
     # averaging
     Mutation(
         "averaging/iterate_averaging.py",
-        "(c * (point.astype(dtype) - p.astype(dtype)))",
-        "(c * (p.astype(dtype) - point.astype(dtype)))",
+        "c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype))",
+        "c * (p.astype(dtype) - reachable(point.astype(dtype), p.dtype))",
         ("ramda_jax/averaging/iterate_averaging.py",),
     ),
     Mutation(
@@ -886,15 +922,15 @@ MUTATIONS = [
     Mutation(
         "metrics/sparsity.py",
         "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
-        "    return _share([jnp.sum(~alive)",
+        "    return _share([count(~alive)",
         "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
-        "    return _share([jnp.sum(alive)",
+        "    return _share([count(alive)",
         ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
     ),
     Mutation(
         "metrics/sparsity.py",
-        "jnp.sum(~one.support(leaf)) * one.sizes(leaf.shape)",
-        "jnp.sum(~one.support(leaf))",
+        "count(~one.support(leaf)), one.sizes(leaf.shape)",
+        "count(~one.support(leaf)), 1",
         ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
     ),
     Mutation(
@@ -917,8 +953,8 @@ MUTATIONS = [
     ),
     Mutation(
         "metrics/support.py",
-        "jnp.sum(before[path] != after[path])",
-        "jnp.sum(before[path] > after[path])",
+        "jnp.asarray(before[path] != after[path])",
+        "jnp.asarray(before[path] > after[path])",
         ("tests/metrics/test_support.py::test_changed_groups_counts_both_directions_over_all_leaves",),
     ),
     Mutation(
@@ -963,14 +999,14 @@ MUTATIONS = [
     ),
     Mutation(
         "builders/adaptive_dual_averaging.py",
-        "jnp.square(g.astype(total.dtype))",
-        "jnp.square(g)",
+        "jnp.square(limited(g, total.dtype))",
+        "limited(jnp.square(g), total.dtype)",
         ("tests/builders/test_dual_averaging.py::test_squares_of_float16_gradients_neither_vanish_nor_overflow",),
     ),
     Mutation(
         "builders/adaptive_dual_averaging.py",
-        "return reset(is_first, total, 0) + step_size",
-        "return total + step_size",
+        "total = reset(is_first, total, 0)\n            return saturated",
+        "return saturated",
         ("tests/builders/test_dual_averaging.py::test_restart_is_lazy[ramda]",),
     ),
     Mutation(
@@ -1008,8 +1044,8 @@ MUTATIONS = [
     ),
     Mutation(
         "builders/dual_averaging.py",
-        "step_size.astype(v.dtype) * g.astype(v.dtype)",
-        "(step_size.astype(g.dtype) * g).astype(v.dtype)",
+        "step_size.astype(total.dtype) * g, total, g)",
+        "(step_size.astype(jnp.float16) * g.astype(jnp.float16)).astype(total.dtype), total, g)",
         ("tests/builders/test_dual_averaging.py::test_sums_do_not_lose_float16_gradients_times_small_step_sizes",),
     ),
     Mutation(

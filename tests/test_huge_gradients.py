@@ -232,6 +232,7 @@ def test_models_of_huge_gradients_have_finite_numbers():
         state = builder.init(params)
         for _ in range(3):
             model, state = builder.update(grads_like(params, 3e38), state, params)
+        assert isinstance(model, ramda_jax.QuadraticModel)
         (leaf,) = model.leaves()
         regularizer = ramda_jax.GroupLasso(0)
         numbers = (leaf.rhs, leaf.center, regularizer.norms(leaf.rhs), leaf.objective(regularizer, leaf.center))

@@ -18,7 +18,7 @@ def pieces(mask):
     return [*pieces(before), *pieces(after)]
 
 
-def count(mask):
+def count(mask) -> jax.Array:
     """How many entries of the boolean `mask` are True, a scalar.
 
     An exact int32; of more than `MOST` entries a float32, off by a rounding for each doubling beyond that, as each part
@@ -32,12 +32,12 @@ def exact_count(mask) -> int:
     return sum(int(jnp.sum(part)) for part in pieces(mask))
 
 
-def total(counts, most):
+def total(counts, most) -> jax.Array:
     """The sum of scalar counts that together are at most `most`: an exact int32 where that is one, else a float32."""
     if most <= MOST:
-        return sum(counts, jnp.zeros([], jnp.int32))
-    values = [jnp.asarray(number).astype(jnp.float32) for number in counts]
+        return jnp.asarray(sum(counts, jnp.zeros([], jnp.int32)))
+    values: list = [jnp.asarray(number).astype(jnp.float32) for number in counts]
     # In pairs, so that the roundings do not add up.
     while len(values) > 1:
         values = [sum(values[i : i + 2]) for i in range(0, len(values), 2)]
-    return values[0]
+    return jnp.asarray(values[0])

@@ -14,7 +14,7 @@ def gradient_limit(dtype):
 
 
 def limited(grad, dtype):
-    """`grad` in `dtype`, that of a sum, with its finite entries cut at `gradient_limit`; NaN and infinity as they are."""
+    """`grad` in `dtype`, that of a sum, its finite entries cut at `gradient_limit`; NaN and infinity as they are."""
     limit = gradient_limit(dtype)
     if float(jnp.finfo(grad.dtype).max) > limit:
         # In the wider of both: a finite float64 may be infinite in float32.

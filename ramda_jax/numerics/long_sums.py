@@ -6,11 +6,11 @@ import jax.numpy as jnp
 def add_evenly(total, term, count):
     """`total + term`, scalars, rounded up or down in such turns that over many steps the errors cancel.
 
-    A plain float32 sum of a stage's step sizes is off by 5 % after 1e7 steps (`benchmarks/long_stages.py`) and
-    soon stops growing: as the terms hardly change, each of them is rounded the same way. Here a sum that lies between two floats becomes
-    the upper one as often as it is near to it, by a sequence that fills [0, 1) evenly (`count` times the golden ratio).
-    So the errors do not add up, and no compensation has to be kept from step to step. In float64 a stage is never that
-    long, and the sum is plain.
+    A plain float32 sum of a stage's step sizes is off by 5 % after 1e7 steps (`python -m benchmarks.long_stages`) and
+    soon stops growing: as the terms hardly change, each of them is rounded the same way. Here a sum that lies between
+    two floats becomes the upper one as often as it is near to it, by a sequence that fills [0, 1) evenly (`count` times
+    the golden ratio). So the errors do not add up, and no compensation has to be kept from step to step. In float64 no
+    stage is that long, and the sum is plain.
 
     Args:
         total: the sum so far, >= 0.
