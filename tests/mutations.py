@@ -921,16 +921,16 @@ MUTATIONS = [
     # metrics
     Mutation(
         "metrics/sparsity.py",
-        "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
+        "supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]\n"
         "    return _share([count(~alive)",
-        "supports = [one.support(leaf) for _, leaf, one in regularized_leaves(regularizer, params)]\n"
+        "supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]\n"
         "    return _share([count(alive)",
         ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
     ),
     Mutation(
         "metrics/sparsity.py",
-        "count(~one.support(leaf)), one.sizes(leaf.shape)",
-        "count(~one.support(leaf)), 1",
+        "count(~given.support(leaf)), given.sizes(leaf.shape)",
+        "count(~given.support(leaf)), 1",
         ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
     ),
     Mutation(
@@ -1454,8 +1454,8 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/proximal_gradient.py",
-        "(jnp.asarray(step, dtype=float) + 1) ** power",
-        "jnp.asarray(step, dtype=float) ** power",
+        "(jnp.asarray(step, dtype=float) + 1) ** (power / parts)",
+        "jnp.asarray(step, dtype=float) ** (power / parts)",
         ("tests/solvers/test_proximal_gradient.py::test_summable_tolerance_is_the_power_of_the_step",),
     ),
     Mutation(
