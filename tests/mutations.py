@@ -819,7 +819,7 @@ MUTATIONS = [
         ("ramda_jax/inspection/describe.py",),
     ),
     Mutation(
-        "inspection/states.py",
+        "subproblem/find_states.py",
         "(-shared_path(path, model_path), i, j)",
         "(shared_path(path, model_path), i, j)",
         ("tests/inspection/test_eval_params.py::test_eval_params_keeps_methods_without_radii_apart",),

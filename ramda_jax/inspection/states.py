@@ -3,8 +3,6 @@
 Both find our states wherever Optax's wrappers have put them.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -13,71 +11,10 @@ from ramda_jax.builders.quadratic import ModelState
 from ramda_jax.numerics import norm
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.subproblem.restore import restore_solution
+from ramda_jax.subproblem.find_states import find_states, paired_states
+from ramda_jax.subproblem.restore import restore_by_path
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.typing import TreeT
-
-
-def _find(state, kinds):
-    """Our states in `state`, as a list of (path, state)."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, kinds))
-    return [(path, node) for path, node in flat if isinstance(node, kinds)]
-
-
-def _pairs(state):
-    """Each `ProximalPointState` with the model's state of its chain, None for methods with c = 1.
-
-    A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
-    belong together.
-    """
-    models = _find(state, ModelState)
-    proximals = _find(state, ProximalPointState)
-    if not proximals:
-        raise ValueError(
-            f"No state of ramda_jax in a state of type {type(state).__name__}; give the state of `ramda`, `rmda` or of "
-            "a chain with `proximal_point` in it."
-        )
-
-    def shared_path(a, b):
-        return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-    def fits(proximal, model):
-        # A builder may also stand before a user's own step, and have no partner.
-        radii = proximal.radii
-        if not isinstance(radii, dict):
-            return True
-        linear = jax.eval_shape(lambda: _plain(model).quadratic_model().linear)
-        return radii.keys() <= dict(named_leaves(linear)).keys()
-
-    candidates = [
-        (-shared_path(path, model_path), i, j)
-        for i, (path, proximal) in enumerate(proximals)
-        for j, (model_path, model) in enumerate(models)
-        if fits(proximal, model)
-    ]
-    partner = {}
-    for _, i, j in sorted(candidates):
-        if i not in partner and j not in partner.values():
-            partner[i] = j
-    return [
-        (_plain(models[partner[i]][1]) if i in partner else None, _plain(proximal))
-        for i, (_, proximal) in enumerate(proximals)
-    ]
-
-
-def _plain(state) -> Any:
-    """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
-
-    def unwrap(field) -> Any:
-        if isinstance(field, dict):
-            return {key: unwrap(value) for key, value in field.items()}
-        leaves = named_leaves(field)
-        return leaves[0][1] if [name for name, _ in leaves] == [""] else field
-
-    fields = {name: unwrap(value) for name, value in state._asdict().items() if name not in ("info", "problem")}
-    if isinstance(state, ProximalPointState):
-        fields["info"] = SolverInfo(*map(unwrap, state.info))
-    return state._replace(**fields)
 
 
 def eval_params(state: Any, params: TreeT) -> TreeT:
@@ -111,25 +48,10 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
     """
     values = {}
     current = dict(named_leaves(params))
-    for model_state, proximal in _pairs(state):
+    for model_state, proximal in paired_states(state):
         if model_state is None:
             continue
-        model = model_state.quadratic_model()
-        paths = [path for path, _ in named_leaves(model.linear)]
-        missing = [path for path in paths if path not in current]
-        if missing:
-            raise ValueError(
-                f"`params` must have the leaves that the state was made for, but lacks {missing}; its paths are "
-                f"{list(current)}."
-            )
-        for path, leaf in named_leaves(model.linear):
-            if jnp.shape(leaf) != jnp.shape(current[path]):
-                raise ValueError(
-                    f"`params` must have the shapes that the state was made for, got {jnp.shape(current[path])} where "
-                    f"the state has {jnp.shape(leaf)} at '{path}'; give the state of these parameters."
-                )
-        starts = [current[path] for path in paths]
-        for path, value in restore_solution(proximal, model, starts):
+        for path, value in restore_by_path(proximal, model_state.quadratic_model(), current).items():
             start = current[path]
             values[path] = jnp.where(model_state.model_step == 0, start, value.astype(start.dtype))
     leaves = [values.get(path, leaf) for path, leaf in named_leaves(params)]
@@ -157,9 +79,9 @@ def solver_info(state: Any) -> SolverInfo:
         >>> int(info.num_steps), bool(info.converged)
         (0, True)
     """
-    infos = [proximal.info for _, proximal in _pairs(state)]
+    infos = [proximal.info for _, proximal in paired_states(state)]
     # Closed forms of single entries do not look at what they find; but from finite sums it is finite too.
-    ours = [node for _, node in _find(state, (ModelState, PreconditionedState, ProximalPointState))]
+    ours = [node for _, node in find_states(state, (ModelState, PreconditionedState, ProximalPointState))]
     sums = [leaf for leaf in jax.tree.leaves(ours) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in sums]))
     residual = norm(jnp.stack([info.residual for info in infos]))

@@ -1,6 +1,10 @@
 """Metrics of structure, on W and on `eval_params`; all take the same regularizer as the optimizer."""
 
+from ramda_jax.metrics.certificate import certificate
+from ramda_jax.metrics.certificate_report import Certificate
 from ramda_jax.metrics.history import StructureHistory
+from ramda_jax.metrics.overlap import Overlap, overlap
+from ramda_jax.metrics.second_moments import SecondMomentsState, second_moments
 from ramda_jax.metrics.sparsity import (
     group_sparsity,
     kernel_sparsity,
@@ -11,10 +15,15 @@ from ramda_jax.metrics.sparsity import (
     unstructured_sparsity,
     weighted_group_sparsity,
 )
+from ramda_jax.metrics.stationarity import stationarity
 from ramda_jax.metrics.support import changed_groups, support
 
 __all__ = [
+    "Certificate",
+    "Overlap",
+    "SecondMomentsState",
     "StructureHistory",
+    "certificate",
     "changed_groups",
     "group_sparsity",
     "kernel_sparsity",
@@ -22,6 +31,9 @@ __all__ = [
     "low_rank_level",
     "numerical_rank",
     "objective",
+    "overlap",
+    "second_moments",
+    "stationarity",
     "support",
     "unstructured_sparsity",
     "weighted_group_sparsity",

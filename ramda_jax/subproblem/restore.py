@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
@@ -18,10 +19,7 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
     is a solution of the same model, found again from `params`.
     """
     values = []
-    last_step = jnp.maximum(state.proximal_step - 1, 0)
-    for path, leaf_model, regularized in leaf_problems(
-        state.problem, model, psi_weight(state.strength, model), last_step, params, state.radii
-    ):
+    for path, leaf_model, regularized in last_problems(state, model, params):
         if regularized is None:
             values.append((path, leaf_model.center))
             continue
@@ -29,6 +27,34 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
         radii = state.radii[path] if keeps_radii else None
         values.append((path, _restore_leaf(solver, regularizer, leaf_model, context, radii)))
     return values
+
+
+def last_problems(state: ProximalPointState, model: QuadraticModel, params):
+    """The leaves' subproblems of the last step, as `leaf_problems` has them."""
+    last_step = jnp.maximum(state.proximal_step - 1, 0)
+    return leaf_problems(state.problem, model, psi_weight(state.strength, model), last_step, params, state.radii)
+
+
+def restore_by_path(state: ProximalPointState, model: QuadraticModel, current: dict) -> dict:
+    """What `restore_solution` returns as a dict, from the current parameters by their paths.
+
+    Raises:
+        ValueError: the state is one of other parameters.
+    """
+    leaves = named_leaves(model.linear)
+    missing = [path for path, _ in leaves if path not in current]
+    if missing:
+        raise ValueError(
+            f"`params` must have the leaves that the state was made for, but lacks {missing}; its paths are "
+            f"{list(current)}."
+        )
+    for path, leaf in leaves:
+        if jnp.shape(leaf) != jnp.shape(current[path]):
+            raise ValueError(
+                f"`params` must have the shapes that the state was made for, got {jnp.shape(current[path])} where "
+                f"the state has {jnp.shape(leaf)} at '{path}'; give the state of these parameters."
+            )
+    return dict(restore_solution(state, model, [current[path] for path, _ in leaves]))
 
 
 @compiled_if_eager

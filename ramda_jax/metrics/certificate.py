@@ -1,0 +1,165 @@
+"""Whether the structure will stay: a bound on the probability that a zero group comes back."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ramda_jax.builders.adaptive_dual_averaging import AdaptiveDualAveragingState
+from ramda_jax.builders.dual_averaging import DualAveragingState
+from ramda_jax.metrics.certificate_report import Certificate
+from ramda_jax.metrics.group_numbers import GroupNumbers, is_known
+from ramda_jax.metrics.second_moments import SecondMomentsState
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.find_states import find_states, paired_states, plain_state
+from ramda_jax.subproblem.restore import last_problems, restore_by_path
+
+#: 4 (9/8 + 9/4): the sums of Hajek and Renyi's inequality for the weights sqrt(k), at half the margin.
+CONSTANT = 13.5
+_DUAL_AVERAGING = (DualAveragingState, AdaptiveDualAveragingState)
+
+
+def certificate(state, params, earlier=None) -> Certificate:
+    """For each zero group of RAMDA or RMDA a bound on the probability that it is ever nonzero again in this stage.
+
+        margin m   = lambda omega - ||rhs|| / alpha_t
+        noise      = (sum over the group of U_t / alpha_t - (V_t / alpha_t)^2) / (1 - 9 / (8 t))
+        bound      = min(1, (27/2) noise / (t (worst_margin - drift)^2))
+
+    A group is zero at step t exactly where its margin is not negative. `worst_margin` has in place of |rhs| the larger
+    of |rhs| and |V|, entry by entry: rhs has the anchor in it, which is forgotten, and V has not. The bound is Hajek
+    and Renyi's for the weighted average of the gradients, at half the margin, since the margin that is seen has an
+    error of its own (docs/certificate.md has every step). What it promises: if the mean gradient stays what it is, then
+    a zero group whose bound is at most b comes back with a probability of at most b. The sum of the bounds,
+    `expected_revivals`, stands for the whole network. It is about W_hat, and so about W where c_t is 1.
+
+    The premise is an assumption, and `earlier` looks for what speaks against it: the mean gradients of the two parts
+    of the stage, before and after `earlier`, are compared. As far as they differ by more than noise explains (`drift`),
+    the margin is taken to shrink once more; groups for which that is half of the margin or more are `drifting`.
+    Learning rate and strength must stay too.
+
+    Args:
+        state: an optimizer's state in which any wrappers hold that of `ramda` or `rmda`, as for `eval_params`. RMDA's
+            noise is known where `second_moments` stands before it, and otherwise infinite: every bound is then 1.
+        params: the current parameters.
+        earlier: a state of the same run from an earlier step, best from the middle of the stage so far; kept as it was
+            (not donated). Where it is of another stage or no earlier, the premise cannot be examined: the drift is
+            infinite and every bound 1.
+
+    Returns:
+        A `Certificate`, by the paths of regularized leaves. Leaves with `GroupLasso`, `SparseGroupLasso` (and other
+        convex group norms) and `L1` are in it; the paths of others are its `left_out`. It is a pytree, and is to be
+        made under `jax.jit`. It reads V, U, the anchor and the parameters once each, of `earlier` the same, and keeps
+        one number per group: about the memory traffic of one optimizer step, no gradient, no solve where the solver
+        keeps radii.
+
+    Raises:
+        ValueError: no state of `ramda` or `rmda` in `state`; states of other parameters; no leaf that it knows.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> params = {"kernel": jnp.full((3, 2), 0.1)}
+        >>> optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(group_weight=1.0), strength=1.0, averaging=1.0)
+        >>> @jax.jit
+        ... def step(params, state, key):
+        ...     mean = params["kernel"] - jnp.array([[0.0], [0.0], [3.0]])
+        ...     grads = {"kernel": mean + 0.1 * jax.random.normal(key, mean.shape)}
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     return optax.apply_updates(params, updates), state
+        >>> state = optimizer.init(params)
+        >>> for key in jax.random.split(jax.random.key(0), 200):
+        ...     params, state = step(params, state, key)
+        >>> found = ramda_jax.metrics.certificate(state, params)
+        >>> found.bound["kernel"].ravel().round(3)
+        Array([0.001, 0.002, 1.   ], dtype=float32)
+
+    References:
+        Hajek and Renyi, `Generalization of an inequality of Kolmogorov`, 1955. Chow, `A martingale inequality and the
+        law of large numbers`, 1960.
+    """
+    pairs = _dual_averaging(state)
+    before = [(None, None)] * len(pairs) if earlier is None else _dual_averaging(earlier)
+    if len(before) != len(pairs):
+        raise ValueError(
+            f"`earlier` must be a state of the same optimizer, got one with {len(before)} states of ramda_jax where "
+            f"`state` has {len(pairs)}; give what the optimizer has returned at an earlier step."
+        )
+    moments = [plain_state(found) for _, found in find_states(state, SecondMomentsState)]
+    current = dict(named_leaves(params))
+    leaves, left_out = {}, []
+    for pair, earlier_pair in zip(pairs, before, strict=True):
+        for path, found in _of_pair(pair, earlier_pair, moments, current):
+            if found is None:
+                left_out.append(path)
+            else:
+                leaves[path] = found
+    if not leaves:
+        raise ValueError(
+            "A certificate needs a leaf with a convex group norm or `L1`, got none; those with other regularizers are "
+            f"{left_out}."
+        )
+    names = ("margin", "worst_margin", "noise", "bound", "norms", "drift", "movement")
+    fields: dict[str, Any] = {name: {path: found[name] for path, found in leaves.items()} for name in names}
+    if earlier is None:
+        fields |= {"drift": None, "movement": None}
+    steps = jnp.stack([model.stage_step for model, _ in pairs])
+    return Certificate(stage_step=jnp.min(steps), left_out=tuple(left_out), **fields)
+
+
+def _dual_averaging(state):
+    pairs = [pair for pair in paired_states(state) if isinstance(pair[0], _DUAL_AVERAGING)]
+    if not pairs:
+        raise ValueError(
+            "A certificate is of `ramda` or `rmda`, got a state of other methods; their comparison of a group with "
+            "its threshold has a noise that does not vanish, and nothing can be promised."
+        )
+    return pairs
+
+
+def _of_pair(pair, earlier_pair, moments, current):
+    """(path, the leaf's numbers by field) of the regularized leaves of one optimizer; None for what is not known."""
+    state, proximal = pair
+    old, old_proximal = earlier_pair
+    model = state.quadratic_model()
+    solution = restore_by_path(proximal, model, current)
+    if old is not None:
+        old_solution = restore_by_path(old_proximal, old.quadratic_model(), current)
+        old_sums = dict(named_leaves(old.grad_sum))
+    squares = dict(named_leaves(getattr(state, "grad_sq_sum", None)))
+    starts = [current[path] for path, _ in named_leaves(model.linear)]
+    for path, leaf_model, regularized in last_problems(proximal, model, starts):
+        if regularized is None:
+            continue
+        if not is_known(regularized.regularizer):
+            yield path, None
+            continue
+        leaf = GroupNumbers(regularized.regularizer, state, leaf_model)
+        mean = leaf_model.linear / leaf.alpha
+        second = _second_moment(leaf, state, squares.get(path), moments, path)
+        noise = leaf.noise(second, mean)
+        found = leaf.margins() | {"noise": noise, "norms": leaf.norms(solution[path])}
+        drift = jnp.zeros_like(noise)
+        if old is not None:
+            drift = leaf.drift(old, old_sums[path], noise)
+            moved = leaf.norms(solution[path].astype(mean.dtype) - old_solution[path].astype(mean.dtype))
+            found |= {"drift": drift, "movement": moved}
+        else:
+            found |= {"drift": None, "movement": None}
+        # NaN is never above 0, so that it ends in a bound of 1.
+        left = found["worst_margin"] - drift
+        ratio = jnp.sqrt(CONSTANT / leaf.steps) * jnp.sqrt(noise) / jnp.where(left > 0, left, 1)
+        is_bounded = (found["norms"] == 0) & (left > 0) & (ratio < 1)
+        found["bound"] = jnp.where(is_bounded, jnp.square(ratio), 1)
+        yield path, found
+
+
+def _second_moment(leaf, state, squares, moments, path):
+    """The weighted mean of the squared gradient, summed over each group; None where nothing in the state has it."""
+    if squares is not None:
+        return leaf.sums(squares / leaf.alpha)
+    for one in moments:
+        if isinstance(one.grad_sq_sum, dict) and path in one.grad_sq_sum:
+            # Kept since the same start, by the same restarts; else it is the mean of something else.
+            is_same = one.stage_step == state.stage_step
+            sums = one.grad_sq_sum[path]
+            return jnp.where(is_same, sums / one.weight_sum.astype(sums.dtype), jnp.inf)
+    return None

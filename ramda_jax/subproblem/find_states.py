@@ -1,0 +1,72 @@
+"""Our states in an optimizer's state, wherever Optax's wrappers have put them."""
+
+from typing import Any
+
+import jax
+
+from ramda_jax.builders.quadratic import ModelState
+from ramda_jax.solvers.base import SolverInfo
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.state import ProximalPointState
+
+
+def find_states(state, kinds):
+    """Our states in `state`, as a list of (path, state)."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, kinds))
+    return [(path, node) for path, node in flat if isinstance(node, kinds)]
+
+
+def paired_states(state):
+    """Each `ProximalPointState` with the model's state of its chain, None for methods with c = 1.
+
+    A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
+    belong together.
+    """
+    models = find_states(state, ModelState)
+    proximals = find_states(state, ProximalPointState)
+    if not proximals:
+        raise ValueError(
+            f"No state of ramda_jax in a state of type {type(state).__name__}; give the state of `ramda`, `rmda` or of "
+            "a chain with `proximal_point` in it."
+        )
+
+    def shared_path(a, b):
+        return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+    def fits(proximal, model):
+        # A builder may also stand before a user's own step, and have no partner.
+        radii = proximal.radii
+        if not isinstance(radii, dict):
+            return True
+        linear = jax.eval_shape(lambda: plain_state(model).quadratic_model().linear)
+        return radii.keys() <= dict(named_leaves(linear)).keys()
+
+    candidates = [
+        (-shared_path(path, model_path), i, j)
+        for i, (path, proximal) in enumerate(proximals)
+        for j, (model_path, model) in enumerate(models)
+        if fits(proximal, model)
+    ]
+    partner = {}
+    for _, i, j in sorted(candidates):
+        if i not in partner and j not in partner.values():
+            partner[i] = j
+    return [
+        (plain_state(models[partner[i]][1]) if i in partner else None, plain_state(proximal))
+        for i, (_, proximal) in enumerate(proximals)
+    ]
+
+
+def plain_state(state) -> Any:
+    """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
+
+    def unwrap(field) -> Any:
+        if isinstance(field, dict):
+            return {key: unwrap(value) for key, value in field.items()}
+        leaves = named_leaves(field)
+        return leaves[0][1] if [name for name, _ in leaves] == [""] else field
+
+    fields = {name: unwrap(value) for name, value in state._asdict().items() if name not in ("info", "problem")}
+    if isinstance(state, ProximalPointState):
+        fields["info"] = SolverInfo(*map(unwrap, state.info))
+    return state._replace(**fields)
