@@ -3,6 +3,8 @@
 Both find our states wherever Optax's wrappers have put them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 

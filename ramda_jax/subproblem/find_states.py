@@ -8,6 +8,7 @@ from ramda_jax.builders.quadratic import ModelState
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.state import ProximalPointState
+from ramda_jax.subproblem.strength import TargetState
 
 
 def find_states(state, kinds):
@@ -63,6 +64,8 @@ def plain_state(state) -> Any:
     def unwrap(field) -> Any:
         if isinstance(field, dict):
             return {key: unwrap(value) for key, value in field.items()}
+        if isinstance(field, TargetState):
+            return TargetState(*map(unwrap, field))
         leaves = named_leaves(field)
         return leaves[0][1] if [name for name, _ in leaves] == [""] else field
 

@@ -413,7 +413,7 @@ def plan_json(draw):
 
 #: From stages to their shares of the inputs, in percent. Those that trace a step or write files are the dear ones.
 STAGES = {
-    parts: 16, factories: 12, init: 12, update: 6, eval_params: 4, solver_info: 5, describe: 10, measures: 9, history: 5,
-    trace_dims: 3, plan_compaction: 4, slices: 3, compact_model: 1, freeze_structure: 3, load_compact: 2, save_compact: 2,
-    plan_json: 3,
+    parts: 16, factories: 12, init: 12, update: 6, eval_params: 4, solver_info: 5, describe: 10, measures: 9,
+    history: 5, trace_dims: 3, plan_compaction: 4, slices: 3, compact_model: 1, freeze_structure: 3, load_compact: 2,
+    save_compact: 2, plan_json: 3,
 }  # fmt: skip
