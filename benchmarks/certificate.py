@@ -9,6 +9,7 @@ of the groups begins to move in the middle of the run.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -28,6 +29,7 @@ LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.999, 1.0)
 
 
 def digits():
+    """(images, labels) of scikit-learn's digits, from 0 to 1."""
     pixels, labels = load_digits(return_X_y=True)
     return jnp.asarray(pixels / 16, jnp.float32), jnp.asarray(labels)
 
@@ -180,7 +182,7 @@ def classes_of(name, found):
         zero = np.concatenate([one["zero"].ravel() for one in found])
         bound = np.concatenate([one[kind].ravel() for one in found])
         revived = np.concatenate([one["revived"].ravel() for one in found])
-        for low, high in zip(LEVELS, LEVELS[1:], strict=False):
+        for low, high in itertools.pairwise(LEVELS):
             here = zero & ((bound > low) | (low == 0)) & (bound <= high)
             if here.any():
                 rows.append(
