@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 
 from ramda_jax.builders.adaptive_dual_averaging import AdaptiveDualAveragingState
 from ramda_jax.builders.dual_averaging import DualAveragingState
@@ -18,7 +19,7 @@ CONSTANT = 13.5
 _DUAL_AVERAGING = (DualAveragingState, AdaptiveDualAveragingState)
 
 
-def certificate(state, params, earlier=None) -> Certificate:
+def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certificate:
     """For each zero group of RAMDA or RMDA a bound on the probability that it is ever nonzero again in this stage.
 
         margin m   = lambda omega - ||rhs|| / alpha_t
@@ -121,6 +122,7 @@ def _of_pair(pair, earlier_pair, moments, current):
     old, old_proximal = earlier_pair
     model = state.quadratic_model()
     solution = restore_by_path(proximal, model, current)
+    old_solution, old_sums = {}, {}
     if old is not None:
         old_solution = restore_by_path(old_proximal, old.quadratic_model(), current)
         old_sums = dict(named_leaves(old.grad_sum))

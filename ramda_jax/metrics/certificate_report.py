@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 @functools.partial(
@@ -45,18 +46,18 @@ class Certificate:
     left_out: tuple[str, ...]
 
     @property
-    def zero(self):
+    def zero(self) -> dict[str, jax.Array]:
         """Which groups are zero, as a dict of boolean arrays."""
         return {path: norms == 0 for path, norms in self.norms.items()}
 
     @property
-    def expected_revivals(self):
+    def expected_revivals(self) -> jax.Array:
         """The sum of the bounds of all zero groups, a scalar: how many of them may come back, on average."""
         sums = [jnp.sum(jnp.where(zero, self.bound[path], 0)) for path, zero in self.zero.items()]
         return jnp.asarray(sum(sums))
 
     @property
-    def drifting(self):
+    def drifting(self) -> dict[str, jax.Array] | None:
         """Zero groups whose drift is at least half of their margin, as boolean arrays; None without `earlier`.
 
         The premise of their bound, a mean gradient that stays, does not hold well enough.
@@ -68,7 +69,7 @@ class Certificate:
             for path, zero in self.zero.items()
         }
 
-    def border(self, level: float = 0.05):
+    def border(self, level: float = 0.05) -> dict[str, jax.Array]:
         """Which groups are at the border, as a dict of boolean arrays by path.
 
         A zero group is where its bound is above `level`; a living one where W_hat has moved, since `earlier`, at least
@@ -80,7 +81,7 @@ class Certificate:
             result[path] = jnp.where(zero, self.bound[path] > level, living)
         return result
 
-    def rows(self):
+    def rows(self) -> list[tuple[Any, ...]]:
         """The table, for each leaf path, groups, zero, at the border, drifting, expected revivals, living at border."""
         border, drifting = self.border(), self.drifting
         rows = []
@@ -99,8 +100,8 @@ class Certificate:
             )
         return rows
 
-    def __str__(self):
-        if isinstance(self.stage_step, jax.core.Tracer):
+    def __str__(self) -> str:
+        if isinstance(self.stage_step, Tracer):
             return repr(self)
         rows = self.rows()
         sums = [None if column[0] is None else sum(column) for column in list(zip(*rows, strict=True))[1:]]

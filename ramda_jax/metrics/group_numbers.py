@@ -1,14 +1,19 @@
 """Margins, noise and drift of the groups of one leaf."""
 
+from typing import Any, TypeGuard
+
+import jax
 import jax.numpy as jnp
 
+from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import group_norms
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.l1 import L1
 
 
-def is_known(regularizer) -> bool:
+def is_known(regularizer: Regularizer) -> TypeGuard[L1 | GroupRegularizer]:
     """Whether zero is a comparison of one norm with one number; not so for concave penalties and for sets."""
     return isinstance(regularizer, L1) or (isinstance(regularizer, GroupRegularizer) and regularizer.convex)
 
@@ -19,14 +24,18 @@ class GroupNumbers:
     `GroupLasso` and its kin have one number per group, L1 one per entry.
     """
 
-    def __init__(self, regularizer, state, model):
-        self.model = model
+    axes: tuple[int, ...]
+    l1_weight: float | jax.Array
+    lam: Any
+
+    def __init__(self, regularizer: L1 | GroupRegularizer, state: Any, model: QuadraticModel):
+        self.model: QuadraticModel = model
         dtype = model.linear.dtype
         # At least 1, so that a fresh state has no division by zero; its noise is infinite.
-        self.state = state
-        self.steps = jnp.maximum(state.stage_step, 1).astype(dtype)
+        self.state: Any = state
+        self.steps: jax.Array = jnp.maximum(state.stage_step, 1).astype(dtype)
         alpha = state.step_size_sum.astype(dtype)
-        self.alpha = jnp.where(alpha > 0, alpha, 1)
+        self.alpha: jax.Array = jnp.where(alpha > 0, alpha, 1)
         self.axes = () if regularizer.elementwise else regularizer.inner_axes(model.linear.ndim)
         if isinstance(regularizer, L1):
             self.l1_weight, self.lam = 0.0, model.weight * regularizer.factor
@@ -34,13 +43,13 @@ class GroupNumbers:
             self.l1_weight = model.weight * regularizer.l1_ratio if regularizer.l1_ratio else 0.0
             self.lam = regularizer.leaf_penalty(model.linear.shape, model.weight).lam
 
-    def norms(self, w):
+    def norms(self, w: jax.Array) -> jax.Array:
         return jnp.abs(w) if self.axes == () else group_norms(w, self.axes)
 
-    def sums(self, x):
+    def sums(self, x: jax.Array) -> jax.Array:
         return jnp.sum(x, axis=self.axes, keepdims=True) if self.axes else x
 
-    def margins(self):
+    def margins(self) -> dict[str, Any]:
         rhs, linear = self.model.rhs, self.model.linear
 
         def margin(x):
@@ -49,7 +58,7 @@ class GroupNumbers:
 
         return {"margin": margin(rhs), "worst_margin": margin(jnp.maximum(jnp.abs(rhs), jnp.abs(linear)))}
 
-    def noise(self, second, mean):
+    def noise(self, second: jax.Array | None, mean: jax.Array) -> jax.Array:
         if second is None:
             return jnp.full_like(self.norms(mean), jnp.inf)
         # The difference of two numbers that may be nearly equal: not below what rounding makes of it.
@@ -58,7 +67,7 @@ class GroupNumbers:
         # The mean is one of the same gradients, and takes sum s^2 / alpha^2 <= 9 / (8 t) of the variance with it.
         return jnp.where(self.steps >= 2, variance / (1 - 9 / (8 * jnp.maximum(self.steps, 2))), jnp.inf)
 
-    def drift(self, old, old_sum, noise):
+    def drift(self, old: Any, old_sum: jax.Array, noise: jax.Array) -> jax.Array:
         """How far the mean gradients of two parts of the stage are apart, less what noise explains."""
         dtype = noise.dtype
         t0, t1 = old.stage_step.astype(dtype), self.state.stage_step.astype(dtype)

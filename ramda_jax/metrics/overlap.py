@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ramda_jax.metrics.support import check_supports
+from ramda_jax.typing import Support
 
 
 class Overlap(NamedTuple):
@@ -20,7 +21,7 @@ class Overlap(NamedTuple):
     leaves: dict[str, float]
 
 
-def overlap(first: dict, second: dict, *, of: str = "alive", units: Sequence[dict[str, int]] = ()) -> Overlap:
+def overlap(first: Support, second: Support, *, of: str = "alive", units: Sequence[dict[str, int]] = ()) -> Overlap:
     """The Jaccard index of two supports: groups alive in both over groups alive in either.
 
         J = |A and B| / |A or B|,  1 where both are empty

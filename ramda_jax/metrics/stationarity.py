@@ -1,14 +1,19 @@
 """How far parameters are from a stationary point of the whole objective."""
 
+import jax
 import jax.numpy as jnp
+import optax
 
 from ramda_jax.numerics import norm, sums_dtype
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import check_belongs
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.typing import RegularizerSpec, Scalar
 
 
-def stationarity(regularizer, strength, grads, params):
+def stationarity(
+    regularizer: RegularizerSpec, strength: Scalar, grads: optax.Updates, params: optax.Params
+) -> jax.Array:
     """How far parameters are from a stationary point of the regularized objective, by its own gradient.
 
         dist(0, grad f(W) + strength * subdifferential of psi at W)

@@ -63,4 +63,4 @@ def changed_groups(before: Support, after: Support) -> jax.Array:
     """
     check_supports(before, after)
     counts = [count(jnp.asarray(before[path] != after[path])) for path in before]
-    return total(counts, sum(leaf.size for leaf in before.values()))
+    return total(counts, sum(jnp.size(leaf) for leaf in before.values()))

@@ -1,5 +1,7 @@
 """Counts of what may be more than an int32 holds."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 MOST = 2**31 - 1
 
 
-def pieces(mask):
+def pieces(mask: jax.Array) -> list[jax.Array]:
     """`mask` cut along its longest axes into parts of at most `MOST` entries; itself, where it has no more."""
     if mask.size <= MOST:
         return [mask]
@@ -18,7 +20,7 @@ def pieces(mask):
     return [*pieces(before), *pieces(after)]
 
 
-def count(mask) -> jax.Array:
+def count(mask: jax.Array) -> jax.Array:
     """How many entries of the boolean `mask` are True, a scalar.
 
     An exact int32; of more than `MOST` entries a float32, off by a rounding for each doubling beyond that, as each part
@@ -27,12 +29,12 @@ def count(mask) -> jax.Array:
     return total([jnp.sum(part) for part in pieces(mask)], mask.size)
 
 
-def exact_count(mask) -> int:
+def exact_count(mask: jax.Array) -> int:
     """`count`, as a Python int of any size; not under `jax.jit`."""
     return sum(int(jnp.sum(part)) for part in pieces(mask))
 
 
-def total(counts, most) -> jax.Array:
+def total(counts: Sequence[jax.Array], most: int) -> jax.Array:
     """The sum of scalar counts that together are at most `most`: an exact int32 where that is one, else a float32."""
     if most <= MOST:
         return jnp.asarray(sum(counts, jnp.zeros([], jnp.int32)))

@@ -1,9 +1,10 @@
 """Sums over so many steps that a single term is less than a rounding of the sum."""
 
+import jax
 import jax.numpy as jnp
 
 
-def add_evenly(total, term, count):
+def add_evenly(total: jax.Array, term: jax.Array, count: jax.Array) -> jax.Array:
     """`total + term`, scalars, rounded up or down in such turns that over many steps the errors cancel.
 
     A plain float32 sum of a stage's step sizes is off by 5 % after 1e7 steps (`python -m benchmarks.long_stages`) and

@@ -11,13 +11,13 @@ from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import TargetState
 
 
-def find_states(state, kinds):
+def find_states(state: Any, kinds: Any) -> list[tuple[Any, Any]]:
     """Our states in `state`, as a list of (path, state)."""
     flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, kinds))
     return [(path, node) for path, node in flat if isinstance(node, kinds)]
 
 
-def paired_states(state):
+def paired_states(state: Any) -> list[tuple[Any, Any]]:
     """Each `ProximalPointState` with the model's state of its chain, None for methods with c = 1.
 
     A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
@@ -58,7 +58,7 @@ def paired_states(state):
     ]
 
 
-def plain_state(state) -> Any:
+def plain_state(state: Any) -> Any:
     """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
 
     def unwrap(field) -> Any:

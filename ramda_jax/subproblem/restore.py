@@ -1,11 +1,14 @@
 """The last solution, from what the state keeps of it."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.subproblem.leaf_problems import leaf_problems
+from ramda_jax.subproblem.leaf_problems import LeafProblem, leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import psi_weight
@@ -29,13 +32,15 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
     return values
 
 
-def last_problems(state: ProximalPointState, model: QuadraticModel, params):
+def last_problems(state: ProximalPointState, model: QuadraticModel, params: Tree) -> Iterator[LeafProblem]:
     """The leaves' subproblems of the last step, as `leaf_problems` has them."""
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     return leaf_problems(state.problem, model, psi_weight(state.strength, model), last_step, params, state.radii)
 
 
-def restore_by_path(state: ProximalPointState, model: QuadraticModel, current: dict) -> dict:
+def restore_by_path(
+    state: ProximalPointState, model: QuadraticModel, current: Mapping[str, Any]
+) -> dict[str, jax.Array]:
     """What `restore_solution` returns as a dict, from the current parameters by their paths.
 
     Raises:
