@@ -151,7 +151,7 @@ def test_the_stage_after_a_huge_gradient_is_that_of_a_fresh_start():
     for grads in [grads_like(params, 3e38)] * RESTART:
         w, state = step_of("ramda", grads, state, w)
     ordinary = jax.tree.map(lambda p: 0.1 * p, params)
-    fresh = optimizer_of("ramda").init(w)
+    v, fresh = w, optimizer_of("ramda").init(w)
     # Twice: what the last radii have to say is then known to both, and the sums are the new stage's.
     for _ in range(2):
         (w, state), (v, fresh) = step_of("ramda", ordinary, state, w), step_of("ramda", ordinary, fresh, w)
@@ -230,7 +230,7 @@ def test_reachable_moves_nothing_where_parameters_are_as_wide_as_the_point():
 def test_models_of_huge_gradients_have_finite_numbers():
     params = {"kernel": jnp.ones((2, 3))}
     for builder in (ramda_jax.adaptive_dual_averaging(0.1), ramda_jax.dual_averaging(0.1)):
-        state = builder.init(params)
+        state, model = builder.init(params), None
         for _ in range(3):
             model, state = builder.update(grads_like(params, 3e38), state, params)
         assert isinstance(model, ramda_jax.QuadraticModel)
