@@ -29,7 +29,7 @@ LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.999, 1.0)
 
 
 def digits():
-    """(images, labels) of scikit-learn's digits, from 0 to 1."""
+    """(images in [0, 1], labels)."""
     pixels, labels = load_digits(return_X_y=True)
     return jnp.asarray(pixels / 16, jnp.float32), jnp.asarray(labels)
 
