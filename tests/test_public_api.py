@@ -28,8 +28,9 @@ PUBLIC = {
         plan_compaction save_compact trace_dims verify
     """,
     "ramda_jax.metrics": """
-        StructureHistory changed_groups group_sparsity kernel_sparsity layer_table low_rank_level numerical_rank
-        objective support unstructured_sparsity weighted_group_sparsity
+        Certificate Overlap SecondMomentsState StructureHistory certificate changed_groups group_sparsity
+        kernel_sparsity layer_table low_rank_level numerical_rank objective overlap second_moments stationarity
+        support unstructured_sparsity weighted_group_sparsity
     """,
     "ramda_jax.regularizers": """
         Binary Box ElementwiseRegularizer GroupLasso GroupMCP GroupRegularizer L1 MCP NormPenalty NuclearNorm Null
@@ -43,8 +44,8 @@ PUBLIC = {
 }
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
-    "Assignment Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer GroupRegularizer "
-    "LeafPlan LowRank Member ModelState NormPenalty Plan Proof QuadraticModel Regularizer Report Solution Solver "
+    "Assignment Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer GroupRegularizer "
+    "LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel Regularizer Report Solution Solver "
     "SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.

@@ -78,7 +78,7 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
         law of large numbers`, 1960.
     """
     pairs = _dual_averaging(state)
-    before = [(None, None)] * len(pairs) if earlier is None else _dual_averaging(earlier)
+    before: list[tuple[Any, Any]] = [(None, None)] * len(pairs) if earlier is None else _dual_averaging(earlier)
     if len(before) != len(pairs):
         raise ValueError(
             f"`earlier` must be a state of the same optimizer, got one with {len(before)} states of ramda_jax where "
@@ -106,7 +106,7 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
     return Certificate(stage_step=jnp.min(steps), left_out=tuple(left_out), **fields)
 
 
-def _dual_averaging(state):
+def _dual_averaging(state) -> list[tuple[Any, Any]]:
     pairs = [pair for pair in paired_states(state) if isinstance(pair[0], _DUAL_AVERAGING)]
     if not pairs:
         raise ValueError(

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 
 @functools.partial(
@@ -101,8 +100,6 @@ class Certificate:
         return rows
 
     def __str__(self) -> str:
-        if isinstance(self.stage_step, Tracer):
-            return repr(self)
         rows = self.rows()
         sums = [None if column[0] is None else sum(column) for column in list(zip(*rows, strict=True))[1:]]
         heads = ("leaf", "groups", "zero", "border", "drifting", "expected revivals", "living at border")
