@@ -1815,7 +1815,7 @@ def listing(mutations):
 
 def main(arguments=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=str(__doc__).split("\n")[0])
     parser.add_argument("--only", metavar="TEXT", default="", help="only mutations of files with TEXT in their names")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="print the mutations and their tests and run nothing")

@@ -1,5 +1,7 @@
 """What a type checker has to accept. `make types` reads this file as a user's checker would; it is run as well."""
 
+# pyright: standard
+
 from typing import Any, assert_type
 
 import jax

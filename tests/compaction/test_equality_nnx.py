@@ -108,7 +108,8 @@ def test_gradients_and_batch_statistics_of_the_compact_model_are_the_kept_slices
             return nnx.value_and_grad(lambda net: jnp.mean((net(batch) - labels) ** 2))(net)
 
         before = jax.tree.map(jnp.copy, nnx.state(net, nnx.BatchStat))
-        net.train(), small.model.train()
+        net.train()
+        small.model.train()
         value, grads = train(net)
         small_value, small_grads = train(small.model)
         assert float(small_value) == pytest.approx(float(value), rel=1e-12)

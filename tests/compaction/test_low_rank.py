@@ -52,7 +52,9 @@ def test_nnx_linears_become_two():
 
     net, x = Net(nnx.Rngs(0)), jnp.asarray(RNG.normal(size=(4, 12)), jnp.float32)
     net.layers[0].kernel.set_value(of_rank(2, 12, 10))
-    net.layers[0].bias.set_value(jnp.asarray(RNG.normal(size=10), jnp.float32))
+    bias = net.layers[0].bias
+    assert bias is not None
+    bias.set_value(jnp.asarray(RNG.normal(size=10), jnp.float32))
     net.head.kernel.set_value(of_rank(1, 9, 3))
     small = low_rank_model(net, x)
     assert small.ranks == {"head/kernel": 1, "layers/0/kernel": 2}

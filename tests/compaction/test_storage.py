@@ -453,7 +453,8 @@ def test_files_that_are_missing_or_no_files_are_refused(tmp_path, name):
     folder = tmp_path / "model"
     saved(folder)
     path = folder / name
-    refused(tmp_path / "nowhere"), refused(path), refused(tmp_path / "nul\0"), refused(tmp_path / ("x" * 300))
+    for missing in (tmp_path / "nowhere", path, tmp_path / "nul\0", tmp_path / ("x" * 300)):
+        refused(missing)
     path.unlink()
     refused(folder)
     path.mkdir()

@@ -244,6 +244,7 @@ with files.locked(Path({str(tmp_path)!r}), wait=False):
 """
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         message = rf"{tmp_path} is in use by another process that runs {RUN.name}; wait until it is done"
         with pytest.raises(runner.RunError, match=message):

@@ -268,7 +268,9 @@ def test_adaptive_softmax_reads_its_clusters_from_the_end_and_begins_them_at_the
     model = tiny_txl()
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16)), jnp.float32)
     embedding = np.asarray(model.embed.embedding[...]) * 50
-    head = np.asarray(jax.nn.log_softmax(jnp.concatenate([x @ embedding[:20].T, model.softmax.clusters(x)], axis=1)))[0]
+    clusters = model.softmax.clusters
+    assert clusters is not None
+    head = np.asarray(jax.nn.log_softmax(jnp.concatenate([x @ embedding[:20].T, clusters(x)], axis=1)))[0]
     for word, cluster, (first, last) in ((20, 1, (20, 30)), (29, 1, (20, 30)), (30, 2, (30, 50)), (49, 2, (30, 50))):
         tail = np.asarray(jax.nn.log_softmax(x @ embedding[first:last].T))[0]
         got = model.softmax.log_probs(x, jnp.asarray(embedding), jnp.array([word]))[0]

@@ -137,6 +137,7 @@ def test_training_that_is_killed_and_started_again_ends_where_it_would_have(tmp_
 
     run(start(tmp_path / "whole")[1:])
     process = subprocess.Popen(start(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     watchdog = threading.Timer(240, process.kill)
     watchdog.start()
     try:

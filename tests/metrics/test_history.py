@@ -76,6 +76,7 @@ def test_history_is_of_bounded_size():
     history = StructureHistory(max_records=50)
     for step in range(1000):
         history.add(step, alive)
+    assert history._support is not None
     arrays = [*history._changed_at.values(), *history._support.values()]
     assert sum(array.nbytes for array in arrays) == 9 * 1000
     assert sys.getsizeof(history.steps) + sys.getsizeof(history.changes) < 3000
