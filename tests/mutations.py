@@ -462,7 +462,7 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/tracing/walk.py",
-        "RULES if rules is None else RULES | rules",
+        "RULES if rules is None else {**RULES, **rules}",
         "RULES",
         ("tests/compaction/test_rules.py::test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof",),
     ),
