@@ -46,6 +46,14 @@ def check_positive(name: str, value: Any, remedy: str = "use a small positive nu
         raise ValueError(f"`{name}` must be finite and above 0, got {value!r}; {remedy}")
 
 
+def check_number_above(name: str, value: Any, minimum: float, remedy: str) -> None:
+    """Raises unless `value` is one Python or NumPy number, finite and above `minimum`: what Python computes with."""
+    if callable(value) or isinstance(value, jax.Array):
+        raise TypeError(f"`{name}` must be a Python number, got {value!r}; {remedy}")
+    if not _number(name, value, lambda x: minimum < x < float("inf"), remedy):
+        raise ValueError(f"`{name}` must be finite and above {minimum}, got {value!r}; {remedy}")
+
+
 def check_averaging(value: Any) -> None:
     """Raises unless the number `value` is in (0, 1]."""
     remedy = "use `averaging=1.0` for no averaging."
@@ -72,7 +80,7 @@ def check_count(name: str, value: Any, minimum: int) -> None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}; use an int.")
     if value < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
+        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}; use {minimum} or more.")
 
 
 def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
@@ -110,6 +118,31 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype | None:
     if known is None or not jnp.issubdtype(known, jnp.floating):
         raise TypeError(f"`{name}` must be a floating-point dtype or None, got {dtype!r}; {remedy}")
     return jax.dtypes.canonicalize_dtype(known)
+
+
+def check_no_schedule(name: str, value: Any, remedy: str) -> None:
+    """Raises a `TypeError` where a number must be one number and no schedule."""
+    if callable(value):
+        raise TypeError(f"`{name}` must be one number, got {value!r}; {remedy}")
+
+
+def check_real_number(name: str, value: Any, remedy: str) -> None:
+    """Raises unless `value` is a real number, or an array that may be one: traced values pass."""
+    check_no_schedule(name, value, remedy)
+    if not _number(name, value, lambda x: True, remedy):
+        raise ValueError(f"`{name}` must be a float's number, got {value!r}; {remedy}")
+
+
+def check_arrays(what: str, named_leaves: Iterable[tuple[str, Any]]) -> None:
+    """Raises a `TypeError` that names the first leaf that is no array of numbers, of booleans or of PRNG keys."""
+    for path, leaf in named_leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not hasattr(leaf, "shape") or getattr(dtype, "kind", "f") in "OSUMm":
+            kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
+            raise TypeError(
+                f"{what} must be arrays of numbers, got {kind} at '{path}'; split such leaves off, or make them arrays "
+                "by `jnp.asarray`."
+            )
 
 
 def check_params(named_leaves: Iterable[tuple[str, Any]]) -> None:

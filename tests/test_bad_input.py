@@ -1,4 +1,4 @@
-"""Anything at all for `init` and the factories: it works, or it raises TypeError or ValueError, and nothing else."""
+"""Bad input is refused by name, with the rule, the value and the remedy (`test_fuzz.py` gives anything at all)."""
 
 import re
 
@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ramda_jax
 from ramda_jax import GroupLasso, ProximalGradient, SecularNewton
@@ -19,133 +17,6 @@ LAYERS = {
     "conv": {"kernel": jnp.ones((3, 3, 4, 5)), "bias": jnp.zeros(5)},
     "dense": {"kernel": jnp.ones((6, 3)), "bias": jnp.ones(3)},
 }
-
-NUMBERS = st.one_of(
-    st.floats(),
-    st.integers(-3, 3),
-    st.sampled_from([
-        None, True, "1", b"1", 1j, float("nan"), float("inf"), -0.0, np.nan, np.float32(0.1), np.float16("inf"),
-        np.asarray(0.1), np.ones(2), np.asarray("a"), [0.1], (), {}, object(), optax.constant_schedule(0.1), 10**400,
-    ]),
-)  # fmt: skip
-DTYPES = ["float32", "float16", "bfloat16", "int32", "uint8", "bool", "complex64"]
-SHAPES = st.lists(st.integers(0, 3), max_size=5).map(tuple)
-ARRAYS = st.builds(lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype), SHAPES, st.sampled_from(DTYPES))
-GOOD_ARRAYS = st.builds(lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype), SHAPES, st.sampled_from(DTYPES[:3]))
-NAMES = st.sampled_from(["kernel", "bias", "a", "b", "query", "out", "embedding", "0", "value", "x.y", "scale"])
-OTHERS = st.sampled_from([None, "text", 3, 1.5, object(), optax.MaskedNode(), b"x", (), {}])
-
-
-def trees(leaves):
-    return st.recursive(
-        leaves,
-        lambda inner: st.one_of(
-            st.dictionaries(NAMES, inner, max_size=3), st.lists(inner, max_size=2), st.tuples(inner, inner)
-        ),
-        max_leaves=4,
-    )
-
-
-AXES = st.one_of(
-    st.sampled_from(["input", "output", "heads", "kernel", "rows", "", None, 1.5, True, np.int64(1), "0"]),
-    st.integers(-7, 7),
-    st.lists(st.integers(-7, 7), max_size=3),
-    st.lists(st.integers(-3, 3), max_size=3).map(tuple),
-)
-CLASSES = [
-    ramda_jax.L1, ramda_jax.GroupLasso, ramda_jax.SparseGroupLasso, ramda_jax.MCP, ramda_jax.GroupMCP,
-    ramda_jax.SparseGroupMCP, ramda_jax.NuclearNorm, ramda_jax.Box, ramda_jax.Binary, ramda_jax.Quantized,
-    ramda_jax.Null, ramda_jax.Projection,
-]  # fmt: skip
-
-
-def attempt(make):
-    """What `make` returns, or None if it refused."""
-    try:
-        return make()
-    except (TypeError, ValueError) as error:
-        assert str(error)
-        return None
-
-
-def regularizers():
-    def build(cls, groups, number, keywords):
-        options = [{"groups": groups}, {"groups": groups, "group_weight": number}, {}, {keywords: number}]
-        return next((one for one in (attempt(lambda kw=kw: cls(**kw)) for kw in options) if one is not None), None)
-
-    keywords = st.sampled_from(["l1_ratio", "gamma", "group_weight", "lower", "low", "levels", "bits", "nothing"])
-    return st.builds(build, st.sampled_from(CLASSES), AXES, NUMBERS, keywords)
-
-
-PATTERNS = st.sampled_from(
-    ["kernel", ".*", "^a", "a/kernel", "(", "[", "", "bias|kernel", "nowhere", "a", "value", "*"]
-)
-SPECS = st.one_of(
-    regularizers(),
-    st.dictionaries(PATTERNS, st.one_of(regularizers(), OTHERS), max_size=3),
-    trees(st.one_of(regularizers(), OTHERS)),
-    st.sampled_from([ramda_jax.GroupLasso, ramda_jax.GroupLasso().prox, {1: ramda_jax.L1()}, {"a": 3}]),
-)
-SOLVERS = st.sampled_from([
-    None, ramda_jax.ClosedForm(), ramda_jax.SecularNewton(), ramda_jax.ProximalGradient(), ramda_jax.NewtonRaphson(),
-    ramda_jax.SecularNewton, "newton", 3,
-])  # fmt: skip
-RESTARTS = st.one_of(st.lists(st.integers(-2, 5), max_size=3).map(tuple), st.sampled_from([None, 3, "ab", (1.5,), [2]]))
-
-
-@settings(max_examples=120)
-@given(st.sampled_from(FACTORIES), st.data())
-def test_factories_take_or_refuse_any_setting(factory, data):
-    chosen = {"learning_rate": NUMBERS, "regularizer": SPECS, "strength": NUMBERS, "solver": SOLVERS}
-    chosen |= {"averaging": NUMBERS, "restarts": RESTARTS} if factory.averages else {}
-    chosen |= {"eps": NUMBERS} if factory.name in ("ramda", "prox_adamw", "prox_ssi") else {}
-    chosen |= {"b1": NUMBERS, "b2": NUMBERS, "weight_decay": NUMBERS} if factory.name == "prox_adamw" else {}
-    values = {"learning_rate": 0.1, "strength": 0.1}
-    for name in data.draw(st.lists(st.sampled_from(sorted(chosen)), max_size=3, unique=True)):
-        values[name] = data.draw(chosen[name], label=name)
-    optimizer = attempt(lambda: factory.make(**values))
-    if optimizer is None:
-        return
-    # What a Python number can be told to be is told.
-    for name in ("learning_rate", "strength"):
-        if isinstance(values[name], (int, float)):
-            assert 0 <= values[name] < float("inf")
-    params = data.draw(trees(GOOD_ARRAYS), label="params")
-    attempt(lambda: step(optimizer, params))
-
-
-def step(optimizer, params):
-    """One step on shapes alone: tracing is what may fail."""
-    state = optimizer.init(params)
-    arrays = jax.tree.map(lambda p: jnp.ones(p.shape, p.dtype), params)
-    updates, new_state = jax.eval_shape(optimizer.update, arrays, state, arrays)
-    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda p: (p.shape, p.dtype), params)
-    assert jax.tree.structure(new_state) == jax.tree.structure(state)
-    return updates
-
-
-@settings(max_examples=120)
-@given(st.sampled_from(FACTORIES), SPECS, trees(st.one_of(ARRAYS, OTHERS)))
-def test_init_takes_or_refuses_any_tree(factory, regularizer, params):
-    optimizer = attempt(lambda: factory(regularizer, 0.1))
-    if optimizer is not None:
-        attempt(lambda: optimizer.init(params))
-
-
-@settings(max_examples=80)
-@given(SPECS, trees(GOOD_ARRAYS))
-def test_what_init_takes_update_takes_too(regularizer, params):
-    optimizer = attempt(lambda: ramda_jax.rmda(0.1, regularizer, 0.1))
-    if optimizer is not None and attempt(lambda: optimizer.init(params)) is not None:
-        step(optimizer, params)
-
-
-@settings(max_examples=100)
-@given(SPECS, trees(GOOD_ARRAYS))
-def test_describe_takes_what_init_takes(regularizer, params):
-    optimizer = attempt(lambda: ramda_jax.rmda(0.1, regularizer, 0.1))
-    if optimizer is not None and attempt(lambda: optimizer.init(params)) is not None:
-        assert "total" in ramda_jax.describe(regularizer, params, ramda_jax.rmda)
 
 
 def test_zero_size_leaves_and_scalars_train():
@@ -239,14 +110,18 @@ def test_closed_form_is_refused_for_group_lasso_in_ramda_but_not_in_rmda():
         (lambda: GroupLasso((0, 0)), ValueError, "`groups` must not name an axis twice, got (0, 0); use"),
         (lambda: GroupLasso(group_weight="size"), ValueError, "`group_weight` must be one of ("),
         (lambda: GroupLasso(group_weight=-1.0), ValueError, "`group_weight` must be finite and at least 0, got -1.0"),
-        (lambda: SecularNewton(max_steps=0), ValueError, "`max_steps` must be at least 1, got 0."),
+        (lambda: SecularNewton(max_steps=0), ValueError, "`max_steps` must be at least 1, got 0; use 1 or more."),
         (
             lambda: ProximalGradient(max_steps=2.0),
             TypeError,
             "`max_steps` must be a whole number, got 2.0; use an int.",
         ),
         (lambda: ProximalGradient(rtol=-1e-8), ValueError, "`rtol` must be finite and at least 0, got -1e-08; use"),
-        (lambda: ProximalGradient(stepsize="row"), ValueError, "`stepsize` must be 'block' or 'leaf', got 'row'."),
+        (
+            lambda: ProximalGradient(stepsize="row"),
+            ValueError,
+            "must be 'block' or 'leaf', got 'row'; use 'block'.",
+        ),
         (lambda: ProximalGradient(tolerance=jnp.ones([])), TypeError, "must be Python numbers or functions"),
         (lambda: ramda_jax.proximal_point("l1"), TypeError, "A regularizer must be a `Regularizer` or None"),
     ],

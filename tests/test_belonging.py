@@ -155,7 +155,9 @@ def test_radii_of_other_parameters_are_refused():
     state = jax.eval_shape(optimizer.init, PARAMS)
     other = jax.eval_shape(optimizer.init, tree(5, 4))
     mixed = (state[0], state[1]._replace(radii=other[1].radii), state[2])
-    with pytest.raises(ValueError, match=r"radii must be .* got \(5, 1\) where they have \(3, 1\) at 'a/kernel'"):
+    with pytest.raises(
+        ValueError, match=r"radii must be .* got \(5, 1\) float32 where .* \(3, 1\) float32 at 'a/kernel'"
+    ):
         jax.eval_shape(optimizer.update, PARAMS, mixed, PARAMS)
 
 

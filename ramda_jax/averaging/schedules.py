@@ -10,7 +10,15 @@ import optax
 
 from ramda_jax.numerics import LAST_COUNT, next_count
 from ramda_jax.typing import AdaptiveStageSettings, StageSettings
-from ramda_jax.validation import check_averaging, check_count, check_non_negative, check_positive, checked_restarts
+from ramda_jax.validation import (
+    check_averaging,
+    check_count,
+    check_no_schedule,
+    check_non_negative,
+    check_number_above,
+    check_positive,
+    checked_restarts,
+)
 
 
 def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
@@ -38,9 +46,9 @@ def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1.
     """
+    check_no_schedule("averaging", averaging, "use for example 0.1.")
     check_averaging(averaging)
-    if start < 0:
-        raise ValueError(f"`start` must be at least 0, got {start!r}; it is the end of the stage before the last.")
+    check_count("start", start, 0)
     # 1 / c^2 in Python's arithmetic: the step at which c_t is to be exactly 1, not 1 less a rounding.
     # By a product, which overflows to infinity where a power raises.
     inverse = 1 / float(averaging)
@@ -82,10 +90,11 @@ def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) 
     References:
         Huang and Lee, ICLR 2022, arXiv:2112.02612, appendix, tables of hyperparameters.
     """
+    check_no_schedule("averaging", averaging, "use for example 0.01.")
     check_averaging(averaging)
     ends = checked_restarts("ends", ends)
-    if not growth > 1:
-        raise ValueError(f"`growth` must be above 1, got {growth!r}; the paper's is 10.")
+    check_number_above("growth", growth, 1, "use 10.0, as the paper does.")
+    growth = float(growth)
     values = [averaging * (1 + 1e-9)]
     for stage in range(1, len(ends) + 1):
         # Powers in Python's arithmetic, so that 0.01 * 10 * 10 is 1 and not the float32 below it; no more of them once

@@ -116,8 +116,10 @@ def preconditioned(
         except Exception as error:
             # What has failed on the state of another method says so by another name. (Only now: to ask is dear.)
             own = jax.eval_shape(transform.init, jax.eval_shape(zeros_for_sums, params))
-            if jax.tree.structure(own) != jax.tree.structure(state.direction_state):
-                raise ValueError(f"The state must be that of this very method, got another's; {FRESH}") from error
+            try:
+                check_same_state(state.direction_state, own)
+            except ValueError as reason:
+                raise reason from error
             raise
         check_same_state(state.direction_state, direction_state)
         check_belongs("The directions of `transform`", direction, "the parameters", params, FRESH)

@@ -17,6 +17,7 @@ from ramda_jax.subproblem.find_states import find_states, paired_states
 from ramda_jax.subproblem.restore import restore_by_path
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.typing import TreeT
+from ramda_jax.validation import check_arrays
 
 
 def eval_params(state: Any, params: TreeT) -> TreeT:
@@ -50,6 +51,7 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
     """
     values = {}
     current = dict(named_leaves(params))
+    check_arrays("Parameters", current.items())
     for model_state, proximal in paired_states(state):
         if model_state is None:
             continue

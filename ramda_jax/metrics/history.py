@@ -5,8 +5,9 @@ import json
 import operator
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 
@@ -74,6 +75,10 @@ class StructureHistory:
             raise ValueError(f"`step` must grow, got {step!r} after {self.steps[-1]!r}; add supports in order.")
         if not -(2**63) <= step < 2**63:
             raise ValueError(f"`step` must be a number of 64 bits, got {step!r}; use the number of steps taken.")
+        if not isinstance(support, Mapping):
+            raise TypeError(
+                f"A support must be a dict of boolean arrays by path, got {support!r}; use `metrics.support`."
+            )
         alive = {path: np.array(leaf) for path, leaf in support.items()}
         for path, leaf in alive.items():
             if leaf.dtype != bool or not isinstance(path, str):
@@ -189,5 +194,7 @@ class StructureHistory:
 
 
 def _check_duration(duration):
+    if isinstance(duration, (str, bytes, complex)) or np.ndim(duration) or not isinstance(duration, SupportsFloat):
+        raise TypeError(f"`duration` must be a number of steps, got {duration!r}; use for example 1000.")
     if not duration >= 0:
         raise ValueError(f"`duration` must be a number of steps of at least 0, got {duration!r}; use for example 1000.")

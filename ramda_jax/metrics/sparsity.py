@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from ramda_jax.numerics import count, exact_count, total
 from ramda_jax.numerics.counts import MOST
 from ramda_jax.structure.assignment import regularized_leaves
+from ramda_jax.structure.paths import named_leaves
 from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, Tree
+from ramda_jax.validation import check_arrays, check_no_schedule, check_non_negative, check_params, check_real_number
 
 
 class _HasSingularValues(Protocol):
@@ -118,7 +120,9 @@ def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularize
     if regularized_only:
         leaves = [leaf for _, leaf, _ in regularized_leaves(regularizer, params)]
     else:
-        leaves = jax.tree.leaves(params)
+        named = named_leaves(params)
+        check_arrays("Parameters", named)
+        leaves = [leaf for _, leaf in named]
     return _share([count(leaf == 0) for leaf in leaves], sum(leaf.size for leaf in leaves))
 
 
@@ -173,9 +177,13 @@ def numerical_rank(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
 
 
 def _ranks(regularizer, params, rtol):
+    if rtol is not None:
+        check_no_schedule("rtol", rtol, "use None for the rounding of an SVD.")
+        check_non_negative("rtol", rtol)
     result = {}
     for path, leaf, given in regularized_leaves(regularizer, params):
         if given.support_counts == "singular values":
+            check_params([(path, leaf)])
             alive = cast("_HasSingularValues", given).support(leaf, rtol)
             result[path] = (jnp.sum(alive), alive.size)
     return result
@@ -230,5 +238,11 @@ def objective(
         >>> print(ramda_jax.metrics.objective(ramda_jax.GroupLasso(group_weight=1.0), params, 1.0, 0.1))
         1.5
     """
-    psi = sum(given.value(leaf) for _, leaf, given in regularized_leaves(regularizer, params))
+    check_real_number("loss", loss, "give the loss at these parameters.")
+    check_real_number("strength", strength, "give the number that a schedule has at this step.")
+    leaves = regularized_leaves(regularizer, params)
+    check_params([(path, leaf) for path, leaf, _ in leaves])
+    if not leaves:
+        return jnp.asarray(loss)
+    psi = sum(given.value(leaf) for _, leaf, given in leaves)
     return jnp.asarray(loss + strength * psi)

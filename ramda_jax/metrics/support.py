@@ -1,5 +1,7 @@
 """The support: which groups are alive, and how many of them change."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +33,11 @@ def support(regularizer: RegularizerSpec, params: Tree) -> dict[str, jax.Array]:
 
 def check_supports(before: Support, after: Support) -> None:
     """Raises unless the two supports are of the same leaves and shapes."""
+    for given in (before, after):
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"A support must be a dict of boolean arrays by path, got {given!r}; use `metrics.support`."
+            )
     if before.keys() != after.keys():
         raise ValueError(
             f"Two supports must be of the same leaves, got {sorted(before)} and {sorted(after)}; use one regularizer "

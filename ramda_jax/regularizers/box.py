@@ -39,9 +39,13 @@ class Box(ElementwiseRegularizer):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.lower, (int, float)) and isinstance(self.upper, (int, float))):
-            raise TypeError(f"`lower` and `upper` must be Python numbers, got {self.lower!r} and {self.upper!r}.")
+            raise TypeError(
+                f"`lower` and `upper` must be Python numbers, got {self.lower!r} and {self.upper!r}; use float(...)."
+            )
         if not self.lower < self.upper:
-            raise ValueError(f"`lower` must be below `upper`, got {self.lower!r} and {self.upper!r}; swap them.")
+            raise ValueError(
+                f"`lower` must be below `upper`, got {self.lower!r} and {self.upper!r}; give the smaller one first."
+            )
 
     def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)

@@ -155,7 +155,8 @@ class GroupRegularizer(_PartlyL1):
                 )
         elif not isinstance(self.group_weight, (int, float, np.number)):
             raise TypeError(
-                f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {self.group_weight!r}."
+                f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {self.group_weight!r}; "
+                "use 1.0 for equal weights."
             )
         else:
             check_non_negative("group_weight", self.group_weight)

@@ -58,7 +58,7 @@ class NuclearNorm(Regularizer):
         if self.split is not None and (isinstance(self.split, bool) or not isinstance(self.split, int)):
             raise TypeError(f"`split` must be an axis or None, got {self.split!r}; use -1 for outputs as columns.")
         if not isinstance(self.gram, bool):
-            raise TypeError(f"`gram` must be True or False, got {self.gram!r}.")
+            raise TypeError(f"`gram` must be True or False, got {self.gram!r}; use False for an SVD.")
 
     def resolve(self, path: str, shape: Shape) -> "NuclearNorm":
         ndim = len(shape)

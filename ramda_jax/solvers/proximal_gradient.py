@@ -13,7 +13,7 @@ from ramda_jax.numerics import at_step, norm
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.solvers.base import Context, Solution, Solver
 from ramda_jax.typing import MetricKind
-from ramda_jax.validation import check_count, check_non_negative
+from ramda_jax.validation import check_count, check_non_negative, check_number_above
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ProximalGradient(Solver):
         if self.tolerance is not None:
             check_non_negative("tolerance", self.tolerance)
         if self.stepsize not in ("block", "leaf"):
-            raise ValueError(f"`stepsize` must be 'block' or 'leaf', got {self.stepsize!r}.")
+            raise ValueError(f"`stepsize` must be 'block' or 'leaf', got {self.stepsize!r}; use 'block'.")
         try:
             hash(self)
         except TypeError:
@@ -184,10 +184,8 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, equation (7) and Theorem 2.
     """
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"`scale` must be finite and above 0, got {scale!r}; use for example 1e-3.")
-    if not 0.5 < power < float("inf"):
-        raise ValueError(f"`power` must be above 0.5 for a finite sum of squares, got {power!r}; use 0.75.")
+    check_number_above("scale", scale, 0, "use for example 1e-3.")
+    check_number_above("power", power, 0.5, "use 0.75, for a finite sum of squares.")
 
     # In parts of at most 4: at the end of the counter a greater power would overflow in float32.
     parts = math.ceil(power / 4)

@@ -44,7 +44,8 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
         raise TypeError(f"`regularizer` must be a `Regularizer`, got {regularizer!r}; use for example `GroupLasso()`.")
     if metric_kind not in METRIC_KINDS:
         raise ValueError(
-            f"`metric_kind` must be one of {METRIC_KINDS}, got {metric_kind!r}; RAMDA's is 'diagonal', RMDA's 'scalar'."
+            f"`metric_kind` must be one of {METRIC_KINDS}, got {metric_kind!r}; use 'diagonal', as for RAMDA, or "
+            "'scalar', as for RMDA."
         )
     if metric_kind == "scalar":
         return SolverChoice(ClosedForm(), "the metric is a multiple of the identity: the ordinary prox")

@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
-from ramda_jax.structure.paths import check_unique, hidden_paths, path_keys, path_name
+from ramda_jax.structure.paths import check_unique, flatten_with_paths, hidden_paths, path_keys, path_name
 from ramda_jax.typing import RegularizerSpec, Tree
+from ramda_jax.validation import check_arrays
 
 _NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
 
@@ -118,7 +118,7 @@ def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
                 Rule(key, value) for key, value in regularizer.items() if not isinstance(value, optax.MaskedNode)
             )
         )
-    flat, _ = jax.tree_util.tree_flatten_with_path(regularizer, is_leaf=is_value)
+    flat, _ = flatten_with_paths(regularizer, is_leaf=is_value)
     for path, value in flat:
         if not is_value(value):
             raise TypeError(
@@ -166,9 +166,10 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
         [('bias', None), ('kernel', L1(factor=1.0))]
     """
     spec = assignment(spec)
-    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    flat, _ = flatten_with_paths(params)
     paths = [path for path, _ in flat]
     leaves = [(name, leaf) for name, (_, leaf) in zip(check_unique(paths), flat, strict=True)]
+    check_arrays("Parameters", leaves)
     if not spec.rules:
         result = [
             (path, leaf, _resolve(spec.alone, path, leaf) if is_selected_alone(path, leaf.ndim) else None)

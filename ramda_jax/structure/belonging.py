@@ -14,8 +14,15 @@ import numpy as np
 from ramda_jax.numerics import sums_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
+from ramda_jax.validation import check_params
 
 FRESH = "make a state for these parameters by `optimizer.init(params)`."
+
+
+#: Fields of our states that hold one number.
+_NUMBERS = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
+_NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating)
+_INFO = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": np.bool_}
 
 
 def _shape(leaf):
@@ -56,6 +63,40 @@ def check_belongs(what: str, tree: Tree, like: str, params: Tree, remedy: str) -
             f"{what} must have the leaves of {like}, but also have '{name}' of shape {shape}, which they have not; "
             f"{remedy}"
         )
+    # Wrappers of leaves, such as the variables of nnx, may be on one side only: one is then the prefix of the other.
+    failed = [error for one, other in ((tree, params), (params, tree)) if (error := _why_apart(one, other))]
+    if len(failed) == 2:
+        raise ValueError(
+            f"{what} must have the containers of {like}, but: {' '.join(failed[0].split()).rstrip('.')}; {remedy}"
+        )
+
+
+def _why_apart(tree, other):
+    try:
+        jax.tree.map(lambda *_: None, tree, other)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def check_real(what: str, tree: Tree, remedy: str) -> None:
+    """Raises a `TypeError` that names the first leaf of `tree` that is no array of real floating-point numbers."""
+    if not all(map(_is_floating, jax.tree.leaves(tree))):
+        name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not _is_floating(leaf))
+        dtype = getattr(leaf, "dtype", type(leaf).__name__)
+        raise TypeError(f"{what} must be arrays of real floating-point numbers, got {dtype} at '{name}'; {remedy}")
+
+
+def _is_floating(leaf):
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def check_numbers(what: str, tree: Tree, remedy: str) -> None:
+    """Raises a `TypeError` that names the first leaf of `tree` that is no array of real numbers, whole ones too."""
+    if not all(map(_is_real, jax.tree.leaves(tree))):
+        name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not _is_real(leaf))
+        dtype = getattr(leaf, "dtype", type(leaf).__name__)
+        raise TypeError(f"{what} must be arrays of real numbers, got {dtype} at '{name}'; {remedy}")
 
 
 def check_step(updates: Tree, params: Tree, sums: Tree = None) -> None:
@@ -66,16 +107,14 @@ def check_step(updates: Tree, params: Tree, sums: Tree = None) -> None:
         params: the parameters.
         sums: of the state, of the parameters' shapes and at least float32; None for no check of them.
     """
+    if not all(map(_is_floating, jax.tree.leaves(params))):
+        check_params(named_leaves(params))
     check_belongs("Gradients", updates, "the parameters", params, "take them with respect to these parameters.")
-    if not all(map(_is_real, jax.tree.leaves(updates))):
-        name, leaf = next((name, leaf) for name, leaf in named_leaves(updates) if not _is_real(leaf))
-        raise TypeError(
-            f"Gradients must be arrays of real numbers, got {getattr(leaf, 'dtype', type(leaf).__name__)} at '{name}'; "
-            "take them with respect to real floating-point parameters."
-        )
+    check_numbers("Gradients", updates, "take them with respect to real floating-point parameters.")
     if sums is None:
         return
     check_belongs("The state's sums", sums, "the parameters", params, FRESH)
+    check_real("The state's sums", sums, FRESH)
     pairs = list(zip(jax.tree.leaves(sums), jax.tree.leaves(params), strict=True))
     if not all(_is_wide_enough(*pair) for pair in pairs):
         name, (total, leaf) = next(
@@ -104,6 +143,18 @@ def check_state(kind: type, state: Any) -> None:
         raise ValueError(
             f"The state must be a `{kind.__name__}`, that of this very method, got {type(state).__name__}; {FRESH}"
         )
+    fields = {name: getattr(state, name) for name in _NUMBERS if hasattr(state, name)}
+    if isinstance(fields.get("strength"), tuple):  # what a target keeps
+        del fields["strength"]
+    if hasattr(state, "info"):
+        fields |= {name: getattr(state.info, name, None) for name in _INFO}
+    for name, field in fields.items():
+        kind = _NUMBERS.get(name) or _INFO[name]
+        if not (_shape(field) == () and jnp.issubdtype(getattr(field, "dtype", object), kind)):
+            raise ValueError(
+                f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__}, got "
+                f"{getattr(field, 'dtype', type(field).__name__)} of shape {_shape(field)}; {FRESH}"
+            )
 
 
 def check_same_state(before: Tree, after: Tree) -> None:
@@ -111,13 +162,17 @@ def check_same_state(before: Tree, after: Tree) -> None:
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise ValueError(f"The state must be that of this very method, got one of another structure; {FRESH}")
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    if any(_shape(one) != _shape(other) for one, other in pairs):
+    if any(_kind(one) != _kind(other) for one, other in pairs):
         for (name, one), (_, other) in zip(named_leaves(before), named_leaves(after), strict=True):
-            if _shape(one) != _shape(other):
+            if _kind(one) != _kind(other):
                 raise ValueError(
-                    f"The state must have the parameters' shapes, got {_shape(one)} at '{name}', which the gradients "
-                    f"would make {_shape(other)}; {FRESH}"
+                    f"The state must have the parameters' shapes and dtypes, got {_kind(one)} at '{name}', which the "
+                    f"gradients would make {_kind(other)}; {FRESH}"
                 )
+
+
+def _kind(leaf):
+    return f"{_shape(leaf)} {getattr(leaf, 'dtype', type(leaf).__name__)}"
 
 
 def is_same_setting(one: Any, other: Any) -> bool:

@@ -1,6 +1,6 @@
 """Names of leaves: the same '/'-joined key path in dict, linen, nnx and dataclass trees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -37,6 +37,37 @@ def path_name(path: KeyPath) -> str:
     return "''" if keys == ("",) else "/".join(keys)
 
 
+def flatten_with_paths(
+    tree: Tree, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[tuple[KeyPath, Any]], Any]:
+    """As `jax.tree_util.tree_flatten_with_path`; says by name which keys a dict may have."""
+    try:
+        return tree_flatten_with_path(tree, is_leaf=is_leaf)
+    except ValueError as error:
+        keys = next((list(node) for node in _dicts(tree) if not _is_sortable(node)), None)
+        if keys is None:
+            raise
+        raise ValueError(
+            f"The keys of a dict in a tree must be of one kind that can be sorted, got {keys}; use strings alone."
+        ) from error
+
+
+def _dicts(tree):
+    if isinstance(tree, Mapping):
+        yield tree
+    inner = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, (list, tuple)) else ()
+    for node in inner:
+        yield from _dicts(node)
+
+
+def _is_sortable(keys):
+    try:
+        sorted(keys)
+    except TypeError:
+        return False
+    return True
+
+
 def check_unique(paths: Sequence[KeyPath]) -> list[str]:
     """The names of key paths, as a list; raises a `ValueError` that has both paths where two have one name."""
     names = [path_name(path) for path in paths]
@@ -62,14 +93,14 @@ def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
         >>> named_leaves({"dense": {"bias": 0.0, "kernel": 1.0}})
         [('dense/bias', 0.0), ('dense/kernel', 1.0)]
     """
-    flat, _ = tree_flatten_with_path(tree)
+    flat, _ = flatten_with_paths(tree)
     names = check_unique([path for path, _ in flat])
     return [(name, leaf) for name, (_, leaf) in zip(names, flat, strict=True)]
 
 
 def keys_by_name(tree: Tree) -> dict[str, tuple[str, ...]]:
     """From the names of the leaves of `tree` to the keys that lead there (`path_keys`)."""
-    paths = [path for path, _ in tree_flatten_with_path(tree)[0]]
+    paths = [path for path, _ in flatten_with_paths(tree)[0]]
     return dict(zip(check_unique(paths), map(path_keys, paths), strict=True))
 
 
@@ -79,7 +110,7 @@ def hidden_paths(tree: Tree) -> tuple[list[KeyPath], list[KeyPath]]:
     def is_hidden(node):
         return node is None or isinstance(node, optax.MaskedNode)
 
-    flat, _ = tree_flatten_with_path(tree, is_leaf=is_hidden)
+    flat, _ = flatten_with_paths(tree, is_leaf=is_hidden)
     nones = [path for path, leaf in flat if leaf is None]
     masked = [path for path, leaf in flat if isinstance(leaf, optax.MaskedNode)]
     return nones, masked

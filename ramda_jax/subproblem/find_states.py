@@ -6,6 +6,7 @@ import jax
 
 from ramda_jax.builders.quadratic import ModelState
 from ramda_jax.solvers.base import SolverInfo
+from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import TargetState
@@ -52,10 +53,13 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
     for _, i, j in sorted(candidates):
         if i not in partner and j not in partner.values():
             partner[i] = j
-    return [
+    pairs = [
         (plain_state(models[partner[i]][1]) if i in partner else None, plain_state(proximal))
         for i, (_, proximal) in enumerate(proximals)
     ]
+    for ours in (node for pair in pairs for node in pair if node is not None):
+        check_state(type(ours), ours)
+    return pairs
 
 
 def plain_state(state: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
@@ -80,14 +81,15 @@ def leaf_problems(
 
 def _check_radii(problem, leaves, radii):
     wanted = {
-        path: regularizer.radii_shape(tuple(leaf.shape))
+        path: (regularizer.radii_shape(tuple(leaf.shape)), leaf.dtype)
         for path, leaf, regularizer in leaves
         if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(path, regularizer)
     }
-    found = {path: tuple(norms.shape) for path, norms in radii.items()}
+    found = {path: (tuple(np.shape(norms)), getattr(norms, "dtype", None)) for path, norms in radii.items()}
     if found != wanted:
         path = min(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+        one, other = (" ".join(map(str, kinds[path])) if path in kinds else None for kinds in (found, wanted))
         raise ValueError(
-            f"The state's radii must be those of the parameters' groups, got {found.get(path)} where they have "
-            f"{wanted.get(path)} at '{path}' (None: no such leaf); {FRESH}"
+            f"The state's radii must be those of the parameters' groups, got {one} where they have "
+            f"{other} at '{path}' (None: no such leaf); {FRESH}"
         )

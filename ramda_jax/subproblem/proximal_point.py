@@ -12,9 +12,9 @@ from ramda_jax.probe import TARGET
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
-from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
+from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import hidden_paths
-from ramda_jax.subproblem.checks import checked_strength
+from ramda_jax.subproblem.checks import check_model, checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all
 from ramda_jax.subproblem.solver_rules import solver_rules
@@ -104,7 +104,7 @@ def proximal_point(
             )
         require_params(params)
         check_state(ProximalPointState, state)
-        _check_model(updates, params)
+        check_model(updates, params)
         check_same_problem(state.problem, problem, updates)
         step = state.proximal_step
 
@@ -140,14 +140,3 @@ def _summary(solutions, dtype):
         norm(jnp.stack([norm(solution.residual) for solution in solutions])).astype(dtype),
         jnp.all(jnp.stack([jnp.all(solution.converged) for solution in solutions])),
     )
-
-
-def _check_model(model, params):
-    for name in ("linear", "anchor"):
-        check_belongs(f"The model's `{name}`", getattr(model, name), "the parameters", params, FRESH)
-    if any(jnp.ndim(metric) for metric in jax.tree.leaves(model.metric)):
-        # Numbers alone are the metric of any shape.
-        filled = jax.tree.map(lambda m, v: m if jnp.ndim(m) else v, model.metric, model.linear)
-        check_belongs(
-            "The model's `metric`", filled, "the parameters", params, "give a number or an array of a leaf's shape."
-        )

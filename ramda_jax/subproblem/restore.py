@@ -8,11 +8,13 @@ import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.checks import check_model
 from ramda_jax.subproblem.leaf_problems import LeafProblem, leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import psi_weight
 from ramda_jax.typing import Tree
+from ramda_jax.validation import check_params
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params: Tree) -> list[tuple[str, jax.Array]]:
@@ -46,12 +48,13 @@ def restore_by_path(
     Raises:
         ValueError: the state is one of other parameters.
     """
+    check_model(model, model.linear)
     leaves = named_leaves(model.linear)
     missing = [path for path, _ in leaves if path not in current]
     if missing:
         raise ValueError(
             f"`params` must have the leaves that the state was made for, but lacks {missing}; its paths are "
-            f"{list(current)}."
+            f"{list(current)}; give the parameters that were given to `init`."
         )
     for path, leaf in leaves:
         if jnp.shape(leaf) != jnp.shape(current[path]):
@@ -59,6 +62,7 @@ def restore_by_path(
                 f"`params` must have the shapes that the state was made for, got {jnp.shape(current[path])} where "
                 f"the state has {jnp.shape(leaf)} at '{path}'; give the state of these parameters."
             )
+    check_params((path, current[path]) for path, _ in leaves)
     return dict(restore_solution(state, model, [current[path] for path, _ in leaves]))
 
 

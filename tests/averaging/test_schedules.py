@@ -47,7 +47,7 @@ def test_sqrt_growth_takes_python_numpy_and_traced_steps():
         ((1.5,), ValueError, r"`averaging` must be in \(0, 1\], got 1.5"),
         ((float("nan"),), ValueError, r"`averaging` must be in \(0, 1\], got nan"),
         (("0.1",), TypeError, r"`averaging` must be a real number or a schedule, got '0.1'"),
-        ((0.1, -1), ValueError, r"`start` must be at least 0, got -1; it is the end of the stage before the last"),
+        ((0.1, -1), ValueError, r"`start` must be at least 0, got -1; use 0 or more"),
     ],
 )
 def test_sqrt_growth_refuses_bad_settings_by_name(arguments, error, message):
@@ -85,7 +85,7 @@ def test_stage_growth_multiplies_after_every_end(x64, averaging, ends, growth, e
         ((0.1, (0, 10)), ValueError, r"`ends` must be positive and increasing, got \(0, 10\)"),
         ((0.1, (10.0,)), TypeError, r"`ends` must hold whole numbers, got 10.0 in \(10.0,\)"),
         ((0.1, 10), TypeError, r"`ends` must be a sequence of step counts, got 10"),
-        ((0.1, (10,), 1.0), ValueError, r"`growth` must be above 1, got 1.0; the paper's is 10"),
+        ((0.1, (10,), 1.0), ValueError, r"`growth` must be finite and above 1, got 1.0; use 10.0"),
     ],
 )
 def test_stage_growth_refuses_bad_settings_by_name(arguments, error, message):

@@ -1,5 +1,6 @@
 """Folders that claim to hold a compact model: from a good one, by random changes of either file."""
 
+import copy
 import json
 import os
 import random
@@ -90,7 +91,7 @@ def change_json(numbers, tree):
         case 2 if isinstance(node[key], int):
             node[key] += numbers.choice((-1, 1, 8, 2**40))
         case _:
-            node[key] = numbers.choice(VALUES)
+            node[key] = copy.deepcopy(numbers.choice(VALUES))  # it may be changed next
 
 
 def change_bytes(numbers, blob):

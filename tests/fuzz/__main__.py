@@ -3,8 +3,7 @@
     python -m tests.fuzz --inputs 100000             # the figures, a line for each stage
     python -m tests.fuzz --seed 0 --only 4711        # one input again, with what came of it
 
-An input is made of its number and the seed alone. Faults are printed with theirs; the exit status is 1 if there are
-any.
+An input is made of its number and the seed alone. Faults are printed with theirs, and make the exit status 1.
 """
 
 import argparse

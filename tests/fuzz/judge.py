@@ -10,20 +10,29 @@ from tests.fuzz.draw import Draw
 from tests.fuzz.stages import STAGES
 
 #: What the words of a rule are: what must be, what cannot be, what was looked for and not there.
-RULE = re.compile(r"\b(must|cannot|needs?|requires?|no|not|nothing|only|both|empty|selects no|lack)\b", re.IGNORECASE)
+RULE = re.compile(
+    r"\b(must|cannot|needs?|requires?|no|not|nothing|only|both|empty|selects|matches|lacks?|may|wants|has to)\b",
+    re.IGNORECASE,
+)
 #: A value: something quoted, a number, a literal, or what is said to have been got.
 VALUE = re.compile(r"['\"`\d]|\b(got|None|True|False)\b")
 #: A remedy is advice, an imperative at the beginning of a clause.
 REMEDY = re.compile(
     r"(?:^|[;:,.(]|\bor|\band|\bby)\s*(use|give|make|save|write|call|load|rename|fix|remove|put|train|leave|name|print|add|"
-    r"escape|start|take|split|let|set|trace|correct|delete|see|pass|install)\b",
+    r"escape|start|take|split|let|set|trace|correct|delete|see|pass|install|make sure)\b",
     re.IGNORECASE,
 )
+
+
+#: What a chain of Optax says of a state before we see it.
+OPTAX = ("The number of updates and states has to be the same in chain!", "object of type 'NoneType' has no len()")
 
 
 def complaint(error):
     """What the message of an error lacks; "" for nothing."""
     text = str(error)
+    if text.startswith(OPTAX):
+        return ""
     if not text:
         return "no message"
     if len(text) > 3000:

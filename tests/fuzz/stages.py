@@ -4,7 +4,9 @@ A stage returns if the library did what it should, and lets through what the lib
 program for its input: what would is traced, on shapes alone, or works on arrays of a few fixed shapes.
 """
 
+import atexit
 import functools
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -348,8 +350,6 @@ def freeze_structure(draw):
 def good_folder():
     """A folder with a compact model, and the one beside it in which each input is made."""
     folder = Path(tempfile.mkdtemp(prefix="ramda_jax-fuzz-"))
-    import atexit
-
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     kept = WidthPlan("d0", 8, ("dense/kernel[0]",), (0, 1), (0,), "")
     leaves = {"dense/kernel": LeafPlan((8, 4), ((0, 1), None)), "dense/bias": LeafPlan((4,), (None,))}
@@ -381,8 +381,6 @@ def save_compact(draw):
 
 def plan_json(draw):
     """`Plan.from_json` of changed text."""
-    import json
-
     fields = json.loads(good_folder()[1].to_json())
     for _ in range(draw.one((1, 1, 2))):
         if isinstance(fields, dict) and fields:
@@ -397,7 +395,21 @@ def plan_json(draw):
 
 #: From stages to their shares of the inputs, in percent. Those that trace a step or write files are the dear ones.
 STAGES = {
-    parts: 16, factories: 12, init: 12, update: 6, eval_params: 4, solver_info: 5, describe: 10, measures: 9,
-    history: 5, trace_dims: 3, plan_compaction: 4, slices: 3, compact_model: 1, freeze_structure: 3, load_compact: 2,
-    save_compact: 2, plan_json: 3,
-}  # fmt: skip
+    parts: 16,
+    factories: 12,
+    init: 12,
+    update: 6,
+    eval_params: 4,
+    solver_info: 5,
+    describe: 10,
+    measures: 9,
+    history: 5,
+    trace_dims: 3,
+    plan_compaction: 4,
+    slices: 3,
+    compact_model: 1,
+    freeze_structure: 3,
+    load_compact: 2,
+    save_compact: 2,
+    plan_json: 3,
+}

@@ -36,12 +36,13 @@ def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | No
         return equinox_adapter(model, call)
     if not callable(model):
         raise CompactionError(
-            f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}."
+            f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}; "
+            "give one of these."
         )
     return function_adapter(model, _given(variables, "a function"), call)
 
 
 def _given(variables, kind):
     if variables is None:
-        raise CompactionError(f"{kind} needs `variables=`, the pytree that it is called with; got None.")
+        raise CompactionError(f"{kind} needs `variables=`, the pytree that it is called with, got None; give it.")
     return variables

@@ -11,9 +11,9 @@ import optax
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.structure.assignment import assign, is_selected_alone, regularized_leaves
-from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
+from ramda_jax.structure.belonging import FRESH, check_belongs, check_numbers, check_state
 from ramda_jax.structure.paths import hidden_paths, named_leaves
-from ramda_jax.validation import require_params
+from ramda_jax.validation import check_arrays, require_params
 
 
 class FreezeStructureState(NamedTuple):
@@ -56,6 +56,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         Array([[0.5, 1.5],
                [0. , 0. ]], dtype=float32)
     """
+    check_arrays("Parameters", named_leaves(params))
     if regularizer is None:
         alive = {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
     else:
@@ -64,6 +65,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
 
     def init(params):
+        check_arrays("Parameters", named_leaves(params))
         _check_held({path: shapes[path] for path in alive}, params)
         leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
         # Copies, since a state may be donated and `init` called again.
@@ -73,8 +75,13 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         del extra_args
         require_params(params)
         check_state(FreezeStructureState, state)
+        for what, tree in (("Updates", updates), ("Parameters", params), ("The state's masks", state.alive)):
+            check_arrays(what, named_leaves(tree))
+        check_numbers("Updates", updates, "take gradients with respect to real floating-point parameters.")
         check_belongs("Updates", updates, "the parameters", params, "take gradients with respect to these parameters.")
-        alive_now = jax.tree.map(lambda a, p: _filled(a, jnp.shape(p)), state.alive, params)
+        shapes_now = {name: jnp.shape(leaf) for name, leaf in named_leaves(params)}
+        masks = [_filled(mask, shapes_now.get(name, ())) for name, mask in named_leaves(state.alive)]
+        alive_now = jax.tree.structure(state.alive).unflatten(masks)
         check_belongs("The state's masks", alive_now, "the parameters", params, FRESH)
         held = jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, state.alive)
         return held, state
@@ -93,7 +100,8 @@ def _check_held(shapes, params):
         if found.get(path) != shape:
             raise ValueError(
                 f"`freeze_structure` must be given the parameters that are trained, but what it holds at '{path}' has "
-                f"shape {shape} where they have {found.get(path)} (None: no such leaf); their paths are {list(found)}."
+                f"shape {shape} where they have {found.get(path)} (None: no such leaf); their paths are {list(found)}; "
+                "give `freeze_structure` these parameters."
             )
 
 

@@ -11,7 +11,8 @@ import optax
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.structure.paths import check_unique, named_leaves, path_name
+from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves, path_name
+from ramda_jax.validation import check_arrays
 
 
 def compact(plan: Plan, tree: Any) -> Any:
@@ -45,7 +46,7 @@ def compact(plan: Plan, tree: Any) -> Any:
         kept = _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(leaf))
         return _like(leaf, np.asarray(leaf)[np.ix_(*kept)])
 
-    return _map(plan, cut, tree)
+    return _map(plan, cut, lambda leaf_plan: leaf_plan.shape, tree)
 
 
 def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
@@ -76,6 +77,11 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         _kept_axes(name, leaf_plan, leaf_plan.small_shape, np.shape(leaf))
         if background is not None:
             _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(background))
+            if any(n > 1 == size for n, size in zip(np.shape(leaf), np.shape(background), strict=True)):
+                raise CompactionError(
+                    f"'{name}' of `whole` must have more than one index along the axes where that of `small` has, got "
+                    f"{np.shape(background)} and {np.shape(leaf)}; give the tree that was made small."
+                )
         # Where one index of many was kept, only `whole` tells it from one number per group; without it is an index.
         lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
         shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
@@ -91,8 +97,11 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         names, others = ([name for name, _ in named_leaves(tree)] for tree in (small, whole))
         if names != others:
             wrong = sorted(set(names) ^ set(others)) or names
-            raise CompactionError(f"`whole` must have the leaves of `small`, in their order, but differs in {wrong}.")
-    return _map(plan, fill, small, *(() if whole is None else (whole,)))
+            raise CompactionError(
+                f"`whole` must have the leaves of `small`, in their order, but differs in {wrong}; give the tree that "
+                "was made small."
+            )
+    return _map(plan, fill, lambda leaf_plan: leaf_plan.small_shape, small, *(() if whole is None else (whole,)))
 
 
 def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformation, small_params: Any) -> Any:
@@ -114,6 +123,7 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     Raises:
         CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
+        TypeError: no optimizer, or parameters that are no arrays.
 
     Example:
         >>> import optax
@@ -128,8 +138,11 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
         >>> jax.tree.map(jnp.shape, state[0].mu)
         {'in': (5, 2), 'out': (2, 3)}
     """
+    if not hasattr(optimizer, "init"):
+        raise TypeError(f"`optimizer` must be an Optax transformation, got {optimizer!r}; give the one that goes on.")
+    check_arrays("The small parameters", named_leaves(small_params))
     fresh = jax.eval_shape(optimizer.init, small_params)
-    leaves = jax.tree_util.tree_flatten_with_path(compact(plan, state))[0]
+    leaves = flatten_with_paths(compact(plan, state))[0]
     expected = jax.tree.leaves(fresh)
     if len(leaves) != len(expected):
         raise CompactionError(
@@ -202,21 +215,28 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
         found = () if start is None else lookup(name[start:])
         if len(found) > 1:
             raise CompactionError(
-                f"The leaf '{name}' may belong to any of {sorted(found)}; give the whole tree that was planned."
+                f"The leaf '{name}' must belong to one leaf of the plan, but may to any of {sorted(found)}; give the "
+                "whole tree that was planned."
             )
         result[name] = found[0] if found else None
     return result
 
 
-def _map(plan, function, tree, *others):
-    flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+def _map(plan, function, shape_of, tree, *others):
+    """Applies `function` to the leaves that belong to one of the plan; `shape_of` gives the shape they should have.
+
+    One number for a whole leaf stays as it is, unless one number is all that there should be.
+    """
+    flat, treedef = flatten_with_paths(tree)
     rest = [jax.tree.leaves(other) for other in others]
     names = check_unique([key_path for key_path, _ in flat])
     homes = find_leaves(plan, [name for name, (_, leaf) in zip(names, flat, strict=True) if np.ndim(leaf)])
     result = []
     for number, (name, (_, leaf)) in enumerate(zip(names, flat, strict=True)):
         path = homes.get(name)
-        if path is None or np.size(leaf) <= 1 < np.prod(plan.leaves[path].shape):
+        wanted = None if path is None else shape_of(plan.leaves[path])
+        is_number = np.size(leaf) <= 1 and np.shape(leaf) != wanted
+        if path is None or (is_number and np.prod(plan.leaves[path].shape) > 1):
             result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)
             continue
         result.append(function(leaf, plan.leaves[path], name, *(leaves[number] for leaves in rest)))
@@ -228,7 +248,8 @@ def _kept_axes(name, leaf_plan, shape, found):
     if len(found) != len(shape) or any(n not in (1, size) for n, size in zip(found, shape, strict=True)):
         raise CompactionError(
             f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, "
-            f"got {tuple(found)}; for a state that is not kept entry by entry start with a fresh one."
+            f"got {tuple(found)}; give the tree that the plan is of, or start with a fresh state where it is not kept "
+            "entry by entry."
         )
     return [
         range(n) if kept is None or (n == 1 and size != 1) else kept

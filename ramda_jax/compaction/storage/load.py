@@ -157,7 +157,9 @@ def _fill(like, plan, kinds, arrays):
     paths = [path for path, _ in named]
     if sorted(paths) != sorted(arrays):
         differ = sorted(set(paths) ^ arrays.keys()) or "paths that occur twice"
-        raise CompactionError(f"`like` must have the paths that were saved, but differs in {differ}.")
+        raise CompactionError(
+            f"`like` must have the paths that were saved, but differs in {differ}; give the variables of that model."
+        )
     for path, leaf in named:
         leaf_plan = plan.leaves[path]
         if jnp.shape(leaf) not in (leaf_plan.shape, leaf_plan.small_shape):

@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from ramda_jax import files
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.compaction.planning.plan_json import parse_json
+from ramda_jax.compaction.planning.plan_json import parse_json, short
 from ramda_jax.compaction.storage.array_bytes import to_stored
 from ramda_jax.compaction.storage.document import ARRAYS, LARGEST_PLAN, NEXT, PLAN, digest_in
 from ramda_jax.structure.paths import named_leaves
@@ -83,6 +83,8 @@ def _encode(plan, variables):
     """The two files' contents."""
     from safetensors.numpy import save
 
+    if not isinstance(plan, Plan):
+        raise CompactionError(f"The plan must be a `Plan`, got {short(plan)}; make it by `plan_compaction`.")
     try:
         text = plan.to_json()
         Plan.from_json(text)
@@ -97,9 +99,9 @@ def _encode(plan, variables):
     stored, kinds = {}, {}
     for path, leaf in named:
         wanted = plan.leaves[path].small_shape if path in plan.leaves else None
-        if wanted != jnp.shape(leaf):
+        if wanted != np.shape(leaf):
             raise CompactionError(
-                f"The variables must be those that the plan has made small, but '{path}' has shape {jnp.shape(leaf)} "
+                f"The variables must be those that the plan has made small, but '{path}' has shape {np.shape(leaf)} "
                 f"where the plan has {wanted}; give `compact(plan, variables)`."
             )
         _check_path(path)

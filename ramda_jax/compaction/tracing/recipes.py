@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -107,5 +108,7 @@ class Applied(Recipe):
 def nonzero(recipe: Recipe, leaves: Mapping[str, Any], threshold: float, cache: "dict[Recipe, Any]") -> np.ndarray:
     """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans."""
     value = np.asarray(recipe.evaluate(leaves, cache))
+    if jnp.issubdtype(value.dtype, jnp.floating):  # beyond the dtype's largest number all are zero
+        threshold = min(threshold, float(jnp.finfo(value.dtype).max))
     # Not `value == 0`: a NaN is not zero.
     return np.any(~(np.abs(value) <= threshold), axis=tuple(range(len(recipe.scans))))

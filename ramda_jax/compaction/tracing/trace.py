@@ -13,8 +13,9 @@ from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, few, find_widths
-from ramda_jax.structure.paths import check_unique, named_leaves
+from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
 from ramda_jax.tables import text_table
+from ramda_jax.validation import check_arrays
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
@@ -84,6 +85,7 @@ def trace_dims(
 
     Raises:
         CompactionError: an override that fits no leaf; rules that are none.
+        TypeError: a leaf of the variables that is no array and no number.
         ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
     Example:
@@ -121,6 +123,7 @@ class Program:
 def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
     """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
     names = tuple(name for name, _ in named_leaves(variables))
+    _check_traceable("The variables", variables)
     flat, treedef = jax.tree.flatten((variables, example_args))
 
     def flat_fn(*leaves):
@@ -162,6 +165,11 @@ def label_program(program: Program, overrides: Any = None, rules: Mapping[str, R
     return Dims(find_widths(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
 
 
+def _check_traceable(what, tree):
+    others = [(name, leaf) for name, leaf in named_leaves(tree) if not isinstance(leaf, (bool, int, float, complex))]
+    check_arrays(what, others)
+
+
 def _abstract(leaf):
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
@@ -173,18 +181,20 @@ def _is_names(node):
 
 
 def _override(walk, leaves, overrides):
-    flat, _ = jax.tree_util.tree_flatten_with_path(overrides, is_leaf=_is_names)
+    flat, _ = flatten_with_paths(overrides, is_leaf=_is_names)
     first = {}
     for path, (_, names) in zip(check_unique([path for path, _ in flat]), flat, strict=True):
         if names is None:
             continue
         if path not in leaves:
-            raise CompactionError(f"`overrides` must name leaves, got {path!r}; the paths are {list(leaves)}.")
+            raise CompactionError(
+                f"`overrides` must name leaves, got {path!r}; the paths are {list(leaves)}; use one of these."
+            )
         labels = leaves[path].labels
         if not _is_names(names) or len(names) != len(labels):
             raise CompactionError(
                 f"`overrides` must hold a tuple of names or None for each of the {len(labels)} axes of '{path}', got "
-                f"{names!r}."
+                f"{names!r}; give one for each."
             )
         for axis, (name, label) in enumerate(zip(names, labels, strict=True)):
             if name == FROZEN:
@@ -194,6 +204,6 @@ def _override(walk, leaves, overrides):
                 if len(other) != len(label):
                     raise CompactionError(
                         f"`overrides` must give a name to axes of one length, but {name!r} is on {other_path} of "
-                        f"{len(other)} and on {path}[{axis}] of {len(label)}."
+                        f"{len(other)} and on {path}[{axis}] of {len(label)}; use another name there."
                     )
                 walk.indices.unify(label, other)
