@@ -73,7 +73,7 @@ MUTATIONS = [
     # The package itself: numerics, many leaves, validation.
     Mutation(
         "numerics/dtypes.py",
-        "return jnp.promote_types(dtype, jnp.float32)",
+        "return promoted(dtype, jnp.float32)",
         "return jnp.dtype(dtype)",
         ("tests/test_numerics.py::test_sums_are_at_least_float32",),
     ),
@@ -302,7 +302,7 @@ MUTATIONS = [
     ),
     Mutation(
         "averaging/iterate_averaging.py",
-        "p.astype(jnp.promote_types(p.dtype, kept_dtype or p.dtype))",
+        "p.astype(promoted(p.dtype, kept_dtype or p.dtype))",
         "p.astype(kept_dtype or p.dtype)",
         ("tests/averaging/test_iterate_averaging.py::test_an_iterate_is_never_kept_in_less_than_the_parameters_dtype",),
     ),
@@ -1643,8 +1643,8 @@ MUTATIONS = [
     ),
     Mutation(
         "structure/belonging.py",
-        "jnp.promote_types(total.dtype, sums_dtype(leaf.dtype)) == total.dtype",
-        "jnp.promote_types(total.dtype, leaf.dtype) == total.dtype",
+        "promoted(total.dtype, sums_dtype(leaf.dtype)) == total.dtype",
+        "promoted(total.dtype, leaf.dtype) == total.dtype",
         ("tests/test_belonging.py::test_a_step_refuses_sums_in_half_precision",),
     ),
 ]

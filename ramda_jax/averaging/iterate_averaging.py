@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ramda_jax.numerics import at_step, copy, next_count, reachable, sums_dtype
+from ramda_jax.numerics import at_step, copy, next_count, promoted, reachable, sums_dtype
 from ramda_jax.probe import TARGET
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
 from ramda_jax.validation import check_averaging, checked_dtype, require_params
@@ -67,7 +67,7 @@ def iterate_averaging(
     kept_dtype = checked_dtype("iterate_dtype", iterate_dtype)
 
     def widened(p):
-        return p.astype(jnp.promote_types(p.dtype, kept_dtype or p.dtype))
+        return p.astype(promoted(p.dtype, kept_dtype or p.dtype))
 
     def init(params):
         # A copy, though the dtype may be the same: parameters and state can then be donated together.

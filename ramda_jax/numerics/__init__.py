@@ -2,7 +2,15 @@
 
 from ramda_jax.numerics.cbrt import cbrt
 from ramda_jax.numerics.counts import count, exact_count, total
-from ramda_jax.numerics.dtypes import LAST_COUNT, at_step, next_count, scalars_dtype, sums_dtype, weight_of_average
+from ramda_jax.numerics.dtypes import (
+    LAST_COUNT,
+    at_step,
+    next_count,
+    promoted,
+    scalars_dtype,
+    sums_dtype,
+    weight_of_average,
+)
 from ramda_jax.numerics.limits import gradient_limit, limited, reachable, saturated
 from ramda_jax.numerics.long_sums import add_evenly
 from ramda_jax.numerics.norms import group_norms, group_scales, norm
@@ -24,6 +32,7 @@ __all__ = [
     "limited",
     "next_count",
     "norm",
+    "promoted",
     "reachable",
     "saturated",
     "scalars_dtype",

@@ -13,17 +13,23 @@ from ramda_jax.typing import Scalar, Tree
 LAST_COUNT = 2**31 - 1
 
 
+def promoted(*dtypes: jax.typing.DTypeLike) -> np.dtype:
+    """The dtype that can hold all of these, also where `jax_numpy_dtype_promotion` is "strict"."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def sums_dtype(dtype: jax.typing.DTypeLike) -> np.dtype:
     """The dtype in which sums over steps are kept for parameters of `dtype`: at least float32.
 
     In bfloat16 a sum of ones stops at 256: from there on the summand is lost in rounding.
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
 
 
 def scalars_dtype(tree: Tree) -> np.dtype:
     """The dtype of step counts, sums of step sizes and weights: the widest sums' dtype in `tree`."""
-    return jnp.result_type(jnp.float32, *(sums_dtype(x.dtype) for x in jax.tree.leaves(tree)))
+    return promoted(jnp.float32, *(sums_dtype(x.dtype) for x in jax.tree.leaves(tree)))
 
 
 def at_step(value: optax.ScalarOrSchedule, step: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike) -> jax.Array:

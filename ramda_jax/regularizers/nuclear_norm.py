@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.numerics import gathered, norm, with_type_sharding
+from ramda_jax.numerics import gathered, norm, sums_dtype, with_type_sharding
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.typing import Scalar, Shape
@@ -125,13 +125,14 @@ class NuclearNorm(Regularizer):
 
     def _rounding(self, w):
         # NumPy's rule for the rank: the rounding of an SVD is eps times the largest value and side.
-        return max(self.matrix(w).shape) * jnp.finfo(w.dtype).eps
+        dtype = w.dtype if jnp.issubdtype(w.dtype, jnp.floating) else sums_dtype(w.dtype)
+        return max(self.matrix(w).shape) * float(jnp.finfo(dtype).eps)
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         lam = weight * self.factor
         u, s, vt = jnp.linalg.svd(self.matrix(w), full_matrices=False)
         alive = s > jnp.max(s, initial=0) * self._rounding(w)
-        u, vt = u * alive, vt * alive[:, None]
+        u, vt = u * alive[None, :], vt * alive[:, None]
         matrix = self.matrix(slope)
         # The subdifferential is U V^T plus what is orthogonal to both and of spectral norm at most 1.
         left = matrix - u @ (u.T @ matrix)
@@ -145,7 +146,7 @@ def _by_svd(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Arr
     """(the matrix with its singular values soft-thresholded, what is left of them)."""
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     kept = jnp.maximum(s - threshold, 0)
-    return jnp.matmul(u * kept, vt, precision="highest"), kept
+    return jnp.matmul(u * kept[None, :], vt, precision="highest"), kept
 
 
 def _by_gram(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -167,5 +168,5 @@ def _by_gram(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Ar
     squares, v = jnp.linalg.eigh(jnp.matmul(scaled.T, scaled, precision="highest"))
     s = jnp.sqrt(jnp.maximum(squares, 0)) * scale
     kept = jnp.maximum(s - threshold, 0)
-    shrinking = jnp.matmul(v * (kept / jnp.where(s == 0, 1, s)), v.T, precision="highest")
+    shrinking = jnp.matmul(v * (kept / jnp.where(s == 0, 1, s))[None, :], v.T, precision="highest")
     return jnp.matmul(matrix, shrinking, precision="highest"), kept

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.numerics import sums_dtype
+from ramda_jax.numerics import promoted, sums_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 from ramda_jax.validation import check_params
@@ -134,7 +134,7 @@ def _is_real(leaf):
 
 
 def _is_wide_enough(total, leaf):
-    return jnp.promote_types(total.dtype, sums_dtype(leaf.dtype)) == total.dtype
+    return promoted(total.dtype, sums_dtype(leaf.dtype)) == total.dtype
 
 
 def check_state(kind: type, state: Any) -> None:

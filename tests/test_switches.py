@@ -1,0 +1,166 @@
+"""JAX's own switches, which find what is silent: over all methods and regularizers, in every function of a training.
+
+Rank and dtype promotion are refused when a step is traced, so that tracing is all that is done here. What Optax itself
+does not allow is stated in `OPTAX_PROMOTES`.
+"""
+
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ramda_jax
+from ramda_jax import metrics
+from tests.factories import FACTORIES
+from tests.regularizers.cases import CASES
+
+slow = pytest.mark.slow
+#: What Optax itself does not allow under "strict": its Adam takes an integer power of a float, its projection onto the
+#: simplex, of which that onto the l1 ball is made, divides floats by integers.
+OPTAX_PROMOTES = ("prox_adamw", "prox_ssi", "Projection simplex", "Projection l1 ball")
+QUICK = ("ramda", "GroupLasso")
+
+
+def pairs(wanted):
+    """Methods and regularizers; one pair of them in the ordinary tier."""
+    return pytest.mark.parametrize(
+        ("factory", "name"),
+        [
+            pytest.param(method, name, id=f"{method.name}-{name}", marks=() if (method.name, name) == QUICK else slow)
+            for method, name in wanted
+        ],
+    )
+
+
+every_pair = pairs([(factory, name) for factory in FACTORIES for name in CASES])
+
+
+def make(factory, name, dtype=jnp.float32):
+    """An optimizer with schedules and growing averages, and parameters: a bias, and two leaves of one shape."""
+    case = CASES[name]
+    settings = {"averaging": ramda_jax.sqrt_growth(0.5), "restarts": (2,)} if factory.averages else {}
+    optimizer = factory({"kernel": case.regularizer}, optax.constant_schedule(0.1), **settings)
+    numbers = np.random.default_rng(0)
+    params = {
+        layer: {"kernel": jnp.asarray(numbers.normal(size=case.shape), dtype), "bias": jnp.zeros(case.shape[-1], dtype)}
+        for layer in ("first", "second")
+    }
+    return optimizer, params
+
+
+def functions(factory, name):
+    """Names and functions of (gradients, state, params): all that a training calls under `jit`."""
+    regularizer = {"kernel": CASES[name].regularizer}
+    optimizer, _ = make(factory, name)
+    measures = (
+        metrics.group_sparsity, metrics.weighted_group_sparsity, metrics.kernel_sparsity, metrics.unstructured_sparsity,
+        metrics.low_rank_level, metrics.numerical_rank, metrics.support,
+    )  # fmt: skip
+    found = {
+        "init": lambda grads, state, params: optimizer.init(params),
+        "update": optimizer.update,
+        "eval_params": lambda grads, state, params: ramda_jax.eval_params(state, params),
+        "solver_info": lambda grads, state, params: ramda_jax.solver_info(state),
+        "apply": lambda grads, state, params: optax.apply_updates(params, optimizer.update(grads, state, params)[0]),
+        "objective": lambda grads, state, params: metrics.objective(regularizer, params, 1.0, 0.1),
+        "changed_groups": lambda grads, state, params: metrics.changed_groups(
+            metrics.support(regularizer, params), metrics.support(regularizer, grads)
+        ),
+    }
+    return found | {
+        measure.__name__: lambda grads, state, params, measure=measure: measure(regularizer, params)
+        for measure in measures
+    }
+
+
+def failures(promotion, factory, name, dtype):
+    """From functions to what is wrong with them under a switch, but for what Optax does; and whether Optax does any."""
+    optimizer, params = make(factory, name, dtype)
+    state = jax.eval_shape(optimizer.init, params)
+    failed, in_optax = {}, False
+    for what, function in functions(factory, name).items():
+        try:
+            with promotion():
+                jax.eval_shape(function, params, state, params)
+        except (TypeError, ValueError) as error:
+            files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+            if "/optax/" in [file for file in files if "/jax/" not in file][-1]:
+                in_optax = True
+            else:
+                failed[what] = str(error)[:200]
+    return failed, in_optax
+
+
+@every_pair
+def test_no_rank_is_promoted(factory, name):
+    assert failures(lambda: jax.numpy_rank_promotion("raise"), factory, name, jnp.float32) == ({}, False)
+
+
+@every_pair
+def test_no_dtype_is_promoted(factory, name):
+    """In bfloat16, whose sums are in float32."""
+    failed, in_optax = failures(lambda: jax.numpy_dtype_promotion("strict"), factory, name, jnp.bfloat16)
+    assert failed == {}
+    assert in_optax == (factory.name in OPTAX_PROMOTES or name in OPTAX_PROMOTES)
+
+
+@every_pair
+def test_no_tracer_leaks_and_every_program_is_well_formed(factory, name):
+    optimizer, params = make(factory, name)
+    state = jax.eval_shape(optimizer.init, params)
+    with jax.checking_leaks(), jax.enable_checks(True):
+        for function in functions(factory, name).values():
+            jax.eval_shape(function, params, state, params)
+
+
+@every_pair
+def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, name):
+    """All functions in one program, three steps of it; the first is of gradients of 0 at parameters of 0."""
+    optimizer, params = make(factory, name)
+    every = functions(factory, name)
+
+    @jax.jit
+    def step(grads, state, params):
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        return params, state, [function(grads, state, params) for what, function in every.items() if what != "init"]
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state, at_zero = jax.jit(optimizer.init)(params), jax.jit(optimizer.init)(zeros)
+    with jax.transfer_guard("disallow"), jax.debug_nans(True):
+        jax.block_until_ready(step(zeros, at_zero, zeros))
+        for _ in range(3):
+            params, state, _ = step(params, state, params)
+        jax.block_until_ready(params)
+
+
+@pairs([(method, "GroupLasso") for method in FACTORIES[1:]] + [(FACTORIES[0], name) for name in CASES])
+def test_eager_steps_make_no_nan_on_the_way(factory, name):
+    optimizer, params = make(factory, name)
+    for start in (params, jax.tree.map(jnp.zeros_like, params)):
+        with jax.debug_nans(True), jax.numpy_rank_promotion("raise"):
+            state = optimizer.init(start)
+            updates, state = optimizer.update(start, state, start)
+            structured = ramda_jax.eval_params(state, start)
+            info = ramda_jax.solver_info(state)
+            metrics.layer_table({"kernel": CASES[name].regularizer}, structured)
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((updates, structured)))
+        assert np.isfinite(info.residual)
+
+
+def test_each_switch_finds_what_it_is_for():
+    vector, matrix = jnp.ones(2), jnp.ones((2, 2))
+    with pytest.raises(ValueError, match="rank"), jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(jnp.add, vector, matrix)
+    with pytest.raises(Exception, match="promotion"), jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(jnp.add, vector, vector.astype(jnp.bfloat16))
+    with pytest.raises(FloatingPointError), jax.debug_nans(True):
+        jax.jit(jnp.log)(-vector)
+    with pytest.raises(Exception, match="Disallowed host-to-device"), jax.transfer_guard("disallow"):
+        jax.jit(jnp.sin)(np.ones(2))
+    leaked = []
+    with pytest.raises(Exception, match="Leaked"), jax.checking_leaks():
+        jax.eval_shape(lambda x: leaked.append(x) or x, vector)
