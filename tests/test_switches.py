@@ -21,6 +21,8 @@ slow = pytest.mark.slow
 #: What Optax itself does not allow under "strict": its Adam takes an integer power of a float, its projection onto the
 #: simplex, of which that onto the l1 ball is made, divides floats by integers.
 OPTAX_PROMOTES = ("prox_adamw", "prox_ssi", "Projection simplex", "Projection l1 ball")
+#: Zero has no nearest point on the sphere, and Optax's projection of it is NaN.
+NOT_AT_ZERO = ("Projection sphere",)
 QUICK = ("ramda", "GroupLasso")
 
 
@@ -128,7 +130,7 @@ def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, nam
         params = optax.apply_updates(params, updates)
         return params, state, [function(grads, state, params) for what, function in every.items() if what != "init"]
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = params if name in NOT_AT_ZERO else jax.tree.map(jnp.zeros_like, params)
     state, at_zero = jax.jit(optimizer.init)(params), jax.jit(optimizer.init)(zeros)
     with jax.transfer_guard("disallow"), jax.debug_nans(True):
         jax.block_until_ready(step(zeros, at_zero, zeros))
@@ -140,7 +142,7 @@ def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, nam
 @pairs([(method, "GroupLasso") for method in FACTORIES[1:]] + [(FACTORIES[0], name) for name in CASES])
 def test_eager_steps_make_no_nan_on_the_way(factory, name):
     optimizer, params = make(factory, name)
-    for start in (params, jax.tree.map(jnp.zeros_like, params)):
+    for start in (params, params if name in NOT_AT_ZERO else jax.tree.map(jnp.zeros_like, params)):
         with jax.debug_nans(True), jax.numpy_rank_promotion("raise"):
             state = optimizer.init(start)
             updates, state = optimizer.update(start, state, start)
