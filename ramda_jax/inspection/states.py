@@ -86,6 +86,8 @@ def solver_info(state: Any) -> SolverInfo:
     infos = [proximal.info for _, proximal in paired_states(state)]
     # Closed forms of single entries do not look at what they find; but from finite sums it is finite too.
     ours = [node for _, node in find_states(state, (ModelState, PreconditionedState, ProximalPointState))]
+    for node in ours:
+        check_arrays("A state's leaves", named_leaves(node))
     sums = [leaf for leaf in jax.tree.leaves(ours) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in sums]))
     residual = norm(jnp.stack([info.residual for info in infos]))

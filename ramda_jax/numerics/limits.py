@@ -7,6 +7,8 @@ it comes in stays so: it is a fault of the model or the data, and must be seen.
 import jax
 import jax.numpy as jnp
 
+from ramda_jax.numerics.dtypes import promoted
+
 
 def gradient_limit(dtype: jax.typing.DTypeLike) -> float:
     """The largest gradient entry that sums of `dtype` take as it is: half of the root of the largest float, 2^63 in
@@ -19,7 +21,7 @@ def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     limit = gradient_limit(dtype)
     if float(jnp.finfo(grad.dtype).max) > limit:
         # In the wider of both: a finite float64 may be infinite in float32.
-        wide = grad.astype(jnp.promote_types(grad.dtype, dtype))
+        wide = grad.astype(promoted(grad.dtype, dtype))
         grad = jnp.where(jnp.isfinite(wide) & (jnp.abs(wide) > limit), jnp.sign(wide) * limit, wide)
     return grad.astype(dtype)
 

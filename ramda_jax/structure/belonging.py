@@ -14,7 +14,7 @@ import numpy as np
 from ramda_jax.numerics import promoted, sums_dtype
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
-from ramda_jax.validation import check_params
+from ramda_jax.validation import check_arrays, check_params
 
 FRESH = "make a state for these parameters by `optimizer.init(params)`."
 
@@ -22,6 +22,7 @@ FRESH = "make a state for these parameters by `optimizer.init(params)`."
 #: Fields of our states that hold one number.
 _NUMBERS = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
 _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating)
+_SUMS = ("grad_sum", "grad_sq_sum")
 _INFO = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": np.bool_}
 
 
@@ -143,6 +144,14 @@ def check_state(kind: type, state: Any) -> None:
         raise ValueError(
             f"The state must be a `{kind.__name__}`, that of this very method, got {type(state).__name__}; {FRESH}"
         )
+    check_arrays("A state's leaves", named_leaves(state))
+    for name in _SUMS:
+        tree = getattr(state, name, None)
+        if not all(_is_floating(leaf) and jnp.finfo(leaf.dtype).bits >= 32 for leaf in jax.tree.leaves(tree)):
+            dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(tree)})
+            raise ValueError(f"The state's `{name}` must be of float32 or wider, got {dtypes}; {FRESH}")
+    if hasattr(state, "grad_sum") and hasattr(state, "grad_sq_sum"):
+        check_belongs("The state's `grad_sq_sum`", state.grad_sq_sum, "its `grad_sum`", state.grad_sum, FRESH)
     fields = {name: getattr(state, name) for name in _NUMBERS if hasattr(state, name)}
     if isinstance(fields.get("strength"), tuple):  # what a target keeps
         del fields["strength"]

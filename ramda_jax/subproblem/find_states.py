@@ -10,6 +10,7 @@ from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.subproblem.strength import TargetState
+from ramda_jax.validation import check_arrays
 
 
 def find_states(state: Any, kinds: Any) -> list[tuple[Any, Any]]:
@@ -32,6 +33,10 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
             "a chain with `proximal_point` in it."
         )
 
+    for _, node in (*models, *proximals):
+        check_arrays("A state's leaves", named_leaves(node))
+        check_state(type(node), plain_state(node))
+
     def shared_path(a, b):
         return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
@@ -53,13 +58,10 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
     for _, i, j in sorted(candidates):
         if i not in partner and j not in partner.values():
             partner[i] = j
-    pairs = [
+    return [
         (plain_state(models[partner[i]][1]) if i in partner else None, plain_state(proximal))
         for i, (_, proximal) in enumerate(proximals)
     ]
-    for ours in (node for pair in pairs for node in pair if node is not None):
-        check_state(type(ours), ours)
-    return pairs
 
 
 def plain_state(state: Any) -> Any:
