@@ -27,13 +27,17 @@ from ramda_jax.regularizers import (
     Box,
     GroupLasso,
     GroupMCP,
+    NofM,
     NuclearNorm,
     Null,
     Projection,
     Quantized,
     Regularizer,
+    Scaled,
     SparseGroupLasso,
     SparseGroupMCP,
+    TopEntries,
+    TopGroups,
 )
 from ramda_jax.solvers import (
     ClosedForm,
@@ -47,7 +51,7 @@ from ramda_jax.solvers import (
     default_solver,
     summable_tolerance,
 )
-from ramda_jax.subproblem import ProximalPointState, Target, proximal_point
+from ramda_jax.subproblem import ProximalPointState, Target, prox, proximal_point
 
 __version__ = "0.1.0"
 
@@ -65,6 +69,7 @@ __all__ = [
     "MCP",
     "ModelState",
     "NewtonRaphson",
+    "NofM",
     "NuclearNorm",
     "Null",
     "PreconditionedState",
@@ -74,6 +79,7 @@ __all__ = [
     "QuadraticModel",
     "Quantized",
     "Regularizer",
+    "Scaled",
     "SecularNewton",
     "Solution",
     "Solver",
@@ -81,6 +87,8 @@ __all__ = [
     "SparseGroupLasso",
     "SparseGroupMCP",
     "Target",
+    "TopEntries",
+    "TopGroups",
     "adaptive_dual_averaging",
     "check_last",
     "compaction",
@@ -91,6 +99,7 @@ __all__ = [
     "iterate_averaging",
     "metrics",
     "preconditioned",
+    "prox",
     "prox_adamw",
     "prox_gen",
     "prox_sgd",

@@ -26,8 +26,11 @@ Support: TypeAlias = Mapping[str, jax.typing.ArrayLike]
 RegularizerSpec: TypeAlias = Union["Regularizer", Mapping[Any, Any], tuple[Any, ...], list[Any], None]
 #: What a group regularizer takes as `groups`: a name, or the axes that index the groups.
 GroupSpec: TypeAlias = Literal["input", "output", "heads", "kernel"] | int | tuple[int, ...]
-#: What a group regularizer takes as `group_weight`: a rule, or a number for all groups.
-GroupWeight: TypeAlias = Literal["sqrt_size", "sqrt_layer_size"] | float
+#: What a group regularizer takes as `group_weight`: a rule, a number, an array of one per group, or a function
+#: of a leaf's path and shape.
+GroupWeight: TypeAlias = (
+    Literal["sqrt_size", "sqrt_layer_size"] | float | jax.typing.ArrayLike | list[Any] | Callable[[str, Shape], Any]
+)
 #: What a method takes as `solver`: None for the defaults, a `Solver` for all, or a mapping of patterns.
 SolverSpec: TypeAlias = Union["Solver", Mapping[str, "Solver | None"], None]
 #: The diagonal metric of a method: one number (RMDA, ProxSGD), or one per entry.

@@ -68,11 +68,26 @@ def check_ratio(value: Any) -> None:
         raise ValueError(f"`l1_ratio` must be in [0, 1], got {value!r}; {remedy}")
 
 
+def check_share(value):
+    """Raises unless `value` is a number in [0, 1] or a function of the step."""
+    remedy = "use 0.9 for nine tenths to be zero, or a function of the step, such as `optax.linear_schedule`."
+    if isinstance(value, jax.Array):
+        raise TypeError(f"`share` must be a Python number or a schedule, got {value!r}; {remedy}")
+    if not _number("share", value, lambda x: 0 <= x <= 1, remedy):
+        raise ValueError(f"`share` must be in [0, 1], got {value!r}; {remedy}")
+
+
 def check_decay(name: str, value: Any) -> None:
     """Raises unless the number `value` is in [0, 1)."""
     remedy = "use 0.0 for no memory, 0.9 for a memory of about ten steps."
     if not _number(name, value, lambda x: 0 <= x < 1, remedy):
         raise ValueError(f"`{name}` must be in [0, 1), got {value!r}; {remedy}")
+
+
+def check_flag(name, value):
+    """Raises unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}.")
 
 
 def check_count(name: str, value: Any, minimum: int) -> None:

@@ -23,6 +23,8 @@ REGULARIZERS = [
     ramda_jax.NuclearNorm(),
     ramda_jax.Box(),
     ramda_jax.Quantized((-1.0, 0.0, 1.0)),
+    ramda_jax.TopGroups(0.5, 0),
+    ramda_jax.TopEntries(0.5),
 ]
 BAD = [np.nan, np.inf, -np.inf]
 

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "ramda_jax": """
         AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState GroupLasso GroupMCP
-        IterateAveragingState L1 MCP ModelState NewtonRaphson NuclearNorm Null PreconditionedState Projection
-        ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer SecularNewton Solution Solver
-        SolverInfo SparseGroupLasso SparseGroupMCP Target adaptive_dual_averaging check_last compaction default_solver
-        describe dual_averaging eval_params iterate_averaging metrics preconditioned prox_adamw prox_gen prox_sgd
-        prox_ssi proximal_point ramda regularizers rmda solver_info solvers sqrt_growth stage_growth stages structure
-        summable_tolerance
+        IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null PreconditionedState Projection
+        ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer Scaled SecularNewton Solution Solver
+        SolverInfo SparseGroupLasso SparseGroupMCP Target TopEntries TopGroups adaptive_dual_averaging check_last
+        compaction default_solver describe dual_averaging eval_params iterate_averaging metrics preconditioned prox
+        prox_adamw prox_gen prox_sgd prox_ssi proximal_point ramda regularizers rmda solver_info solvers sqrt_growth
+        stage_growth stages structure summable_tolerance
     """,
     "ramda_jax.compaction": """
         Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan LowRank Member Plan
@@ -33,20 +33,20 @@ PUBLIC = {
         support unstructured_sparsity weighted_group_sparsity
     """,
     "ramda_jax.regularizers": """
-        Binary Box ElementwiseRegularizer GroupLasso GroupMCP GroupRegularizer L1 MCP NormPenalty NuclearNorm Null
-        Projection Quantized Regularizer SparseGroupLasso SparseGroupMCP
+        Binary Box ElementwiseRegularizer GroupLasso GroupMCP GroupRegularizer L1 MCP NofM NormPenalty NuclearNorm
+        Null Projection Quantized Regularizer Scaled SparseGroupLasso SparseGroupMCP TopEntries TopGroups
     """,
     "ramda_jax.solvers": """
         ClosedForm Context NewtonRaphson ProximalGradient SecularNewton Solution Solver SolverInfo choose_solver
         default_solver summable_tolerance
     """,
-    "ramda_jax.structure": "Assignment assign assignment named_leaves path_name regularized_leaves",
+    "ramda_jax.structure": "Assignment adaptive_weights assign assignment named_leaves path_name regularized_leaves",
 }
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
-    "Assignment Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer GroupRegularizer "
-    "LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel Regularizer Report Solution Solver "
-    "SolverInfo Width WidthPlan"
+    "Assignment Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
+    "GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel Regularizer "
+    "Report Solution Solver SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.
 ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import optax
 
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped, GroupRegularizer
+from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.solvers.select import choose_solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.subproblem.checks import check_solvable
@@ -70,12 +72,28 @@ def describe(
             continue
         regularized += size
         cells = ["-", "-", "-", "-"]
-        if isinstance(given, GroupRegularizer):
+        if isinstance(given, Grouped):
             number = math.prod(given.radii_shape(shape))
             groups += number
-            cells = [str(given.groups), str(number), str(given.sizes(shape)), f"{given.weights(shape):.4g}"]
+            weight = _weight_of(given, shape) if isinstance(given, GroupRegularizer) else "-"
+            cells = [str(given.groups), str(number), str(given.sizes(shape)), weight]
         solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
-        rows.append((*row, type(given).__name__, *cells, type(solved_by).__name__))
+        rows.append((*row, _name_of(given), *cells, type(solved_by).__name__))
     rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), "", "", ""))
     # In the total row "N regularized" spills into the empty column beside it.
     return "\n".join(text_table(rows, right=(4, 5, 6), spill=(len(rows) - 1, 2)))
+
+
+def _weight_of(regularizer, shape):
+    """What the groups of a leaf weigh, a number or from which to which."""
+    weights = np.asarray(getattr(regularizer, "factor", 1.0) * regularizer.weights(shape))
+    low, high = (f"{x:.4g}" for x in (np.min(weights, initial=np.inf), np.max(weights, initial=0)))
+    return low if weights.ndim == 0 or low == high else f"{low} to {high}"
+
+
+def _name_of(regularizer):
+    """The class; of a scaled one that of what is scaled, with the factor unless it is in the weight."""
+    if not isinstance(regularizer, Scaled):
+        return type(regularizer).__name__
+    name = type(regularizer.regularizer).__name__
+    return name if isinstance(regularizer, GroupRegularizer) else f"{regularizer.factor:g} * {name}"

@@ -1,4 +1,4 @@
-"""Numbers: counts, dtypes and limits of sums, norms, the cube root, shardings, trees of arrays."""
+"""Numbers: counts, dtypes and limits of sums, norms, the largest of many, the cube root, shardings, trees of arrays."""
 
 from ramda_jax.numerics.cbrt import cbrt
 from ramda_jax.numerics.counts import count, exact_count, total
@@ -14,6 +14,7 @@ from ramda_jax.numerics.dtypes import (
 from ramda_jax.numerics.limits import gradient_limit, limited, reachable, saturated
 from ramda_jax.numerics.long_sums import add_evenly
 from ramda_jax.numerics.norms import group_norms, group_scales, norm
+from ramda_jax.numerics.selection import is_nan_key, largest, sort_keys
 from ramda_jax.numerics.sharding import gathered, with_type_sharding
 from ramda_jax.numerics.trees import copy, zeros_for_sums
 
@@ -29,6 +30,8 @@ __all__ = [
     "gradient_limit",
     "group_norms",
     "group_scales",
+    "is_nan_key",
+    "largest",
     "limited",
     "next_count",
     "norm",
@@ -36,6 +39,7 @@ __all__ = [
     "reachable",
     "saturated",
     "scalars_dtype",
+    "sort_keys",
     "sums_dtype",
     "total",
     "weight_of_average",

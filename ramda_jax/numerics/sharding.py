@@ -8,12 +8,15 @@ def with_type_sharding(x: jax.Array, sharding: jax.sharding.NamedSharding) -> ja
     return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
 
 
-def gathered(x: jax.Array) -> jax.Array:
+def gathered(x: jax.Array, axis: int | None = None) -> jax.Array:
     """x with no axis sharded in its type: `reshape` and the SVD refuse sharded axes on meshes whose axes are explicit.
+
+    With `axis`, a number from 0 on, only that one is no longer sharded.
 
     On other meshes, where types say nothing of sharding, x itself: there XLA gathers what an operation needs whole.
     """
     sharding = jax.typeof(x).sharding
-    if all(axis is None for axis in sharding.spec):
+    spec = [None if axis in (None, i) else name for i, name in enumerate(sharding.spec)]
+    if spec == list(sharding.spec):
         return x
-    return jax.sharding.reshard(x, sharding.update(spec=jax.sharding.PartitionSpec(*[None] * x.ndim)))
+    return jax.sharding.reshard(x, sharding.update(spec=jax.sharding.PartitionSpec(*spec)))

@@ -1,7 +1,7 @@
 """What a regularizer is: psi, its prox, its structure."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
@@ -31,6 +31,22 @@ class Regularizer(abc.ABC):
     support_counts: ClassVar[str] = "entries"
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
+    #: Whether `solve_scaled` holds for any diagonal metric, though psi is no sum over single entries.
+    any_metric: ClassVar[bool] = False
+    #: Where leaves have to be solved together (`together`): something hashable that is equal for these; else None.
+    coupling: Any = None
+    #: The class of this regularizer times a number.
+    scaled_class: ClassVar[Any]
+
+    # A NumPy number times a regularizer is ours, no array of objects.
+    __array_ufunc__ = None
+
+    def __mul__(self, number):
+        """`number` times psi, `number >= 0`: weighs it against the other regularizers of an optimizer (`Scaled`)."""
+        return self.scaled_class(self, number)
+
+    def __rmul__(self, number):
+        return self * number
 
     def resolve(self, path: str, shape: Shape) -> "Regularizer":
         """This regularizer with everything that depends on the leaf's path and shape filled in.
@@ -47,6 +63,31 @@ class Regularizer(abc.ABC):
         """
         del path, shape
         return self
+
+    def at_step(self, step):
+        """This regularizer at one step, with the values of its schedules in their place.
+
+        Args:
+            step: the 0-based step, an int or an array.
+
+        Returns:
+            A regularizer of the same class; itself, without schedules. With them it has arrays in it, which cannot be
+            hashed.
+        """
+        del step
+        return self
+
+    def together(self, subproblems) -> list["Regularizer"]:
+        """For leaves of one `coupling` what each gets, by which its own minimiser is its part of that of all of them.
+
+        Args:
+            subproblems: for each leaf its resolved regularizer at this step, and the `rhs` and the `metric` of its
+                model.
+
+        Returns:
+            A regularizer for each leaf, which couples nothing.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def value(self, w: jax.Array) -> jax.Array:
@@ -70,7 +111,7 @@ class Regularizer(abc.ABC):
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         """`argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, exactly.
 
-        Holds for a metric that is one number, and for any diagonal one where psi is `elementwise`.
+        Holds for a metric that is one number, and for any diagonal one where psi is `elementwise` or says `any_metric`.
         """
         return self.prox(rhs / metric, weight / metric)
 

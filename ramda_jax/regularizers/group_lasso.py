@@ -5,7 +5,7 @@ import dataclasses
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.norm_penalty import NormPenalty
 from ramda_jax.typing import Scalar
-from ramda_jax.validation import check_ratio
+from ramda_jax.validation import check_flag, check_ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,8 @@ class GroupLasso(GroupRegularizer):
     Args:
         groups: see `GroupRegularizer`.
         group_weight: see `GroupRegularizer`.
+        non_negative: whether no entry may be negative. The minimiser is as exact: entries whose `rhs` is not positive
+            are zero, and the others those of the group LASSO without these.
 
     Raises:
         ValueError: an unknown name, repeated axes, a negative weight; at `init`, axes that the leaf lacks.
@@ -38,6 +40,12 @@ class GroupLasso(GroupRegularizer):
         Yuan and Lin, `Model selection and estimation in regression with grouped variables`, 2006.
     """
 
+    non_negative: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_flag("non_negative", self.non_negative)
+
     def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         return NormPenalty(weight * group_weight)
 
@@ -54,6 +62,7 @@ class SparseGroupLasso(GroupRegularizer):
         groups: see `GroupRegularizer`.
         group_weight: see `GroupRegularizer`.
         l1_ratio: the share of l1, in [0, 1], as in scikit-learn's `ElasticNet`: 0 is `GroupLasso`, 1 is `L1`.
+        non_negative: as that of `GroupLasso`.
 
     Raises:
         ValueError, TypeError: as `GroupLasso`; an l1_ratio outside [0, 1].
@@ -70,10 +79,12 @@ class SparseGroupLasso(GroupRegularizer):
     """
 
     l1_ratio: float = 0.5
+    non_negative: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ratio(self.l1_ratio)
+        check_flag("non_negative", self.non_negative)
 
     def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         return NormPenalty(weight * group_weight)

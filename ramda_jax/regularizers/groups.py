@@ -18,6 +18,7 @@ from ramda_jax.numerics import group_norms, norm
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.regularizers.per_group import PerGroup
 from ramda_jax.typing import Axes, GroupSpec, GroupWeight, Scalar, Shape
 from ramda_jax.validation import check_non_negative
 
@@ -118,10 +119,56 @@ def _named_axes(groups, path, ndim):
     return (-2, -1)
 
 
-class _PartlyL1(Regularizer):
-    """Has a share of l1, which is no field here: a class that lets users choose it has it in its own field order."""
+class Grouped(Regularizer):
+    """What every psi of groups has: which slices of a leaf they are, their norms, and which of them are alive.
+
+    A subclass has the field `groups`, as `GroupRegularizer`.
+    """
+
+    support_counts = "groups"
+
+    # No field, for this is no dataclass: subclasses declare it in their own field order.
+    groups: GroupSpec = "input"
+
+    def __post_init__(self):
+        object.__setattr__(self, "groups", check_groups(self.groups))
+
+    def resolve(self, path: str, shape: Shape) -> "Grouped":
+        """This regularizer with the groups as axes."""
+        axes = group_axes(self.groups, path, len(shape))
+        return dataclasses.replace(self, groups=axes)  # pyright: ignore[reportArgumentType]
+
+    def axes_inside(self, ndim: int) -> Axes:
+        """The axes inside a group, of a leaf of `ndim`."""
+        kept = group_axes(self.groups, "", ndim)
+        return tuple(axis for axis in range(ndim) if axis not in kept)
+
+    def sizes(self, shape: Shape) -> int:
+        return math.prod(shape[axis] for axis in self.axes_inside(len(shape)))
+
+    def radii_shape(self, shape: Shape) -> Shape:
+        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
+        inside = self.axes_inside(len(shape))
+        return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
+
+    def norms(self, w: jax.Array) -> jax.Array:
+        """`||w_g||`, of the shape `radii_shape(w.shape)`."""
+        return group_norms(w, self.axes_inside(w.ndim))
+
+    def support(self, w: jax.Array) -> jax.Array:
+        return jnp.any(w != 0, axis=self.axes_inside(w.ndim), keepdims=True)
+
+    @abc.abstractmethod
+    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
+        """The solution of the model's subproblem whose groups have the norms `radii`."""
+
+
+class _PartlyL1(Grouped):
+    """Has a share of l1 and may be of one sign, which are no fields here: a class that lets users choose them does."""
 
     l1_ratio: float = 0.0
+    #: Whether psi is infinite where an entry is negative.
+    non_negative: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,69 +184,53 @@ class GroupRegularizer(_PartlyL1):
             (`group_axes` has the table).
         group_weight: omega_g, the relative weight of each group: `"sqrt_size"`, the root of the number of entries
             in a group, as in the papers' code; `"sqrt_layer_size"`, the root of the number of entries in the
-            leaf, as in the regularizer study of the ICLR paper; or a number for all groups.
+            leaf, as in the regularizer study of the ICLR paper; a number for all groups; an array of one number per
+            group, of a shape that broadcasts against `radii_shape` of every leaf it is for; or a function of a leaf's
+            path and shape that returns a number or such an array. A leaf with an array is not cut into tiles.
     """
-
-    support_counts = "groups"
 
     groups: GroupSpec = "input"
     group_weight: GroupWeight = "sqrt_size"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "groups", check_groups(self.groups))
-        if isinstance(self.group_weight, str):
-            if self.group_weight not in GROUP_WEIGHTS:
-                raise ValueError(
-                    f"`group_weight` must be one of {GROUP_WEIGHTS} or a number, got {self.group_weight!r}; "
-                    "use 1.0 for equal weights."
-                )
-        elif not isinstance(self.group_weight, (int, float, np.number)):
-            raise TypeError(
-                f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {self.group_weight!r}; "
-                "use 1.0 for equal weights."
-            )
-        else:
-            check_non_negative("group_weight", self.group_weight)
-            object.__setattr__(self, "group_weight", float(self.group_weight))
+        super().__post_init__()
+        object.__setattr__(self, "group_weight", _checked_weight(self.group_weight))
 
     def resolve(self, path: str, shape: Shape) -> "GroupRegularizer":
         """This regularizer with the groups as axes and the weight as a number: as those of the whole leaf, so that a
         part of it, such as what is left of a network once it is small, cannot get another weight."""
-        resolved = dataclasses.replace(self, groups=group_axes(self.groups, path, len(shape)))
+        resolved: Any = super().resolve(path, shape)
+        if callable(self.group_weight):
+            resolved = dataclasses.replace(resolved, group_weight=self.group_weight(path, shape))
+        if isinstance(resolved.group_weight, PerGroup):
+            resolved.group_weight.check_fits(resolved.radii_shape(shape), path)
+            return resolved
         weights = resolved.weights(shape)
         # A subclass may give one number per group, which is no setting of the regularizer.
         return dataclasses.replace(resolved, group_weight=float(weights)) if jnp.ndim(weights) == 0 else resolved
 
     def inner_axes(self, ndim: int) -> Axes:
-        kept = group_axes(self.groups, "", ndim)
-        return tuple(axis for axis in range(ndim) if axis not in kept)
-
-    def sizes(self, shape: Shape) -> int:
-        return math.prod(shape[axis] for axis in self.inner_axes(len(shape)))
+        return self.axes_inside(ndim)
 
     def weights(self, shape: Shape) -> Scalar:
-        """omega_g for a leaf of that shape: one Python float, since all groups of a leaf have one size.
+        """omega_g for a leaf of that shape: one Python float, where all groups of a leaf weigh the same.
 
-        A subclass may give one number per group instead, an array of the shape `radii_shape(shape)`.
+        Otherwise, and from a subclass that says so, one number per group: an array that broadcasts against
+        `radii_shape(shape)`.
         """
+        if isinstance(self.group_weight, PerGroup):
+            return self.group_weight.array
+        if callable(self.group_weight):
+            raise ValueError(
+                f"`group_weight` of {self!r} is a function of path and shape; use `resolve(path, shape)` of the "
+                "regularizer, which calls it."
+            )
         if self.group_weight == "sqrt_size":
             return math.sqrt(self.sizes(shape))
         if self.group_weight == "sqrt_layer_size":
             return math.sqrt(math.prod(shape))
-        assert not isinstance(self.group_weight, str)
-        return self.group_weight
-
-    def radii_shape(self, shape: Shape) -> Shape:
-        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
-        inside = self.inner_axes(len(shape))
-        return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
-
-    def norms(self, w: jax.Array) -> jax.Array:
-        """`||w_g||`, of the shape `radii_shape(w.shape)`."""
-        return group_norms(w, self.inner_axes(w.ndim))
-
-    def support(self, w: jax.Array) -> jax.Array:
-        return jnp.any(w != 0, axis=self.inner_axes(w.ndim), keepdims=True)
+        weight: Any = self.group_weight
+        return weight
 
     @abc.abstractmethod
     def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
@@ -207,26 +238,32 @@ class GroupRegularizer(_PartlyL1):
 
     def leaf_penalty(self, shape: Shape, weight: Scalar) -> NormPenalty:
         """`weight * (1 - l1_ratio) * P_g` for the groups of a leaf of that shape."""
-        return self.norm_penalty(weight * (1 - self.l1_ratio), self.weights(shape))
+        weights = self.weights(shape)
+        if isinstance(weights, np.ndarray):
+            weights = jnp.asarray(weights, jnp.result_type(weight))
+        return self.norm_penalty(weight * (1 - self.l1_ratio), weights)
 
     def reduced(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         """The right-hand side of the subproblem in the groups' norms alone: the l1 norm's share is taken off `rhs`.
 
-        The minimiser has the signs of `rhs`, so that each entry is soft-thresholded; without an l1 norm it is `rhs`.
+        The minimiser has the signs of `rhs`, so that each entry is soft-thresholded, and where it must not be negative
+        is zero wherever that would be; without an l1 norm it is `rhs`.
         """
-        return soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
+        reduced = soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
+        return jnp.where((weight > 0) & (reduced <= 0), 0, reduced) if self.non_negative else reduced
 
     def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
-        """The solution of the model's subproblem whose groups have the norms `radii`."""
         rhs = self.reduced(model.rhs, model.weight)
         return self.leaf_penalty(rhs.shape, model.weight).point(rhs, model.metric, radii)
 
     def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
-        penalty = self.norm_penalty(jnp.ones([], w.dtype), self.weights(w.shape)).value(self.norms(w))
-        return (1 - self.l1_ratio) * jnp.sum(penalty) + self.l1_ratio * jnp.sum(jnp.abs(w))
+        penalty = self.leaf_penalty(w.shape, jnp.ones([], w.dtype)).value(self.norms(w))
+        value = jnp.sum(jnp.broadcast_to(penalty, self.radii_shape(w.shape))) + self.l1_ratio * jnp.sum(jnp.abs(w))
+        return jnp.where(jnp.any(w < 0), jnp.inf, value) if self.non_negative else value
 
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
+        weight = jnp.asarray(weight, x.dtype)
         rhs, penalty = self.reduced(x, weight), self.leaf_penalty(x.shape, weight)
         one = jnp.ones([], x.dtype)
         return penalty.point(rhs, one, penalty.radii(self.norms(rhs), one))
@@ -235,11 +272,16 @@ class GroupRegularizer(_PartlyL1):
         # Certain for a convex psi only: otherwise 0 may lose against a point beyond the knee.
         if not self.convex:
             return None
+        weight = jnp.asarray(weight, rhs.dtype)
         reduced, penalty = self.reduced(rhs, weight), self.leaf_penalty(rhs.shape, weight)
         return self.norms(reduced) <= penalty.lam
 
     def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
         ratio, group_weight = self.l1_ratio, self.weights(rhs.shape)
+        if isinstance(group_weight, np.ndarray):
+            group_weight = jnp.asarray(group_weight, rhs.dtype)
+        if self.non_negative:
+            rhs = jnp.where(rhs <= 0, 0, rhs)
         axes = self.inner_axes(rhs.ndim)
         slope = (1 - ratio) * group_weight
         if not ratio:
@@ -255,9 +297,43 @@ class GroupRegularizer(_PartlyL1):
         return root
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
+        weight = jnp.asarray(weight, w.dtype)
         reduced, penalty = self.reduced(slope, weight), self.leaf_penalty(w.shape, weight)
         norms = self.norms(w)
         dead = jnp.maximum(self.norms(reduced) - penalty.lam, 0)
         radial = penalty.derivative(norms) / jnp.where(norms == 0, 1, norms)
         alive = self.norms(jnp.where(w == 0, reduced, slope - weight * self.l1_ratio * jnp.sign(w) - radial * w))
-        return norm(jnp.where(norms == 0, dead, alive))
+        distance = norm(jnp.where(norms == 0, dead, alive))
+        return jnp.where(jnp.any((w < 0) & (weight > 0)), jnp.inf, distance) if self.non_negative else distance
+
+
+def _checked_weight(given):
+    """`group_weight` as a name, a Python float, a `PerGroup` or a function; raises for anything else."""
+    if isinstance(given, PerGroup):
+        return given
+    if isinstance(given, str):
+        if given not in GROUP_WEIGHTS:
+            raise ValueError(
+                f"`group_weight` must be one of {GROUP_WEIGHTS}, a number, an array or a function of path and shape, "
+                f"got {given!r}; use 1.0 for equal weights."
+            )
+        return given
+    if isinstance(given, (np.ndarray, jax.Array, list, tuple)):
+        array = np.asarray(given)
+        return PerGroup(array) if array.ndim else _checked_weight(array[()])
+    if callable(given):
+        try:
+            hash(given)
+        except TypeError:
+            raise TypeError(
+                f"`group_weight` must be hashable, for the regularizer is a static part of the state, got {given!r}; "
+                "use a function."
+            ) from None
+        return given
+    if isinstance(given, bool) or not isinstance(given, (int, float, np.number)):
+        raise TypeError(
+            f"`group_weight` must be one of {GROUP_WEIGHTS}, a Python number, an array or a function of path and "
+            f"shape, got {given!r}; use 1.0 for equal weights."
+        )
+    check_non_negative("group_weight", given)
+    return float(given)

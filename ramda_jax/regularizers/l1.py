@@ -9,7 +9,7 @@ from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
 from ramda_jax.typing import Scalar
-from ramda_jax.validation import check_non_negative
+from ramda_jax.validation import check_flag, check_non_negative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,11 @@ class L1(ElementwiseRegularizer):
 
     Args:
         factor: relative weight beside other regularizers of the same optimizer, >= 0.
+        non_negative: whether psi is infinite where an entry is negative: `w = max(rhs - weight, 0) / metric`. With a
+            factor of 0 that is all that psi asks for.
 
     Raises:
-        ValueError, TypeError: a factor that is negative or no number.
+        ValueError, TypeError: a factor that is negative or no number, a non_negative that is no bool.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -34,26 +36,47 @@ class L1(ElementwiseRegularizer):
     """
 
     factor: float = 1.0
+    non_negative: bool = False
 
     def __post_init__(self) -> None:
         check_non_negative("factor", self.factor)
+        check_flag("non_negative", self.non_negative)
+
+    def __mul__(self, number):
+        # The same class; but 0 times a constraint is none.
+        if self.non_negative:
+            return super().__mul__(number)
+        check_non_negative("factor", number)
+        return dataclasses.replace(self, factor=float(self.factor * number))
 
     def value(self, w: jax.Array) -> jax.Array:
-        return self.factor * jnp.sum(jnp.abs(widened(w)))
+        w = widened(w)
+        value = self.factor * jnp.sum(jnp.abs(w))
+        return jnp.where(jnp.any(w < 0), jnp.inf, value) if self.non_negative else value
 
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
-        return soft_threshold(x, weight * self.factor)
+        return self._reduced(x, weight)
 
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
-        return soft_threshold(rhs, weight * self.factor) / metric
+        return self._reduced(rhs, weight) / metric
 
     def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
+        if self.non_negative:
+            return (rhs <= weight * self.factor) & (weight > 0)
         return jnp.abs(rhs) <= weight * self.factor
 
     def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
-        return jnp.abs(rhs) / self.factor if self.factor else jnp.full_like(rhs, jnp.inf)
+        size = jnp.where(rhs <= 0, 0, rhs) if self.non_negative else jnp.abs(rhs)
+        return size / self.factor if self.factor else jnp.full_like(rhs, jnp.inf)
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         lam = weight * self.factor
         alive = slope - lam * jnp.sign(w)
-        return norm(jnp.where(w == 0, soft_threshold(slope, lam), alive))
+        distance = norm(jnp.where(w == 0, self._reduced(slope, weight), alive))
+        return jnp.where(jnp.any((w < 0) & (weight > 0)), jnp.inf, distance) if self.non_negative else distance
+
+    def _reduced(self, rhs, weight):
+        if not self.non_negative:
+            return soft_threshold(rhs, weight * self.factor)
+        # A NaN is not zero: it goes through.
+        return jnp.where((weight > 0) & (rhs <= weight * self.factor), 0, rhs - weight * self.factor)

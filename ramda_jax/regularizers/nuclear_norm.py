@@ -60,6 +60,10 @@ class NuclearNorm(Regularizer):
         if not isinstance(self.gram, bool):
             raise TypeError(f"`gram` must be True or False, got {self.gram!r}; use False for an SVD.")
 
+    def __mul__(self, number):
+        check_non_negative("factor", number)
+        return dataclasses.replace(self, factor=float(self.factor * number))
+
     def resolve(self, path: str, shape: Shape) -> "NuclearNorm":
         ndim = len(shape)
         split = self.split

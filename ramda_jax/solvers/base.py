@@ -9,7 +9,7 @@ import jax
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.typing import MetricKind
 from ramda_jax.xla.execution import PLAIN, Execution
 
@@ -99,12 +99,12 @@ class Solver(abc.ABC):
         """The minimiser that `solve` found earlier for the same model.
 
         Args:
-            radii: what `solve` left as `Solution.radii`; None from a solver that finds none, or for a psi that is not
-                of the group norms. The minimiser is then found again.
+            radii: what `solve` left as `Solution.radii`; None from a solver that finds none, or for a psi
+                without groups. The minimiser is then found again.
         """
         if radii is None:
             return self.solve(model, regularizer, context).value
-        assert isinstance(regularizer, GroupRegularizer)
+        assert isinstance(regularizer, Grouped)
         return regularizer.point(model, radii)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped, GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solver
 from ramda_jax.typing import MetricKind
 
@@ -18,7 +18,7 @@ class ClosedForm(Solver):
         W = argmin_W 1/2 ||W||^2_metric - <rhs, W> + weight psi(W)
 
     Solves any psi in a scalar metric (RMDA, ProxSGD), and psi that is a sum over single entries in any
-    diagonal metric (RAMDA, ProxAdamW).
+    diagonal metric (RAMDA, ProxAdamW), as do hard targets.
 
     Example:
         >>> import ramda_jax
@@ -30,7 +30,7 @@ class ClosedForm(Solver):
     iterates = False
 
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
-        if metric_kind == "diagonal" and not regularizer.elementwise:
+        if metric_kind == "diagonal" and not (regularizer.elementwise or regularizer.any_metric):
             return "its psi is no sum over single entries, so that there is no closed form in such a metric"
         return None
 
@@ -42,13 +42,13 @@ class ClosedForm(Solver):
             radii = penalty.radii(regularizer.norms(rhs), model.metric)
             value = penalty.point(rhs, model.metric, radii)
         else:
-            radii = None
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
+            radii = regularizer.norms(value) if isinstance(regularizer, Grouped) else None
         # A formula has always done its part, but a NaN is no solution. Of groups the radii tell, which are fewer. To
         # look at the entries where psi is a sum over them would take a step half as long again: `solver_info` looks
         # for what is not finite in the state.
         is_solved = jnp.ones([], bool)
-        if not regularizer.elementwise:
+        if radii is not None or not (regularizer.elementwise or regularizer.any_metric):
             is_solved = jnp.all(jnp.isfinite(value if radii is None else radii))
         residual = jnp.where(is_solved, jnp.zeros([], value.dtype), jnp.inf)
         return Solution(value, radii, jnp.zeros([], jnp.int32), residual, is_solved)

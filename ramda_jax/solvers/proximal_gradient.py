@@ -86,6 +86,8 @@ class ProximalGradient(Solver):
             ) from None
 
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
+        if regularizer.coupling is not None:
+            return "its psi is one of all leaves together, and the prox is of one leaf"
         return None
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:

@@ -27,6 +27,7 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
     |---|---|---|---|
     | any | `"scalar"` (RMDA, ProxSGD) | `ClosedForm()` | the subproblem is the ordinary prox |
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
+    | a hard target | `"diagonal"` | `ClosedForm()` | keeps what it would cost most to zero |
     | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
     | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD each: the papers' five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
@@ -51,6 +52,8 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
         return SolverChoice(ClosedForm(), "the metric is a multiple of the identity: the ordinary prox")
     if regularizer.elementwise:
         return SolverChoice(ClosedForm(), "psi is a sum over single entries: one scalar prox per entry")
+    if regularizer.any_metric:
+        return SolverChoice(ClosedForm(), "psi says that it has a closed form in any metric")
     if isinstance(regularizer, GroupRegularizer):
         return SolverChoice(
             SecularNewton(), "psi is a function of the group norms: one scalar equation per group, solved exactly"

@@ -163,7 +163,7 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
         >>> import jax.numpy as jnp, ramda_jax
         >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
         >>> [(path, found) for path, _, found in assign(ramda_jax.L1(), params)]
-        [('bias', None), ('kernel', L1(factor=1.0))]
+        [('bias', None), ('kernel', L1(factor=1.0, non_negative=False))]
     """
     spec = assignment(spec)
     flat, _ = flatten_with_paths(params)
@@ -224,7 +224,7 @@ def regularized_leaves(spec: RegularizerSpec | Assignment, params: Tree) -> list
         >>> import jax.numpy as jnp, ramda_jax
         >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
         >>> [(path, found) for path, _, found in regularized_leaves(ramda_jax.L1(), params)]
-        [('kernel', L1(factor=1.0))]
+        [('kernel', L1(factor=1.0, non_negative=False))]
     """
     return [(path, leaf, regularizer) for path, leaf, regularizer in assign(spec, params) if regularizer is not None]
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.solvers.base import Context, Solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import FRESH
+from ramda_jax.subproblem.coupling import uncoupled
 from ramda_jax.subproblem.state import ProximalProblem
 
 
@@ -49,7 +50,7 @@ class LeafProblem(NamedTuple):
 def leaf_problems(
     problem: ProximalProblem, model: QuadraticModel, weight: Any, step: Any, params: Any, radii: Any
 ) -> Iterator[LeafProblem]:
-    """The subproblems of all leaves, in flattening order.
+    """The subproblems of all leaves, in flattening order; each has its own minimiser as its part of that of all.
 
     Args:
         problem: what is solved and how.
@@ -68,6 +69,12 @@ def leaf_problems(
     radii = radii if isinstance(radii, dict) else {}
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
     models = model._replace(weight=weight).leaves()
+    problems = _by_leaf(problem, leaves, models, step, params, radii, regularized)
+    is_coupled = any(regularizer is not None and regularizer.coupling is not None for *_, regularizer in leaves)
+    return _decoupled(list(problems), step) if is_coupled else problems
+
+
+def _by_leaf(problem, leaves, models, step, params, radii, regularized):
     for (path, leaf, regularizer), leaf_model, start in zip(leaves, models, jax.tree.leaves(params), strict=True):
         if regularizer is None:
             yield LeafProblem(path, leaf_model, None)
@@ -79,11 +86,23 @@ def leaf_problems(
         yield LeafProblem(path, leaf_model, RegularizedLeaf(regularizer, solver, context, keeps_radii))
 
 
+def _decoupled(problems, step):
+    """The problems with regularizers that couple nothing in the place of those that couple leaves."""
+    subproblems = [
+        (None if regularized is None else regularized.regularizer.at_step(step), model.rhs, model.metric)
+        for _, model, regularized in problems
+    ]
+    for problem, one, (given, *_) in zip(problems, uncoupled(subproblems), subproblems, strict=True):
+        # What couples nothing stays as it was, with its schedules: a solver that is compiled by itself hashes it.
+        is_same = one is given
+        yield problem if is_same else problem._replace(regularized=problem.regularized._replace(regularizer=one))
+
+
 def _check_radii(problem, leaves, radii):
     wanted = {
         path: (regularizer.radii_shape(tuple(leaf.shape)), leaf.dtype)
         for path, leaf, regularizer in leaves
-        if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(path, regularizer)
+        if isinstance(regularizer, Grouped) and problem.keeps_radii(path, regularizer)
     }
     found = {path: (tuple(np.shape(norms)), getattr(norms, "dtype", None)) for path, norms in radii.items()}
     if found != wanted:

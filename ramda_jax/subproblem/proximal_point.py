@@ -9,7 +9,7 @@ import optax
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import next_count, norm, scalars_dtype, sums_dtype
 from ramda_jax.probe import TARGET
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
 from ramda_jax.structure.belonging import check_state
@@ -86,7 +86,7 @@ def proximal_point(
             # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
             path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
             for path, leaf, regularizer in leaves
-            if isinstance(regularizer, GroupRegularizer) and problem.keeps_radii(path, regularizer)
+            if isinstance(regularizer, Grouped) and problem.keeps_radii(path, regularizer)
         }
         return ProximalPointState(
             proximal_step=jnp.zeros([], jnp.int32),

@@ -68,4 +68,4 @@ def restore_by_path(
 
 @compiled_if_eager
 def _restore_leaf(solver, regularizer, model, context, radii):
-    return model.center_if_weightless(solver.restore(model, regularizer, context, radii))
+    return model.center_if_weightless(solver.restore(model, regularizer.at_step(context.step), context, radii))

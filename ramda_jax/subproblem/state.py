@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign
@@ -42,7 +42,7 @@ class ProximalProblem:
     def keeps_radii(self, path: str, regularizer: Regularizer) -> bool:
         """Whether the state keeps the norms of the leaf's groups."""
         named = self.solvers.named_for(path)
-        return isinstance(regularizer, GroupRegularizer) and (named is None or named.keeps_radii)
+        return isinstance(regularizer, Grouped) and (named is None or named.keeps_radii)
 
 
 def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
+from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.assignment import Assignment
 from ramda_jax.validation import check_count, check_positive, checked_restarts
 
@@ -118,7 +119,8 @@ def check_target(target: Target, assignment: Assignment) -> None:
     if not assignment.regularizers:
         raise ValueError("A `Target` must be given with a regularizer, such as `GroupLasso()`.")
     for regularizer in assignment.regularizers:
-        if type(regularizer).zeroing_weight is Regularizer.zeroing_weight and not isinstance(regularizer, Null):
+        inner = regularizer.regularizer if isinstance(regularizer, Scaled) else regularizer
+        if type(inner).zeroing_weight is Regularizer.zeroing_weight and not isinstance(inner, Null):
             raise ValueError(
                 f"A `Target` must be given with regularizers whose zeros grow with their weight, got {regularizer!r}; "
                 "use for example `GroupLasso()` or `L1()`, or a number as `strength`."

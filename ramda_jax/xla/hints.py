@@ -32,6 +32,15 @@ def keep_after(x: jax.Array, after: jax.Array | None, like: jax.Array) -> jax.Ar
     return jax.lax.platform_dependent(x, after, like, cpu=wait, default=lambda x, after, like: x)
 
 
+def stored(small):
+    """Returns whole numbers from 0 to 2^20 unchanged, as int32, but makes XLA for CPUs compute them once.
+
+    For what is small, and whose every entry many others read: XLA would fuse it into these and compute it for each of
+    them. A root is so expensive in its cost model that its result is stored; squared and rounded it is the number.
+    """
+    return jnp.round(jnp.square(jnp.sqrt(small.astype(jnp.float32)))).astype(jnp.int32)
+
+
 def opaque_zero(scalar: jax.Array) -> jax.Array:
     """0 as int32 `[]`, whatever the scalar, of any real dtype, is; XLA cannot foresee that it is 0."""
     # By its bits, as NaN and infinity would not become 0 by any arithmetic.

@@ -258,3 +258,18 @@ def test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_pa
     updates, state = step(params, optimizer.init(params))
     with pytest.raises(ValueError, match="requires the current value of parameters"):
         optimizer.update(params, state)
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        ramda_jax.TopGroups(0.5),
+        2.0 * ramda_jax.TopEntries(0.5),
+        ramda_jax.NofM(1, 2),
+        ramda_jax.GroupLasso(group_weight=np.ones((4, 1))),
+        2.0 * ramda_jax.GroupLasso(group_weight=np.ones((4, 1))),
+    ],
+)
+def test_keep_group_weights_refuses_what_counts_or_weighs_the_whole(regularizer):
+    with pytest.raises(ValueError, match=r"`keep_group_weights` cannot keep .* for 'kernel': it (counts|has a weight)"):
+        keep_group_weights(regularizer, {"kernel": jnp.ones((4, 3))})

@@ -37,7 +37,9 @@ def table(counts, seconds):
     """The figures as a table of Markdown."""
     rows = [("stage", "inputs", *OUTCOMES, "ms each")]
     for name in [*(stage.__name__ for stage in STAGES), "all"]:
-        found = [sum(n for (stage, one), n in counts.items() if name in (stage, "all") and one == of) for of in OUTCOMES]
+        found = [
+            sum(n for (stage, one), n in counts.items() if name in (stage, "all") and one == of) for of in OUTCOMES
+        ]
         taken = sum(seconds.values()) if name == "all" else seconds[name]
         rows.append((name, str(sum(found)), *map(str, found), f"{1000 * taken / max(sum(found), 1):.1f}"))
     rows.insert(1, ("---",) * len(rows[0]))

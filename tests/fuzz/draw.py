@@ -13,7 +13,26 @@ NUMBERS = (
     None, True, "1", b"1", 1j, np.float32(0.1), np.float16("inf"), np.int64(2), np.asarray(0.1), np.ones(2),
     np.asarray("a"), [0.1], (), {}, object(), optax.constant_schedule(0.1), 10**400, -(10**400),
 )  # fmt: skip
-COUNTS = (1, 2, 3, 5, 0, -1, 2**31, 2**63, 10**30, True, None, 1.0, 2.5, "3", np.int64(4), np.float32(2), (), float("nan"))
+COUNTS = (
+    1,
+    2,
+    3,
+    5,
+    0,
+    -1,
+    2**31,
+    2**63,
+    10**30,
+    True,
+    None,
+    1.0,
+    2.5,
+    "3",
+    np.int64(4),
+    np.float32(2),
+    (),
+    float("nan"),
+)
 DTYPES = ("float32", "float16", "bfloat16", "int32", "uint8", "bool", "complex64")
 NAMES = ("kernel", "bias", "a", "b", "query", "out", "embedding", "0", "value", "x.y", "scale", "a/b", "")
 OTHERS = (None, "text", 3, 1.5, True, object(), optax.MaskedNode(), b"x", (), {}, np.asarray("a"), len)
@@ -139,7 +158,11 @@ class Draw:
 
     def solver(self):
         cls = self.one(SOLVERS)
-        pools = {"max_steps": COUNTS, "stepsize": ("block", "leaf", "row", None, 1), "accelerate": (True, False, 1, None)}
+        pools = {
+            "max_steps": COUNTS,
+            "stepsize": ("block", "leaf", "row", None, 1),
+            "accelerate": (True, False, 1, None),
+        }
         return cls(**{name: self.one(pools.get(name, NUMBERS)) for name in SOLVERS[cls] if self.happens(0.5)})
 
     def spec(self):
@@ -162,7 +185,9 @@ class Draw:
         if kind <= 1:
             return self.one(GOOD_SOLVERS)
         if kind == 2:
-            return {self.one(PATTERNS): self.one((*GOOD_SOLVERS, *OTHERS[:4])) for _ in range(self.numbers.randrange(3))}
+            return {
+                self.one(PATTERNS): self.one((*GOOD_SOLVERS, *OTHERS[:4])) for _ in range(self.numbers.randrange(3))
+            }
         return self.one((ramda_jax.SecularNewton, "newton", 3, ramda_jax.L1(), [None], {"a": 3}))
 
     def restarts(self):

@@ -45,9 +45,13 @@ def parts(draw):
     elif kind == 6:
         ramda_jax.summable_tolerance(draw.one(NUMBERS), draw.one((0.75, *NUMBERS)))
     elif kind == 7:
-        ramda_jax.iterate_averaging(draw.one(NUMBERS), draw.one((None, "float32", jnp.bfloat16, int, "f", 3, jnp.ones(2))))
+        ramda_jax.iterate_averaging(
+            draw.one(NUMBERS), draw.one((None, "float32", jnp.bfloat16, int, "f", 3, jnp.ones(2)))
+        )
     else:
-        ramda_jax.default_solver(draw.one((ramda_jax.L1(), ramda_jax.NuclearNorm(), *OTHERS)), draw.one(("scalar", "diagonal", "x", None)))
+        ramda_jax.default_solver(
+            draw.one((ramda_jax.L1(), ramda_jax.NuclearNorm(), *OTHERS)), draw.one(("scalar", "diagonal", "x", None))
+        )
 
 
 def factories(draw):
@@ -155,12 +159,16 @@ def measures(draw):
     measure = draw.one(MEASURES)
     if measure is metrics.layer_table:
         spec = draw.spec()
-        table = measure(spec, draw.one((VALUES, {"kernel": VALUES["a"]["kernel"]}, VALUES["a"], 3, None, {"kernel": "text"})))
+        table = measure(
+            spec, draw.one((VALUES, {"kernel": VALUES["a"]["kernel"]}, VALUES["a"], 3, None, {"kernel": "text"}))
+        )
         assert "total" in table
         return
     if measure is metrics.changed_groups:
         before = {"kernel": np.zeros((3, 1), bool), "b": np.zeros((3, 1), bool)}
-        after = draw.one((before, {"kernel": np.zeros((3, 1), bool)}, {"kernel": np.zeros(3, bool), "b": 3}, None, 3, {}))
+        after = draw.one(
+            (before, {"kernel": np.zeros((3, 1), bool)}, {"kernel": np.zeros(3, bool), "b": 3}, None, 3, {})
+        )
         assert int(measure(*((before, after) if draw.happens(0.5) else (after, before)))) == 0
         return
     regularizer, params, *_ = taken(draw)
@@ -294,7 +302,9 @@ def slices(draw):
     small = compaction.compact(plan, params)
     kind = draw.numbers.randrange(4)
     if kind == 0:
-        compaction.compact(plan, changed_arrays(draw, draw.one((params, (params, {"mu": params}), [params["in"]])), 0.8))
+        compaction.compact(
+            plan, changed_arrays(draw, draw.one((params, (params, {"mu": params}), [params["in"]])), 0.8)
+        )
     elif kind == 1:
         compaction.expand(plan, changed_arrays(draw, small, 0.8))
     elif kind == 2:
@@ -315,7 +325,9 @@ def compact_model(draw):
         for _ in range(draw.one((1, 1, 2))):
             kind = draw.numbers.randrange(7)
             if kind == 0:
-                settings["tolerance"] = draw.one([x for x in NUMBERS if not isinstance(x, float)] + [float("nan"), -1.0])
+                settings["tolerance"] = draw.one(
+                    [x for x in NUMBERS if not isinstance(x, float)] + [float("nan"), -1.0]
+                )
             elif kind == 1:
                 settings["num_random"] = draw.one((-1, "1", None, 1.5, True))
             elif kind == 2:
@@ -373,7 +385,11 @@ def save_compact(draw):
     given = changed_arrays(draw, variables, 0.7)
     if draw.happens(0.2):
         plan = draw.one((None, 3, {}, "plan", Plan({}, (), {}), Plan({"a": LeafPlan((2,), ((3,),))}, (), {})))
-    target = folder / "saved" if draw.happens(0.9) else draw.one((folder / "good" / "plan.json", "nul\0", folder / ("x" * 300)))
+    target = (
+        folder / "saved"
+        if draw.happens(0.9)
+        else draw.one((folder / "good" / "plan.json", "nul\0", folder / ("x" * 300)))
+    )
     compaction.save_compact(target, plan, given)
     if draw.happens(0.5):
         compaction.load_compact(target, like=changed_arrays(draw, given, 0.7))

@@ -13,6 +13,8 @@ Each class has
 in NumPy's widest float where that is possible (not for singular values).
 """
 
+import itertools
+
 import numpy as np
 
 SLACK = 1e-10  # how far from a set's border still is on it, for what is in float64
@@ -62,23 +64,29 @@ class Entries:
 
 
 class L1(Entries):
-    def __init__(self, factor=1.0):
-        self.factor = factor
+    def __init__(self, factor=1.0, non_negative=False):
+        self.factor, self.non_negative = factor, non_negative
+
+    def size(self, x):
+        return x if self.non_negative else np.abs(x)
 
     def value(self, w):
+        if self.non_negative and np.any(w < 0):
+            return np.inf
         return self.factor * np.sum(np.abs(wide(w)))
 
     def distances(self, w, slope, weight):
         lam = weight * self.factor
-        at_zero = np.maximum(np.abs(slope) - lam, 0)
-        return np.where(w == 0, at_zero, np.abs(slope - lam * np.sign(w)))
+        at_zero = np.maximum(self.size(slope) - lam, 0)
+        distance = np.where(w == 0, at_zero, np.abs(slope - lam * np.sign(w)))
+        return np.where(self.non_negative & (w < 0), np.inf, distance)
 
     def conjugate(self, y, weight, slack):
         lam = weight * self.factor
-        return 0.0 if np.max(np.abs(y)) <= lam + slack else np.inf
+        return 0.0 if np.max(self.size(y)) <= lam + slack else np.inf
 
     def is_zero(self, rhs, metric, weight):
-        return bool(np.max(np.abs(wide(rhs))) <= weight * self.factor)
+        return bool(np.max(self.size(wide(rhs))) <= weight * self.factor)
 
 
 class MCP(Entries):
@@ -109,13 +117,19 @@ class Groups:
 
     Args:
         inside: the axes inside a group.
-        group_weight: weight_g, a number.
+        group_weight: weight_g, a number, or one for each group.
         omega: None, or where MCP's derivative `weight_g - r / omega` would be the slope of the quadratic.
         l1_ratio: the share of l1.
+        non_negative: whether it is infinite where an entry is negative.
     """
 
-    def __init__(self, inside, group_weight, omega=None, l1_ratio=0.0):
+    def __init__(self, inside, group_weight, omega=None, l1_ratio=0.0, non_negative=False):
         self.inside, self.group_weight, self.omega, self.l1_ratio = inside, group_weight, omega, l1_ratio
+        self.non_negative = non_negative
+
+    def beyond(self, slope, lam):
+        """How far a slope at a zero entry is from what the l1 norm, and the sign that it must have, allow."""
+        return np.maximum((slope if self.non_negative else np.abs(slope)) - lam, 0)
 
     def near(self, w, eps):
         del eps
@@ -136,6 +150,8 @@ class Groups:
         return np.maximum(self.group_weight - r / self.omega, 0)
 
     def value(self, w):
+        if self.non_negative and np.any(w < 0):
+            return np.inf
         groups = np.sum(self.penalty(self.block_norms(w)))
         return self.l1_ratio * np.sum(np.abs(wide(w))) + (1 - self.l1_ratio) * groups
 
@@ -143,22 +159,23 @@ class Groups:
         lam1, lam2 = weight * self.l1_ratio, weight * (1 - self.l1_ratio)
         radii = self.block_norms(w)
         # A zero group: slope = u + v with |u| <= lam1 entry by entry and ||v|| <= lam2 weight_g.
-        left = self.block_norms(np.maximum(np.abs(slope) - lam1, 0))
+        left = self.block_norms(self.beyond(slope, lam1))
         at_zero = np.maximum(left - lam2 * self.group_weight, 0)
         direction = w / np.where(radii == 0, 1, radii)
         entries = slope - lam2 * self.derivative(radii) * direction - lam1 * np.sign(w)
-        entries = np.where(w == 0, np.maximum(np.abs(slope) - lam1, 0), np.abs(entries))
+        entries = np.where(w == 0, self.beyond(slope, lam1), np.abs(entries))
+        entries = np.where(self.non_negative & (w < 0), np.inf, entries)
         return np.where(radii == 0, at_zero, self.block_norms(entries))
 
     def conjugate(self, y, weight, slack):
         y = wide(y)
-        left = self.block_norms(np.maximum(np.abs(y) - weight * self.l1_ratio, 0))
+        left = self.block_norms(self.beyond(y, weight * self.l1_ratio))
         limit = weight * (1 - self.l1_ratio) * self.group_weight
         return 0.0 if np.all(left <= limit + slack) else np.inf
 
     def is_zero(self, rhs, metric, weight):
         rhs, metric = wide(rhs), np.broadcast_to(wide(metric), np.shape(rhs))
-        rhs = np.maximum(np.abs(rhs) - weight * self.l1_ratio, 0)
+        rhs = self.beyond(rhs, weight * self.l1_ratio)
         weight = weight * (1 - self.l1_ratio)
         is_stationary = self.block_norms(rhs) <= weight * self.group_weight
         if self.omega is None:
@@ -166,6 +183,31 @@ class Groups:
         is_flat = self.block_norms(rhs / metric) >= self.omega * self.group_weight
         gain = np.sum(rhs**2 / metric, axis=self.inside, keepdims=True)
         return bool(np.all(is_stationary & (~is_flat | (gain <= weight * self.omega * self.group_weight**2))))
+
+
+class Scaled:
+    """`factor * psi`."""
+
+    def __init__(self, psi, factor):
+        self.psi, self.factor = psi, factor
+
+    def near(self, w, eps):
+        return self.psi.near(w, eps)
+
+    def block_norms(self, x):
+        return self.psi.block_norms(x)
+
+    def value(self, w):
+        return self.factor * self.psi.value(w)
+
+    def distances(self, w, slope, weight):
+        return self.psi.distances(w, slope, self.factor * weight)
+
+    def conjugate(self, y, weight, slack):
+        return self.psi.conjugate(y, self.factor * weight, slack)
+
+    def is_zero(self, rhs, metric, weight):
+        return self.psi.is_zero(rhs, metric, self.factor * weight)
 
 
 class Leaf:
@@ -250,6 +292,56 @@ class Levels(Entries):
         # Where two levels are equally near, the slope of either is a limit of slopes.
         sides = np.where(np.abs(gaps) == nearest, np.abs(slope[..., None] - weight * np.sign(gaps)), np.inf)
         return np.where(nearest[..., 0] == 0, np.maximum(np.abs(slope) - weight, 0), np.min(sides, axis=-1))
+
+
+class Supports:
+    """Of every part of a leaf one of some sets has all that is not zero.
+
+    Args:
+        parts: for each part the masks, of the leaf's shape, of what may be alive.
+    """
+
+    def __init__(self, parts):
+        self.parts = [np.array(masks) for masks in parts]
+
+    @classmethod
+    def of_blocks(cls, labels, alive, parts=None):
+        """`alive` of the blocks of equal `labels`, an array of the leaf's shape; with `parts`, labels too, of each."""
+        parts = np.zeros_like(labels) if parts is None else parts
+        return cls(
+            [np.isin(labels, chosen) & (parts == part) for chosen in itertools.combinations(within, alive)]
+            for part in np.unique(parts)
+            for within in [np.unique(labels[parts == part])]
+        )
+
+    def near(self, w, eps):
+        del eps
+        return wide(w)
+
+    def block_norms(self, x):
+        return np.array([norm(np.where(np.any(masks, axis=0), x, 0)) for masks in self.parts])
+
+    def fits(self, masks, w):
+        """Which of a part's masks have what is alive in it."""
+        part = np.any(masks, axis=0)
+        return np.array([not np.any((w != 0) & part & ~mask) for mask in masks])
+
+    def value(self, w):
+        return 0.0 if all(np.any(self.fits(masks, w)) for masks in self.parts) else np.inf
+
+    def distances(self, w, slope, weight):
+        # The limiting normals: 0 on one of the masks that fit.
+        return np.array(
+            [
+                min((norm(np.where(mask, slope, 0)) for mask in masks[self.fits(masks, w)]), default=np.inf)
+                for masks in self.parts
+            ]
+        )
+
+    def most(self, rhs, metric):
+        """The most that the quadratic can go down from w = 0, whose root the minimisers' supports have."""
+        gains = wide(rhs) ** 2 / wide(metric) / 2
+        return sum(max(np.sum(np.where(mask, gains, 0)) for mask in masks) for masks in self.parts)
 
 
 class Null(Entries):

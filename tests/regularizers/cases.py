@@ -33,12 +33,12 @@ class Case(NamedTuple):
 
     @property
     def is_indicator(self):
-        return isinstance(self.regularizer, (rj.Box, rj.Projection))
+        return isinstance(self.regularizer, (rj.Box, rj.Projection)) or self.regularizer.any_metric
 
     def exact_solvers(self, metric, dtype):
         """Those of the library's solvers that promise the minimiser, `metric` a key of DECADES."""
         solvers = []
-        if metric == "scalar" or self.regularizer.elementwise:
+        if metric == "scalar" or self.regularizer.elementwise or self.regularizer.any_metric:
             solvers.append(rj.ClosedForm())
         if self.is_grouped:
             solvers.append(rj.SecularNewton())
@@ -69,6 +69,9 @@ def half_space(x):
 
 
 l1_ball = functools.partial(optax.projections.projection_l1_ball, scale=1.5)
+ROWS, ENTRIES = np.arange(4)[:, None] + np.zeros(SHAPE, int), np.arange(24).reshape(SHAPE)
+MIDDLE = np.arange(2)[:, None] + np.zeros(TALL, int)
+WEIGHTS = np.array([[0.5], [2.0], [3.0], [1.0]])
 ROOT6, ROOT24 = np.sqrt(6), np.sqrt(24)
 
 CASES = {
@@ -88,6 +91,26 @@ CASES = {
     "Box unbounded": Case(rj.Box(0.25, np.inf), fixed(reference.Box(0.25, np.inf))),
     "Binary": Case(rj.Binary(), fixed(reference.Levels([-1, 1]))),
     "Quantized": Case(rj.Quantized((-1.0, 0.3, 0.0, 2.0)), lambda dtype: reference.Levels([-1, 0, 0.3, 2], dtype)),
+    "TopGroups": Case(rj.TopGroups(0.5), fixed(reference.Supports.of_blocks(ROWS, 2))),
+    "TopGroups of kernels": Case(rj.TopGroups(0.2), fixed(reference.Supports.of_blocks(MIDDLE, 1)), TALL),
+    "TopEntries": Case(rj.TopEntries(0.9), fixed(reference.Supports.of_blocks(ENTRIES, 2))),
+    "NofM": Case(rj.NofM(2, 4), fixed(reference.Supports.of_blocks(ENTRIES, 2, ENTRIES % 6))),
+    "NofM of outputs": Case(rj.NofM(1, 3, axis=-1), fixed(reference.Supports.of_blocks(ENTRIES, 1, ENTRIES // 3))),
+    "L1 non-negative": Case(rj.L1(0.7, non_negative=True), fixed(reference.L1(0.7, non_negative=True))),
+    "GroupLasso non-negative": Case(rj.GroupLasso(non_negative=True), over_rows(ROOT6, non_negative=True)),
+    "SparseGroupLasso non-negative": Case(
+        rj.SparseGroupLasso("input", 1.5, 0.4, non_negative=True), over_rows(1.5, l1_ratio=0.4, non_negative=True)
+    ),
+    "GroupLasso of weights": Case(rj.GroupLasso("input", WEIGHTS), over_rows(WEIGHTS)),
+    "SparseGroupMCP of weights": Case(
+        rj.SparseGroupMCP("input", lambda path, shape: WEIGHTS, omega=1.3, l1_ratio=0.3),
+        over_rows(WEIGHTS, omega=1.3, l1_ratio=0.3),
+    ),
+    "SparseGroupLasso scaled": Case(
+        2.0 * rj.SparseGroupLasso(l1_ratio=0.4),
+        fixed(reference.Scaled(reference.Groups((1,), ROOT6, l1_ratio=0.4), 2.0)),
+    ),
+    "MCP scaled": Case(0.5 * rj.MCP(omega=1.5), fixed(reference.Scaled(reference.MCP(1.5), 0.5))),
     "Null": Case(rj.Null(), fixed(reference.Null())),
     "Projection non-negative": Case(
         rj.Projection(optax.projections.projection_non_negative), fixed(reference.NonNegative())

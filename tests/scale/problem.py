@@ -18,6 +18,9 @@ REGULARIZERS = {
     "Box": ramda_jax.Box(0.1),
     "Binary": ramda_jax.Binary(),
     "Quantized": ramda_jax.Quantized((-1.0, 0.0, 1.0)),
+    "TopGroups": ramda_jax.TopGroups(0.5),
+    "TopEntries": ramda_jax.TopEntries(0.7, over="all"),
+    "NofM": ramda_jax.NofM(2, 4),
     "NuclearNorm": ramda_jax.NuclearNorm(),
 }
 

@@ -1,6 +1,5 @@
 """Training that goes on after structure was found: with zeros held, or with the small arrays alone."""
 
-import dataclasses
 import re
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import optax
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.hard import HardTarget
+from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.assignment import assign, is_selected_alone, regularized_leaves
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_numbers, check_state
 from ramda_jax.structure.paths import hidden_paths, named_leaves
@@ -126,16 +127,27 @@ def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
     Returns:
         A mapping from patterns, one for each regularized leaf, to regularizers with numbers as weights.
 
+    Raises:
+        ValueError: a hard target, which counts what the whole model has; an array as `group_weight`.
+
     Example:
         >>> import jax.numpy as jnp, ramda_jax
         >>> keep_group_weights(ramda_jax.GroupLasso(), {"kernel": jnp.ones((3, 4))})
-        {'^kernel$': GroupLasso(groups=(0,), group_weight=2.0)}
+        {'^kernel$': GroupLasso(groups=(0,), group_weight=2.0, non_negative=False)}
     """
     result = {}
     for path, leaf, own in assign(regularizer, params):
         if own is None:
             continue
-        if isinstance(own, GroupRegularizer):
-            own = dataclasses.replace(own, group_weight=float(own.weights(leaf.shape)))
+        if isinstance(own.regularizer if isinstance(own, Scaled) else own, HardTarget):
+            raise ValueError(
+                f"`keep_group_weights` cannot keep {own!r} for '{path}': it counts what the whole model has, of which "
+                "the small one has a part; train the small one without it, or with `freeze_structure`."
+            )
+        if isinstance(own, GroupRegularizer) and jnp.ndim(own.weights(leaf.shape)) > 0:
+            raise ValueError(
+                f"`keep_group_weights` cannot keep {own!r} for '{path}': it has a weight for each group of the whole "
+                "model; give the small one a `group_weight` of its own, such as `structure.adaptive_weights` makes."
+            )
         result[f"^{re.escape(path)}$"] = own
     return result

@@ -112,11 +112,13 @@ def _with_arrays(model: QuadraticModel, arrays):
 
 @compiled_if_eager
 def _solve_leaf(solver, regularizer, model, context):
-    return solve_by_tiles(solver, model, regularizer, context)
+    return solve_by_tiles(solver, model, regularizer.at_step(context.step), context)
 
 
 @compiled_if_eager
 def _solve_stack(solver, regularizer, stack, context):
+    regularizer = regularizer.at_step(context.step)
+
     def solve(arrays, start, radii):
         model = _with_arrays(stack, arrays)
         solved = solver.solve(model, regularizer, dataclasses.replace(context, start=start, radii=radii))

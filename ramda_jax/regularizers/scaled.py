@@ -1,0 +1,179 @@
+"""A number times a regularizer: what it weighs beside the others of an optimizer."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ramda_jax.regularizers.base import Regularizer, widened
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.validation import check_non_negative
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Regularizer):
+    """`factor * psi(w)` for any regularizer: `2.0 * GroupLasso()` is `Scaled(GroupLasso(), 2.0)`.
+
+    Weighs a regularizer against the others of an optimizer, all of which have one strength. It is solved as the
+    regularizer itself, with `weight * factor`, by the same solver: of group norms it is one of group norms, exact in
+    any diagonal metric, and of single entries it is one of single entries. `2.0 * L1()` and `2.0 * NuclearNorm()` have
+    a factor of their own and keep their class. An indicator, such as `Box` or `TopGroups`, is the same for any factor
+    above 0.
+
+    Args:
+        regularizer: a `Regularizer`.
+        factor: >= 0; 0 is no regularizer.
+
+    Raises:
+        TypeError: no regularizer, a factor that is no number.
+        ValueError: a negative factor.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> twice = 2.0 * ramda_jax.GroupLasso(group_weight=1.0)
+        >>> twice.prox(jnp.array([[6.0, 8.0], [0.6, 0.8]]), 2.5)
+        Array([[3., 4.],
+               [0., 0.]], dtype=float32)
+        >>> ramda_jax.default_solver(twice)
+        SecularNewton(max_steps=40)
+    """
+
+    regularizer: Regularizer
+    factor: float
+
+    def __new__(cls, regularizer=None, factor=1.0):
+        del factor
+        # That of a psi of the group norms is one too: solvers and metrics ask for the class.
+        return super().__new__(type(regularizer).scaled_class if isinstance(regularizer, Regularizer) else cls)
+
+    def __post_init__(self):
+        if not isinstance(self.regularizer, Regularizer):
+            raise TypeError(
+                f"`regularizer` must be a `Regularizer`, got {self.regularizer!r}; use for example `2 * GroupLasso()`."
+            )
+        check_non_negative("factor", self.factor)
+        if callable(self.factor) or hasattr(self.factor, "aval"):
+            raise TypeError(
+                f"`factor` must be a Python number, for the regularizer is a static part of the state, got "
+                f"{self.factor!r}; `strength` may be a schedule."
+            )
+        object.__setattr__(self, "factor", float(self.factor))
+
+    def __mul__(self, number):
+        check_non_negative("factor", number)
+        return dataclasses.replace(self, factor=self.factor * number)
+
+    @property
+    def convex(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.convex
+
+    @property
+    def expensive_prox(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.expensive_prox
+
+    @property
+    def support_counts(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.support_counts
+
+    @property
+    def elementwise(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.elementwise
+
+    @property
+    def any_metric(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.any_metric
+
+    @property
+    def coupling(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        inner = self.regularizer.coupling
+        return None if inner is None else (Scaled, inner)
+
+    def _of(self, regularizer):
+        return dataclasses.replace(self, regularizer=regularizer)
+
+    def resolve(self, path, shape):
+        return self._of(self.regularizer.resolve(path, shape))
+
+    def at_step(self, step):
+        here = self.regularizer.at_step(step)
+        return self if here is self.regularizer else self._of(here)
+
+    def together(self, subproblems):
+        alone = self.regularizer.together([(one.regularizer, rhs, metric) for one, rhs, metric in subproblems])
+        return [one._of(found) for (one, *_), found in zip(subproblems, alone, strict=True)]
+
+    def value(self, w):
+        # Not 0 times infinity.
+        return self.factor * self.regularizer.value(w) if self.factor else jnp.zeros([], widened(w).dtype)
+
+    def prox(self, x, weight):
+        return self.regularizer.prox(x, weight * self.factor)
+
+    def prox_and_value(self, x, weight):
+        z, value = self.regularizer.prox_and_value(x, weight * self.factor)
+        return z, self.factor * value
+
+    def inner_axes(self, ndim):
+        return self.regularizer.inner_axes(ndim)
+
+    def solve_scaled(self, rhs, metric, weight):
+        return self.regularizer.solve_scaled(rhs, metric, weight * self.factor)
+
+    def screen(self, rhs, weight):
+        return self.regularizer.screen(rhs, weight * self.factor)
+
+    def zeroing_weight(self, rhs, metric):
+        inner = self.regularizer.zeroing_weight(rhs, metric)
+        if inner is None:
+            return None
+        return inner / self.factor if self.factor else jnp.full_like(inner, jnp.inf)
+
+    def support(self, w, *rtol):
+        return self.regularizer.support(w, *rtol)
+
+    def sizes(self, shape):
+        return self.regularizer.sizes(shape)
+
+    def subdifferential_distance(self, w, slope, weight):
+        return self.regularizer.subdifferential_distance(w, slope, weight * self.factor)
+
+
+# Properties in the place of variables, and of the class that a method returns.
+class ScaledGroups(Scaled, GroupRegularizer):  # pyright: ignore
+    """`Scaled` of a psi of the group norms."""
+
+    regularizer: GroupRegularizer
+
+    @property
+    def groups(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.groups
+
+    @property
+    def group_weight(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.group_weight
+
+    @property
+    def l1_ratio(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.l1_ratio
+
+    @property
+    def non_negative(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.regularizer.non_negative
+
+    def weights(self, shape):
+        return self.regularizer.weights(shape)
+
+    def norm_penalty(self, weight, group_weight):
+        return self.regularizer.norm_penalty(weight * self.factor, group_weight)
+
+    def leaf_penalty(self, shape, weight):
+        return self.regularizer.leaf_penalty(shape, weight * self.factor)
+
+    def reduced(self, rhs, weight):
+        return self.regularizer.reduced(rhs, weight * self.factor)
+
+    def point(self, model, radii):
+        return self.regularizer.point(model._replace(weight=model.weight * self.factor), radii)
+
+
+Regularizer.scaled_class = Scaled
+GroupRegularizer.scaled_class = ScaledGroups

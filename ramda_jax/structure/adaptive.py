@@ -1,0 +1,73 @@
+"""Reweighting from the current norms: the adaptive LASSO, of groups."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.scaled import ScaledGroups
+from ramda_jax.structure.assignment import regularized_leaves
+from ramda_jax.typing import RegularizerSpec
+from ramda_jax.validation import check_positive
+
+
+def adaptive_weights(
+    regularizer: RegularizerSpec, params: Any, power: float = 1.0, eps: float = 0.01
+) -> dict[str, Regularizer]:
+    """Regularizers whose groups weigh the less the longer they are now: the adaptive group LASSO.
+
+        omega_g (||w_g|| / mean of ||w|| over the leaf's groups + eps)^-power
+
+    with omega_g the weight that the group has in `regularizer`. Long groups are shrunk less, short ones are zeroed
+    sooner. Norms count relative to their leaf's mean, so that a leaf of equal groups keeps its weights but for eps, and
+    the strength its meaning. The weights are numbers from then on: call it between two stages, and make the optimizer
+    anew with what it returns, and its state by `optimizer.init(params)`.
+
+    Args:
+        regularizer: what the optimizer was given: of group norms, every one of them.
+        params: the current parameters, or what `eval_params` returns; concrete arrays.
+        power: > 0, of the norms. 1 or less is common.
+        eps: > 0, what keeps the weight of a zero group finite: omega_g eps^-power.
+
+    Returns:
+        A mapping from patterns, one for each regularized leaf, to regularizers with arrays as weights.
+
+    Raises:
+        ValueError: a regularizer that is not of group norms; a power or an eps that is not above 0.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> rows = ramda_jax.GroupLasso(group_weight=1.0)
+        >>> adaptive = ramda_jax.structure.adaptive_weights(rows, {"kernel": jnp.array([[3.0, 4.0], [0.0, 0.0]])})
+        >>> adaptive["^kernel$"]
+        GroupLasso(groups=(0,), group_weight=<2x1 weights from 0.4975 to 100>, non_negative=False)
+
+    References:
+        Zou, `The adaptive lasso and its oracle properties`, 2006. Wang and Leng, `A note on adaptive group lasso`,
+        2008.
+    """
+    check_positive("power", power)
+    check_positive("eps", eps)
+    result = {}
+    for path, leaf, one in regularized_leaves(regularizer, params):
+        if not isinstance(one, GroupRegularizer):
+            raise ValueError(
+                f"`adaptive_weights` must be given regularizers of group norms, got {one!r} for '{path}'; use "
+                "`GroupLasso(groups=(0, 1))`, whose groups are entries, or leave it out by patterns."
+            )
+        norms = np.asarray(jax.device_get(one.norms(leaf.astype(np.promote_types(leaf.dtype, np.float32)))), np.float64)
+        mean = np.mean(norms) if norms.size else 0.0
+        relative = norms / mean if mean > 0 else np.ones_like(norms)
+        weights = np.asarray(one.weights(leaf.shape)) * (relative + eps) ** -float(power)
+        result[f"^{re.escape(path)}$"] = _weighing(one, weights)
+    return result
+
+
+def _weighing(one, weights):
+    if isinstance(one, ScaledGroups):
+        return dataclasses.replace(one, regularizer=_weighing(one.regularizer, weights))
+    return dataclasses.replace(one, group_weight=weights)

@@ -1,0 +1,209 @@
+"""The prox of a regularizer on a tree, differentiable: for who wants the operator and no optimizer."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.numerics import sums_dtype
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.nuclear_norm import NuclearNorm
+from ramda_jax.solvers.base import Context
+from ramda_jax.solvers.proximal_gradient import ProximalGradient
+from ramda_jax.solvers.select import default_solver
+from ramda_jax.structure.assignment import assign
+from ramda_jax.structure.belonging import check_belongs
+from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.coupling import uncoupled
+from ramda_jax.typing import RegularizerSpec, Scalar
+from ramda_jax.validation import check_non_negative, check_params, check_positive
+
+
+def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: Any = None) -> Any:
+    """The proximal operator of a regularizer on a tree, in the Euclidean or in a diagonal metric.
+
+        argmin_W 1/2 ||W - params||^2_metric + strength * psi(W)
+
+    What the methods solve at every step, without a method. It can be jitted and batched, and it is differentiable in
+    params, strength and metric wherever the solution is: through the equation that the exact solution solves, not
+    through a solver's iterations. At a kink (a group at the border of being zero) the derivative is that of one side,
+    and a hard target's is that of its support, held.
+
+    Args:
+        regularizer: which leaf gets which psi, as the methods take it: None, a `Regularizer`, a mapping of patterns, or
+            a tree. A regularizer alone takes leaves of two axes or more, a bare array of one axis or more.
+        params: a tree of arrays of floating-point numbers.
+        strength: lambda >= 0, a number, also a traced one. With 0 the result is params.
+        metric: the positive diagonal: None for 1; one number for all leaves; or a tree of the structure of params with,
+            for each leaf, a number or an array of its shape. For a psi with no closed form and no secular equation,
+            such as `NuclearNorm`, an array means proximal gradient, at most 1,000 steps, down to rounding.
+
+    Returns:
+        A tree like params, of its dtypes, computed in at least float32.
+
+    Raises:
+        ValueError: a negative strength; a regularizer or a metric that does not fit a leaf; in a derivative, a psi that
+            is solved by iterations.
+        TypeError: something that is no regularizer; params of no floating-point numbers.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ramda_jax
+        >>> rows = ramda_jax.GroupLasso(group_weight=1.0)
+        >>> x = jnp.array([[3.0, 4.0], [0.3, 0.4]])
+        >>> ramda_jax.prox(rows, x, 1.0)
+        Array([[2.4, 3.2],
+               [0. , 0. ]], dtype=float32)
+        >>> jax.grad(lambda strength: jnp.sum(ramda_jax.prox(rows, x, strength)))(1.0)
+        Array(-1.4000001, dtype=float32, weak_type=True)
+
+    References:
+        Moreau, `Proximité et dualité dans un espace hilbertien`, 1965. Bertrand and others, `Implicit
+        differentiation for fast hyperparameter selection in non-smooth convex learning`, 2022, arXiv:2105.01637.
+    """
+    check_non_negative("strength", strength)
+    check_params(named_leaves(params))
+    leaves = assign(regularizer, params)
+    subproblems = []
+    for (_, leaf, one), diagonal in zip(leaves, _metrics(metric, params), strict=True):
+        dtype = sums_dtype(leaf.dtype)
+        subproblems.append((one, leaf.astype(dtype), jnp.asarray(diagonal, dtype)))
+    alone = uncoupled([(one, x * diagonal, diagonal) for one, x, diagonal in subproblems])
+    solved = []
+    for (_, leaf, _), one, (_, x, diagonal) in zip(leaves, alone, subproblems, strict=True):
+        w = x if one is None else _solution(one, x, diagonal, jnp.asarray(strength, x.dtype))
+        solved.append(w.astype(leaf.dtype))
+    return jax.tree.structure(params).unflatten(solved)
+
+
+def _metrics(metric, params):
+    """The metric of each leaf, in flattening order."""
+    number = len(jax.tree.leaves(params))
+    if metric is None:
+        return [1.0] * number
+    if jax.tree.structure(metric) == jax.tree.structure(0) and jnp.ndim(metric) == 0:
+        check_positive("metric", metric)
+        return [metric] * number
+    # A number alone is the metric of any shape.
+    numbers = jax.tree.leaves(metric)
+    if len(numbers) == number:
+        filled = [p if jnp.ndim(m) == 0 else m for m, p in zip(numbers, jax.tree.leaves(params), strict=True)]
+        metric = jax.tree.structure(metric).unflatten(filled)
+    check_belongs(
+        "The `metric`", metric, "the parameters", params, "give one number, or for each leaf a number or its shape."
+    )
+    return numbers
+
+
+def _solution(one, x, metric, weight):
+    """The minimiser for one leaf; where the weight is 0, x itself."""
+    if isinstance(one, GroupRegularizer):
+        w = _of_groups(one, x * metric, metric, weight)
+    elif one.elementwise or one.any_metric:
+        w = one.solve_scaled(x * metric, metric, weight)
+    elif metric.ndim > 0:
+        w = _by_iterations(one, x, metric, weight)
+    elif isinstance(one, NuclearNorm):
+        w = _of_singular_values(one, x, weight / metric)
+    else:
+        w = one.prox(x, weight / metric)
+    return jnp.where(weight == 0, x, w)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _solved(one, rhs, metric, weight, start):
+    """By the default solver; compiled by itself, since outside of a user's `jit` its loops would be at every call."""
+    model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
+    solver = default_solver(one, "scalar" if metric.ndim == 0 else "diagonal")
+    if isinstance(solver, ProximalGradient):
+        # That of a step ends where the next step goes on.
+        solver = ProximalGradient(max_steps=1000, tolerance=0.0)
+    return solver.solve(model, one, Context(start)).value
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_groups(one, rhs, metric, weight):
+    return _solved(one, rhs, metric, weight, jnp.zeros_like(rhs))
+
+
+@_of_groups.defjvp
+def _of_groups_jvp(one, primals, tangents):
+    """The derivative of `(metric + s) w = reduced(rhs)`, with s = P'(r) / r and r = ||w||, group by group.
+
+    Along w it is an equation for dr, whose factor is
+
+        sum_g w^2 / r^2 (metric + P''(r)) / (metric + s)
+
+    and is above 0 where the minimum is one of second order. A zero group stays zero.
+    """
+    rhs, metric, weight = primals
+    d_rhs, d_metric, d_weight = tangents
+    w = _of_groups(one, rhs, metric, weight)
+    axes = one.inner_axes(rhs.ndim)
+    alive = one.support(w)
+
+    def over_groups(x):
+        return jnp.sum(x, axis=axes, keepdims=True)
+
+    # Ones in the place of zero groups: nothing of what is not selected may be NaN.
+    r = one.norms(jnp.where(alive, w, 1))
+    penalty = one.leaf_penalty(rhs.shape, jnp.ones([], rhs.dtype))
+    shift = penalty.derivative(r) / r
+    bend = 0.0 if penalty.knee is None else jnp.where(r < penalty.knee, -penalty.concavity * weight, 0)
+    _, d_reduced = jax.jvp(one.reduced, (rhs, weight), (d_rhs, d_weight))
+    denominator = jnp.where(alive, metric + weight * shift, 1)
+    d_free = (d_reduced - w * (d_metric + shift * d_weight)) / denominator
+    direction = w / r
+    factor = over_groups(jnp.square(direction) * (metric + bend) / denominator)
+    d_r = over_groups(direction * d_free) / jnp.where(alive, factor, 1)
+    d_w = d_free - direction / denominator * (bend - weight * shift) * d_r
+    return w, jnp.where(alive, d_w, 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_singular_values(one, x, weight):
+    return one.prox(x, weight)
+
+
+@_of_singular_values.defjvp
+def _of_singular_values_jvp(one, primals, tangents):
+    """The derivative of a function f of the singular values, without the singular vectors' own, which are not unique.
+
+    In the singular bases, K = U^T dX V, it is (f_i - f_j) / (s_i - s_j) times the symmetric part of K and
+    (f_i + f_j) / (s_i + s_j) times the antisymmetric one; outside of them f_i / s_i.
+    """
+    (x, weight), (d_x, d_weight) = primals, tangents
+    u, s, vt = jnp.linalg.svd(one.matrix(x), full_matrices=False)
+    v, d_x = vt.T, one.matrix(d_x)
+    is_kept = s > weight * one.factor
+    f = jnp.where(is_kept, s - weight * one.factor, 0)
+
+    def quotient(a, b):
+        return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+    # Of two that are kept it is 1, of two that are not 0; of one of each the difference of the s is not 0.
+    is_mixed = is_kept[:, None] != is_kept
+    slopes = jnp.where(is_mixed, quotient(f[:, None] - f, s[:, None] - s), is_kept & is_kept[:, None])
+    inside = u.T @ d_x @ v
+    symmetric, antisymmetric = (inside + inside.T) / 2, (inside - inside.T) / 2
+    core = slopes * symmetric + quotient(f[:, None] + f, s[:, None] + s) * antisymmetric
+    core -= jnp.diag(is_kept * (one.factor * d_weight))
+    shrinking = quotient(f, s)
+    left = (d_x @ v - u @ inside) * shrinking  # of the columns outside of u
+    right = shrinking[:, None] * (u.T @ d_x - inside @ vt)
+    d_w = u @ core @ vt + left @ vt + u @ right
+    return one.prox(x, weight), d_w.reshape(x.shape)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_iterations(one, x, metric, weight):
+    return _solved(one, x * metric, metric, weight, x)
+
+
+@_by_iterations.defjvp
+def _by_iterations_jvp(one, primals, tangents):
+    raise ValueError(
+        f"The prox of {one!r} has no derivative in a metric of one number per entry, where it is found by iterations; "
+        "use one number as `metric`."
+    )
