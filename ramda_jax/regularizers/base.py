@@ -41,11 +41,11 @@ class Regularizer(abc.ABC):
     # A NumPy number times a regularizer is ours, no array of objects.
     __array_ufunc__ = None
 
-    def __mul__(self, number):
+    def __mul__(self, number: float) -> Any:
         """`number` times psi, `number >= 0`: weighs it against the other regularizers of an optimizer (`Scaled`)."""
         return self.scaled_class(self, number)
 
-    def __rmul__(self, number):
+    def __rmul__(self, number: float) -> Any:
         return self * number
 
     def resolve(self, path: str, shape: Shape) -> "Regularizer":
@@ -64,7 +64,7 @@ class Regularizer(abc.ABC):
         del path, shape
         return self
 
-    def at_step(self, step):
+    def at_step(self, step: Any) -> Any:
         """This regularizer at one step, with the values of its schedules in their place.
 
         Args:
@@ -77,7 +77,7 @@ class Regularizer(abc.ABC):
         del step
         return self
 
-    def together(self, subproblems) -> list["Regularizer"]:
+    def together(self, subproblems: Any) -> list["Regularizer"]:
         """For leaves of one `coupling` what each gets, by which its own minimiser is its part of that of all of them.
 
         Args:

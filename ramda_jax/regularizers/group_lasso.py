@@ -42,7 +42,7 @@ class GroupLasso(GroupRegularizer):
 
     non_negative: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_flag("non_negative", self.non_negative)
 

@@ -309,18 +309,18 @@ class GroupRegularizer(_PartlyL1):
 
 def _checked_weight(given):
     """`group_weight` as a name, a Python float, a `PerGroup` or a function; raises for anything else."""
+    others = "an array of one number per group, or a function of path and shape"
     if isinstance(given, PerGroup):
         return given
     if isinstance(given, str):
         if given not in GROUP_WEIGHTS:
             raise ValueError(
-                f"`group_weight` must be one of {GROUP_WEIGHTS}, a number, an array or a function of path and shape, "
-                f"got {given!r}; use 1.0 for equal weights."
+                f"`group_weight` must be one of {GROUP_WEIGHTS} or a number, got {given!r}; use 1.0 for equal weights, "
+                f"{others}."
             )
         return given
-    if isinstance(given, (np.ndarray, jax.Array, list, tuple)):
-        array = np.asarray(given)
-        return PerGroup(array) if array.ndim else _checked_weight(array[()])
+    if isinstance(given, (list, tuple)) or (isinstance(given, (np.ndarray, jax.Array)) and given.ndim > 0):
+        return PerGroup(given)
     if callable(given):
         try:
             hash(given)
@@ -330,10 +330,10 @@ def _checked_weight(given):
                 "use a function."
             ) from None
         return given
-    if isinstance(given, bool) or not isinstance(given, (int, float, np.number)):
+    if not isinstance(given, (int, float, np.number)):
         raise TypeError(
-            f"`group_weight` must be one of {GROUP_WEIGHTS}, a Python number, an array or a function of path and "
-            f"shape, got {given!r}; use 1.0 for equal weights."
+            f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {given!r}; use 1.0 for equal "
+            f"weights, {others}."
         )
     check_non_negative("group_weight", given)
     return float(given)

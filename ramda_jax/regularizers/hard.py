@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,12 @@ from ramda_jax.numerics import gathered, is_nan_key, largest, norm, sort_keys, w
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.regularizers.null import Null
-from ramda_jax.typing import GroupSpec
+from ramda_jax.typing import Axes, GroupSpec, Scalar, Shape
 from ramda_jax.validation import check_count, check_non_negative, check_share
 from ramda_jax.xla.hints import stored
+
+if TYPE_CHECKING:
+    from ramda_jax.builders.quadratic import QuadraticModel
 
 OVER = ("leaf", "all")
 # Indices are int32.
@@ -38,39 +41,39 @@ class HardTarget(Regularizer):
     convex = False
     any_metric = True
 
-    def __mul__(self, number):
+    def __mul__(self, number: float) -> Any:
         # An indicator times a number; 0 times it is none.
         check_non_negative("factor", number)
         return self if number > 0 else Null()
 
-    def block_norms(self, x):
+    def block_norms(self, x: jax.Array) -> jax.Array:
         """`||x||`, block by block: of the shape of x, or of length one along the axes inside a block."""
         return jnp.abs(x)
 
-    def kept(self, keys):
+    def kept(self, keys: jax.Array) -> jax.Array:
         """Which blocks are kept: those of the largest keys, the first ones of equal keys, and all that are NaN."""
         raise NotImplementedError
 
-    def dropped(self, keys):
+    def dropped(self, keys: jax.Array) -> jax.Array:
         """As many blocks as have to be zero, those of the largest keys."""
         raise NotImplementedError
 
-    def solve_scaled(self, rhs, metric, weight):
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         # The root of what it costs, so that no square over- or underflows: it lies between |rhs| and |rhs / metric|.
         keys = sort_keys(self.block_norms(jax.lax.stop_gradient(rhs / jnp.sqrt(metric))))
         # Nor is there a -0.0.
         return jnp.where((weight > 0) & ~(self.kept(keys) & (rhs != 0)), 0, rhs / metric)
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return self.solve_scaled(x, jnp.ones([], x.dtype), weight)
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
         alive = self.block_norms(w) != 0
         is_inside = ~jnp.any(alive & self.dropped((~alive).astype(jnp.int32))) & ~jnp.any(jnp.isnan(w))
         return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         # Normal is what is 0 on w's blocks, and on others up to the number that may live: those where it costs least.
         del weight
         alive = self.block_norms(w) != 0
@@ -91,7 +94,7 @@ class _Top(HardTarget):
     # The groups or entries of a leaf that `together` keeps. No field: it is no part of what a user says.
     _found = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_share(self.share)
         if self.over not in OVER:
             raise ValueError(f"`over` must be one of {OVER}, got {self.over!r}; use 'leaf' for a share of each leaf.")
@@ -109,25 +112,25 @@ class _Top(HardTarget):
     def coupling(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return (type(self), self.share) if self.over == "all" and self._found is None else None
 
-    def at_step(self, step):
+    def at_step(self, step: Any) -> Any:
         if not callable(self.share):
             return self
         return self._with("share", jnp.clip(jnp.asarray(self.share(step), jnp.result_type(float)), 0, 1))
 
-    def together(self, subproblems):
+    def together(self, subproblems: Any) -> list[Regularizer]:
         sizes = [one.block_norms(rhs / jnp.sqrt(metric)) for one, rhs, metric in subproblems]
         keys = [sort_keys(x.astype(jnp.result_type(*sizes))) for x in sizes]
         total = sum(x.size for x in keys)
         masks = largest(keys, total - _number_of_zeros(self, total))
         return [one._with("_found", mask) for (one, *_), mask in zip(subproblems, masks, strict=True)]
 
-    def kept(self, keys):
+    def kept(self, keys: jax.Array) -> jax.Array:
         found = self._found
         if found is None:
             (found,) = largest([keys], keys.size - self._zeros_of_leaf(keys.size))
         return found | is_nan_key(keys)
 
-    def dropped(self, keys):
+    def dropped(self, keys: jax.Array) -> jax.Array:
         return largest([keys], self._zeros_of_leaf(keys.size))[0]
 
     def _zeros_of_leaf(self, total):
@@ -210,14 +213,14 @@ class TopGroups(_Top, Grouped):
     groups: GroupSpec = "input"
     over: str = "leaf"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _Top.__post_init__(self)
         Grouped.__post_init__(self)
 
-    def block_norms(self, x):
+    def block_norms(self, x: jax.Array) -> jax.Array:
         return self.norms(x)
 
-    def point(self, model, radii):
+    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
         return jnp.where(radii == 0, 0, model.rhs / model.metric)
 
 
@@ -284,7 +287,7 @@ class NofM(HardTarget):
     m: int
     axis: int = -2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("n", self.n, 0)
         check_count("m", self.m, 1)
         if self.n > self.m:
@@ -294,7 +297,7 @@ class NofM(HardTarget):
         for name in ("n", "m", "axis"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
-    def resolve(self, path, shape):
+    def resolve(self, path: str, shape: Shape) -> Any:
         if not -len(shape) <= self.axis < len(shape):
             raise ValueError(
                 f"`axis={self.axis}` must be an axis of the leaf '{path}', which has {len(shape)}; use one of its "
@@ -307,13 +310,13 @@ class NofM(HardTarget):
             )
         return dataclasses.replace(self, axis=self.axis % len(shape))
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         return (self.axis % ndim,)
 
-    def kept(self, keys):
+    def kept(self, keys: jax.Array) -> jax.Array:
         return self._largest(keys, self.n)
 
-    def dropped(self, keys):
+    def dropped(self, keys: jax.Array) -> jax.Array:
         return self._largest(keys, self.m - self.n)
 
     def _largest(self, keys, number):

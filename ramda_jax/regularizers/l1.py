@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics import norm
-from ramda_jax.regularizers.base import widened
+from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
 from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_flag, check_non_negative
@@ -42,7 +42,7 @@ class L1(ElementwiseRegularizer):
         check_non_negative("factor", self.factor)
         check_flag("non_negative", self.non_negative)
 
-    def __mul__(self, number):
+    def __mul__(self, number: float) -> Regularizer:
         # The same class; but 0 times a constraint is none.
         if self.non_negative:
             return super().__mul__(number)

@@ -60,7 +60,7 @@ class NuclearNorm(Regularizer):
         if not isinstance(self.gram, bool):
             raise TypeError(f"`gram` must be True or False, got {self.gram!r}; use False for an SVD.")
 
-    def __mul__(self, number):
+    def __mul__(self, number: float) -> "NuclearNorm":
         check_non_negative("factor", number)
         return dataclasses.replace(self, factor=float(self.factor * number))
 

@@ -1,12 +1,19 @@
 """A number times a regularizer: what it weighs beside the others of an optimizer."""
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.typing import Axes, Scalar, Shape
 from ramda_jax.validation import check_non_negative
+
+if TYPE_CHECKING:
+    from ramda_jax.builders.quadratic import QuadraticModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Scaled(Regularizer):
         # That of a psi of the group norms is one too: solvers and metrics ask for the class.
         return super().__new__(type(regularizer).scaled_class if isinstance(regularizer, Regularizer) else cls)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.regularizer, Regularizer):
             raise TypeError(
                 f"`regularizer` must be a `Regularizer`, got {self.regularizer!r}; use for example `2 * GroupLasso()`."
@@ -58,7 +65,7 @@ class Scaled(Regularizer):
             )
         object.__setattr__(self, "factor", float(self.factor))
 
-    def __mul__(self, number):
+    def __mul__(self, number: float) -> Any:
         check_non_negative("factor", number)
         return dataclasses.replace(self, factor=self.factor * number)
 
@@ -90,50 +97,50 @@ class Scaled(Regularizer):
     def _of(self, regularizer):
         return dataclasses.replace(self, regularizer=regularizer)
 
-    def resolve(self, path, shape):
+    def resolve(self, path: str, shape: Shape) -> Any:
         return self._of(self.regularizer.resolve(path, shape))
 
-    def at_step(self, step):
+    def at_step(self, step: Any) -> Any:
         here = self.regularizer.at_step(step)
         return self if here is self.regularizer else self._of(here)
 
-    def together(self, subproblems):
+    def together(self, subproblems: Any) -> list[Regularizer]:
         alone = self.regularizer.together([(one.regularizer, rhs, metric) for one, rhs, metric in subproblems])
         return [one._of(found) for (one, *_), found in zip(subproblems, alone, strict=True)]
 
-    def value(self, w):
+    def value(self, w: jax.Array) -> jax.Array:
         # Not 0 times infinity.
         return self.factor * self.regularizer.value(w) if self.factor else jnp.zeros([], widened(w).dtype)
 
-    def prox(self, x, weight):
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         return self.regularizer.prox(x, weight * self.factor)
 
-    def prox_and_value(self, x, weight):
+    def prox_and_value(self, x: jax.Array, weight: Scalar) -> tuple[jax.Array, jax.Array]:
         z, value = self.regularizer.prox_and_value(x, weight * self.factor)
         return z, self.factor * value
 
-    def inner_axes(self, ndim):
+    def inner_axes(self, ndim: int) -> Axes:
         return self.regularizer.inner_axes(ndim)
 
-    def solve_scaled(self, rhs, metric, weight):
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         return self.regularizer.solve_scaled(rhs, metric, weight * self.factor)
 
-    def screen(self, rhs, weight):
+    def screen(self, rhs: jax.Array, weight: Scalar) -> Any:
         return self.regularizer.screen(rhs, weight * self.factor)
 
-    def zeroing_weight(self, rhs, metric):
+    def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> Any:
         inner = self.regularizer.zeroing_weight(rhs, metric)
         if inner is None:
             return None
         return inner / self.factor if self.factor else jnp.full_like(inner, jnp.inf)
 
-    def support(self, w, *rtol):
+    def support(self, w: jax.Array, *rtol: Any) -> jax.Array:
         return self.regularizer.support(w, *rtol)
 
-    def sizes(self, shape):
+    def sizes(self, shape: Shape) -> int:
         return self.regularizer.sizes(shape)
 
-    def subdifferential_distance(self, w, slope, weight):
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
         return self.regularizer.subdifferential_distance(w, slope, weight * self.factor)
 
 
@@ -159,19 +166,19 @@ class ScaledGroups(Scaled, GroupRegularizer):  # pyright: ignore
     def non_negative(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.non_negative
 
-    def weights(self, shape):
+    def weights(self, shape: Shape) -> Any:
         return self.regularizer.weights(shape)
 
-    def norm_penalty(self, weight, group_weight):
+    def norm_penalty(self, weight: Scalar, group_weight: Scalar) -> NormPenalty:
         return self.regularizer.norm_penalty(weight * self.factor, group_weight)
 
-    def leaf_penalty(self, shape, weight):
+    def leaf_penalty(self, shape: Shape, weight: Scalar) -> NormPenalty:
         return self.regularizer.leaf_penalty(shape, weight * self.factor)
 
-    def reduced(self, rhs, weight):
+    def reduced(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         return self.regularizer.reduced(rhs, weight * self.factor)
 
-    def point(self, model, radii):
+    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
         return self.regularizer.point(model._replace(weight=model.weight * self.factor), radii)
 
 

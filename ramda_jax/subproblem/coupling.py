@@ -3,11 +3,12 @@
 from ramda_jax.regularizers.base import Regularizer
 
 
-def uncoupled(subproblems) -> list[Regularizer | None]:
+def uncoupled(subproblems, step=None) -> list[Regularizer | None]:
     """Regularizers that couple nothing, each with its part of the minimiser of all leaves.
 
     Args:
-        subproblems: for each leaf its regularizer at this step, or None, and the `rhs` and the `metric` of its model.
+        subproblems: for each leaf its regularizer or None, and the `rhs` and the `metric` of its model.
+        step: the 0-based step, None where there is none.
     """
     alone = [one for one, *_ in subproblems]
     families = {}
@@ -15,7 +16,9 @@ def uncoupled(subproblems) -> list[Regularizer | None]:
         if one is not None and one.coupling is not None:
             families.setdefault(one.coupling, []).append(index)
     for members in families.values():
-        found = alone[members[0]].together([subproblems[index] for index in members])
+        # By what the user has said they are a family, which at a step may have arrays in it.
+        here = [alone[index] if step is None else alone[index].at_step(step) for index in members]
+        found = here[0].together([(one, *subproblems[index][1:]) for one, index in zip(here, members, strict=True)])
         for index, one in zip(members, found, strict=True):
             alone[index] = one
     return alone

@@ -89,13 +89,13 @@ def _by_leaf(problem, leaves, models, step, params, radii, regularized):
 def _decoupled(problems, step):
     """The problems with regularizers that couple nothing in the place of those that couple leaves."""
     subproblems = [
-        (None if regularized is None else regularized.regularizer.at_step(step), model.rhs, model.metric)
+        (None if regularized is None else regularized.regularizer, model.rhs, model.metric)
         for _, model, regularized in problems
     ]
-    for problem, one, (given, *_) in zip(problems, uncoupled(subproblems), subproblems, strict=True):
-        # What couples nothing stays as it was, with its schedules: a solver that is compiled by itself hashes it.
-        is_same = one is given
-        yield problem if is_same else problem._replace(regularized=problem.regularized._replace(regularizer=one))
+    for problem, one in zip(problems, uncoupled(subproblems, step), strict=True):
+        if problem.regularized is not None:
+            problem = problem._replace(regularized=problem.regularized._replace(regularizer=one))
+        yield problem
 
 
 def _check_radii(problem, leaves, radii):

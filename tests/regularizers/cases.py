@@ -103,7 +103,7 @@ CASES = {
     ),
     "GroupLasso of weights": Case(rj.GroupLasso("input", WEIGHTS), over_rows(WEIGHTS)),
     "SparseGroupMCP of weights": Case(
-        rj.SparseGroupMCP("input", lambda path, shape: WEIGHTS, omega=1.3, l1_ratio=0.3),
+        rj.SparseGroupMCP("input", WEIGHTS, omega=1.3, l1_ratio=0.3),
         over_rows(WEIGHTS, omega=1.3, l1_ratio=0.3),
     ),
     "SparseGroupLasso scaled": Case(
