@@ -14,7 +14,7 @@ from ramda_jax.numerics import add_evenly, counts, weight_of_average
 from ramda_jax.solvers import Context
 from ramda_jax.subproblem.leaf_problems import LeafProblem, RegularizedLeaf
 from ramda_jax.subproblem.running.batches import Solved
-from ramda_jax.subproblem.strength import zero_share
+from ramda_jax.subproblem.strengths.law import zero_share
 from tests.tiny import apply_step
 
 LAST = 2**31 - 1

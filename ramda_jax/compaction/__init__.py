@@ -20,7 +20,8 @@ from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
 from ramda_jax.compaction.planning.make_plan import plan_compaction
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
-from ramda_jax.compaction.planning.slicing import compact, compact_state, expand
+from ramda_jax.compaction.planning.slicing import compact, expand
+from ramda_jax.compaction.planning.state_slicing import compact_state
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
 from ramda_jax.compaction.storage.save import save_compact

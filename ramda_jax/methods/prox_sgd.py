@@ -3,7 +3,7 @@
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.subproblem.target import Target
+from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_decay
 

@@ -7,7 +7,7 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.dual_averaging import dual_averaging
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.target import Target
+from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 
 

@@ -196,5 +196,5 @@ class StructureHistory:
 def _check_duration(duration):
     if isinstance(duration, (str, bytes, complex)) or np.ndim(duration) or not isinstance(duration, SupportsFloat):
         raise TypeError(f"`duration` must be a number of steps, got {duration!r}; use for example 1000.")
-    if not duration >= 0:
+    if not float(duration) >= 0:
         raise ValueError(f"`duration` must be a number of steps of at least 0, got {duration!r}; use for example 1000.")

@@ -9,7 +9,7 @@ from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import ElementwiseRegularizer, soft_threshold
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
 from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_positive, check_ratio
 

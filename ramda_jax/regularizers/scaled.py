@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
 from ramda_jax.typing import Axes, Scalar, Shape
 from ramda_jax.validation import check_non_negative
 

@@ -20,10 +20,10 @@ FRESH = "make a state for these parameters by `optimizer.init(params)`."
 
 
 #: Fields of our states that hold one number.
-_NUMBERS = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
+_NUMBERS: dict[str, Any] = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
 _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating)
 _SUMS = ("grad_sum", "grad_sq_sum")
-_INFO = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": np.bool_}
+_INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": np.bool_}
 
 
 def _shape(leaf):

@@ -9,8 +9,8 @@ from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.assignment import assignment
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_real
 from ramda_jax.subproblem.solver_rules import solver_rules
-from ramda_jax.subproblem.target import Target
-from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec
+from ramda_jax.subproblem.strengths.target import Target
+from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec, Tree
 
 
 def checked_strength(
@@ -37,7 +37,7 @@ def check_solvable(regularizer: RegularizerSpec, solver: SolverSpec, metric_kind
     solver_rules(solver).check_alone(assignment(regularizer), metric_kind)
 
 
-def check_model(model: QuadraticModel, params: optax.Params) -> None:
+def check_model(model: QuadraticModel, params: Tree) -> None:
     """Raises unless a model's trees are those of the parameters, and of real numbers."""
     for name in ("linear", "anchor"):
         check_belongs(f"The model's `{name}`", getattr(model, name), "the parameters", params, FRESH)

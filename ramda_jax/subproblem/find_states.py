@@ -9,7 +9,7 @@ from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.state import ProximalPointState
-from ramda_jax.subproblem.strength import TargetState
+from ramda_jax.subproblem.strengths.law import TargetState
 from ramda_jax.validation import check_arrays
 
 

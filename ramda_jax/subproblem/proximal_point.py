@@ -19,8 +19,8 @@ from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
-from ramda_jax.subproblem.strength import after_solving, initial_strength, next_strength, psi_weight
-from ramda_jax.subproblem.target import Target, check_target
+from ramda_jax.subproblem.strengths.law import after_solving, initial_strength, next_strength, psi_weight
+from ramda_jax.subproblem.strengths.target import Target, check_target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_non_negative, require_params
 

@@ -12,7 +12,7 @@ from ramda_jax.subproblem.checks import check_model
 from ramda_jax.subproblem.leaf_problems import LeafProblem, leaf_problems
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.state import ProximalPointState
-from ramda_jax.subproblem.strength import psi_weight
+from ramda_jax.subproblem.strengths.law import psi_weight
 from ramda_jax.typing import Tree
 from ramda_jax.validation import check_params
 

@@ -15,7 +15,9 @@ ADDED = {
         "compaction/tracing/walk.py", "from ramda_jax.compaction.planning.plan import Plan", "wings of compaction"
     ),
     "a circle in a folder": (
-        "regularizers/norm_penalty.py", "from ramda_jax.regularizers.groups import GroupRegularizer", "No circle"
+        "regularizers/groups/norm_penalty.py",
+        "from ramda_jax.regularizers.groups.regularizer import GroupRegularizer",
+        "No circle",
     ),
 }  # fmt: skip
 

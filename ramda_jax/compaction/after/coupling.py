@@ -13,7 +13,7 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.group_lasso import GroupLasso
+from ramda_jax.regularizers.groups.lasso import GroupLasso
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import require_params
 

@@ -11,7 +11,7 @@ from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, count
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.batches import Solved
-from ramda_jax.subproblem.target import GAIN, Target
+from ramda_jax.subproblem.strengths.target import GAIN, Target
 
 # The share of W_hat is averaged over about as many steps.
 MEMORY = 10

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.regularizers.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.regularizer import GroupRegularizer
 from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_flag, check_ratio
 

@@ -1,9 +1,4 @@
-"""Groups: which slices of a leaf they are, from what a Flax kernel means to axes, and what they weigh.
-
-A group is addressed by an index over the *group axes*; the other axes lie inside it. For a Dense
-kernel of shape (in, out) the groups `"input"` have the group axes (0,): one group per input feature,
-the row `kernel[i, :]`.
-"""
+"""Sums over groups of a function of the group's norm, and what a group weighs in them."""
 
 import abc
 import dataclasses
@@ -14,153 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.numerics import group_norms, norm
-from ramda_jax.regularizers.base import Regularizer, widened
+from ramda_jax.numerics import norm
+from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import soft_threshold
-from ramda_jax.regularizers.norm_penalty import NormPenalty
-from ramda_jax.regularizers.per_group import PerGroup
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.per_group import PerGroup
 from ramda_jax.typing import Axes, GroupSpec, GroupWeight, Scalar, Shape
 from ramda_jax.validation import check_non_negative
 
 if TYPE_CHECKING:
     from ramda_jax.builders.quadratic import QuadraticModel
 
-GROUP_NAMES = ("input", "output", "heads", "kernel")
+from ramda_jax.regularizers.groups.grouped import Grouped
+
 GROUP_WEIGHTS = ("sqrt_size", "sqrt_layer_size")
-
-
-def check_groups(groups: Any) -> str | Axes:
-    """`groups` as a name of `GROUP_NAMES` or a tuple of ints; raises for anything else."""
-    remedy = f"use one of {', '.join(map(repr, GROUP_NAMES))}, or axes such as 0 or (0, 1)."
-    if isinstance(groups, str):
-        if groups not in GROUP_NAMES:
-            raise ValueError(f"`groups` must be a known name or axes, got {groups!r}; {remedy}")
-        return groups
-    axes = (groups,) if isinstance(groups, (int, np.integer)) else groups
-    try:
-        axes = tuple(axes)
-    except TypeError:
-        raise TypeError(f"`groups` must be a name or axes, got {groups!r}; {remedy}") from None
-    if any(isinstance(a, bool) or not isinstance(a, (int, np.integer)) for a in axes):
-        raise TypeError(f"`groups` must be a name or whole-number axes, got {groups!r}; {remedy}")
-    axes = tuple(int(a) for a in axes)
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"`groups` must not name an axis twice, got {groups!r}; {remedy}")
-    return axes
-
-
-def group_axes(groups: GroupSpec, path: str, ndim: int) -> Axes:
-    """The axes that index the groups of a leaf, as a sorted tuple of non-negative ints.
-
-    | name | group axes |
-    |---|---|
-    | `"input"` | rank 2: 0; rank 3 and more: -2; rank 3 under query, key or value: 0, under out: (0, 1) |
-    | `"output"` | -1; rank 3 under query, key or value: (-2, -1) |
-    | `"heads"` | rank 3 under query, key or value: -2; under out: 0 |
-    | `"kernel"` | (-2, -1), on rank 3 and more |
-
-    Args:
-        groups: a name or axes, as `check_groups` returns them.
-        path: the leaf's name, '/'-joined; its last but one key is the layer's name.
-        ndim: the leaf's number of axes.
-
-    Raises:
-        ValueError: the leaf has no such axes.
-    """
-    if isinstance(groups, str):
-        axes = _named_axes(groups, path, ndim)
-    else:
-        axes = (groups,) if isinstance(groups, int) else groups
-        if any(not -ndim <= a < ndim for a in axes):
-            raise ValueError(
-                f"`groups={groups!r}` must be axes of the leaf '{path}', which has {ndim}; use axes from "
-                f"{-ndim} to {ndim - 1}, or a pattern that leaves '{path}' out."
-            )
-    axes = tuple(sorted(a % ndim for a in axes))
-    if len(set(axes)) < len(axes):
-        raise ValueError(
-            f"`groups={groups!r}` must not name an axis twice, but does on the leaf '{path}' of {ndim} axes."
-        )
-    return axes
-
-
-def _named_axes(groups, path, ndim):
-    layer = path.split("/")[-2] if "/" in path else ""
-    # Attention's projections in Flax: query, key, value are (features, heads, head size), out is
-    # (heads, head size, features). Only rank 3: a Dense or a 2-D Conv may carry those names too.
-    projection = layer if ndim == 3 else ""
-    if ndim < 2:
-        raise ValueError(
-            f"`groups=\"{groups}\"` must go to a leaf of two axes or more, but '{path}' has {ndim}; leave it out by a "
-            "narrower pattern (such as '.*kernel'), or name the axes, such as `groups=0`."
-        )
-    if groups == "input":
-        if projection in ("query", "key", "value"):
-            return (0,)
-        if projection == "out":
-            return (0, 1)
-        return (0,) if ndim == 2 else (-2,)
-    if groups == "output":
-        return (-2, -1) if projection in ("query", "key", "value") else (-1,)
-    if groups == "heads":
-        if projection in ("query", "key", "value"):
-            return (-2,)
-        if projection == "out":
-            return (0,)
-        raise ValueError(
-            f"`groups=\"heads\"` must go to a kernel of three axes under query, key, value or out, got '{path}' "
-            f"with {ndim}; name the axes, such as `groups=1`."
-        )
-    if ndim < 3:  # "kernel"
-        raise ValueError(
-            f"`groups=\"kernel\"` must go to a convolution's kernel (spatial axes, in, out), but '{path}' has {ndim} "
-            'axes; use `groups="input"` there.'
-        )
-    return (-2, -1)
-
-
-class Grouped(Regularizer):
-    """What every psi of groups has: which slices of a leaf they are, their norms, and which of them are alive.
-
-    A subclass has the field `groups`, as `GroupRegularizer`.
-    """
-
-    support_counts = "groups"
-
-    # No field, for this is no dataclass: subclasses declare it in their own field order.
-    groups: GroupSpec = "input"
-
-    def __post_init__(self):
-        object.__setattr__(self, "groups", check_groups(self.groups))
-
-    def resolve(self, path: str, shape: Shape) -> "Grouped":
-        """This regularizer with the groups as axes."""
-        axes = group_axes(self.groups, path, len(shape))
-        return dataclasses.replace(self, groups=axes)  # pyright: ignore[reportArgumentType]
-
-    def axes_inside(self, ndim: int) -> Axes:
-        """The axes inside a group, of a leaf of `ndim`."""
-        kept = group_axes(self.groups, "", ndim)
-        return tuple(axis for axis in range(ndim) if axis not in kept)
-
-    def sizes(self, shape: Shape) -> int:
-        return math.prod(shape[axis] for axis in self.axes_inside(len(shape)))
-
-    def radii_shape(self, shape: Shape) -> Shape:
-        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
-        inside = self.axes_inside(len(shape))
-        return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
-
-    def norms(self, w: jax.Array) -> jax.Array:
-        """`||w_g||`, of the shape `radii_shape(w.shape)`."""
-        return group_norms(w, self.axes_inside(w.ndim))
-
-    def support(self, w: jax.Array) -> jax.Array:
-        return jnp.any(w != 0, axis=self.axes_inside(w.ndim), keepdims=True)
-
-    @abc.abstractmethod
-    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
-        """The solution of the model's subproblem whose groups have the norms `radii`."""
 
 
 class _PartlyL1(Grouped):

@@ -1,0 +1,181 @@
+"""Stages as keyword arguments of the methods: the papers', or from the number of steps."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast, overload
+
+import optax
+
+from ramda_jax.averaging.schedules import sqrt_growth
+from ramda_jax.typing import AdaptiveStageSettings, StageSettings
+from ramda_jax.validation import (
+    check_averaging,
+    check_count,
+    check_non_negative,
+    check_positive,
+    checked_restarts,
+)
+
+
+class StageEnds(tuple[int, ...]):
+    """1-based step counts after which a stage ends, of a run whose length is known.
+
+    Attributes:
+        total_steps: the number of steps of the run.
+    """
+
+    total_steps: int | None
+
+    def __new__(cls, ends: Iterable[int], total_steps: int | None) -> "StageEnds":
+        """`ends`, and the run's length."""
+        made = super().__new__(cls, ends)
+        made.total_steps = total_steps
+        return made
+
+
+class _Stages(dict):
+    """Keyword arguments that explain themselves when they are printed."""
+
+    def __init__(self, settings, lines):
+        super().__init__(settings)
+        self._lines = lines
+
+    def __str__(self):
+        return "\n".join(self._lines)
+
+
+@overload
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    eps: None = None,
+    *,
+    total_steps: int | None = None,
+) -> StageSettings: ...
+
+
+@overload
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    *,
+    eps: float,
+    total_steps: int | None = None,
+) -> AdaptiveStageSettings: ...
+
+
+@overload
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    eps: float | None = None,
+    *,
+    total_steps: int | None = None,
+) -> StageSettings | AdaptiveStageSettings: ...
+
+
+def stages(
+    learning_rate: float,
+    averaging: optax.ScalarOrSchedule | None = None,
+    ends: tuple[int, ...] | None = None,
+    factor: float = 0.1,
+    eps: float | None = None,
+    *,
+    total_steps: int | None = None,
+) -> StageSettings | AdaptiveStageSettings:
+    """The papers' stage-wise training, as keyword arguments of `ramda` or (without eps) of `rmda`.
+
+    After each of `ends` steps a stage ends: dual averaging restarts, and learning rate and eps are
+    multiplied by `factor`. In the last stage the averaging grows as `sqrt_growth`.
+
+    With `total_steps`, all that must be known is the length T of the run. Stages end after T/4, 3T/8 and T/2 steps,
+    so that the last one is half of the run, as in the ICLR paper; and c is such that c_t reaches 1, and the parameters
+    have exact zeros, after a fifth of the last stage. `print(stages(...))` says what was chosen. A `Target` as strength
+    learns from it when to hold its lambda.
+
+    Args:
+        learning_rate: that of the first stage, >= 0.
+        averaging: c in (0, 1]; a schedule (such as `stage_growth`) is passed on as it is. None with `total_steps`.
+        ends: 1-based step counts after which a stage ends; the last stage has no end. None with `total_steps`.
+        factor: above 0.
+        eps: RAMDA's eps of the first stage; None for `rmda`, or for `ramda`'s own, which then stays the same.
+        total_steps: the number of steps of the run, at least 8; None if ends and averaging are given.
+
+    Returns:
+        A dict with `learning_rate`, `averaging`, `restarts` and, where given, `eps`.
+
+    Raises:
+        ValueError: a number out of its range, ends that do not increase or end beyond the step counter or the run;
+            neither `total_steps` nor both of averaging and ends.
+
+    Example:
+        >>> import ramda_jax
+        >>> settings = ramda_jax.stages(learning_rate=1e-2, total_steps=20_000)
+        >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=1e-4, **settings)
+        >>> print(settings)
+        steps              learning rate  averaging
+        1 to 5,000         0.01           0.02236
+        5,001 to 7,500     0.001          0.02236
+        7,501 to 10,000    0.0001         0.02236
+        10,001 to 20,000   1e-05          grows to 1 at step 12,000; from then on zeros are exact
+
+    References:
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, appendix.
+    """
+    check_non_negative("learning_rate", learning_rate)
+    check_positive("factor", factor)
+    if total_steps is not None:
+        check_count("total_steps", total_steps, 8)
+        ends = (total_steps // 4, 3 * total_steps // 8, total_steps // 2) if ends is None else ends
+    if ends is None or (averaging is None and total_steps is None):
+        raise ValueError(
+            "`stages` must be given `total_steps`, or both `averaging` and `ends`; use for example "
+            "`stages(learning_rate=1e-2, total_steps=20_000)`."
+        )
+    ends = checked_restarts("ends", ends)
+    last = ends[-1] if ends else 0
+    if total_steps is not None and last >= total_steps:
+        raise ValueError(f"`ends` must be below `total_steps`, got {ends!r} and {total_steps!r}.")
+    if averaging is None:
+        assert total_steps is not None  # else it was given
+        averaging = min(math.sqrt(5 / (total_steps - last)), 1.0)
+    check_averaging(averaging)
+    scales = dict.fromkeys(ends, factor)
+    settings: dict[str, Any] = {
+        "learning_rate": optax.piecewise_constant_schedule(learning_rate, scales),
+        "averaging": averaging if callable(averaging) else sqrt_growth(float(averaging), last),
+        "restarts": ends if total_steps is None else StageEnds(ends, total_steps),
+    }
+    if eps is not None:
+        check_positive("eps", eps)
+        settings["eps"] = optax.piecewise_constant_schedule(eps, scales)
+    explained = _Stages(settings, _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps))
+    return cast("StageSettings | AdaptiveStageSettings", explained)
+
+
+def _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps):
+    """A table of the stages."""
+    starts, last = (0, *ends), ends[-1] if ends else 0
+    rows: list[tuple[str, ...]] = [("steps", "learning rate", *(["eps"] if eps is not None else []), "averaging")]
+    for number, start in enumerate(starts):
+        end = ends[number] if number < len(ends) else total_steps
+        cells = [f"{start + 1:,} on" if end is None else f"{start + 1:,} to {end:,}"]
+        cells += [f"{value * factor**number:.4g}" for value in (learning_rate, eps) if value is not None]
+        if callable(averaging):
+            cells.append("its schedule")
+        elif start < last or float(averaging) == 1:
+            cells.append(f"{float(averaging):.4g}")
+        else:
+            full = last + math.ceil(1 / float(averaging) ** 2 - 1e-6)
+            reached = total_steps is None or full <= total_steps
+            cells.append(f"grows to 1 at step {full:,}; " + ("from then on zeros are exact" if reached else "too late"))
+        rows.append(tuple(cells))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    widths[0] += 1
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]

@@ -1,0 +1,95 @@
+"""States of optimizers made small."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.planning.slicing import compact
+from ramda_jax.structure.paths import flatten_with_paths, named_leaves, path_name
+from ramda_jax.validation import check_arrays
+
+
+def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformation, small_params: Any) -> Any:
+    """The state of an optimizer for the small model: training goes on where it was, in the same stage.
+
+    `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
+    `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
+    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, `plan` and
+    the coupling that `optimizer` is wrapped in are those that `compact_coupling` returns.
+
+    Args:
+        plan: from `plan_compaction`, or the packed one of `compact_coupling`.
+        state: the state of an optimizer like `optimizer` for the whole parameters.
+        optimizer: the one that goes on.
+        small_params: the small parameters.
+
+    Returns:
+        A state with the tree structure and the shapes of `optimizer.init(small_params)`.
+
+    Raises:
+        CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
+        TypeError: no optimizer, or parameters that are no arrays.
+
+    Example:
+        >>> import optax
+        >>> from ramda_jax import compaction
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3)).at[2:].set(0)}
+        >>> small = compaction.compact_model(mlp, jnp.ones((4, 5)), variables=params)
+        >>> optimizer = optax.adam(1e-3)
+        >>> state = compact_state(small.plan, optimizer.init(params), optimizer, small.variables)
+        >>> jax.tree.map(jnp.shape, state[0].mu)
+        {'in': (5, 2), 'out': (2, 3)}
+    """
+    if not hasattr(optimizer, "init"):
+        raise TypeError(f"`optimizer` must be an Optax transformation, got {optimizer!r}; give the one that goes on.")
+    check_arrays("The small parameters", named_leaves(small_params))
+    fresh = jax.eval_shape(optimizer.init, small_params)
+    leaves = flatten_with_paths(compact(plan, state))[0]
+    expected = jax.tree.leaves(fresh)
+    if len(leaves) != len(expected):
+        raise CompactionError(
+            f"`optimizer` must be of the kind that made the state, but its own has {len(expected)} leaves and the "
+            f"state {len(leaves)}; give the same chain, with the regularizer of `keep_group_weights`."
+        )
+    names, own = [path_name(path) for path, _ in leaves], [name for name, _ in named_leaves(fresh)]
+    kinds, own_kinds = _kinds(state), _kinds(fresh)
+    if names != own or (kinds and kinds != own_kinds):
+        found, wanted = next(
+            (pair for pair in zip(names + kinds, own + own_kinds, strict=False) if pair[0] != pair[1]), ("", "")
+        )
+        raise CompactionError(
+            f"`optimizer` must be of the kind that made the state, but the state has '{found}' where its own has "
+            f"'{wanted}'; give the same chain, with the regularizer of `keep_group_weights`."
+        )
+    for (path, leaf), wanted in zip(leaves, expected, strict=True):
+        if getattr(leaf, "dtype", wanted.dtype) != wanted.dtype:
+            raise CompactionError(
+                f"The state at '{path_name(path)}' is of {leaf.dtype}, but `optimizer` wants {wanted.dtype}; give "
+                "parameters of the dtype that the state was made for."
+            )
+        if np.shape(leaf) != wanted.shape:
+            raise CompactionError(
+                f"The state at '{path_name(path)}' has shape {np.shape(leaf)} once it is compact, but `optimizer` "
+                f"wants {wanted.shape}; start with a fresh state by `optimizer.init`."
+            )
+    return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
+
+
+def _kinds(state):
+    """The names of the classes of the states in a state; none where a checkpoint was read without them."""
+    kinds = []
+
+    def note(node):
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            kinds.append(type(node).__name__)
+        return False
+
+    jax.tree.leaves(state, is_leaf=note)
+    return kinds

@@ -1,0 +1,21 @@
+"""Psi of groups: which slices they are, what they weigh, and the sums over them of a function of the norm."""
+
+from ramda_jax.regularizers.groups.axes import GROUP_NAMES, check_groups, group_axes
+from ramda_jax.regularizers.groups.grouped import Grouped
+from ramda_jax.regularizers.groups.lasso import GroupLasso, SparseGroupLasso
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.per_group import PerGroup
+from ramda_jax.regularizers.groups.regularizer import GROUP_WEIGHTS, GroupRegularizer
+
+__all__ = [
+    "GROUP_NAMES",
+    "GROUP_WEIGHTS",
+    "GroupLasso",
+    "GroupRegularizer",
+    "Grouped",
+    "NormPenalty",
+    "PerGroup",
+    "SparseGroupLasso",
+    "check_groups",
+    "group_axes",
+]

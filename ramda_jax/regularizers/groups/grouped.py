@@ -1,0 +1,62 @@
+"""What every psi of groups has: which slices of a leaf they are."""
+
+import abc
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.numerics import group_norms
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.typing import Axes, GroupSpec, Shape
+
+if TYPE_CHECKING:
+    from ramda_jax.builders.quadratic import QuadraticModel
+
+from ramda_jax.regularizers.groups.axes import check_groups, group_axes
+
+
+class Grouped(Regularizer):
+    """What every psi of groups has: which slices of a leaf they are, their norms, and which of them are alive.
+
+    A subclass has the field `groups`, as `GroupRegularizer`.
+    """
+
+    support_counts = "groups"
+
+    # No field, for this is no dataclass: subclasses declare it in their own field order.
+    groups: GroupSpec = "input"
+
+    def __post_init__(self):
+        object.__setattr__(self, "groups", check_groups(self.groups))
+
+    def resolve(self, path: str, shape: Shape) -> "Grouped":
+        """This regularizer with the groups as axes."""
+        axes = group_axes(self.groups, path, len(shape))
+        return dataclasses.replace(self, groups=axes)  # pyright: ignore[reportArgumentType]
+
+    def axes_inside(self, ndim: int) -> Axes:
+        """The axes inside a group, of a leaf of `ndim`."""
+        kept = group_axes(self.groups, "", ndim)
+        return tuple(axis for axis in range(ndim) if axis not in kept)
+
+    def sizes(self, shape: Shape) -> int:
+        return math.prod(shape[axis] for axis in self.axes_inside(len(shape)))
+
+    def radii_shape(self, shape: Shape) -> Shape:
+        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
+        inside = self.axes_inside(len(shape))
+        return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
+
+    def norms(self, w: jax.Array) -> jax.Array:
+        """`||w_g||`, of the shape `radii_shape(w.shape)`."""
+        return group_norms(w, self.axes_inside(w.ndim))
+
+    def support(self, w: jax.Array) -> jax.Array:
+        return jnp.any(w != 0, axis=self.axes_inside(w.ndim), keepdims=True)
+
+    @abc.abstractmethod
+    def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:
+        """The solution of the model's subproblem whose groups have the norms `radii`."""

@@ -1,0 +1,157 @@
+"""Hard targets: psi is 0 where enough is zero, and infinite elsewhere.
+
+In any diagonal metric the minimiser is in closed form. To zero the entries of a set S costs
+
+    sum_S rhs_i^2 / (2 metric_i)
+
+and changes nothing of what is best for the others, rhs / metric. So what is kept is what would cost most.
+"""
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.numerics import is_nan_key, largest, norm, sort_keys
+from ramda_jax.regularizers.base import Regularizer, widened
+from ramda_jax.regularizers.null import Null
+from ramda_jax.typing import Scalar
+from ramda_jax.validation import check_non_negative, check_share
+
+if TYPE_CHECKING:
+    pass
+
+OVER = ("leaf", "all")
+# Indices are int32.
+_MOST = 2**31 - 1
+
+
+class HardTarget(Regularizer):
+    """What hard targets share; a subclass says which blocks are kept, of those of some keys (`sort_keys`)."""
+
+    convex = False
+    any_metric = True
+
+    def __mul__(self, number: float) -> Any:
+        # An indicator times a number; 0 times it is none.
+        check_non_negative("factor", number)
+        return self if number > 0 else Null()
+
+    def block_norms(self, x: jax.Array) -> jax.Array:
+        """`||x||`, block by block: of the shape of x, or of length one along the axes inside a block."""
+        return jnp.abs(x)
+
+    def kept(self, keys: jax.Array) -> jax.Array:
+        """Which blocks are kept: those of the largest keys, the first ones of equal keys, and all that are NaN."""
+        raise NotImplementedError
+
+    def dropped(self, keys: jax.Array) -> jax.Array:
+        """As many blocks as have to be zero, those of the largest keys."""
+        raise NotImplementedError
+
+    def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
+        # The root of what it costs, so that no square over- or underflows: it lies between |rhs| and |rhs / metric|.
+        keys = sort_keys(self.block_norms(jax.lax.stop_gradient(rhs / jnp.sqrt(metric))))
+        # Nor is there a -0.0.
+        return jnp.where((weight > 0) & ~(self.kept(keys) & (rhs != 0)), 0, rhs / metric)
+
+    def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
+        return self.solve_scaled(x, jnp.ones([], x.dtype), weight)
+
+    def value(self, w: jax.Array) -> jax.Array:
+        w = widened(w)
+        alive = self.block_norms(w) != 0
+        is_inside = ~jnp.any(alive & self.dropped((~alive).astype(jnp.int32))) & ~jnp.any(jnp.isnan(w))
+        return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
+
+    def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
+        # Normal is what is 0 on w's blocks, and on others up to the number that may live: those where it costs least.
+        del weight
+        alive = self.block_norms(w) != 0
+        keys = jnp.where(alive, 0, 1 + sort_keys(self.block_norms(slope)))
+        dropped = self.dropped(keys)
+        distance = norm(jnp.where(dropped, 0, slope))
+        return jnp.where(jnp.any(alive & dropped), jnp.inf, distance)
+
+
+class _Top(HardTarget):
+    """A share of the blocks of a leaf, or of all leaves together, is zero.
+
+    A subclass has the fields `share` and `over`, in its own field order: this is no dataclass.
+    """
+
+    share: Any = 0.0  # a float or a function of the step
+    over: str = "leaf"
+    # The groups or entries of a leaf that `together` keeps. No field: it is no part of what a user says.
+    _found = None
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+        if self.over not in OVER:
+            raise ValueError(f"`over` must be one of {OVER}, got {self.over!r}; use 'leaf' for a share of each leaf.")
+        try:
+            hash(self.share)
+        except TypeError:
+            raise TypeError(
+                f"`share` must be hashable, for the regularizer is a static part of the state, got {self.share!r}; use "
+                "a number, or a function that is made once."
+            ) from None
+        if not callable(self.share):
+            object.__setattr__(self, "share", float(self.share))
+
+    @property
+    def coupling(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (type(self), self.share) if self.over == "all" and self._found is None else None
+
+    def at_step(self, step: Any) -> Any:
+        if not callable(self.share):
+            return self
+        return self._with("share", jnp.clip(jnp.asarray(self.share(step), jnp.result_type(float)), 0, 1))
+
+    def together(self, subproblems: Any) -> list[Regularizer]:
+        sizes = [one.block_norms(rhs / jnp.sqrt(metric)) for one, rhs, metric in subproblems]
+        keys = [sort_keys(x.astype(jnp.result_type(*sizes))) for x in sizes]
+        total = sum(x.size for x in keys)
+        masks = largest(keys, total - _number_of_zeros(self, total))
+        return [one._with("_found", mask) for (one, *_), mask in zip(subproblems, masks, strict=True)]
+
+    def kept(self, keys: jax.Array) -> jax.Array:
+        found = self._found
+        if found is None:
+            (found,) = largest([keys], keys.size - self._zeros_of_leaf(keys.size))
+        return found | is_nan_key(keys)
+
+    def dropped(self, keys: jax.Array) -> jax.Array:
+        return largest([keys], self._zeros_of_leaf(keys.size))[0]
+
+    def _zeros_of_leaf(self, total):
+        if self.over == "all":
+            raise ValueError(
+                f"One leaf alone has no psi under {self!r}, only all leaves together have; see the share by "
+                "`metrics.group_sparsity`, or use over='leaf'."
+            )
+        return _number_of_zeros(self, total)
+
+    def _with(self, name, value):
+        # No `dataclasses.replace`, whose checks are for what users say.
+        changed = copy.copy(self)
+        object.__setattr__(changed, name, value)
+        return changed
+
+
+def _number_of_zeros(top, total):
+    """The least number of zeros that is at least the share of `total`, up to the rounding of the share."""
+    if total > _MOST:
+        raise ValueError(
+            f"{top!r} must be of fewer than 2^31 groups or entries that are compared, got {total}; use larger groups, "
+            "or patterns for fewer leaves."
+        )
+    share = top.share
+    if callable(share):
+        raise ValueError(f"The share of {top!r} is a function of the step; use `at_step(step)` of the regularizer.")
+    if isinstance(share, jax.Array):
+        slack = 2 * jnp.finfo(share.dtype).eps
+        return jnp.clip(jnp.ceil((share - slack) * total), 0, total).astype(jnp.int32)
+    return min(max(math.ceil((share - 1e-12) * total), 0), total)
