@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import group_norms
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.l1 import L1
 
@@ -25,7 +24,6 @@ class GroupNumbers:
     """
 
     axes: tuple[int, ...]
-    l1_weight: float | jax.Array
     lam: Any
 
     def __init__(self, regularizer: L1 | GroupRegularizer, state: Any, model: QuadraticModel):
@@ -37,10 +35,10 @@ class GroupNumbers:
         alpha = state.step_size_sum.astype(dtype)
         self.alpha: jax.Array = jnp.where(alpha > 0, alpha, 1)
         self.axes = () if regularizer.elementwise else regularizer.inner_axes(model.linear.ndim)
+        self.regularizer: L1 | GroupRegularizer = regularizer
         if isinstance(regularizer, L1):
-            self.l1_weight, self.lam = 0.0, model.weight * regularizer.factor
+            self.lam = model.weight * regularizer.factor
         else:
-            self.l1_weight = model.weight * regularizer.l1_ratio if regularizer.l1_ratio else 0.0
             self.lam = regularizer.leaf_penalty(model.linear.shape, model.weight).lam
 
     def norms(self, w: jax.Array) -> jax.Array:
@@ -50,13 +48,19 @@ class GroupNumbers:
         return jnp.sum(x, axis=self.axes, keepdims=True) if self.axes else x
 
     def margins(self) -> dict[str, Any]:
-        rhs, linear = self.model.rhs, self.model.linear
+        # The anchor's part of rhs fades, entry by entry; each is largest at one of the two ends.
+        now, later = (jnp.abs(self._compared(x)) for x in (self.model.rhs, -self.model.slope))
 
         def margin(x):
-            x = soft_threshold(x, self.l1_weight) if self.axes != () else x
             return (self.lam - self.norms(x)) / self.alpha
 
-        return {"margin": margin(rhs), "worst_margin": margin(jnp.maximum(jnp.abs(rhs), jnp.abs(linear)))}
+        return {"margin": margin(now), "worst_margin": margin(jnp.maximum(now, later))}
+
+    def _compared(self, rhs):
+        """What of `rhs` counts: without l1's share, and only what is positive where the leaf may not be negative."""
+        if isinstance(self.regularizer, L1):
+            return jnp.maximum(rhs, 0) if self.regularizer.non_negative else rhs
+        return self.regularizer.reduced(rhs, self.model.weight)
 
     def noise(self, second: jax.Array | None, mean: jax.Array) -> jax.Array:
         if second is None:

@@ -112,6 +112,29 @@ def test_certificate_is_that_of_the_gradients(method, name):
     np.testing.assert_allclose(watched.bound["kernel"], bound, rtol=2e-2)
 
 
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        2.0 * SparseGroupLasso("input", l1_ratio=0.3),
+        GroupLasso("input", group_weight=1.5, non_negative=True),
+        L1(non_negative=True),
+    ],
+    ids=["scaled", "non-negative", "non-negative l1"],
+)
+def test_a_margin_is_not_negative_exactly_where_the_group_is_zero(regularizer):
+    optimizer = ramda_jax.ramda(RATE, regularizer, STRENGTH)
+    state = optimizer.init(PARAMS)
+    step = jax.jit(optimizer.update)
+    for sign in (1, -1):  # mostly negative weights, then mostly positive ones
+        for grad in sign * gradients(60)[:4]:
+            _, state = step({"kernel": jnp.asarray(grad, jnp.float32)}, state, PARAMS)
+        found = metrics.certificate(state, PARAMS)
+        alive = metrics.support(regularizer, ramda_jax.eval_params(state, PARAMS))["kernel"]
+        np.testing.assert_array_equal(found.margin["kernel"] < 0, alive)
+        assert np.any(found.margin["kernel"] >= 0)
+        assert np.all(found.worst_margin["kernel"] <= found.margin["kernel"])
+
+
 def test_certificate_is_of_the_last_stage():
     optimizer = optimizer_of("rmda", REGULARIZERS["group"], restarts=(20,))
     params, state, middle = trained(optimizer, 60)
