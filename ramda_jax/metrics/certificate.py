@@ -49,9 +49,9 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
     Returns:
         A `Certificate`, by the paths of regularized leaves. Leaves with `GroupLasso`, `SparseGroupLasso` (and other
         convex group norms) and `L1` are in it; the paths of others are its `left_out`. It is a pytree, and is to be
-        made under `jax.jit`. It reads V, U, the anchor and the parameters once each, of `earlier` the same, and keeps
-        one number per group: about the memory traffic of one optimizer step, no gradient, no solve where the solver
-        keeps radii.
+        made under `jax.jit`. It reads V, U, the anchor and the parameters, of `earlier` the same, and keeps one number
+        per group: no gradient, and no solve where the solver keeps radii. It takes the time of one or two steps of the
+        optimizer, two or three with `earlier`.
 
     Raises:
         ValueError: no state of `ramda` or `rmda` in `state`; states of other parameters; no leaf that it knows.
@@ -70,8 +70,8 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
         >>> for key in jax.random.split(jax.random.key(0), 200):
         ...     params, state = step(params, state, key)
         >>> found = ramda_jax.metrics.certificate(state, params)
-        >>> found.bound["kernel"].ravel().round(3)
-        Array([0.001, 0.002, 1.   ], dtype=float32)
+        >>> found.bound["kernel"].ravel() < 0.01
+        Array([ True,  True, False], dtype=bool)
 
     References:
         Hajek and Renyi, `Generalization of an inequality of Kolmogorov`, 1955. Chow, `A martingale inequality and the
