@@ -85,7 +85,7 @@ def test_a_step_refuses_sums_that_are_narrower_than_the_parameters(method, x64):
 def test_a_step_refuses_sums_in_half_precision(method):
     optimizer, params = METHODS[method](), tree(3, 4, jnp.bfloat16)
     first, *others = optimizer.init(params)
-    with pytest.raises(ValueError, match=r"must be of float32 for parameters of bfloat16, got bfloat16 at 'a/kernel'"):
+    with pytest.raises(ValueError, match=r"`grad_sum` must be of float32 or wider, got \['bfloat16'\]"):
         optimizer.update(params, (first._replace(grad_sum=params), *others), params)
 
 
@@ -233,3 +233,52 @@ def test_expand_refuses_a_whole_of_other_leaves_or_shapes():
     ):
         with pytest.raises(compaction.CompactionError, match=message):
             compaction.expand(PLAN, small, whole)
+
+
+def test_prox_sgds_metric_is_one_number():
+    """What else is a closed form would be solved in a diagonal metric."""
+    builder = ramda_jax.preconditioned(0.1, optax.ema(0.9, debias=False))
+    model, _ = jax.eval_shape(builder.update, PARAMS, jax.eval_shape(builder.init, PARAMS), PARAMS)
+    assert {leaf.shape for leaf in jax.tree.leaves(model.metric)} == {()}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"grad_sq_sum": {"kernel": jnp.ones((3, 2), jnp.float16)}},
+            ValueError,
+            r"`grad_sq_sum` must be of float32 or",
+        ),
+        ({"grad_sq_sum": {"kernel": jnp.ones((1, 2))}}, ValueError, r"`grad_sq_sum` must have the shapes of its"),
+        ({"grad_sq_sum": {"kernel": True}}, TypeError, r"state's leaves must be arrays of numbers, got type bool at"),
+        (
+            {"anchor": {"kernel": jnp.ones((3, 2), jnp.complex64)}},
+            TypeError,
+            r"model's `anchor` must be .* got complex64",
+        ),
+        ({"model_step": jnp.zeros(2, jnp.int32)}, ValueError, r"`model_step` must be one number, .* of shape \(2,\)"),
+        ({"step_size_sum": jnp.zeros([], bool)}, ValueError, r"`step_size_sum` must be one number, .* got bool"),
+    ],
+)
+def test_what_is_wrong_in_a_state_is_named(change, error, message):
+    params = {"kernel": jnp.ones((3, 2))}
+    optimizer = METHODS["ramda"](ROWS, strength=0.1)
+    first, *others = optimizer.init(params)
+    state = (first._replace(**change), *others)
+    with pytest.raises(error, match=message):
+        optimizer.update(params, state, params)
+    with pytest.raises(error, match=message):
+        ramda_jax.eval_params(state, params)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_whole_numbers_are_gradients_too(method, dtype):
+    traced(METHODS[method](ROWS, strength=0.1), tree(3, 4, dtype), PARAMS, PARAMS)
+
+
+def test_trees_of_other_containers_are_refused_by_name():
+    optimizer, params = METHODS["rmda"](), [jnp.ones(2)]
+    with pytest.raises(ValueError, match=r"Gradients must have the containers of the parameters.*; take them"):
+        optimizer.update({"0": jnp.ones(2)}, optimizer.init(params), params)

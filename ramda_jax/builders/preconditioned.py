@@ -150,4 +150,7 @@ def _without_overflow(diagonal, direction):
     """The root of the largest float where the metric of a finite direction has overflowed: by a sum of squares, its
     root would be that. (An infinite metric times a direction of 0 would be NaN.)"""
     root = 2 * gradient_limit(diagonal.dtype)
-    return jnp.where(jnp.isinf(diagonal) & jnp.isfinite(direction), root, diagonal)
+    is_finite = jnp.isfinite(direction)
+    # One number stays one: of a scalar metric there are other solvers.
+    is_finite = is_finite if jnp.ndim(diagonal) else jnp.all(is_finite)
+    return jnp.where(jnp.isinf(diagonal) & is_finite, root, diagonal)

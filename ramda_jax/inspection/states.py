@@ -51,8 +51,9 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
     """
     values = {}
     current = dict(named_leaves(params))
+    pairs = paired_states(state)
     check_arrays("Parameters", current.items())
-    for model_state, proximal in paired_states(state):
+    for model_state, proximal in pairs:
         if model_state is None:
             continue
         for path, value in restore_by_path(proximal, model_state.quadratic_model(), current).items():

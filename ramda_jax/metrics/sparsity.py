@@ -11,7 +11,7 @@ from ramda_jax.structure.assignment import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, Tree
-from ramda_jax.validation import check_arrays, check_no_schedule, check_non_negative, check_params, check_real_number
+from ramda_jax.validation import check_arrays, check_params, check_real_number
 
 
 class _HasSingularValues(Protocol):
@@ -22,7 +22,7 @@ class _HasSingularValues(Protocol):
 
 def _share(zeros, most):
     """The sum of the counts `zeros` over the most that it can be."""
-    return jnp.asarray(total(zeros, most) / float(most) if most else 0.0)
+    return jnp.asarray(total(zeros, most).astype(float) / float(most) if most else 0.0)
 
 
 def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
@@ -178,8 +178,7 @@ def numerical_rank(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
 
 def _ranks(regularizer, params, rtol):
     if rtol is not None:
-        check_no_schedule("rtol", rtol, "use None for the rounding of an SVD.")
-        check_non_negative("rtol", rtol)
+        check_real_number("rtol", rtol, "use None for the rounding of an SVD.")
     result = {}
     for path, leaf, given in regularized_leaves(regularizer, params):
         if given.support_counts == "singular values":

@@ -19,6 +19,8 @@ def gradient_limit(dtype: jax.typing.DTypeLike) -> float:
 def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`grad` in `dtype`, that of a sum, its finite entries cut at `gradient_limit`; NaN and infinity as they are."""
     limit = gradient_limit(dtype)
+    if not jnp.issubdtype(grad.dtype, jnp.floating):  # whole numbers, none of them beyond 2^64
+        grad = grad.astype(dtype)
     if float(jnp.finfo(grad.dtype).max) > limit:
         # In the wider of both: a finite float64 may be infinite in float32.
         wide = grad.astype(promoted(grad.dtype, dtype))

@@ -10,6 +10,8 @@ from flax import nnx
 import ramda_jax
 from ramda_jax.compaction import (
     CompactionError,
+    LeafPlan,
+    Plan,
     compact,
     compact_coupling,
     compact_model,
@@ -273,3 +275,11 @@ def test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_pa
 def test_keep_group_weights_refuses_what_counts_or_weighs_the_whole(regularizer):
     with pytest.raises(ValueError, match=r"`keep_group_weights` cannot keep .* for 'kernel': it (counts|has a weight)"):
         keep_group_weights(regularizer, {"kernel": jnp.ones((4, 3))})
+
+
+def test_expand_puts_one_kept_index_where_it_was():
+    plan = Plan({"bias": LeafPlan((4,), ((2,),)), "kernel": LeafPlan((3, 4), (None, (2,)))}, (), {})
+    whole = {"bias": np.arange(4.0), "kernel": np.ones((3, 4))}
+    expanded = expand(plan, compact(plan, whole))
+    assert expanded["bias"].tolist() == [0, 0, 2, 0]
+    assert expanded["kernel"].tolist() == [[0, 0, 1, 0]] * 3
