@@ -70,6 +70,31 @@ def shortened(text, other, width=60):
 
 
 MUTATIONS = [
+    # Programs that are kept, and what is refused.
+    Mutation(
+        "xla/bounded_jit.py",
+        "self._compiled.popitem(last=False)",
+        "self._compiled.popitem(last=True)",
+        ("tests/xla/test_bounded_jit.py::test_what_was_not_used_for_longest_goes_and_comes_back_right",),
+    ),
+    Mutation(
+        "subproblem/running/eager.py",
+        "if model.metric.ndim:",
+        "if True:",
+        ("tests/xla/test_bounded_jit.py::test_an_eager_step_in_a_scalar_metric_makes_no_new_program",),
+    ),
+    Mutation(
+        "builders/preconditioned.py",
+        "is_finite if jnp.ndim(diagonal) else jnp.all(is_finite)",
+        "is_finite",
+        ("tests/test_belonging.py::test_prox_sgds_metric_is_one_number",),
+    ),
+    Mutation(
+        "compaction/planning/slicing.py",
+        "np.size(leaf) <= 1 and np.shape(leaf) != wanted",
+        "np.size(leaf) <= 1",
+        ("tests/compaction/test_training.py::test_expand_puts_one_kept_index_where_it_was",),
+    ),
     # The package itself: numerics, many leaves, validation.
     Mutation(
         "numerics/dtypes.py",
