@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
 
 import jax
+import numpy as np
 import optax
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Shape: TypeAlias = tuple[int, ...]
 #: Axes of an array.
 Axes: TypeAlias = tuple[int, ...]
 #: By the leaf's path which groups, entries or singular values are alive: boolean arrays.
-Support: TypeAlias = Mapping[str, jax.typing.ArrayLike]
+Support: TypeAlias = Mapping[str, jax.Array | np.ndarray]
 #: What a method takes as `regularizer`: None, a `Regularizer`, a flat mapping of patterns, or a tree of these.
 RegularizerSpec: TypeAlias = Union["Regularizer", Mapping[Any, Any], tuple[Any, ...], list[Any], None]
 #: What a group regularizer takes as `groups`: a name, or the axes that index the groups.
