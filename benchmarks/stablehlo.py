@@ -89,7 +89,7 @@ def programs(sharded=False):
             optimizer = METHODS[method](REGULARIZERS[name], **solver)
             state = jax.eval_shape(optimizer.init, params)
             for function_name, function, arguments in (
-                ("update", optimizer.update, (params, state, params)),
+                ("update_fn", optimizer.update, (params, state, params)),
                 ("eval_params", ramda_jax.eval_params, (state, params)),
             ):
                 traced = jax.jit(function).trace(*arguments)
