@@ -68,7 +68,7 @@ def check_ratio(value: Any) -> None:
         raise ValueError(f"`l1_ratio` must be in [0, 1], got {value!r}; {remedy}")
 
 
-def check_share(value):
+def check_share(value: Any) -> None:
     """Raises unless `value` is a number in [0, 1] or a function of the step."""
     remedy = "use 0.9 for nine tenths to be zero, or a function of the step, such as `optax.linear_schedule`."
     if isinstance(value, jax.Array):
@@ -84,7 +84,7 @@ def check_decay(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be in [0, 1), got {value!r}; {remedy}")
 
 
-def check_flag(name, value):
+def check_flag(name: str, value: Any) -> None:
     """Raises unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False, got {value!r}.")

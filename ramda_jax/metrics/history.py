@@ -193,8 +193,12 @@ class StructureHistory:
             raise ValueError("The history is empty; call `add(step, support)` first.")
 
 
-def _check_duration(duration):
-    if isinstance(duration, (str, bytes, complex)) or np.ndim(duration) or not isinstance(duration, SupportsFloat):
+def _check_duration(duration: Any) -> None:
+    if np.ndim(duration) or not _is_real(duration):
         raise TypeError(f"`duration` must be a number of steps, got {duration!r}; use for example 1000.")
     if not float(duration) >= 0:
         raise ValueError(f"`duration` must be a number of steps of at least 0, got {duration!r}; use for example 1000.")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, SupportsFloat) and not isinstance(value, (str, bytes, complex))

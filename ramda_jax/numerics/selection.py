@@ -1,6 +1,7 @@
 """The largest of many numbers, by counting alone: no sort, which would gather what is sharded."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from ramda_jax.numerics.sharding import gathered, with_type_sharding
 
 
-def sort_keys(x):
+def sort_keys(x: jax.Array) -> jax.Array:
     """Integers in the order of `|x|`; a NaN comes after everything else (`is_nan_key`)."""
     info = jnp.finfo(x.dtype)
     integer = jnp.int32 if info.bits == 32 else jnp.int64
@@ -18,7 +19,7 @@ def sort_keys(x):
     return jnp.minimum(bits, jnp.iinfo(integer).max - 2)
 
 
-def is_nan_key(keys):
+def is_nan_key(keys: jax.Array) -> jax.Array:
     """Which `sort_keys` are those of a NaN."""
     floating = jnp.float32 if keys.dtype == jnp.int32 else jnp.float64
     return keys > jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, floating), keys.dtype)
@@ -26,7 +27,7 @@ def is_nan_key(keys):
 
 # Compiled by itself: outside of a user's `jit` its loop would be compiled anew at every call.
 @jax.jit
-def largest(keys, number):
+def largest(keys: Sequence[jax.Array], number: jax.typing.ArrayLike) -> list[jax.Array]:
     """The `number` largest of all entries of some arrays, of equal ones the first.
 
     The range of the keys is made smaller until as many are at its lower end or above as are wanted, or until it is a

@@ -152,7 +152,7 @@ def check_state(kind: type, state: Any) -> None:
             raise ValueError(f"The state's `{name}` must be of float32 or wider, got {dtypes}; {FRESH}")
     if hasattr(state, "grad_sum") and hasattr(state, "grad_sq_sum"):
         check_belongs("The state's `grad_sq_sum`", state.grad_sq_sum, "its `grad_sum`", state.grad_sum, FRESH)
-    fields = {name: getattr(state, name) for name in _NUMBERS if hasattr(state, name)}
+    fields: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS if hasattr(state, name)}
     if isinstance(fields.get("strength"), tuple):  # what a target keeps
         del fields["strength"]
     if hasattr(state, "info"):

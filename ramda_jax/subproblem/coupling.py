@@ -1,9 +1,16 @@
 """Leaves whose subproblems are one, made ones of their own."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
 from ramda_jax.regularizers.base import Regularizer
 
 
-def uncoupled(subproblems, step=None) -> list[Regularizer | None]:
+def uncoupled(
+    subproblems: Sequence[tuple[Regularizer | None, jax.Array, jax.Array]], step: Any = None
+) -> list[Regularizer | None]:
     """Regularizers that couple nothing, each with its part of the minimiser of all leaves.
 
     Args:

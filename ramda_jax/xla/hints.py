@@ -32,7 +32,7 @@ def keep_after(x: jax.Array, after: jax.Array | None, like: jax.Array) -> jax.Ar
     return jax.lax.platform_dependent(x, after, like, cpu=wait, default=lambda x, after, like: x)
 
 
-def stored(small):
+def stored(small: jax.Array) -> jax.Array:
     """Returns whole numbers from 0 to 2^20 unchanged, as int32, but makes XLA for CPUs compute them once.
 
     For what is small, and whose every entry many others read: XLA would fuse it into these and compute it for each of

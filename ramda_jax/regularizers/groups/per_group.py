@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ramda_jax.typing import Shape
+
 
 class PerGroup:
     """An array of weights, finite and at least 0, that stays as it is.
@@ -12,7 +14,7 @@ class PerGroup:
         array: a NumPy array of float64, not to be written to.
     """
 
-    def __init__(self, values):
+    def __init__(self, values: Any) -> None:
         array = np.array(values)
         is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
         # Such as bfloat16, which NumPy takes for no floating-point number.
@@ -25,7 +27,7 @@ class PerGroup:
         self.array: Any = array
         self._hash = hash((array.shape, array.tobytes()))
 
-    def check_fits(self, shape, path):
+    def check_fits(self, shape: Shape, path: str) -> None:
         """Raises unless the array broadcasts against one number per group of a leaf, of the shape `shape`."""
         try:
             fits = np.broadcast_shapes(self.array.shape, shape) == shape
@@ -37,12 +39,12 @@ class PerGroup:
                 f"{self.array.shape}; use `norms(leaf)` of the resolved regularizer to see that shape."
             )
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, PerGroup) and np.array_equal(self.array, other.array)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return self._hash
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         low, high = (f"{x:.4g}" for x in (np.min(self.array, initial=np.inf), np.max(self.array, initial=0)))
         return f"<{'x'.join(map(str, self.array.shape))} weights from {low} to {high}>"
