@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
-from ramda_jax.typing import Axes, Scalar, Shape
+from ramda_jax.typing import Axes, GroupSpec, Scalar, Shape
 from ramda_jax.validation import check_non_negative
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Scaled(Regularizer):
     regularizer: Regularizer
     factor: float
 
-    def __new__(cls, regularizer=None, factor=1.0):
+    def __new__(cls, regularizer: Regularizer | None = None, factor: float = 1.0) -> "Scaled":
         del factor
         # That of a psi of the group norms is one too: solvers and metrics ask for the class.
         return super().__new__(type(regularizer).scaled_class if isinstance(regularizer, Regularizer) else cls)
@@ -70,27 +70,27 @@ class Scaled(Regularizer):
         return dataclasses.replace(self, factor=self.factor * number)
 
     @property
-    def convex(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def convex(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.convex
 
     @property
-    def expensive_prox(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def expensive_prox(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.expensive_prox
 
     @property
-    def support_counts(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def support_counts(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.support_counts
 
     @property
-    def elementwise(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def elementwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.elementwise
 
     @property
-    def any_metric(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def any_metric(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.any_metric
 
     @property
-    def coupling(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def coupling(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         inner = self.regularizer.coupling
         return None if inner is None else (Scaled, inner)
 
@@ -151,19 +151,19 @@ class ScaledGroups(Scaled, GroupRegularizer):  # pyright: ignore
     regularizer: GroupRegularizer
 
     @property
-    def groups(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def groups(self) -> GroupSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.groups
 
     @property
-    def group_weight(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def group_weight(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.group_weight
 
     @property
-    def l1_ratio(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def l1_ratio(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.l1_ratio
 
     @property
-    def non_negative(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def non_negative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.regularizer.non_negative
 
     def weights(self, shape: Shape) -> Any:

@@ -29,7 +29,7 @@ class Grouped(Regularizer):
     # No field, for this is no dataclass: subclasses declare it in their own field order.
     groups: GroupSpec = "input"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "groups", check_groups(self.groups))
 
     def resolve(self, path: str, shape: Shape) -> "Grouped":

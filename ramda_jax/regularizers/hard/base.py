@@ -102,7 +102,7 @@ class _Top(HardTarget):
             object.__setattr__(self, "share", float(self.share))
 
     @property
-    def coupling(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+    def coupling(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return (type(self), self.share) if self.over == "all" and self._found is None else None
 
     def at_step(self, step: Any) -> Any:

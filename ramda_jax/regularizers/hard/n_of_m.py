@@ -109,6 +109,6 @@ class NofM(HardTarget):
             ranks[i], ranks[j] = ranks[i] + ~is_first, ranks[j] + is_first
         masks = [(rank < number) | is_nan_key(part) for rank, part in zip(ranks, parts, strict=True)]
         # One number for each block, so that its keys are computed once, and not by each of its entries again.
-        bits = stored(sum(mask.astype(jnp.int32) << i for i, mask in enumerate(masks)))
+        bits = stored(jnp.asarray(sum(mask.astype(jnp.int32) << i for i, mask in enumerate(masks))))
         place = jax.lax.broadcasted_iota(jnp.int32, blocked, axis + 1)
         return ((jnp.expand_dims(bits, axis + 1) >> place) & 1 == 1).reshape(keys.shape)
