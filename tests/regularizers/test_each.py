@@ -584,7 +584,11 @@ def test_projection_keeps_every_iterate_in_its_set(method):
         (lambda: rj.NuclearNorm(split=1.0), TypeError, "`split` must be an axis or None, got 1.0; use -1"),
         (lambda: rj.NuclearNorm(split=True), TypeError, "`split` must be an axis or None, got True"),
         (lambda: rj.NuclearNorm(gram=1), TypeError, "`gram` must be True or False, got 1"),
-        (lambda: rj.Box(1.0, 0.0), ValueError, "`lower` must be below `upper`, got 1.0 and 0.0; swap them"),
+        (
+            lambda: rj.Box(1.0, 0.0),
+            ValueError,
+            "`lower` must be below `upper`, got 1.0 and 0.0; give the smaller one first",
+        ),
         (lambda: rj.Box(1.0, 1.0), ValueError, "`lower` must be below `upper`, got 1.0 and 1.0"),
         (lambda: rj.Box(np.nan, 1.0), ValueError, "`lower` must be below `upper`, got nan and 1.0"),
         (lambda: rj.Box(None, 1.0), TypeError, "`lower` and `upper` must be Python numbers, got None and 1.0"),

@@ -338,7 +338,7 @@ def test_summable_tolerance_is_the_power_of_the_step(x64, power):
     ("scale", "power", "message"),
     [
         (0.0, 0.75, "`scale` must be finite and above 0, got 0.0"),
-        (1e-3, 0.5, "`power` must be above 0.5 .*, got 0.5"),
+        (1e-3, 0.5, "`power` must be finite and above 0.5, got 0.5"),
         (float("nan"), 0.75, "`scale` must be finite and above 0, got nan"),
     ],
 )
