@@ -79,6 +79,7 @@ class QuadraticModel(NamedTuple):
                 jnp.asarray(self.weight, v.dtype),
                 jnp.asarray(self.objective_scale, v.dtype),
                 jnp.asarray(self.linear_factor, v.dtype),
+                self.weight_is_sum,
             )
             for v, anchor, metric in zip(*map(jax.tree.leaves, fields), strict=True)
         ]

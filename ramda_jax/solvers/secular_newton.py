@@ -22,15 +22,17 @@ class SecularNewton(Solver):
         w_g = 0                            if ||rhs_g|| <= lam_g
         w_g = rhs_g / (metric + lam_g / r) otherwise, where r = ||w_g|| solves ||rhs_g / (metric r + lam_g)|| = 1
 
-    One scalar equation per group, all groups at once. Where the radii of the last step's solution are known, as they
-    are in the methods' chains, one pass over the data takes them to fourth order to the new ones, and bounds how far
-    off these are (`gauss_step`); in training that is mostly all. Where the bound is above rounding Newton's method
-    goes on from there, which cannot overshoot (`newton_root`), and without radii it does everything: on subproblems
-    of real training in 3 steps. The KKT residual is at rounding, a few machine eps times ||rhs||.
+    where rhs is `regularizer.reduced(model.rhs, weight)` and lam_g the slope of `leaf_penalty` at 0. One scalar
+    equation per group, all groups at once. A solve starts from the radii of the last step's solution, where they are known, as
+    in the methods' chains. One pass over the data (`gauss_step`) improves them with an error of fourth order and bounds
+    that error. In training this pass is usually enough. If any group's bound is above rounding, Newton's method
+    (`newton_root`), which cannot overshoot, continues for the whole leaf or tile. Without radii Newton's method starts
+    from zero; it took 3 steps on subproblems of real training. The KKT residual is at rounding, a few machine eps times
+    ||rhs||.
 
-    For group MCP it is the global minimiser, for any metric: along r the equation with the metric
-    `metric - weight / omega` stays concave up to the knee even where that is negative, so that there are at most two
-    candidates, the smallest root below the knee (or 0) and the unpenalised rhs / metric beyond it; the lower is taken.
+    For group MCP it is the global minimiser, for any metric. Let m = metric - weight / omega. The equation in m stays
+    concave for r up to the knee, even if entries of m are negative. So only two candidates exist: the smallest root
+    below the knee (or 0), and the unpenalised rhs / metric beyond it. The lower one is taken.
 
     Args:
         max_steps: most steps per solve; 40 is more than was seen to be needed over 12 decades of metric.
@@ -68,6 +70,8 @@ class SecularNewton(Solver):
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         assert isinstance(regularizer, GroupRegularizer)  # why_not
+        # `run` only steers XLA (`xla.execution`). With the plain `Execution`, `keep(x, ...)` is x and
+        # `right_hand_side(...)` is rhs; a start from the last radii reads rhs in a pass, a branch and the solution.
         run = context.run
         model = model._replace(metric=run.keep(model.metric, model.anchor))
         right_hand_side = run.each_pass(lambda model: regularizer.reduced(model.rhs, model.weight), model)
@@ -122,6 +126,7 @@ def _lower_minimum(rhs, metric, penalty, root, regularizer):
         return jnp.sum(terms, axis=axes, keepdims=True) + penalty.value(r)
 
     is_outer = (outer_radii >= penalty.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))
-    # Where 0 is not stationary and nothing is below the knee it is beyond, even if rounding has it just short of it.
+    # If 0 is not stationary and no root lies below the knee, the minimiser lies beyond it, even if rounding puts its
+    # norm just below it.
     is_outer |= (root.radii == 0) & (regularizer.norms(rhs) > penalty.lam)
     return jnp.where(is_outer | jnp.isnan(outer_radii), outer_radii, root.radii)

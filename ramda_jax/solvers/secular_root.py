@@ -80,7 +80,7 @@ def newton_root(
     rho = jnp.where(exists, jnp.maximum(length_of_x - lam, 0) / jnp.where(exists, mean_metric, 1), 1)
     if start is not None:
         rho = jnp.where(exists & (start > 0), start / scale, rho)
-    # Without a weight the first step lands on the centre's direction, and any r gives the centre.
+    # If lam = 0, w = rhs / metric for every r > 0: no iteration is needed. The radius is then not the norm of w.
     active = exists & (lam > 0)
 
     def step(carry):
@@ -97,7 +97,7 @@ def newton_root(
         if limit is not None:
             exists &= ~active | ~(s3 <= 0)
             active &= exists
-        # phi / phi' written without cancellation at the root, where s2 = 1, and without the product s2^2
+        # (1 - phi) / phi' written without cancellation at the root, where s2 = 1, and without the product s2^2
         length = rho * (s2 / jnp.where(s3 == 0, 1, s3)) * ((s2 - 1) / (jnp.sqrt(s2) + 1))
         length = jnp.where(active, jnp.maximum(length, 0), 0)
         new = rho + length

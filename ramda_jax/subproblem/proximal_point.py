@@ -108,6 +108,7 @@ def proximal_point(
         check_same_problem(state.problem, problem, updates)
         step = state.proximal_step
 
+        # Only a `Target` needs the leaves' problems before the strength is known; a number or a schedule does not.
         def problems(weight):
             return list(leaf_problems(problem, updates, weight, step, params, state.radii))
 
