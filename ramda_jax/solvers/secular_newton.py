@@ -23,12 +23,12 @@ class SecularNewton(Solver):
         w_g = rhs_g / (metric + lam_g / r) otherwise, where r = ||w_g|| solves ||rhs_g / (metric r + lam_g)|| = 1
 
     where rhs is `regularizer.reduced(model.rhs, weight)` and lam_g the slope of `leaf_penalty` at 0. One scalar
-    equation per group, all groups at once. A solve starts from the radii of the last step's solution, where they are known, as
-    in the methods' chains. One pass over the data (`gauss_step`) improves them with an error of fourth order and bounds
-    that error. In training this pass is usually enough. If any group's bound is above rounding, Newton's method
-    (`newton_root`), which cannot overshoot, continues for the whole leaf or tile. Without radii Newton's method starts
-    from zero; it took 3 steps on subproblems of real training. The KKT residual is at rounding, a few machine eps times
-    ||rhs||.
+    equation per group, all groups at once. A solve starts from the radii of the last step's solution, where they are
+    known, as in the methods' chains. One pass over the data (`gauss_step`) improves them with an error of fourth order
+    and bounds that error. In training this pass is usually enough. If any group's bound is above rounding, Newton's
+    method (`newton_root`), which cannot overshoot, continues for the whole leaf or tile. Without radii Newton's method
+    starts from zero; it took 3 steps on subproblems of real training. The KKT residual is at rounding, a few machine
+    eps times ||rhs||.
 
     For group MCP it is the global minimiser, for any metric. Let m = metric - weight / omega. The equation in m stays
     concave for r up to the knee, even if entries of m are negative. So only two candidates exist: the smallest root
