@@ -7,12 +7,8 @@ from sphinx.transforms import SphinxTransform
 import ramda_jax
 
 SUBMODULES = (
-    "methods",
     "regularizers",
     "solvers",
-    "averaging",
-    "models",
-    "inspection",
     "metrics",
     "structure",
     "compaction",
@@ -21,7 +17,7 @@ SUBMODULES = (
 
 def documented_names():
     """The names of the API reference: `ramda_jax.NAME` for what is there, else `ramda_jax.SUBMODULE.NAME`."""
-    names = {}
+    names = {name: f"ramda_jax.{name}" for name in ramda_jax.__all__ if name not in SUBMODULES}
     for submodule in SUBMODULES:
         module = getattr(ramda_jax, submodule)
         for name in module.__all__:
@@ -35,7 +31,7 @@ def spellings(docname):
     found = {f"ramda_jax.{submodule}": f"ramda_jax.{submodule}" for submodule in SUBMODULES}
     for path, full in documented_names().items():
         found |= dict.fromkeys((path, f"ramda_jax.{path}", full), full)
-        submodule, name = path.split(".")
+        submodule, _, name = path.rpartition(".")
         # `support`, `factor` and `cost` are also words: alone they are names where the page is about their submodule.
         if full.count(".") == 1 or submodule in docname:
             found[name] = full
