@@ -158,7 +158,7 @@ MUTATIONS = [
     ),
     Mutation(
         "builders/preconditioned.py",
-        "jnp.where(jnp.isinf(diagonal) & jnp.isfinite(direction), root, diagonal)",
+        "jnp.where(jnp.isinf(diagonal) & is_finite, root, diagonal)",
         "diagonal",
         ("tests/test_huge_gradients.py::test_finite_gradients_give_finite_parameters_and_states",),
     ),
