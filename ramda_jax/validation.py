@@ -34,14 +34,22 @@ def _number(name: str, value: Any, rule: Callable[[float], bool], remedy: str) -
         return False
 
 
-def check_non_negative(name: str, value: Any, remedy: str = "use 0.0 or a positive number.") -> None:
-    """Raises unless the number `value` is finite and at least 0."""
+def check_non_negative(
+    name: str, value: Any, remedy: str = "use 0.0 or a positive number.", *, schedules: bool = True
+) -> None:
+    """Raises unless the number `value` is finite and at least 0; a schedule only where it may be one."""
+    if not schedules:
+        check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: 0 <= x < float("inf"), remedy):
         raise ValueError(f"`{name}` must be finite and at least 0, got {value!r}; {remedy}")
 
 
-def check_positive(name: str, value: Any, remedy: str = "use a small positive number.") -> None:
-    """Raises unless the number `value` is finite and above 0."""
+def check_positive(
+    name: str, value: Any, remedy: str = "use a small positive number.", *, schedules: bool = True
+) -> None:
+    """Raises unless the number `value` is finite and above 0; a schedule only where it may be one."""
+    if not schedules:
+        check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: 0 < x < float("inf"), remedy):
         raise ValueError(f"`{name}` must be finite and above 0, got {value!r}; {remedy}")
 
@@ -64,6 +72,7 @@ def check_averaging(value: Any) -> None:
 def check_ratio(value: Any) -> None:
     """Raises unless the number `value` is in [0, 1]."""
     remedy = "use 0.0 for the groups alone, 1.0 for l1 alone."
+    check_no_schedule("l1_ratio", value, remedy)
     if not _number("l1_ratio", value, lambda x: 0 <= x <= 1, remedy):
         raise ValueError(f"`l1_ratio` must be in [0, 1], got {value!r}; {remedy}")
 
@@ -80,6 +89,7 @@ def check_share(value: Any) -> None:
 def check_decay(name: str, value: Any) -> None:
     """Raises unless the number `value` is in [0, 1)."""
     remedy = "use 0.0 for no memory, 0.9 for a memory of about ten steps."
+    check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: 0 <= x < 1, remedy):
         raise ValueError(f"`{name}` must be in [0, 1), got {value!r}; {remedy}")
 
@@ -87,7 +97,7 @@ def check_decay(name: str, value: Any) -> None:
 def check_flag(name: str, value: Any) -> None:
     """Raises unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+        raise TypeError(f"`{name}` must be True or False, got {value!r}; use one of these.")
 
 
 def check_count(name: str, value: Any, minimum: int) -> None:

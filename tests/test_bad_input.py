@@ -136,3 +136,25 @@ def test_proximal_point_without_a_model_builder_says_so():
     params = LAYERS
     with pytest.raises(TypeError, match="must be given a `QuadraticModel`, got dict; put a model builder"):
         optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one: ramda_jax.L1(factor=one),
+        lambda one: ramda_jax.MCP(omega=one),
+        lambda one: ramda_jax.GroupMCP(gamma=one),
+        lambda one: ramda_jax.NuclearNorm(factor=one),
+        lambda one: ramda_jax.SparseGroupLasso(l1_ratio=one),
+        lambda one: ramda_jax.NewtonRaphson(atol=one),
+        lambda one: ProximalGradient(rtol=one),
+        lambda one: ramda_jax.prox_sgd(0.1, b1=one),
+        lambda one: ramda_jax.prox_adamw(0.1, b2=one),
+        lambda one: ramda_jax.prox_ssi(0.1, eps=one),
+        lambda one: ramda_jax.sqrt_growth(one),
+        lambda one: ramda_jax.compaction.low_rank_plan(LAYERS, rtol=one),
+    ],
+)
+def test_a_schedule_is_refused_where_one_number_is_wanted(make):
+    with pytest.raises(TypeError, match=r"must be (one|a Python) number, got <function .*; use"):
+        make(optax.constant_schedule(0.1))

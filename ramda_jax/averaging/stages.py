@@ -129,7 +129,7 @@ def stages(
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, appendix.
     """
     check_non_negative("learning_rate", learning_rate)
-    check_positive("factor", factor)
+    check_positive("factor", factor, schedules=False)
     if total_steps is not None:
         check_count("total_steps", total_steps, 8)
         ends = (total_steps // 4, 3 * total_steps // 8, total_steps // 2) if ends is None else ends

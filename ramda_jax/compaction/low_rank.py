@@ -56,7 +56,7 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
         {'a': 1}
     """
     if rtol is not None:
-        check_non_negative("rtol", rtol)
+        check_non_negative("rtol", rtol, schedules=False)
     ranks = {}
     for path, leaf in named_leaves(variables):
         is_matrix = jnp.ndim(leaf) == 2 and jnp.issubdtype(leaf.dtype, jnp.floating)

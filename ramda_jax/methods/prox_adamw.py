@@ -67,7 +67,7 @@ def prox_adamw(
     """
     check_decay("b1", b1)
     check_decay("b2", b2)
-    check_positive("eps", eps)
+    check_positive("eps", eps, schedules=False)
 
     def metric(state):
         if amsgrad:

@@ -66,7 +66,7 @@ def prox_ssi(
     """
     check_decay("b1", b1)
     check_decay("b2", b2)
-    check_positive("eps", eps)
+    check_positive("eps", eps, schedules=False)
     return prox_gen(
         learning_rate,
         regularizer,

@@ -20,7 +20,7 @@ _FORMAT = 1
 #: What reading a damaged archive raises: also `zipfile` of versions that it does not know, and of impossible places.
 _DAMAGES = (
     ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
-    OSError,
+    OSError, RuntimeError,
 )  # fmt: skip
 
 

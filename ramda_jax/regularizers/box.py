@@ -43,9 +43,7 @@ class Box(ElementwiseRegularizer):
                 f"`lower` and `upper` must be Python numbers, got {self.lower!r} and {self.upper!r}; use float(...)."
             )
         if not self.lower < self.upper:
-            raise ValueError(
-                f"`lower` must be below `upper`, got {self.lower!r} and {self.upper!r}; give the smaller one first."
-            )
+            raise ValueError(f"`lower` must be below `upper`, got {self.lower!r} and {self.upper!r}; swap them.")
 
     def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)

@@ -39,14 +39,14 @@ class L1(ElementwiseRegularizer):
     non_negative: bool = False
 
     def __post_init__(self) -> None:
-        check_non_negative("factor", self.factor)
+        check_non_negative("factor", self.factor, schedules=False)
         check_flag("non_negative", self.non_negative)
 
     def __mul__(self, number: float) -> Regularizer:
         # The same class; but 0 times a constraint is none.
         if self.non_negative:
             return super().__mul__(number)
-        check_non_negative("factor", number)
+        check_non_negative("factor", number, schedules=False)
         return dataclasses.replace(self, factor=float(self.factor * number))
 
     def value(self, w: jax.Array) -> jax.Array:

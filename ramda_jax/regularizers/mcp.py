@@ -44,7 +44,7 @@ class MCP(ElementwiseRegularizer):
     convex = False
 
     def __post_init__(self) -> None:
-        check_positive("omega", self.omega, "use for example omega=1.0.")
+        check_positive("omega", self.omega, "use for example omega=1.0.", schedules=False)
 
     def value(self, w: jax.Array) -> jax.Array:
         w = jnp.abs(widened(w))
@@ -87,7 +87,7 @@ class _GroupConcave(GroupRegularizer):
                 "use omega=1.0 for one knee for all groups of equal weight."
             )
         name = "omega" if self.gamma is None else "gamma"
-        check_positive(name, getattr(self, name), f"use for example {name}=1.0.")
+        check_positive(name, getattr(self, name), f"use for example {name}=1.0.", schedules=False)
 
     def omega_of(self, group_weight: Scalar) -> Scalar:
         """omega for groups of that weight."""

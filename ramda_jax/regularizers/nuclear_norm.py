@@ -54,14 +54,14 @@ class NuclearNorm(Regularizer):
     support_counts = "singular values"
 
     def __post_init__(self) -> None:
-        check_non_negative("factor", self.factor)
+        check_non_negative("factor", self.factor, schedules=False)
         if self.split is not None and (isinstance(self.split, bool) or not isinstance(self.split, int)):
             raise TypeError(f"`split` must be an axis or None, got {self.split!r}; use -1 for outputs as columns.")
         if not isinstance(self.gram, bool):
             raise TypeError(f"`gram` must be True or False, got {self.gram!r}; use False for an SVD.")
 
     def __mul__(self, number: float) -> "NuclearNorm":
-        check_non_negative("factor", number)
+        check_non_negative("factor", number, schedules=False)
         return dataclasses.replace(self, factor=float(self.factor * number))
 
     def resolve(self, path: str, shape: Shape) -> "NuclearNorm":

@@ -57,7 +57,7 @@ class Scaled(Regularizer):
             raise TypeError(
                 f"`regularizer` must be a `Regularizer`, got {self.regularizer!r}; use for example `2 * GroupLasso()`."
             )
-        check_non_negative("factor", self.factor)
+        check_non_negative("factor", self.factor, schedules=False)
         if callable(self.factor) or hasattr(self.factor, "aval"):
             raise TypeError(
                 f"`factor` must be a Python number, for the regularizer is a static part of the state, got "
@@ -66,7 +66,7 @@ class Scaled(Regularizer):
         object.__setattr__(self, "factor", float(self.factor))
 
     def __mul__(self, number: float) -> Any:
-        check_non_negative("factor", number)
+        check_non_negative("factor", number, schedules=False)
         return dataclasses.replace(self, factor=self.factor * number)
 
     @property

@@ -49,8 +49,8 @@ class NewtonRaphson(Solver):
 
     def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 1)
-        check_non_negative("atol", self.atol)
-        check_non_negative("rtol", self.rtol)
+        check_non_negative("atol", self.atol, schedules=False)
+        check_non_negative("rtol", self.rtol, schedules=False)
 
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if not isinstance(regularizer, GroupRegularizer):

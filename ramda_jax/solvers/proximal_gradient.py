@@ -72,7 +72,7 @@ class ProximalGradient(Solver):
 
     def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 2)
-        check_non_negative("rtol", self.rtol)
+        check_non_negative("rtol", self.rtol, schedules=False)
         if self.tolerance is not None:
             check_non_negative("tolerance", self.tolerance)
         if self.stepsize not in ("block", "leaf"):

@@ -50,7 +50,7 @@ def adaptive_weights(
         Zou, `The adaptive lasso and its oracle properties`, 2006. Wang and Leng, `A note on adaptive group lasso`,
         2008.
     """
-    check_positive("power", power)
+    check_positive("power", power, schedules=False)
     check_positive("eps", eps)
     result = {}
     for path, leaf, one in regularized_leaves(regularizer, params):

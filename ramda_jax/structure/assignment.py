@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from ramda_jax.regularizers.base import Regularizer
@@ -226,7 +227,14 @@ def regularized_leaves(spec: RegularizerSpec | Assignment, params: Tree) -> list
         >>> [(path, found) for path, _, found in regularized_leaves(ramda_jax.L1(), params)]
         [('kernel', L1(factor=1.0, non_negative=False))]
     """
-    return [(path, leaf, regularizer) for path, leaf, regularizer in assign(spec, params) if regularizer is not None]
+    found = [(path, leaf, regularizer) for path, leaf, regularizer in assign(spec, params) if regularizer is not None]
+    for path, leaf, _ in found:
+        if not jnp.issubdtype(leaf.dtype, jnp.number) or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"What gets a regularizer must be an array of real numbers, got {leaf.dtype} at '{path}'; leave it out "
+                "by a narrower pattern."
+            )
+    return found
 
 
 def _resolve(regularizer: Regularizer | None, path: str, leaf: Any) -> Regularizer | None:

@@ -23,7 +23,8 @@ FRESH = "make a state for these parameters by `optimizer.init(params)`."
 _NUMBERS: dict[str, Any] = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
 _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating)
 _SUMS = ("grad_sum", "grad_sq_sum")
-_INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": np.bool_}
+# `converged` as any number: wrappers that compute with states, such as Optax's SAM, make an int of a bool.
+_INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": jnp.generic}
 
 
 def _shape(leaf):

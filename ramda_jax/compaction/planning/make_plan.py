@@ -12,7 +12,7 @@ from ramda_jax.compaction.planning.unread_inputs import unread_inputs
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Shape
-from ramda_jax.validation import check_count, check_no_schedule, check_non_negative
+from ramda_jax.validation import check_count, check_non_negative
 
 
 def plan_compaction(
@@ -62,8 +62,7 @@ def plan_compaction(
         64 -> 16 entries
     """
     check_count("round_to", round_to, 1)
-    check_no_schedule("threshold", threshold, "use 0.0 for exact zeros.")
-    check_non_negative("threshold", threshold)
+    check_non_negative("threshold", threshold, schedules=False)
     leaves = dict(named_leaves(variables))
     check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
     if not (keep is None or isinstance(keep, Mapping)):

@@ -25,7 +25,7 @@ def check_comparison(num_random: int, tolerance: float | None) -> None:
     """Raises unless outputs can be compared like this: an infinite tolerance would call anything equal."""
     check_count("num_random", num_random, 0)
     if tolerance is not None:
-        check_non_negative("tolerance", tolerance)
+        check_non_negative("tolerance", tolerance, schedules=False)
 
 
 def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[tuple[Any, ...]]:

@@ -197,5 +197,5 @@ def _checked_weight(given):
             f"`group_weight` must be one of {GROUP_WEIGHTS} or a Python number, got {given!r}; use 1.0 for equal "
             f"weights, {others}."
         )
-    check_non_negative("group_weight", given)
+    check_non_negative("group_weight", given, schedules=False)
     return float(given)

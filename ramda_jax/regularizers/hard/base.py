@@ -36,7 +36,7 @@ class HardTarget(Regularizer):
 
     def __mul__(self, number: float) -> Any:
         # An indicator times a number; 0 times it is none.
-        check_non_negative("factor", number)
+        check_non_negative("factor", number, schedules=False)
         return self if number > 0 else Null()
 
     def block_norms(self, x: jax.Array) -> jax.Array:

@@ -106,7 +106,7 @@ class NofM(HardTarget):
         ranks = [jnp.zeros(parts[0].shape, jnp.int32)] * self.m
         for i, j in itertools.combinations(range(self.m), 2):
             is_first = parts[i] >= parts[j]
-            ranks[i], ranks[j] = ranks[i] + ~is_first, ranks[j] + is_first
+            ranks[i], ranks[j] = ranks[i] + (~is_first).astype(jnp.int32), ranks[j] + is_first.astype(jnp.int32)
         masks = [(rank < number) | is_nan_key(part) for rank, part in zip(ranks, parts, strict=True)]
         # One number for each block, so that its keys are computed once, and not by each of its entries again.
         bits = stored(jnp.asarray(sum(mask.astype(jnp.int32) << i for i, mask in enumerate(masks))))

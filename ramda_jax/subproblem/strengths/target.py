@@ -71,7 +71,7 @@ class Target:
             raise ValueError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
         if not isinstance(self.of, (str, Mapping)):
             raise TypeError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
-        check_positive("start", self.start)
+        check_positive("start", self.start, schedules=False)
         for name in ("hold", "total_steps"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
