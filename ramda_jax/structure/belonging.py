@@ -159,13 +159,12 @@ def check_state(kind: type, state: Any) -> None:
     if hasattr(state, "info"):
         fields |= {name: getattr(state.info, name, None) for name in _INFO}
     for name, field in fields.items():
-        kind, dtype = _NUMBERS.get(name) or _INFO[name], getattr(field, "dtype", object)
-        # Wrappers that choose between two states by arithmetic, as `optax.contrib.sam`, make an integer of a boolean.
-        is_kind = jnp.issubdtype(dtype, kind) or (kind is np.bool_ and jnp.issubdtype(dtype, jnp.integer))
-        if not (_shape(field) == () and is_kind):
+        kind, dtype = _NUMBERS.get(name) or _INFO[name], getattr(field, "dtype", None)
+        is_right = dtype is not None and jnp.issubdtype(dtype, kind) and (kind is jnp.generic or dtype.itemsize >= 4)
+        if _shape(field) != () or not is_right:
             raise ValueError(
-                f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__}, got "
-                f"{getattr(field, 'dtype', type(field).__name__)} of shape {_shape(field)}; {FRESH}"
+                f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__} of 32 bits, got "
+                f"{dtype or type(field).__name__} of shape {_shape(field)}; {FRESH}"
             )
 
 
