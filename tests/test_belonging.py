@@ -282,3 +282,13 @@ def test_trees_of_other_containers_are_refused_by_name():
     optimizer, params = METHODS["rmda"](), [jnp.ones(2)]
     with pytest.raises(ValueError, match=r"Gradients must have the containers of the parameters.*; take them"):
         optimizer.update({"0": jnp.ones(2)}, optimizer.init(params), params)
+
+
+def test_a_state_without_leaves_is_refused_for_parameters_with_some():
+    params = {"kernel": jnp.ones((3, 2))}
+    for method in ("ramda", "rmda"):
+        optimizer = METHODS[method]()
+        with pytest.raises(
+            ValueError, match="The state's sums must have the leaves of the parameters, but lack 'kernel'"
+        ):
+            optimizer.update(params, optimizer.init(None), params)

@@ -101,19 +101,20 @@ def check_numbers(what: str, tree: Tree, remedy: str) -> None:
         raise TypeError(f"{what} must be arrays of real numbers, got {dtype} at '{name}'; {remedy}")
 
 
-def check_step(updates: Tree, params: Tree, sums: Tree = None) -> None:
+def check_step(updates: Tree, params: Tree, sums: Any = ...) -> None:
     """Raises unless gradients, parameters and the sums of a model builder's state belong together.
 
     Args:
         updates: the gradients.
         params: the parameters.
-        sums: of the state, of the parameters' shapes and at least float32; None for no check of them.
+        sums: of the state, of the parameters' shapes and at least float32; left out for no check of them (None
+            would be a tree without leaves).
     """
     if not all(map(_is_floating, jax.tree.leaves(params))):
         check_params(named_leaves(params))
     check_belongs("Gradients", updates, "the parameters", params, "take them with respect to these parameters.")
     check_numbers("Gradients", updates, "take them with respect to real floating-point parameters.")
-    if sums is None:
+    if sums is ...:
         return
     check_belongs("The state's sums", sums, "the parameters", params, FRESH)
     check_real("The state's sums", sums, FRESH)
