@@ -587,7 +587,7 @@ def test_projection_keeps_every_iterate_in_its_set(method):
         (
             lambda: rj.Box(1.0, 0.0),
             ValueError,
-            "`lower` must be below `upper`, got 1.0 and 0.0; give the smaller one first",
+            "`lower` must be below `upper`, got 1.0 and 0.0; swap them",
         ),
         (lambda: rj.Box(1.0, 1.0), ValueError, "`lower` must be below `upper`, got 1.0 and 1.0"),
         (lambda: rj.Box(np.nan, 1.0), ValueError, "`lower` must be below `upper`, got nan and 1.0"),
