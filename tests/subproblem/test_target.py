@@ -217,3 +217,54 @@ def test_a_target_holds_in_the_middle_of_a_last_stage_of_known_length_else_at_it
     ends = ramda_jax.stages(0.1, total_steps=100)["restarts"]
     assert Target(0.9).within(ends).stage_lengths() == (25, 12, 13, 50)
     assert Target(0.9).within(ends).held_from() == 75
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [{"bias": (3,)}, {"kernel": (0, 3)}, {"kernel": (3, 0)}, {"kernel": (0, 3), "other": (4, 3)}, {"kernel": ()}],
+    ids=str,
+)
+def test_a_target_with_nothing_to_zero_moves_what_is_left_and_its_share_is_a_number(shapes):
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    optimizer = ramda_jax.ramda(0.1, GroupLasso(), Target(0.5, hold=2), averaging=1.0)
+    params, state = advance(optimizer, lambda params: params, params, optimizer.init(params), 3)
+    strength = optax.tree.get(state, "strength")
+    assert np.isfinite(jax.tree.leaves(strength)).all() and float(strength.share) == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_the_state_of_a_number_is_refused_by_a_target_and_the_other_way_round():
+    target = ramda_jax.ramda(0.1, GroupLasso(), Target(0.5, hold=2))
+    number = ramda_jax.ramda(0.1, GroupLasso(), 0.5)
+    for optimizer, other, found in ((target, number, "a number's"), (number, target, "a target's")):
+        with pytest.raises(ValueError, match=f"must be one of this optimizer's strength, got {found} in the state"):
+            optimizer.update(PARAMS, other.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"of": {"kernel": np.zeros((4, 1))}}, ValueError, "Some cost must be above 0"),
+        ({"of": {}}, ValueError, "Some cost must be above 0"),
+        (
+            {"of": {"kernel": np.full((4, 1), np.nan)}},
+            ValueError,
+            "Costs must be finite and at least 0, got .*'kernel'; use",
+        ),
+        ({"of": {"kernel": -np.ones((4, 1))}}, ValueError, "Costs must be finite and at least 0"),
+        ({"of": {"kernel": "many"}}, TypeError, "Costs must be arrays of real numbers, got <U4 at 'kernel'; use"),
+        ({"of": {"kernel": np.ones(4, bool)}}, TypeError, "Costs must be arrays of real numbers, got bool"),
+        (
+            {"ends": (100,), "total_steps": 50},
+            ValueError,
+            r"`ends` must be below `total_steps`, got \(100,\) and 50; use",
+        ),
+        ({"hold": 50, "total_steps": 50}, ValueError, "`hold` must be below `total_steps`, got 50 and 50; use"),
+    ],
+)
+def test_costs_and_steps_that_say_nothing_are_refused_by_name(settings, error, message):
+    with pytest.raises(error, match=message):
+        Target(0.5, **settings)
+    Target(
+        0.5, of={"kernel": jnp.ones((4, 1), jnp.bfloat16), "other": np.arange(4)}, ends=(10,), hold=49, total_steps=50
+    )

@@ -9,6 +9,7 @@ import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import at_step, count
+from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.strengths.target import GAIN, Target
@@ -51,11 +52,11 @@ def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typin
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
-    """The weight of psi in the last step, from the strength in the state."""
+    """The weight of psi in the step that `strength`, that of a state, is of: in `model`'s step."""
     return strength.weight if isinstance(strength, TargetState) else jnp.asarray(model.weight) * strength
 
 
-def next_strength(
+def strength_at_step(
     strength: optax.ScalarOrSchedule | Target,
     state: Any,
     model: QuadraticModel,
@@ -66,14 +67,23 @@ def next_strength(
 
     Args:
         strength: a number, a schedule or a `Target`.
-        state: the strength in the last step's state.
+        state: the strength that the last step has left.
         model: of trees.
         step: the 0-based step.
         problems: gives the list of `LeafProblem`, of any weight.
 
     Returns:
         The strength for the state, and q_t, None for what is no target.
+
+    Raises:
+        ValueError: the state of a number's optimizer for a target, or the other way round.
     """
+    if isinstance(strength, Target) != isinstance(state, TargetState):
+        kinds = ("a number's", "a target's")
+        raise ValueError(
+            f"The state must be one of this optimizer's strength, got {kinds[isinstance(state, TargetState)]} in the "
+            f"state and {kinds[isinstance(strength, Target)]} in the optimizer; {FRESH}"
+        )
     if not isinstance(strength, Target):
         return at_step(strength, step, state.dtype), None
     dtype = state.weight.dtype
@@ -107,7 +117,7 @@ def after_solving(
     """The strength for the state, once the step's solution is known: lambda moves for the next step."""
     if not isinstance(strength, Target):
         return state
-    assert cap is not None  # next_strength
+    assert cap is not None  # strength_at_step
     dtype = state.weight.dtype
     share = zero_share(problems, solved, strength).astype(dtype)
     share = jnp.where(step == 0, share, state.share + (share - state.share) / MEMORY)
@@ -127,7 +137,7 @@ def after_solving(
 
 
 def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> jax.Array:
-    """The share of the solution that is zero."""
+    """The share of the solution that is zero; 0 where there is nothing to count."""
     zeros, total = [], 0.0
     for problem in problems:
         if problem.regularized is None:
@@ -142,22 +152,26 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
             continue
         zeros.append(jnp.sum(jnp.where(alive, 0, costs)))
         total += jnp.sum(jnp.broadcast_to(costs, alive.shape))
-    return jnp.asarray(sum(zeros) / total) if zeros else jnp.zeros([])
+    return jnp.asarray(sum(zeros, jnp.zeros([])) / jnp.where(total > 0, total, 1))
 
 
 def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
-    """q_t, the smallest weight of psi that makes the wanted share of the minimiser zero."""
+    """q_t, the smallest weight of psi that makes the wanted share of the minimiser zero; infinite without a leaf."""
     scores, costs = [], []
     for problem in problems:
         if problem.regularized is None:
             continue
         score = problem.regularized.regularizer.zeroing_weight(problem.model.rhs, problem.model.metric)
         assert score is not None  # check_target
+        if not score.size:
+            continue
         cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
         stride = -(-score.size // SAMPLE)
         # Every `stride`-th score stands for its neighbours.
         scores.append(score.ravel()[::stride].astype(jnp.float32))
         costs.append(cost.ravel()[::stride].astype(jnp.float32) * stride)
+    if not scores:
+        return jnp.asarray(jnp.inf)
     scores, costs = jnp.concatenate(scores), jnp.concatenate(costs)
     order = jnp.argsort(scores)
     reached = jnp.cumsum(costs[order])

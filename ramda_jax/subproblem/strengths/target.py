@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
+import numpy as np
+
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
 from ramda_jax.regularizers.scaled import Scaled
@@ -25,18 +28,20 @@ class Target:
 
     with s_t what alpha_t grows by (for the methods with c_t = 1 the weight is eta_t lambda_t). q_t is the smallest
     weight that makes the wanted share of the model's minimiser zero: with it a start that is too high cannot kill the
-    network; where it binds, lambda becomes at most q_t / alpha_t. From `hold` on lambda stays, and the weight of psi is
-    alpha_t lambda (to the bit from the next restart on), so that every theorem for a constant lambda applies.
+    network; where it binds, lambda becomes at most q_t / alpha_t. From `hold` on lambda stays. The weight of psi then
+    tends to alpha_t lambda, and from the next restart on it is that, to the bit; so every theorem for a constant lambda
+    applies.
 
-    All regularized leaves of an optimizer share one lambda. Given as `strength` to any method, with `L1` and the group
-    regularizers. `target_info(state)` shows lambda and the share. The smallest share that can be asked for is what is
-    zero at any strength, such as what reads inputs that are never active.
+    All regularized leaves of an optimizer share one lambda. Given as `strength` to any method, with `L1`, `MCP` and the
+    group regularizers. `optax.tree.get(state, "strength")` has lambda (`current`, and `next` of the next step) and the
+    `share`. The smallest share that can be asked for is what is zero at any strength, such as what reads inputs that
+    are never active.
 
     Args:
         share: what is to be zero, in (0, 1).
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
-            from the leaves' paths to arrays of one cost per group, of a shape that broadcasts to the groups' norms
-            (`compaction.costs`).
+            from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, of a shape that broadcasts to the
+            groups' norms.
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda stays; None for the middle of the last stage where its length is
             known (`total_steps`), else for its start.
@@ -44,9 +49,10 @@ class Target:
         total_steps: the length of the run; `stages(total_steps=...)` fills it in.
 
     Raises:
-        ValueError: a share outside (0, 1), a start of 0 or less; where it is used, neither hold nor ends nor
-            total_steps given; a hold of 0.
-        TypeError: numbers of the wrong kind; an `of` that is neither a name nor a mapping.
+        ValueError: a share outside (0, 1); a start of 0 or less; a hold of 0, or one that the run does not reach; ends
+            beyond the run; costs that are negative, infinite or NaN, or all 0; where it is used, neither hold nor ends
+            nor total_steps given.
+        TypeError: numbers of the wrong kind; an `of` that is neither a name nor a mapping of arrays of real numbers.
 
     Example:
         >>> import ramda_jax
@@ -76,6 +82,14 @@ class Target:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
         object.__setattr__(self, "ends", checked_restarts("ends", self.ends))
+        for name, step in (("ends", self.ends[-1] if self.ends else 0), ("hold", self.hold or 0)):
+            if self.total_steps is not None and step >= self.total_steps:
+                raise ValueError(
+                    f"`{name}` must be below `total_steps`, got {getattr(self, name)!r} and {self.total_steps!r}; use "
+                    "steps that the run reaches."
+                )
+        if isinstance(self.of, Mapping):
+            _check_costs(self.of)
 
     def within(self, restarts: Sequence[int]) -> "Target":
         """This target in a run of these stages (`StageEnds` also know its length); what it was given itself stays."""
@@ -107,6 +121,19 @@ class Target:
         # Of a last stage of unknown length what is known is how long lambda moves, by default half of it.
         length = self.total_steps - last if self.total_steps is not None else 2 * (self.held_from() - last)
         return (*(end - start for start, end in itertools.pairwise(starts)), max(length, 1))
+
+
+def _check_costs(costs):
+    remedy = "use for example `{'dense/kernel': np.ones((8, 1))}`."
+    for path, array in costs.items():
+        array = np.asarray(array)
+        if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+            raise TypeError(f"Costs must be arrays of real numbers, got {array.dtype} at '{path}'; {remedy}")
+        is_right = np.isfinite(array) & (array >= 0)
+        if not np.all(is_right):
+            raise ValueError(f"Costs must be finite and at least 0, got {array[~is_right][0]} at '{path}'; {remedy}")
+    if not any(np.any(np.asarray(array) > 0) for array in costs.values()):
+        raise ValueError(f"Some cost must be above 0, got none at {list(costs)}; {remedy}")
 
 
 def check_target(target: Target, assignment: Assignment) -> None:
