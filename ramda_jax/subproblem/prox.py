@@ -17,6 +17,7 @@ from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import check_belongs
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.coupling import uncoupled
+from ramda_jax.subproblem.running.batches import solve_leaf
 from ramda_jax.typing import RegularizerSpec, Scalar
 from ramda_jax.validation import check_non_negative, check_params, check_positive
 
@@ -111,15 +112,14 @@ def _solution(one, x, metric, weight):
     return jnp.where(weight == 0, x, w)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _solved(one, rhs, metric, weight, start):
-    """By the default solver; compiled by itself, since outside of a user's `jit` its loops would be at every call."""
+    """By the default solver."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = default_solver(one, "scalar" if metric.ndim == 0 else "diagonal")
     if isinstance(solver, ProximalGradient):
         # That of a step ends where the next step goes on.
         solver = ProximalGradient(max_steps=1000, tolerance=0.0)
-    return solver.solve(model, one, Context(start)).value
+    return solve_leaf(solver, one, model, Context(start)).value
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -48,7 +48,7 @@ def test_programs_that_go_are_freed():
 
 def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
-    programs = batches._solve_leaf.programs
+    programs = batches.solve_leaf.programs
     assert programs.size >= 100  # no network's leaves push each other out
     monkeypatch.setattr(programs, "size", 2)
 
@@ -87,3 +87,19 @@ def test_an_eager_step_in_a_scalar_metric_makes_no_new_program(solver):
         *(jax.tree.leaves(one.update(params, one.init(params), params)[0]) for one in (at_zero, plain)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_eager_proxes_of_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
+    programs = batches.solve_leaf.programs
+    monkeypatch.setattr(programs, "size", 2)
+    x, metric = jnp.array([[3.0, 4.0], [0.1, 0.1]]), jnp.array([[1.0, 2.0], [1.0, 2.0]])
+
+    def prox(weight):
+        return np.asarray(ramda_jax.prox(ramda_jax.GroupLasso(group_weight=weight), x, 0.1, metric))
+
+    first = prox(1.0)
+    for weight in (3.0, 4.0, 5.0, 6.0):
+        prox(weight)
+    assert len(programs) == 2
+    np.testing.assert_array_equal(prox(1.0), first)
+    assert not np.array_equal(prox(6.0), first)

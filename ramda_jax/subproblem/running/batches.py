@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.solvers.base import Solution
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.solvers.base import Context, Solution, Solver
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.eager import compiled_if_eager
-from ramda_jax.subproblem.running.tiles import solve_by_tiles
+from ramda_jax.subproblem.running.tiles import solve_in_tiles
 from ramda_jax.typing import Scalar
 from ramda_jax.xla.execution import InTurn, Stacked
 from ramda_jax.xla.many_leaves import SMALL, unstack
@@ -84,7 +85,7 @@ def _solve_batch(members, after, scalar):
     first = members[0]
     regularizer, solver, context, _ = first.regularized
     if len(members) == 1:
-        solution = _solve_leaf(solver, regularizer, first.model, dataclasses.replace(context, run=InTurn(after)))
+        solution = solve_leaf(solver, regularizer, first.model, dataclasses.replace(context, run=InTurn(after)))
         return [(solution.value, solution.radii)], solution
     arrays, start, radii = jax.tree.map(
         lambda *leaves: jnp.stack(leaves),
@@ -111,8 +112,9 @@ def _with_arrays(model: QuadraticModel, arrays):
 
 
 @compiled_if_eager
-def _solve_leaf(solver, regularizer, model, context):
-    return solve_by_tiles(solver, model, regularizer.at_step(context.step), context)
+def solve_leaf(solver: Solver, regularizer: Regularizer, model: QuadraticModel, context: Context) -> Solution:
+    """The subproblem of one leaf, in tiles where that pays; the centre where the model's weight is 0."""
+    return solve_in_tiles(solver, model, regularizer.at_step(context.step), context)
 
 
 @compiled_if_eager

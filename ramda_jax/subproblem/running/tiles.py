@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solver
 from ramda_jax.typing import Shape
@@ -46,14 +47,17 @@ def _keeps_weights(regularizer, shape, axis, length):
     return jnp.ndim(of_leaf) == jnp.ndim(of_tile) == 0 and of_leaf == of_tile
 
 
-def solve_by_tiles(solver: Solver, model: QuadraticModel, regularizer: GroupRegularizer, context: Context) -> Solution:
-    """`solver.solve` where the groups are independent, in tiles on CPUs if the leaf is large; there with one device.
+def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
+    """`solver.solve`; a large leaf is solved tile by tile on CPUs with one device, where its groups are independent.
 
     Where the model's weight is 0 the value is the centre.
 
     Args:
-        solver: that solves every group by itself, from the radii of the last solution.
+        solver: of the regularizer. In tiles only where it solves every group by itself (`by_group`), from the radii of
+            the last solution.
         model: of one leaf.
+        regularizer: resolved for the leaf, at the step.
+        context: of the leaf.
     """
 
     def whole():
@@ -63,15 +67,16 @@ def solve_by_tiles(solver: Solver, model: QuadraticModel, regularizer: GroupRegu
     tile = None
     # On several devices a leaf may be sharded, and tiles of it would have to be fetched.
     if solver.by_group and context.radii is not None and model.metric.ndim > 0 and jax.device_count() == 1:
+        assert isinstance(regularizer, GroupRegularizer)  # by_group
         tile = tile_of(regularizer, model.linear.shape)
     if tile is None:
         return whole()
     return jax.lax.platform_dependent(
-        cpu=lambda: _solve_in_tiles(solver, model, regularizer, context, *tile), default=whole
+        cpu=lambda: _solve_tile_by_tile(solver, model, regularizer, context, *tile), default=whole
     )
 
 
-def _solve_in_tiles(solver, model, regularizer, context, axis, length):
+def _solve_tile_by_tile(solver, model, regularizer, context, axis, length):
     def body(index, carry):
         buffer, radii, num_steps, residual, converged = carry
 
