@@ -5,4 +5,4 @@ puts out its value in every entry in place of W_hat, and `iterate_averaging` goe
 """
 
 #: The keyword argument of `update`.
-TARGET = "ramda_jax_target"
+PROBE_POINT = "ramda_jax_target"

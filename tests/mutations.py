@@ -321,7 +321,7 @@ MUTATIONS = [
     ),
     Mutation(
         "averaging/iterate_averaging.py",
-        "at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)",
+        "at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, dtype)",
         "at_step(averaging, state.averaging_step, dtype)",
         ("tests/inspection/test_check_last.py::test_what_keeps_the_structure_passes[an end of a user's]",),
     ),

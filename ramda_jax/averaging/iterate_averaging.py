@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.numerics import at_step, copy, next_count, promoted, reachable, sums_dtype
-from ramda_jax.probe import TARGET
+from ramda_jax.probe import PROBE_POINT
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_state
 from ramda_jax.validation import check_averaging, checked_dtype, require_params
 
@@ -88,7 +88,7 @@ def iterate_averaging(
 
         def average(point, p):
             dtype = sums_dtype(p.dtype)
-            c = at_step(1.0 if TARGET in extra_args else averaging, state.averaging_step, dtype)
+            c = at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, dtype)
             # As c (W_hat - W): exactly -W where W_hat is 0 and c is 1, exactly 0 where W_hat is W.
             return reachable(c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype)), p.dtype).astype(p.dtype)
 

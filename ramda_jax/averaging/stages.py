@@ -7,6 +7,7 @@ from typing import Any, cast, overload
 import optax
 
 from ramda_jax.averaging.schedules import sqrt_growth
+from ramda_jax.tables import text_table
 from ramda_jax.typing import AdaptiveStageSettings, StageSettings
 from ramda_jax.validation import (
     check_averaging,
@@ -119,11 +120,11 @@ def stages(
         >>> settings = ramda_jax.stages(learning_rate=1e-2, total_steps=20_000)
         >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=1e-4, **settings)
         >>> print(settings)
-        steps              learning rate  averaging
-        1 to 5,000         0.01           0.02236
-        5,001 to 7,500     0.001          0.02236
-        7,501 to 10,000    0.0001         0.02236
-        10,001 to 20,000   1e-05          grows to 1 at step 12,000; from then on zeros are exact
+        steps             learning rate  averaging
+        1 to 5,000        0.01           0.02236
+        5,001 to 7,500    0.001          0.02236
+        7,501 to 10,000   0.0001         0.02236
+        10,001 to 20,000  1e-05          grows to 1 at step 12,000; from then on zeros are exact
 
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, appendix.
@@ -176,6 +177,4 @@ def _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps):
             reached = total_steps is None or full <= total_steps
             cells.append(f"grows to 1 at step {full:,}; " + ("from then on zeros are exact" if reached else "too late"))
         rows.append(tuple(cells))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    widths[0] += 1
-    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    return text_table(rows)

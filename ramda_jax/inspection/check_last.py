@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ramda_jax.probe import TARGET
+from ramda_jax.probe import PROBE_POINT
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 from ramda_jax.validation import check_count, check_params
@@ -70,7 +70,7 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
     @jax.jit
     def step(state, target):
         # The user's extra arguments are closed over: they may be functions.
-        return optimizer.update(grads, state, params, **extra_args, **{TARGET: target})
+        return optimizer.update(grads, state, params, **extra_args, **{PROBE_POINT: target})
 
     state = optimizer.init(params)
     for _ in range(_MAX_STEPS):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.tables import text_table
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -104,14 +106,7 @@ class Certificate:
         sums = [None if column[0] is None else sum(column) for column in list(zip(*rows, strict=True))[1:]]
         heads = ("leaf", "groups", "zero", "border", "drifting", "expected revivals", "living at border")
         cells = [heads, *([_cell(value) for value in row] for row in (*rows, ("total", *sums)))]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-            ).rstrip()
-            for row in cells
-        ]
-        return "\n".join([*lines, *self._remarks(sums)])
+        return "\n".join([*text_table(cells, right=range(1, len(heads))), *self._remarks(sums)])
 
     def _remarks(self, sums):
         yield f"Of step {int(self.stage_step)} of the stage, if the mean gradient stays what it is."

@@ -58,7 +58,7 @@ class Scaled(Regularizer):
                 f"`regularizer` must be a `Regularizer`, got {self.regularizer!r}; use for example `2 * GroupLasso()`."
             )
         check_non_negative("factor", self.factor, schedules=False)
-        if callable(self.factor) or hasattr(self.factor, "aval"):
+        if isinstance(self.factor, jax.Array):
             raise TypeError(
                 f"`factor` must be a Python number, for the regularizer is a static part of the state, got "
                 f"{self.factor!r}; `strength` may be a schedule."

@@ -108,12 +108,7 @@ def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
         and all(map(is_value, regularizer.values()))
     ):
         for key in regularizer:
-            try:
-                re.compile(key)
-            except re.error as error:
-                raise ValueError(
-                    f"A pattern must be a regular expression, got {key!r} ({error}); escape it by `re.escape`."
-                ) from None
+            check_pattern(key)
         return Assignment(
             rules=tuple(
                 Rule(key, value) for key, value in regularizer.items() if not isinstance(value, optax.MaskedNode)
@@ -134,6 +129,16 @@ def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
             if not isinstance(value, optax.MaskedNode)
         )
     )
+
+
+def check_pattern(pattern: Any) -> None:
+    """Raises a ValueError unless a key of a flat mapping is a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"A pattern must be a regular expression, got {pattern!r} ({error}); escape it by `re.escape`."
+        ) from None
 
 
 def is_selected_alone(path: str, ndim: int) -> bool:

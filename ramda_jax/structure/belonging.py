@@ -83,10 +83,7 @@ def _why_apart(tree, other):
 
 def check_real(what: str, tree: Tree, remedy: str) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no array of real floating-point numbers."""
-    if not all(map(_is_floating, jax.tree.leaves(tree))):
-        name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not _is_floating(leaf))
-        dtype = getattr(leaf, "dtype", type(leaf).__name__)
-        raise TypeError(f"{what} must be arrays of real floating-point numbers, got {dtype} at '{name}'; {remedy}")
+    _check_leaves(what, tree, _is_floating, "real floating-point numbers", remedy)
 
 
 def _is_floating(leaf):
@@ -95,10 +92,15 @@ def _is_floating(leaf):
 
 def check_numbers(what: str, tree: Tree, remedy: str) -> None:
     """Raises a `TypeError` that names the first leaf of `tree` that is no array of real numbers, whole ones too."""
-    if not all(map(_is_real, jax.tree.leaves(tree))):
-        name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not _is_real(leaf))
+    _check_leaves(what, tree, _is_real, "real numbers", remedy)
+
+
+def _check_leaves(what, tree, is_right, kind, remedy):
+    # Names are made only for the message: they cost more than the check.
+    if not all(map(is_right, jax.tree.leaves(tree))):
+        name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not is_right(leaf))
         dtype = getattr(leaf, "dtype", type(leaf).__name__)
-        raise TypeError(f"{what} must be arrays of real numbers, got {dtype} at '{name}'; {remedy}")
+        raise TypeError(f"{what} must be arrays of {kind}, got {dtype} at '{name}'; {remedy}")
 
 
 def check_step(updates: Tree, params: Tree, sums: Any = ...) -> None:

@@ -8,7 +8,7 @@ import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.numerics import next_count, norm, scalars_dtype, sums_dtype
-from ramda_jax.probe import TARGET
+from ramda_jax.probe import PROBE_POINT
 from ramda_jax.regularizers.groups import Grouped
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
@@ -19,7 +19,7 @@ from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
-from ramda_jax.subproblem.strengths.law import after_solving, initial_strength, next_strength, psi_weight
+from ramda_jax.subproblem.strengths.law import after_solving, initial_strength, psi_weight, strength_at_step
 from ramda_jax.subproblem.strengths.target import Target, check_target
 from ramda_jax.typing import RegularizerSpec, SolverSpec
 from ramda_jax.validation import check_non_negative, require_params
@@ -112,14 +112,14 @@ def proximal_point(
         def problems(weight):
             return list(leaf_problems(problem, updates, weight, step, params, state.radii))
 
-        strength_now, cap = next_strength(strength, state.strength, updates, step, lambda: problems(updates.weight))
+        strength_now, cap = strength_at_step(strength, state.strength, updates, step, lambda: problems(updates.weight))
         leaves = problems(psi_weight(strength_now, updates))
         solved = solve_all(leaves, step, jnp.asarray(updates.weight))
         strength_now = after_solving(strength, strength_now, cap, updates, step, leaves, solved)
         info = _summary(solved.solutions, state.info.residual.dtype)
         value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])
-        if TARGET in extra_args:
-            value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[TARGET]), value)
+        if PROBE_POINT in extra_args:
+            value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[PROBE_POINT]), value)
         new_state = ProximalPointState(
             proximal_step=next_count(step),
             strength=strength_now,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
 from ramda_jax.solvers.base import Solver, check_solver
-from ramda_jax.structure.assignment import Assignment
+from ramda_jax.structure.assignment import Assignment, check_pattern
 from ramda_jax.typing import MetricKind, SolverSpec
 
 _REMEDY = "use for example `SecularNewton()`, or a mapping of path patterns to solvers."
@@ -66,12 +66,7 @@ def solver_rules(solver: SolverSpec) -> SolverRules:
         for pattern, named in solver.items():
             if not (named is None or isinstance(named, Solver)):
                 raise TypeError(f"A solver must be a `Solver` or None, got {named!r} for {pattern!r}; {_REMEDY}")
-            try:
-                re.compile(pattern)
-            except (re.error, TypeError) as error:
-                raise ValueError(
-                    f"A pattern must be a regular expression, got {pattern!r} ({error}); escape it by `re.escape`."
-                ) from None
+            check_pattern(pattern)
         return SolverRules(rules=tuple(solver.items()))
     if not (solver is None or isinstance(solver, Solver)):
         raise TypeError(f"`solver` must be a `Solver`, a mapping of these or None, got {solver!r}; {_REMEDY}")

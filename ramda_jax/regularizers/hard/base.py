@@ -9,7 +9,7 @@ and changes nothing of what is best for the others, rhs / metric. So what is kep
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,6 @@ from ramda_jax.regularizers.base import Regularizer, widened
 from ramda_jax.regularizers.null import Null
 from ramda_jax.typing import Scalar
 from ramda_jax.validation import check_non_negative, check_share
-
-if TYPE_CHECKING:
-    pass
 
 OVER = ("leaf", "all")
 # Indices are int32.
@@ -76,7 +73,7 @@ class HardTarget(Regularizer):
         return jnp.where(jnp.any(alive & dropped), jnp.inf, distance)
 
 
-class _Top(HardTarget):
+class TopBlocks(HardTarget):
     """A share of the blocks of a leaf, or of all leaves together, is zero.
 
     A subclass has the fields `share` and `over`, in its own field order: this is no dataclass.

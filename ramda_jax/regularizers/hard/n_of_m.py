@@ -2,21 +2,17 @@
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.numerics import gathered, is_nan_key, with_type_sharding
+from ramda_jax.regularizers.hard.base import HardTarget
 from ramda_jax.typing import Axes, Shape
 from ramda_jax.validation import check_count
 from ramda_jax.xla.hints import stored
-
-if TYPE_CHECKING:
-    pass
-
-from ramda_jax.regularizers.hard.base import HardTarget
 
 # Up to so many neighbours are compared pair by pair, more are sorted.
 _PAIRWISE = 16

@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.regularizers.groups.grouped import Grouped
+from ramda_jax.regularizers.hard.base import TopBlocks
 from ramda_jax.typing import GroupSpec
 
 if TYPE_CHECKING:
     from ramda_jax.builders.quadratic import QuadraticModel
 
-from ramda_jax.regularizers.hard.base import _Top
-
 
 @dataclasses.dataclass(frozen=True)
-class TopGroups(_Top, Grouped):
+class TopGroups(TopBlocks, Grouped):
     """The indicator of "at least `share` of the groups are zero": keeps the best groups, unshrunken.
 
         psi(w) = 0 if at least ceil(share * number of groups) groups are zero, else infinite
@@ -65,7 +64,7 @@ class TopGroups(_Top, Grouped):
     over: str = "leaf"
 
     def __post_init__(self) -> None:
-        _Top.__post_init__(self)
+        TopBlocks.__post_init__(self)
         Grouped.__post_init__(self)
 
     def block_norms(self, x: jax.Array) -> jax.Array:
@@ -76,7 +75,7 @@ class TopGroups(_Top, Grouped):
 
 
 @dataclasses.dataclass(frozen=True)
-class TopEntries(_Top):
+class TopEntries(TopBlocks):
     """The indicator of "at least `share` of the entries are zero": keeps the best entries, unshrunken.
 
         psi(w) = 0 if at least ceil(share * number of entries) entries are zero, else infinite
