@@ -57,12 +57,12 @@ class Scaled(Regularizer):
             raise TypeError(
                 f"`regularizer` must be a `Regularizer`, got {self.regularizer!r}; use for example `2 * GroupLasso()`."
             )
-        check_non_negative("factor", self.factor, schedules=False)
-        if isinstance(self.factor, jax.Array):
+        if callable(self.factor) or isinstance(self.factor, jax.Array):
             raise TypeError(
                 f"`factor` must be a Python number, for the regularizer is a static part of the state, got "
                 f"{self.factor!r}; `strength` may be a schedule."
             )
+        check_non_negative("factor", self.factor)
         object.__setattr__(self, "factor", float(self.factor))
 
     def __mul__(self, number: float) -> Any:
