@@ -211,6 +211,32 @@ MUTATIONS = [
         ("tests/test_numerics.py::test_cbrt_at_the_ends_of_the_range",),
     ),
     Mutation(
+        "xla/execution.py",
+        "return fused_sums(terms, axes)",
+        "return plain_sums(terms, axes)",
+        ("tests/xla/test_execution.py::test_what_is_in_the_cache_is_summed_in_one_pass",),
+    ),
+    Mutation(
+        "xla/execution.py",
+        "return lambda after=None: kept",
+        "return super().each_pass(make, model)",
+        ("tests/xla/test_execution.py::test_what_is_in_the_cache_is_computed_once_for_all_passes_and_else_for_each",),
+    ),
+    Mutation(
+        "subproblem/strengths/law.py",
+        "(step == 0) | (model_weight < state.model_weight)",
+        "(step == 0) | (model_weight > state.model_weight)",
+        ("tests/subproblem/test_target.py::test_held_at_a_restart_the_run_is_that_of_the_number_bit_by_bit",),
+    ),
+    Mutation(
+        "subproblem/strengths/law.py",
+        "jnp.where(total > 0, total, 1)",
+        "total",
+        (
+            "tests/subproblem/test_target.py::test_a_target_with_nothing_to_zero_moves_what_is_left_and_its_share_is_a_number",
+        ),
+    ),
+    Mutation(
         "xla/many_leaves.py",
         "together.setdefault(jnp.dtype(leaf.dtype), {})",
         "together.setdefault(None, {})",
