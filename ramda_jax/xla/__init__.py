@@ -1,1 +1,1 @@
-"""How XLA is made to run the computations fast: nothing here changes a value."""
+"""How XLA is made to run the computations fast: nothing here changes a value but by rounding."""

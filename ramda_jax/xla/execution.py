@@ -1,7 +1,8 @@
 """How a solve is run, never what it computes: what a solver asks for, with answers for each place where it may run.
 
 A solver calls the methods of its `Context.run`. `Execution` itself does nothing: a solver that is called by hand gets
-it. The library's own steps pass one of the others, each of which gives the same values by a faster program.
+it. The library's own steps pass one of the others, each of which gives the same values, up to rounding, by
+a faster program.
 """
 
 import dataclasses
