@@ -47,6 +47,34 @@ def test_strength_zero_is_the_method_without_regularizer_bit_by_bit(factory):
     chex.assert_trees_all_equal(*ran)
 
 
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("regularizer", "solver"),
+    [
+        (ramda_jax.GroupLasso(), None),
+        (ramda_jax.GroupLasso(), ramda_jax.SecularNewton()),
+        (ramda_jax.GroupLasso(), ramda_jax.ProximalGradient()),
+        (ramda_jax.NuclearNorm(), None),
+    ],
+    ids=["closed form", "secular", "proximal gradient", "nuclear"],
+)
+def test_without_a_weight_equal_leaves_that_are_solved_together_are_the_centre(regularizer, solver, is_compiled):
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.standard_normal((7, 5)), jnp.float32) for name in "abc"}
+
+    def trained(optimizer):
+        state, found = optimizer.init(params), params
+        update = jax.jit(optimizer.update) if is_compiled else optimizer.update
+        for _ in range(3):  # in a metric whose reciprocal is rounded
+            updates, state = update(jax.tree.map(jnp.sin, found), state, found)
+            found = optax.apply_updates(found, updates)
+        return found, ramda_jax.eval_params(state, found)
+
+    plain = trained(ramda_jax.rmda(0.3, averaging=1.0))
+    weightless = trained(ramda_jax.rmda(0.3, regularizer, 0.0, averaging=1.0, solver=solver))
+    chex.assert_trees_all_equal(weightless, plain)
+
+
 def test_without_a_weight_a_leaf_in_blocks_is_the_centre_bit_by_bit(monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 2**10)
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((96, 80)), jnp.float32)}

@@ -30,7 +30,9 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
             continue
         regularizer, solver, context, keeps_radii = regularized
         radii = state.radii[path] if keeps_radii else None
-        values.append((path, _restore_leaf(solver, regularizer, leaf_model, context, radii)))
+        value = _restore_leaf(solver, regularizer, leaf_model, context, radii)
+        # In a scalar metric outside of what is compiled, as in a step (`running.batches`).
+        values.append((path, leaf_model.center_if_weightless(value) if leaf_model.metric.ndim == 0 else value))
     return values
 
 
@@ -68,4 +70,5 @@ def restore_by_path(
 
 @compiled_if_eager
 def _restore_leaf(solver, regularizer, model, context, radii):
-    return model.center_if_weightless(solver.restore(model, regularizer.at_step(context.step), context, radii))
+    value = solver.restore(model, regularizer.at_step(context.step), context, radii)
+    return value if model.metric.ndim == 0 else model.center_if_weightless(value)

@@ -11,7 +11,7 @@ def keep_after(x: jax.Array, after: jax.Array | None, like: jax.Array) -> jax.Ar
     temporaries of all of them at once. And it computes a value that looks cheap again for every reader, even a cube
     root. Here `x` is divided by an array of ones that the compiler cannot foresee: the division depends on `after`, so
     that leaves wait for each other, and is so expensive in XLA's cost model that its result is stored. For RAMDA with
-    the group LASSO on ResNet50's tree the temporaries are 0.55 times the parameters' size instead of 4.99
+    the group LASSO on ResNet50's tree it brought the temporaries from 4.99 times the parameters' size down to 0.55
     (`benchmarks/NOTES.md`, "Attempts"; `python -m benchmarks.step_cost` prints the figure).
 
     `jax.lax.optimization_barrier` does not do this: it is removed before XLA schedules. Nor does a division by a

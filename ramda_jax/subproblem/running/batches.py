@@ -51,6 +51,11 @@ def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) 
         pairs, solution = _solve_batch(members, after, scalar)
         solved.solutions.append(solution)
         for problem, (value, radii) in zip(members, pairs, strict=True):
+            if problem.model.metric.ndim == 0:
+                # Leaf by leaf, and outside of what is compiled: XLA makes a division by one number a multiplication by
+                # its reciprocal, and does not where the numbers of several leaves are stacked. So the centre has the
+                # bits that it has without a regularizer.
+                value = problem.model.center_if_weightless(value)
             solved.values[problem.path] = value
             if problem.regularized.keeps_radii:
                 solved.radii[problem.path] = radii
@@ -113,7 +118,7 @@ def _with_arrays(model: QuadraticModel, arrays):
 
 @compiled_if_eager
 def solve_leaf(solver: Solver, regularizer: Regularizer, model: QuadraticModel, context: Context) -> Solution:
-    """The subproblem of one leaf, in tiles where that pays; the centre where the model's weight is 0."""
+    """The subproblem of one leaf, in tiles where that pays; in a diagonal metric the centre where the weight is 0."""
     return solve_in_tiles(solver, model, regularizer.at_step(context.step), context)
 
 
@@ -124,6 +129,8 @@ def _solve_stack(solver, regularizer, stack, context):
     def solve(arrays, start, radii):
         model = _with_arrays(stack, arrays)
         solved = solver.solve(model, regularizer, dataclasses.replace(context, start=start, radii=radii))
+        if model.metric.ndim == 0:
+            return solved
         return solved._replace(value=model.center_if_weightless(solved.value))
 
     return jax.vmap(solve, axis_name=context.run.axis_name)(_arrays(stack), context.start, context.radii)

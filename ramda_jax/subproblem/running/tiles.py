@@ -50,7 +50,7 @@ def _keeps_weights(regularizer, shape, axis, length):
 def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
     """`solver.solve`; a large leaf is solved tile by tile on CPUs with one device, where its groups are independent.
 
-    Where the model's weight is 0 the value is the centre.
+    Where the model's weight is 0 the value is the centre; in a scalar metric the caller sees to that.
 
     Args:
         solver: of the regularizer. In tiles only where it solves every group by itself (`by_group`), from the radii of
@@ -62,11 +62,12 @@ def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regulariz
 
     def whole():
         solved = solver.solve(model, regularizer, context)
-        return solved._replace(value=model.center_if_weightless(solved.value))
+        return solved if is_scalar else solved._replace(value=model.center_if_weightless(solved.value))
 
+    is_scalar = model.metric.ndim == 0
     tile = None
     # On several devices a leaf may be sharded, and tiles of it would have to be fetched.
-    if solver.by_group and context.radii is not None and model.metric.ndim > 0 and jax.device_count() == 1:
+    if solver.by_group and context.radii is not None and not is_scalar and jax.device_count() == 1:
         assert isinstance(regularizer, GroupRegularizer)  # by_group
         tile = tile_of(regularizer, model.linear.shape)
     if tile is None:
