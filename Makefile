@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test test-slow test-all golden mutations docs notebooks test-onnx lint format format-check types check build dist-check clean
+.PHONY: help demo test test-slow test-all golden mutations compiled docs notebooks test-onnx lint format format-check types check build dist-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -59,6 +59,21 @@ golden: $(VENV)/.installed-test ## only the golden trajectories and the contract
 
 mutations: $(VENV)/.installed-test ## put small faults into the package; each must turn a test red
 	$(VENV_PYTHON) -m tests.mutations --jobs $(JOBS)
+
+# The accelerators' builds of JAX are in no extra of the package: who trains on CPUs does not want them.
+compiled: ## what a step costs as compiled for an H100 and a TPU v5e, neither of which is needed
+	@for chip in cuda:h100 tpu:v5e; do \
+	  $(MAKE) .venv-$${chip%:*}/.installed-chip && \
+	  .venv-$${chip%:*}/bin/python -m benchmarks.compiled --chip $${chip#*:} $(COMPILED) || exit 1; \
+	done
+	.venv-tpu/bin/python -m benchmarks.compiled --chip v5e --sharded --trees decoder $(COMPILED)
+
+.venv-cuda/.installed-chip: CHIP := 'jax[cuda13-local]' nvidia-cuda-nvcc
+.venv-tpu/.installed-chip: CHIP := 'jax[tpu]'
+.venv-cuda/.installed-chip .venv-tpu/.installed-chip: pyproject.toml
+	@$(MAKE) VENV=$(@D) $(@D)/.created
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable . $(CHIP)
+	@touch $@
 
 test-onnx: ## the ONNX recipe, in .venv-onnx: jax2onnx wants other versions of some packages
 	@$(MAKE) VENV=.venv-onnx .venv-onnx/.installed-onnx
@@ -110,7 +125,7 @@ dist-check: build ## check them, and run README's quickstart with the wheel in a
 	$(VENV_PYTHON) tests/check_dist.py dist
 
 clean: ## remove environments, caches and build outputs
-	rm -rf $(VENV) .venv .venv-newest .venv-onnx dist out docs/api/generated .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv .venv-newest .venv-onnx .venv-cuda .venv-tpu dist out docs/api/generated .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

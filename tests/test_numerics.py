@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ramda_jax.numerics import at_step, cbrt, group_norms, next_count, scalars_dtype, sums_dtype
+from ramda_jax.numerics import at_step, cbrt, group_norms, next_count, one_pass_norms, scalars_dtype, sums_dtype
 
 BITS = {np.float32: np.uint32, np.float64: np.uint64}
 
@@ -72,21 +72,33 @@ def test_cbrt_makes_no_nan_on_the_way():
 
 
 @pytest.mark.parametrize("scale", [1e-34, 1e-20, 1.0, 1e20, 1e36])
-@pytest.mark.parametrize("axes", [(0,), (1, 2), (), (0, 1, 2), None])
-def test_group_norms_are_numpys_at_any_scale(scale, axes):
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (), (0, 1, 2)])
+@pytest.mark.parametrize("norms", [group_norms, one_pass_norms])
+def test_norms_are_numpys_at_any_scale(norms, scale, axes):
     x = np.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)) * scale, np.float32)
     wide = x.astype(np.longdouble)
     expected = np.sqrt(np.sum(wide**2, axis=axes, keepdims=True))
-    found = group_norms(jnp.asarray(x), axes)
+    found = norms(jnp.asarray(x), axes)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected.astype(float), rtol=1e-6)
 
 
-def test_group_norms_of_nothing_and_of_nan():
-    assert np.asarray(group_norms(jnp.zeros((3, 0)), (1,))).tolist() == [[0], [0], [0]]
-    assert group_norms(jnp.zeros((0, 3)), (1,)).shape == (0, 1)
-    found = np.asarray(group_norms(jnp.array([[3.0, 4.0], [np.nan, 1.0], [0.0, 0.0]]), (1,)))[:, 0]
-    np.testing.assert_array_equal(found, [5, np.nan, 0])
+@pytest.mark.parametrize("norms", [group_norms, one_pass_norms])
+@pytest.mark.parametrize("decades", [20, 36])
+def test_norms_are_numpys_where_the_entries_of_a_group_differ_by_decades(norms, decades):
+    rng = np.random.default_rng(0)
+    x = np.asarray(10.0 ** rng.uniform(-decades, decades, size=(40, 7)), np.float32)
+    expected = np.sqrt(np.sum(x.astype(np.longdouble) ** 2, axis=1, keepdims=True))
+    np.testing.assert_allclose(norms(jnp.asarray(x), (1,)), expected.astype(float), rtol=1e-6)
+
+
+@pytest.mark.parametrize("norms", [group_norms, one_pass_norms])
+def test_norms_of_nothing_and_of_nan(norms):
+    assert np.asarray(norms(jnp.zeros((3, 0)), (1,))).tolist() == [[0], [0], [0]]
+    assert norms(jnp.zeros((0, 3)), (1,)).shape == (0, 1)
+    found = np.asarray(norms(jnp.array([[3.0, 4.0], [np.nan, 1.0], [0.0, 0.0], [np.inf, 1.0]]), (1,)))[:, 0]
+    np.testing.assert_array_equal(found, [5, np.nan, 0, np.inf])
+    assert group_norms(jnp.ones((2, 3)), None).shape == (1, 1)
 
 
 def test_sums_are_at_least_float32(x64):

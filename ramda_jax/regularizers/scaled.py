@@ -41,7 +41,7 @@ class Scaled(Regularizer):
         Array([[3., 4.],
                [0., 0.]], dtype=float32)
         >>> ramda_jax.default_solver(twice)
-        SecularNewton(max_steps=40)
+        SecularNewton(max_steps=40, strict=False)
     """
 
     regularizer: Regularizer

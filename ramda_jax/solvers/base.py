@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -28,6 +29,22 @@ class Solution(NamedTuple):
 
     value: jax.Array
     radii: Any
+    num_steps: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+
+
+class Solutions(NamedTuple):
+    """What a solve of several leaves at once knows.
+
+    Attributes:
+        values: the leaves' minimisers.
+        radii: the norms of their groups, as in `Solution`.
+        num_steps, residual, converged: as in `Solution`, over all leaves.
+    """
+
+    values: list[jax.Array]
+    radii: list[jax.Array]
     num_steps: jax.Array
     residual: jax.Array
     converged: jax.Array
@@ -85,6 +102,11 @@ class Solver(abc.ABC):
     #: Whether it solves every group by itself, so that any groups of a leaf may be solved together.
     by_group: ClassVar[bool] = False
 
+    @property
+    def solves_at_once(self) -> bool:
+        """Whether it has `solve_at_once`."""
+        return False
+
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         """What it lacks to solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
@@ -92,6 +114,14 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         """The minimiser; where the model's weight is 0, `proximal_point` takes the centre instead."""
+
+    def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
+        """The minimisers of several leaves of one dtype, without a branch or a loop; what accelerators run.
+
+        There a branch or a loop makes the device wait for its host. What is left undone, within the bound `residual`,
+        is for the next step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} solves leaf by leaf; use `solve`.")
 
     def restore(
         self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii: jax.Array | None

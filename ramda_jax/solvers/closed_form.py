@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.numerics import norms_for_step
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import Grouped, GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solver
@@ -39,7 +40,7 @@ class ClosedForm(Solver):
             # The same as the prox, but by way of the radii, which the state keeps.
             rhs = regularizer.reduced(context.run.keep(model.rhs, model.anchor), model.weight)
             penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
-            radii = penalty.radii(regularizer.norms(rhs), model.metric)
+            radii = penalty.radii(norms_for_step(rhs, regularizer.inner_axes(rhs.ndim)), model.metric)
             value = penalty.point(rhs, model.metric, radii)
         else:
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)

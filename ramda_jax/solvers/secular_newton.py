@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
-from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
+from ramda_jax.solvers.secular_passes import PASSES, LeafEquations, roots_by_passes
 from ramda_jax.solvers.secular_root import SecularRoot, newton_root
 from ramda_jax.typing import MetricKind
-from ramda_jax.validation import check_count
+from ramda_jax.validation import check_count, check_flag
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +36,17 @@ class SecularNewton(Solver):
     concave for r up to the knee, even if entries of m are negative. So only two candidates exist: the smallest root
     below the knee (or 0), and the unpenalised rhs / metric beyond it. The lower one is taken.
 
+    On accelerators the library solves all leaves by a fixed number of passes (`secular_passes`), unless `strict`.
+    Zeros are exact there too. A group that two passes do not bring to rounding keeps a bound in `SolverInfo`, and the
+    next step continues from there.
+
     Args:
         max_steps: most steps per solve; 40 is more than was seen to be needed over 12 decades of metric.
+        strict: whether every group must be at rounding on every kind of device. On a GPU a branch and a loop for every
+            leaf follow from that, for each of which the device waits for the host.
 
     Raises:
-        ValueError, TypeError: max_steps below 1, or not an int.
+        ValueError, TypeError: max_steps below 1, or not an int; a strict that is no bool.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -57,11 +65,17 @@ class SecularNewton(Solver):
     """
 
     max_steps: int = 40
+    strict: bool = False
     keeps_radii = True
     by_group = True
 
     def __post_init__(self) -> None:
         check_count("max_steps", self.max_steps, 1)
+        check_flag("strict", self.strict)
+
+    @property
+    def solves_at_once(self) -> bool:
+        return not self.strict
 
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if not isinstance(regularizer, GroupRegularizer):
@@ -96,6 +110,14 @@ class SecularNewton(Solver):
         value = penalty.point(rhs, model.metric, root.radii)
         return Solution(value, root.radii, root.num_steps, residual, converged)
 
+    def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
+        roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
+        values = [
+            regularizer.point(context.run.read_again(model), radii)  # pyright: ignore[reportAttributeAccessIssue]
+            for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
+        ]
+        return Solutions(values, roots.radii, jnp.asarray(PASSES, jnp.int32), roots.residual, roots.converged)
+
     def _root_from(self, last_radii, rhs, right_hand_side, metric, lam, axes, run):
         """One pass from the last radii, and Newton's method where one pass is not enough."""
         step = gauss_step(rhs, metric, lam, axes, last_radii, run.sums)
@@ -112,6 +134,16 @@ class SecularNewton(Solver):
             return root._replace(num_steps=root.num_steps + 1)
 
         return run.unless(done, one_pass, go_on)
+
+
+def _equations(model, regularizer, context):
+    """The secular equations of one leaf."""
+    rhs = regularizer.reduced(model.rhs, model.weight)
+    radii = context.radii
+    if radii is None:
+        radii = jnp.zeros(regularizer.radii_shape(rhs.shape), rhs.dtype)
+    penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
+    return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
 
 
 def _lower_minimum(rhs, metric, penalty, root, regularizer):

@@ -82,6 +82,6 @@ def default_solver(regularizer: Regularizer, metric_kind: MetricKind = "diagonal
     Example:
         >>> import ramda_jax
         >>> ramda_jax.default_solver(ramda_jax.GroupLasso())
-        SecularNewton(max_steps=40)
+        SecularNewton(max_steps=40, strict=False)
     """
     return choose_solver(regularizer, metric_kind).solver

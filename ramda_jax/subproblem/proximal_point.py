@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.numerics import next_count, norm, scalars_dtype, sums_dtype
+from ramda_jax.numerics import next_count, scalars_dtype, sums_dtype
 from ramda_jax.probe import PROBE_POINT
 from ramda_jax.regularizers.groups import Grouped
-from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.assignment import assign, assignment
 from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import hidden_paths
 from ramda_jax.subproblem.checks import check_model, checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
-from ramda_jax.subproblem.running.batches import solve_all
+from ramda_jax.subproblem.running.batches import solve_all, summary
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
 from ramda_jax.subproblem.strengths.law import after_solving, initial_strength, psi_weight, strength_at_step
@@ -92,7 +91,7 @@ def proximal_point(
             proximal_step=jnp.zeros([], jnp.int32),
             strength=initial_strength(strength, dtype),
             radii=radii if leaves else jnp.zeros([], dtype),
-            info=SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool)),
+            info=summary([], dtype),
             problem=problem,
         )
 
@@ -116,7 +115,7 @@ def proximal_point(
         leaves = problems(psi_weight(strength_now, updates))
         solved = solve_all(leaves, step, jnp.asarray(updates.weight))
         strength_now = after_solving(strength, strength_now, cap, updates, step, leaves, solved)
-        info = _summary(solved.solutions, state.info.residual.dtype)
+        info = summary(solved.infos, state.info.residual.dtype)
         value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])
         if PROBE_POINT in extra_args:
             value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[PROBE_POINT]), value)
@@ -130,14 +129,3 @@ def proximal_point(
         return value, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _summary(solutions, dtype):
-    """How the solves went, over all of them."""
-    if not solutions:
-        return SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool))
-    return SolverInfo(
-        jnp.max(jnp.stack([jnp.max(solution.num_steps) for solution in solutions])),
-        norm(jnp.stack([norm(solution.residual) for solution in solutions])).astype(dtype),
-        jnp.all(jnp.stack([jnp.all(solution.converged) for solution in solutions])),
-    )

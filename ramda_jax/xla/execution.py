@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ramda_jax.typing import Axes
 from ramda_jax.xla.hints import keep_after
-from ramda_jax.xla.reductions import fused_sums, plain_sums
+from ramda_jax.xla.reductions import fused_sums, one_kernel_sums, plain_sums
 
 if TYPE_CHECKING:
     from ramda_jax.builders.quadratic import QuadraticModel
@@ -46,6 +46,10 @@ class Execution:
             A function of `after`, a scalar that the pass before has made, None for a first pass.
         """
         return lambda after=None: make(model)
+
+    def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
+        """The model, for a pass that makes what it needs of it again."""
+        return model
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
@@ -130,3 +134,17 @@ class InCache(InTurn):
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return fused_sums(terms, axes)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class AtOnce(Execution):
+    """All leaves of a tree at once, on an accelerator."""
+
+    def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
+        # What is made of these two is then made again, and not kept in an array for this.
+        linear, anchor = jax.lax.optimization_barrier((model.linear, model.anchor))
+        return model._replace(linear=linear, anchor=anchor)
+
+    def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
+        return one_kernel_sums(terms, axes)

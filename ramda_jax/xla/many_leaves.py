@@ -1,6 +1,7 @@
 """Many small leaves as one array, so that what is done to all of them is compiled once and not once a leaf."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,26 @@ def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
         cpu=lambda tree, scalar: at(tree, _indices(length, scalar)),
         default=lambda tree, scalar: at(tree, range(length)),
     )
+
+
+def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
+    """All entries of several arrays as one vector, and the function that makes arrays of these shapes of a vector.
+
+    For what is one number per group: done to one vector it is a kernel or two, and not as many for each leaf. Where an
+    array starts in the vector is hidden from the compiler. XLA for GPUs would compile a kernel for each start, and
+    compiles one for all leaves of a shape: for two layers of a decoder 35 kernels instead of 76
+    (`python -m benchmarks.compiled`). A single array is left as it is.
+    """
+    if len(arrays) == 1:
+        return arrays[0], lambda vector: [vector]
+    shapes, sizes = [x.shape for x in arrays], [x.size for x in arrays]
+    starts = [0, *itertools.accumulate(sizes)][:-1]
+    hidden = jax.lax.optimization_barrier(tuple(jnp.asarray(start, jnp.int32) for start in starts))
+
+    def split(vector):
+        return [_at(vector, i, size).reshape(shape) for i, size, shape in zip(hidden, sizes, shapes, strict=True)]
+
+    return jnp.concatenate([x.ravel() for x in arrays]), split
 
 
 def _at(x, start, size):

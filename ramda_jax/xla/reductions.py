@@ -14,6 +14,30 @@ def plain_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
     return tuple(jnp.sum(x, axis=axes, keepdims=True) for x in terms)
 
 
+def is_on_several_devices(x: jax.Array) -> bool:
+    """Whether `x` may be sharded, as its type says: it names the mesh, and not always how `x` lies on it."""
+    return jax.typeof(x).sharding.mesh.size > 1
+
+
+def one_kernel_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
+    """`plain_sums` for accelerators: one reduction of several operands, which is one kernel, on one device.
+
+    On several devices the plain sums: XLA's partitioner gathers the parts of a reduction of several operands, one
+    gather for each sum of each leaf, but adds those of all plain sums up in one all-reduce
+    (`python -m benchmarks.compiled`).
+    """
+    if is_on_several_devices(terms[0]):
+        return plain_sums(terms, axes)
+    return tuple(jnp.expand_dims(x, axes) for x in _reduce(terms, axes))
+
+
+def _reduce(terms, axes):
+    zero = jnp.zeros([], terms[0].dtype)
+    return jax.lax.reduce(
+        tuple(terms), (zero,) * len(terms), lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)), axes
+    )
+
+
 def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
     """`plain_sums` in one pass on CPUs, where the sums are long enough to pay for it.
 
@@ -32,14 +56,7 @@ def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
 
     def cut_first(*terms):
         shape, axis = cut
-        zero = jnp.zeros([], terms[0].dtype)
-        few = jax.lax.reduce(
-            tuple(x.reshape(shape) for x in terms),
-            (zero,) * len(terms),
-            lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)),
-            (axis,),
-        )
-        return plain_sums(few, axes)
+        return plain_sums(_reduce([x.reshape(shape) for x in terms], (axis,)), axes)
 
     return jax.lax.platform_dependent(*terms, cpu=cut_first, default=lambda *terms: plain_sums(terms, axes))
 

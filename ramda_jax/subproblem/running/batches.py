@@ -1,16 +1,19 @@
 """All leaves solved, in turn: leaves of equal shape in one batch where that pays, every other leaf by itself."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.solvers.base import Context, Solution, Solver
+from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
 from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running.at_once import at_once_key, by_platform, solve_at_once
 from ramda_jax.subproblem.running.eager import compiled_if_eager
 from ramda_jax.subproblem.running.tiles import solve_in_tiles
 from ramda_jax.typing import Scalar
@@ -24,48 +27,86 @@ class Solved(NamedTuple):
     Attributes:
         values: by path.
         radii: by path, of the leaves whose radii are kept.
-        solutions: what each solve knows; of a batch, one with stacked arrays.
+        infos: how the solves went: one for each set of leaves.
     """
 
     values: dict[str, jax.Array]
     radii: dict[str, jax.Array]
-    solutions: list[Solution]
+    infos: list[SolverInfo]
 
 
 def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) -> Solved:
-    """Solves every leaf, one batch after the other.
+    """Solves every leaf: on accelerators at once where the solver can, else one batch after the other.
 
     Args:
         problems: of all leaves.
         step: the 0-based step.
         scalar: known to the program and not to its compiler (`xla.many_leaves`).
     """
-    solved, batches = Solved({}, {}, []), {}
+    solved, sets, after = Solved({}, {}, []), {}, jnp.asarray(step)
     for problem in problems:
         if problem.regularized is None:
             solved.values[problem.path] = problem.model.center
         else:
-            batches.setdefault(_batch_of(problem), []).append(problem)
-    after = jnp.asarray(step)
+            sets.setdefault(at_once_key(problem), []).append(problem)
+    for key, members in sets.items():
+        in_turn = functools.partial(_solve_in_turn, members, after, scalar)
+        if key is None:
+            results, info, after = in_turn()
+        else:
+            at_once = functools.partial(_solve_at_once, members)
+            results, info, after = by_platform(in_turn, at_once, members[0].model.linear)
+        solved.infos.append(info)
+        for problem, (value, radii) in zip(members, results, strict=True):
+            solved.values[problem.path] = value
+            if problem.regularized.keeps_radii:
+                solved.radii[problem.path] = radii
+    return solved
+
+
+def summary(infos: list[SolverInfo], dtype: Any) -> SolverInfo:
+    """How all the solves went, with the residual in `dtype`."""
+    if not infos:
+        return SolverInfo(jnp.zeros([], jnp.int32), jnp.zeros([], dtype), jnp.ones([], bool))
+    return SolverInfo(
+        jnp.max(jnp.stack([jnp.max(info.num_steps) for info in infos])),
+        norm(jnp.stack([norm(info.residual) for info in infos])).astype(dtype),
+        jnp.all(jnp.stack([jnp.all(info.converged) for info in infos])),
+    )
+
+
+def _info(solution):
+    return SolverInfo(solution.num_steps, solution.residual, solution.converged)
+
+
+def _solve_at_once(problems):
+    """As `_solve_in_turn`."""
+    solution = solve_at_once(problems)
+    return list(zip(solution.values, solution.radii, strict=True)), _info(solution), solution.num_steps
+
+
+def _solve_in_turn(problems, after, scalar):
+    """The leaves' (value, radii); how the solves went; and a scalar that is known once all are solved."""
+    batches, results, infos = {}, {}, []
+    for problem in problems:
+        batches.setdefault(_batch_of(problem), []).append(problem)
     for members in batches.values():
         pairs, solution = _solve_batch(members, after, scalar)
-        solved.solutions.append(solution)
+        infos.append(_info(solution))
         for problem, (value, radii) in zip(members, pairs, strict=True):
             if problem.model.metric.ndim == 0:
                 # Leaf by leaf, and outside of what is compiled: XLA makes a division by one number a multiplication by
                 # its reciprocal, and does not where the numbers of several leaves are stacked. So the centre has the
                 # bits that it has without a regularizer.
                 value = problem.model.center_if_weightless(value)
-            solved.values[problem.path] = value
-            if problem.regularized.keeps_radii:
-                solved.radii[problem.path] = radii
+            results[problem.path] = value, radii
         # The next batch waits for any scalar that becomes known only once this one is solved. A closed form's number of
         # steps is a constant, which orders nothing.
         if members[0].regularized.solver.iterates:
             after = jnp.max(solution.num_steps)
         elif solution.radii is not None:
             after = jnp.max(solution.radii, initial=0)
-    return solved
+    return [results[problem.path] for problem in problems], summary(infos, infos[0].residual.dtype), after
 
 
 def _batch_of(problem):

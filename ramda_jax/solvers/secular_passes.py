@@ -1,0 +1,209 @@
+"""A fixed number of passes to the roots of several leaves' secular equations: no branch and no loop.
+
+So an accelerator never waits for its host. What is one number per group is one vector for all leaves.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ramda_jax.regularizers.groups import NormPenalty
+from ramda_jax.solvers.secular_gauss import gauss_root
+from ramda_jax.typing import Axes, Sums
+from ramda_jax.xla.many_leaves import join
+
+#: Passes over the data. Two were enough on every subproblem of real training that was recorded, cold starts included.
+PASSES = 2
+#: The largest tau of a pass: its fourth power must be in the range of the dtype.
+FARTHEST = 2.0**20
+
+
+class LeafEquations(NamedTuple):
+    """The secular equations of one leaf: `||rhs_g / ((metric - concavity) r + lam)|| = 1` for r up to the knee.
+
+    Attributes:
+        rhs: of the leaf's shape.
+        metric: of the leaf's shape, positive.
+        penalty: of the group norms; without concavity and knee where it is convex.
+        axes: the axes inside a group.
+        radii: where to start, >= 0, one number per group with axes of length one inside the groups; 0 where none is
+            known.
+    """
+
+    rhs: jax.Array
+    metric: jax.Array
+    penalty: NormPenalty
+    axes: Axes
+    radii: jax.Array
+
+
+class Roots(NamedTuple):
+    """Where the passes have come to.
+
+    Attributes:
+        radii: by leaf, the norms of the solution's groups; exactly 0 where the group is.
+        residual: `[]`, a bound on the distance of 0 to the subdifferential over all leaves, rounding aside.
+        converged: bool `[]`, whether all are at rounding.
+    """
+
+    radii: list[jax.Array]
+    residual: jax.Array
+    converged: jax.Array
+
+
+def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums, passes: int = PASSES) -> Roots:
+    """The roots of several leaves' equations, all of one dtype, by a fixed number of passes over the data.
+
+    Each pass is the step of `gauss_step`, with two additions. The first pass also sums `(rhs / lam)^2`. Zero is
+    stationary iff this sum is at most 1, so that every death and every birth is decided at once and exactly. And at
+    r = 0 there is a step too: with h = metric instead of metric r / (metric r + lam)
+
+        S(lam tau) = sum_i (rhs_i / lam)^2 (1 + h_i tau)^-2,
+
+    so that the same rule has its root at r = lam tau. What is left undone is bounded by `residual`. The next step's
+    solve continues from there.
+
+    A concave penalty has a third pass, which compares the objective at the root below the knee with that beyond it.
+
+    Args:
+        leaves: the equations.
+        sums: how to sum several arrays over axes.
+        passes: how many, to the roots.
+    """
+    groups, split = _groups(leaves)
+    # Beyond the knee there is no root to start from.
+    radii = jnp.where(groups.start < groups.knee, groups.start, 0)
+    # Without a weight every radius gives the same point, and 0 none.
+    radii = jnp.where((radii > 0) | (groups.lam > 0), radii, 1)
+    is_zero, error = jnp.zeros(radii.shape, bool), jnp.full_like(radii, jnp.inf)
+    for number in range(passes):
+        at = zip(leaves, split(radii), split(jnp.where(radii == 0, groups.lam, radii)), strict=True)
+        moments = [_leaf_sums(*leaf, sums, number == 0) for leaf in at]
+        at_zero, *moments = [join(column)[0] for column in zip(*moments, strict=True)]
+        if number == 0:
+            is_zero = at_zero <= jnp.where(groups.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
+        radii, error = _next_radii(*moments, radii, groups)
+        radii = jnp.where(is_zero, 0, radii)
+    error = jnp.where(is_zero | (groups.lam == 0), 0, error)
+    if groups.is_concave:
+        radii, error = _lower_minimum(leaves, split, groups, radii, error, is_zero, sums)
+    # What is not finite is not at rounding. (Both are largest numbers: sharded, they are one all-reduce.)
+    error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
+    missing = jnp.where(error > 0, jnp.where(groups.lam > 0, groups.lam, 1) * error, 0)
+    residual = jnp.max(missing, initial=0) * jnp.sqrt(jnp.asarray(radii.size, radii.dtype))
+    return Roots(split(radii), residual, jnp.max(error, initial=0) <= jnp.finfo(radii.dtype).eps)
+
+
+class _Groups(NamedTuple):
+    """One number per group of all leaves, as vectors."""
+
+    start: jax.Array
+    lam: jax.Array
+    knee: jax.Array
+    concavity: jax.Array
+    is_concave: bool
+
+
+def _groups(leaves):
+    """The `_Groups` of all leaves, and the function that makes arrays by leaf of a vector."""
+    start, split = join([leaf.radii for leaf in leaves])
+
+    def joined(name, convex):
+        fields = [getattr(leaf.penalty, name) for leaf in leaves]
+        filled = [jnp.asarray(convex if x is None else x, start.dtype) for x in fields]
+        return join([jnp.broadcast_to(x, leaf.radii.shape) for x, leaf in zip(filled, leaves, strict=True)])[0]
+
+    is_concave = any(leaf.penalty.knee is not None for leaf in leaves)
+    return _Groups(start, joined("lam", 0), joined("knee", jnp.inf), joined("concavity", 0), is_concave), split
+
+
+def _leaf_sums(leaf, radii, reach, sums, is_first):
+    """The sums over each group of (rhs / lam)^2, for a first pass, and of q^2 h^k for k = 0 to 3.
+
+    Args:
+        reach: what the metric is multiplied by in h: the radius, and at r = 0 lam, which leaves the metric.
+    """
+    rhs, metric, penalty, axes, _ = leaf
+    lam = penalty.lam
+    if penalty.knee is not None:
+        metric = metric - penalty.concavity
+    # One division for both. At least the smallest normal number: 0 times infinity would be NaN.
+    tiny = jnp.finfo(rhs.dtype).tiny
+    inverse = 1 / jnp.maximum(metric * radii + lam, tiny)
+    q, h = rhs * inverse, metric * (reach * inverse)
+    b = q * h
+    terms = [q * q, q * b, b * b, (b * h) * b]
+    if not is_first:
+        moments = sums(terms, axes)
+        return (moments[0], *moments)
+    at_zero = rhs * (1 / jnp.maximum(lam, tiny))
+    return sums([at_zero * at_zero, *terms], axes)
+
+
+def _next_radii(total, s1, s2, s3, radii, groups):
+    """The radii after a pass, 0 where there is no root, and the bound of `gauss_root`, infinite if it is not known."""
+    from_zero = radii == 0
+    is_finite = (total < jnp.inf) & (s1 < jnp.inf)
+    total_now, s1 = jnp.where(is_finite, total, 1), jnp.where(is_finite, s1, 0)
+    # At r = 0 the moments are in units of the metric: then of its mean. The higher moments may have left the range, and
+    # one node must do.
+    mean = s1 / jnp.where(total_now > 0, total_now, 1)
+    unit = jnp.where(from_zero & (mean > 0), mean, 1)
+    s1, s2, s3 = s1 / unit, s2 / unit / unit, s3 / unit / unit / unit
+    in_range = is_finite & (s2 < jnp.inf) & (jnp.abs(s3) < jnp.inf) & (s3 != 0)
+    s2 = jnp.where(in_range, s2, s1 * (s1 / jnp.where(total_now > 0, total_now, 1)))
+    s3 = jnp.where(in_range, s3, 0)
+    lowest, to_knee = _limits(radii, groups, unit) if groups.is_concave else (None, jnp.inf)
+    longest, highest = jnp.minimum(to_knee, FARTHEST), jnp.where(from_zero, jnp.inf, 1)
+    tau, error = gauss_root(total_now, s1, s2, s3, lowest, highest, longest, num_steps=4)
+    known = ~from_zero & (tau > -0.5) & is_finite & (error < jnp.inf)
+    # Where even the first sums have left the range the radius is too small by as much.
+    tau = jnp.where(is_finite, tau, 2.0**60)
+    new = jnp.where(from_zero, groups.lam / unit * tau, radii * (1 + tau))
+    if groups.is_concave:
+        has_root = (s1 > 0) & (tau < to_knee)
+        new = jnp.where(has_root | (groups.knee == jnp.inf), new, 0)
+    # A NaN is not zero, and must not become a number.
+    return jnp.where(jnp.isnan(total), total, new), jnp.where(known, error, jnp.inf)
+
+
+def _limits(radii, groups, unit):
+    """What is below all h where a penalty is concave, and the tau at its knee; 0 and infinity where it is convex.
+
+    There metric - concavity is negative at most by the concavity, and `1 + h tau` is positive as far as the knee.
+    """
+    from_zero, is_convex = radii == 0, groups.knee == jnp.inf
+    left = jnp.where(is_convex, 1, groups.knee - radii)
+    at_zero = jnp.where(is_convex | (groups.lam == 0), 1, groups.concavity) / unit
+    lowest = -jnp.where(from_zero, at_zero, radii / left)
+    to_knee = jnp.where(from_zero, 1 / at_zero, left / jnp.where(from_zero, 1, radii))
+    return jnp.where(is_convex, 0, lowest), jnp.where(is_convex, jnp.inf, to_knee)
+
+
+def _lower_minimum(leaves, split, groups, radii, error, is_zero, sums):
+    """Of the stationary point below a knee and the one beyond it the lower: its radii and its error."""
+    terms = []
+    for leaf, r in zip(leaves, split(radii), strict=True):
+        rhs, metric, penalty, axes, _ = leaf
+        if penalty.knee is None:
+            terms.append((r, r, r))  # read by nobody
+            continue
+        # In units in which the knee and the slope at 0 are 1: no square leaves the range.
+        push = rhs / jnp.where(penalty.lam > 0, penalty.lam, 1)
+        inner = penalty.point(rhs, metric, r)
+        outer = rhs / metric / jnp.where(penalty.knee > 0, penalty.knee, 1)
+        inner_units = inner / jnp.where(penalty.knee > 0, penalty.knee, 1)
+        pull = 0.5 * metric * inner / jnp.where(penalty.lam > 0, penalty.lam, 1)
+        terms.append(sums([outer * outer, push * outer, inner_units * (pull - push)], axes))
+    square, gain, inner_value = [join(column)[0] for column in zip(*terms, strict=True)]
+    outer = jnp.sqrt(square)
+    inner = radii / groups.knee
+    is_lower = 0.5 - 0.5 * gain < inner_value + inner * (1 - 0.5 * inner)
+    # If 0 is not stationary and no root lies below the knee, the minimiser lies beyond it, even if rounding puts its
+    # norm just below it.
+    is_outer = ((outer >= 1) & is_lower) | ((radii == 0) & ~is_zero) | (groups.lam == 0)
+    is_outer = (is_outer | jnp.isnan(outer)) & (groups.knee < jnp.inf)
+    outer = outer * jnp.where(groups.knee < jnp.inf, groups.knee, 0)
+    return jnp.where(is_outer, outer, radii), jnp.where(is_outer, 0, error)

@@ -1,0 +1,66 @@
+"""All leaves solved at once, without a branch or a loop, as accelerators want it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.solvers.base import Solutions, Solver
+from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running.eager import KEPT
+from ramda_jax.xla.bounded_jit import BoundedJit
+from ramda_jax.xla.execution import AtOnce
+from ramda_jax.xla.reductions import is_on_several_devices
+
+
+def at_once_key(problem: LeafProblem) -> Any:
+    """What the leaves have in common that may be solved at once; None for a leaf that is solved by itself."""
+    model, regularized = problem.model, problem.regularized
+    assert regularized is not None
+    if not regularized.solver.solves_at_once or model.metric.ndim == 0:
+        return None
+    # What may be sharded is no part of a vector of all leaves: it would have to be gathered.
+    together = problem.path if is_on_several_devices(model.linear) else None
+    return regularized.solver, model.linear.dtype, together
+
+
+def solve_at_once(problems: Sequence[LeafProblem]) -> Solutions:
+    """Solves leaves of one solver and one dtype."""
+    solver = problems[0].regularized.solver  # pyright: ignore[reportOptionalMemberAccess]
+    regularizers = tuple(problem.regularized.regularizer for problem in problems)  # pyright: ignore
+    models = [problem.model for problem in problems]
+    contexts = [dataclasses.replace(problem.regularized.context, run=AtOnce()) for problem in problems]  # pyright: ignore
+    solve = _solve if isinstance(models[0].linear, Tracer) else _solve_compiled
+    return solve(solver, regularizers, models, contexts)
+
+
+def _solve(solver: Solver, regularizers: tuple[Regularizer, ...], models, contexts):
+    leaves = [
+        (model, regularizer.at_step(context.step), context)
+        for model, regularizer, context in zip(models, regularizers, contexts, strict=True)
+    ]
+    solved = solver.solve_at_once(leaves)
+    values = [
+        context.run.read_again(model).center_if_weightless(value)
+        for model, context, value in zip(models, contexts, solved.values, strict=True)
+    ]
+    return solved._replace(values=values)
+
+
+_solve_compiled = BoundedJit(_solve, num_static=2, size=KEPT)
+
+
+def by_platform(cpu: Callable[[], Any], other: Callable[[], Any], like: jax.Array) -> Any:
+    """`cpu()` where the program runs on CPUs, else `other()`: trees of the same arrays.
+
+    Args:
+        cpu: of the program's arrays, without arguments.
+        other: as `cpu`.
+        like: one of the arrays: outside of `jit` its device decides.
+    """
+    if isinstance(like, Tracer):
+        return jax.lax.platform_dependent(cpu=cpu, default=other)
+    return cpu() if all(device.platform == "cpu" for device in like.devices()) else other()
