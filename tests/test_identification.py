@@ -4,9 +4,9 @@ A row of the kernel is zero in the minimiser W* of `f(W) + strength psi(W)` wher
 strength * sqrt(size). An optimizer that sees f only through minibatches must tell that from noisy gradients, at every
 step anew:
 
-- Proximal SGD compares the *last* gradient (or a momentum of fixed length) with the threshold. Its noise does not
-  shrink as training goes on, and the step size multiplies both sides of the comparison, so that no step size, and no
-  decay of it, helps: rows go on reviving for ever.
+- Proximal SGD compares the *last* gradient (or a momentum of fixed length) with the threshold. Where samples disagree
+  at W* its noise does not shrink as training goes on, and the step size multiplies both sides of the comparison, so
+  that no step size, and no decay of it, helps: rows go on reviving for ever.
 - RMDA and RAMDA compare V_t / alpha_t, an average of all gradients of the stage with weights eta sqrt(s). Its
   variance falls like (9/8) sigma^2 / t, so that from some t on its error stays below the distance to the threshold,
   the strict complementarity of the problem, and the support stays what it is.

@@ -83,7 +83,7 @@ def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) 
         [0.01, 0.1, 1.0]
 
     References:
-        Huang and Lee, ICLR 2022, arXiv:2112.02612, appendix, tables of hyperparameters.
+        Huang and Lee, ICLR 2022, arXiv:2112.02612, section 5 and Tables 3 to 10, 14 and 17.
     """
     check_no_schedule("averaging", averaging, "use for example 0.01.")
     check_averaging(averaging)

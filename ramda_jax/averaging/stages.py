@@ -127,7 +127,8 @@ def stages(
         10,001 to 20,000  1e-05          grows to 1 at step 12,000; from then on zeros are exact
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, appendix.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, section 5
+        and appendix C.
     """
     check_non_negative("learning_rate", learning_rate)
     check_positive("factor", factor, schedules=False)

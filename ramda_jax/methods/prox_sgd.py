@@ -50,8 +50,8 @@ def prox_sgd(
                [0.        , 0.        ]], dtype=float32)
 
     References:
-        Yang, Yuan, Li and Zhou, `ProxSGD: Training Structured Neural Networks under Regularization and
-        Constraints`, ICLR 2020.
+        Yang, Yuan, Chatzimichailidis, van Sloun, Lei and Chatzinotas, `ProxSGD: Training Structured Neural Networks
+        under Regularization and Constraints`, ICLR 2020.
     """
     check_decay("b1", b1)
     return prox_gen(learning_rate, regularizer, strength, transform=optax.ema(b1, debias=False), solver=solver)

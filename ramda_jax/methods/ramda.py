@@ -28,11 +28,11 @@ def ramda(
         W_hat = argmin_W <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + strength alpha_t psi(W)
         W_t   = (1 - c_t) W_{t-1} + c_t W_hat
 
-    After finitely many steps the structure of W_hat (its zero groups, its rank) is that of the point the
-    iterates converge to, and stays. Without a regularizer it is MADGRAD. It must be the last in a chain: what
-    rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer acts all the same;
-    to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so in its entry and
-    group, until the next restart: `optax.apply_if_finite` around it skips such steps whole.
+    Where the iterates converge to a nondegenerate point, the structure of W_hat (its zero groups, its rank) is that of
+    this point after finitely many steps, almost surely, and stays. Without a regularizer it is MADGRAD. It must be the
+    last in a chain: what rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer
+    acts all the same; to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so
+    in its entry and group, until the next restart: `optax.apply_if_finite` around it skips such steps whole.
 
     It is a chain of three parts, to take apart and put together differently:
     `optax.chain(adaptive_dual_averaging(...), proximal_point(...), iterate_averaging(...))`.

@@ -64,7 +64,7 @@ def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.A
         0.75
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 5.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 6.
     """
     zeros, most = [], 0
     for _, leaf, given in regularized_leaves(regularizer, params):
@@ -106,7 +106,7 @@ def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularize
         regularizer: what the optimizer was given.
         params: the parameters, or what `eval_params` returns.
         regularized_only: count the regularized leaves only; by default all parameters, biases included, as in the
-            papers.
+            papers' released code.
 
     Returns:
         A scalar array in [0, 1].
@@ -150,7 +150,7 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
         0.75
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix: low-rank experiments.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix E, where it is not defined: this is the released code's.
     """
     ranks, most = [], 0
     for alive, size in _ranks(regularizer, params, rtol).values():

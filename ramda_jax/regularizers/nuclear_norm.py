@@ -20,8 +20,9 @@ class NuclearNorm(Regularizer):
     A leaf of more than two axes is a matrix whose rows are all axes before `split` and whose columns are the others:
     with -1 a Flax kernel maps inputs (and offsets) to outputs. The prox is one SVD: the singular values are
     soft-thresholded. In a diagonal metric there is no closed form; the default is proximal gradient from
-    the current parameters with the papers' 5 SVDs a step. Its `support` are the singular values above rounding. A
-    sharded leaf is gathered for its SVDs, which every device does whole, and sharded again.
+    the current parameters with at most 5 SVDs a step, as in the papers' released scripts. Its `support` are the
+    singular values above rounding. A sharded leaf is gathered for its SVDs, which every device does whole, and sharded
+    again.
 
     Args:
         split: the first column axis; None for -1, and 1 for attention's query, key and value of rank 3.
@@ -43,7 +44,7 @@ class NuclearNorm(Regularizer):
 
     References:
         Cai, Candès and Shen, `A singular value thresholding algorithm for matrix completion`, 2010. Huang and Lee,
-        NeurIPS 2024, arXiv:2403.14398, appendix: low-rank experiments.
+        NeurIPS 2024, arXiv:2403.14398, appendix E.
     """
 
     split: int | None = None

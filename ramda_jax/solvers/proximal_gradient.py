@@ -30,13 +30,13 @@ class ProximalGradient(Solver):
     `(Q_before - Q) / (|Q| + 1) < rtol` after at least two iterations, Q over the blocks that survived the
     screening. In float32 rtol = 1e-8 means: when Q stops decreasing.
 
-    `tolerance=epsilon_t`: the papers' condition (7), `min ||s|| over s in dQ(Z) <= epsilon_t` and
+    `tolerance=epsilon_t`: condition (7) of the NeurIPS paper, `min ||s|| over s in dQ(Z) <= epsilon_t` and
     `Q(Z) <= Q(start)`. It is nearly free, since `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
     The norm is over all regularized leaves; each gets the share sqrt(its size / all), times eta_t where the model is
     eta_t times the paper's (`QuadraticModel.objective_scale`). A tolerance below
-    10 machine eps ||rhs|| means nothing in floating point and is raised to that. The theory of both papers asks for
-    a sum of epsilon_t^2 that is finite, which `summable_tolerance` gives; a constant epsilon voids the theorems
-    on convergence and on identification, though not the descent.
+    10 machine eps ||rhs|| means nothing in floating point and is raised to that. The paper's theorems on RAMDA are
+    stated for a finite sum of epsilon_t^2, which `summable_tolerance` gives. Their proofs use epsilon_t / alpha_t -> 0
+    alone, and so a constant epsilon is enough for RAMDA. ProxGen's theorem does need the finite sum.
 
     With the default 100 iterations on a metric of many decades it can end tens of percent from the
     minimiser; `SecularNewton` is exact.
@@ -170,7 +170,7 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
 
     Args:
         scale: epsilon_1 > 0.
-        power: above 1/2, so that the sum of epsilon_t^2 is finite, as the papers' theorems ask.
+        power: above 1/2, so that the sum of epsilon_t^2 is finite, as the NeurIPS paper's theorems ask.
 
     Returns:
         A schedule: step (0-based) to tolerance.

@@ -29,7 +29,7 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
     | a hard target | `"diagonal"` | `ClosedForm()` | keeps what it would cost most to zero |
     | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
-    | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD each: the papers' five |
+    | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
 
     Raises:
@@ -60,7 +60,8 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
         )
     if regularizer.expensive_prox:
         return SolverChoice(
-            ProximalGradient(max_steps=5, rtol=1e-3), "each iteration is an expensive prox, an SVD: the papers' five"
+            ProximalGradient(max_steps=5, rtol=1e-3),
+            "each iteration is an expensive prox, an SVD: the released scripts' five",
         )
     return SolverChoice(ProximalGradient(), "psi has a prox but no exact form in a diagonal metric")
 
