@@ -29,8 +29,8 @@ PUBLIC = {
     """,
     "ramda_jax.metrics": """
         Certificate Overlap SecondMomentsState StructureHistory certificate changed_groups group_sparsity
-        kernel_sparsity layer_table low_rank_level numerical_rank objective overlap second_moments stationarity
-        support unstructured_sparsity weighted_group_sparsity
+        kernel_sparsity layer_table low_rank_level numerical_rank objective overlap scale_effect second_moments
+        stationarity support unstructured_sparsity weighted_group_sparsity
     """,
     "ramda_jax.regularizers": """
         Binary Box ElementwiseRegularizer GroupLasso GroupMCP GroupRegularizer L1 MCP NofM NormPenalty NuclearNorm

@@ -15,7 +15,7 @@ from ramda_jax.metrics.sparsity import (
     unstructured_sparsity,
     weighted_group_sparsity,
 )
-from ramda_jax.metrics.stationarity import stationarity
+from ramda_jax.metrics.stationarity import scale_effect, stationarity
 from ramda_jax.metrics.support import changed_groups, support
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "numerical_rank",
     "objective",
     "overlap",
+    "scale_effect",
     "second_moments",
     "stationarity",
     "support",

@@ -1,4 +1,6 @@
-"""How far parameters are from a stationary point of the whole objective."""
+"""How far parameters are from a stationary point of the whole objective, and where there is none but zero."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from ramda_jax.numerics import norm, sums_dtype
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import check_belongs
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.typing import RegularizerSpec, Scalar
+from ramda_jax.typing import RegularizerSpec, Scalar, Tree
 
 
 def stationarity(
@@ -55,3 +57,57 @@ def stationarity(
         weight = jnp.asarray(strength, dtype)
         distances.append(norm(slope) if one is None else one.subdifferential_distance(w, slope, weight))
     return norm(jnp.stack(distances))
+
+
+def scale_effect(regularizer: RegularizerSpec, loss: Callable[[Tree], Scalar], params: Tree) -> dict[str, jax.Array]:
+    """How much the loss sees of the scale of each regularized leaf: about 0 for a kernel that a normalisation reads.
+
+        |loss(2 w) - loss(w)| / |loss(-w) - loss(w)|,   w one leaf, the others as they are
+
+    Where it is 0 the loss is that of `w / ||w||`. Then `<gradient, w> = 0`, and with the group LASSO, l1 or the nuclear
+    norm no w but 0 is stationary: the regularizer only shrinks the leaf, ever further, and its strength sets how fast.
+    The theorems on identification say nothing of such a leaf. Other leaves have 0.1 and more as a rule. The eps of a
+    normalisation leaves a little, and a kernel that has shrunk to where eps counts more. A leaf that the loss does not
+    see at all has 0 too.
+
+    Args:
+        regularizer: what the optimizer was given.
+        loss: of parameters alone, with one batch, deterministic, and in training mode: with the batch's own statistics,
+            for running statistics are as they are whatever the scale. It is called twice for each regularized leaf;
+            give it jitted.
+        params: the parameters, not their structured point: zeros have no scale.
+
+    Returns:
+        A dict from path to a scalar array, the regularized leaves in their order.
+
+    Raises:
+        ValueError, TypeError: as `init` of the optimizer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ramda_jax
+        >>> x, y = jax.random.normal(jax.random.key(0), (64, 3)), jnp.arange(64) % 2
+        >>> params = {"first": jnp.eye(3) + 0.5, "last": jnp.array([1.0, -2.0, 0.5])[:, None]}
+        >>> @jax.jit
+        ... def loss(params):
+        ...     hidden = x @ params["first"]
+        ...     hidden = (hidden - hidden.mean(axis=0)) / jnp.sqrt(hidden.var(axis=0) + 1e-5)
+        ...     return jnp.mean((jax.nn.relu(hidden) @ params["last"] - y[:, None]) ** 2)
+        >>> effects = ramda_jax.metrics.scale_effect(ramda_jax.GroupLasso(), loss, params)
+        >>> [path for path, effect in effects.items() if effect < 0.01]
+        ['first']
+    """
+    leaves, structure = jax.tree.flatten(params)
+
+    def with_scale(place, scale):
+        return loss(structure.unflatten([scale * w if i == place else w for i, w in enumerate(leaves)]))
+
+    here = loss(params)
+    effects = {}
+    for place, (path, _, one) in enumerate(assign(regularizer, params)):
+        if one is None:
+            continue
+        doubled, turned = (jnp.abs(with_scale(place, scale) - here) for scale in (2, -1))
+        # Differences of losses have the losses' rounding.
+        rounding = 10 * jnp.finfo(jnp.result_type(here)).eps * jnp.abs(here)
+        effects[path] = jnp.where(doubled > rounding, doubled / jnp.maximum(turned, rounding), 0)
+    return effects

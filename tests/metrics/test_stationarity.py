@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ramda_jax import L1, GroupLasso
-from ramda_jax.metrics import stationarity
+from ramda_jax.metrics import scale_effect, stationarity
 from tests import tiny
 
 
@@ -32,3 +32,46 @@ def test_stationarity_is_the_distance_to_the_subdifferential():
 def test_stationarity_refuses_gradients_of_other_parameters():
     with pytest.raises(ValueError, match="Gradients must have the shapes"):
         stationarity(GroupLasso(), 0.1, {"kernel": jnp.ones((1, 2))}, {"kernel": jnp.ones((3, 2))})
+
+
+def normalised_net(kind):
+    """Two kernels, the first of which a normalisation reads, and one that nothing reads."""
+    params = tiny.normal_tree({"first": (5, 4), "last": (4, 3), "unread": (4, 2), "scale": (4,)})
+    x, y = np.random.default_rng(0).standard_normal((32, 5)), np.arange(32) % 3
+    axis = {"batch": 0, "layer": 1, "rms": 1, "none": None}[kind]
+
+    @jax.jit
+    def loss(params):
+        hidden = jnp.asarray(x, jnp.float32) @ params["first"]
+        if kind in ("batch", "layer"):
+            hidden -= hidden.mean(axis=axis, keepdims=True)
+        if kind != "none":
+            hidden /= jnp.sqrt(jnp.mean(hidden**2, axis=axis, keepdims=True) + 1e-5)
+        logits = jax.nn.relu(hidden * params["scale"]) @ params["last"]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(32), y])
+
+    return loss, params
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer", "rms", "none"])
+def test_scale_effect_is_zero_where_a_normalisation_reads_the_kernel(kind):
+    loss, params = normalised_net(kind)
+    effects = scale_effect(GroupLasso(), loss, params)
+    assert list(effects) == ["first", "last", "unread"]
+    assert effects["last"] > 0.1
+    assert effects["first"] > 0.1 if kind == "none" else effects["first"] < 1e-3
+    assert effects["unread"] == 0
+
+
+def test_gradient_is_orthogonal_to_a_kernel_without_scale_effect_so_that_only_zero_is_stationary():
+    loss, params = normalised_net("batch")
+    grads = jax.jit(jax.grad(loss))(params)
+    w, g = params["first"], grads["first"]
+    assert abs(float(jnp.vdot(g, w))) < 1e-3 * float(jnp.linalg.norm(g) * jnp.linalg.norm(w))
+    # So the distance to stationarity, of this leaf alone, is at least strength psi(w) / ||w||, at every scale.
+    for scale in (1.0, 0.1):
+        scaled = params | {"first": scale * w}
+        slope = jax.jit(jax.grad(loss))(scaled)["first"]
+        psi = float(GroupLasso("input", group_weight=1.0).value(scaled["first"]))
+        found = stationarity(GroupLasso("input", group_weight=1.0), 0.5, {"w": slope}, {"w": scaled["first"]})
+        assert float(found) > 0.99 * 0.5 * psi / float(jnp.linalg.norm(scaled["first"]))
