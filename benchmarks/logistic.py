@@ -3,6 +3,7 @@
 Accelerated proximal gradient finds the living groups, Newton's method among them the other digits.
 """
 
+import math
 import sys
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ def accelerated(problem, kernel, bias, num_steps):
         slope, slope_bias, _ = problem.gradient(y, y_bias)
         new, new_bias = shrunk(y - step * slope, step * problem.group_weight), y_bias - step * slope_bias
         uphill = np.sum((y - new) * (new - w)) + np.sum((y_bias - new_bias) * (new_bias - b)) > 0
-        following = 1.0 if uphill else (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        following = 1.0 if uphill else (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         factor = 0.0 if uphill else (momentum - 1) / following
         y, y_bias, momentum = new + factor * (new - w), new_bias + factor * (new_bias - b), following
         w, b = new, new_bias
@@ -171,9 +172,11 @@ def certify(problem, kernel, bias):
     return Certificate(gap, scale * lengths + radius < problem.group_weight, problem.group_weight - lengths)
 
 
-def solve(problem, num_steps=3000, tolerance=1e-10, progress=False):
+def solve(problem, num_steps=1500, tolerance=1e-10, progress=False):
     """(kernel, bias) of the minimiser."""
-    single = problem._replace(inputs=problem.inputs.astype(np.float32), labels=problem.labels.astype(np.float32))
+    # Numbers of NumPy would make float64 of it.
+    inputs, labels = problem.inputs.astype(np.float32), problem.labels.astype(np.float32)
+    single = Problem(inputs, labels, float(problem.group_weight), float(problem.ridge))
     classes = problem.labels.shape[1]
     start = np.zeros((problem.inputs.shape[1], classes), np.float32), np.zeros(classes, np.float32)
     kernel, bias = accelerated(single, *start, num_steps)

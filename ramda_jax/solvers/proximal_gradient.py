@@ -26,9 +26,10 @@ class ProximalGradient(Solver):
 
     Blocks that are certain to be zero (`Regularizer.screen`) start and stay at zero. It stops by one of two rules.
 
-    `tolerance=None`: the rule of the papers' released code, for each leaf
-    `(Q_before - Q) / (|Q| + 1) < rtol` after at least two iterations, Q over the blocks that survived the
-    screening. In float32 rtol = 1e-8 means: when Q stops decreasing.
+    `tolerance=None`: the rule of the NeurIPS paper's section 6 and of its released code, for each leaf
+    `(Q_before - Q) / (|Q| + 1) < rtol`, Q over the blocks that survived the screening. It looks after two iterations
+    at the earliest; the paper asks for two of ProxGen. In float32 rtol = 1e-8 means: when Q stops decreasing. The
+    theorems say nothing of it.
 
     `tolerance=epsilon_t`: condition (7) of the NeurIPS paper, `min ||s|| over s in dQ(Z) <= epsilon_t` and
     `Q(Z) <= Q(start)`. It is nearly free, since `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
