@@ -156,7 +156,7 @@ def last_stages(given, passes, seeds):
             optimizer = METHODS[method](schedule, LASSO, strength=STRENGTH, averaging=1.0, restarts=(last,))
             windows = (first, passes // 2, passes - passes // 10, passes)
             found = run(given, optimizer, schedule, windows, seeds, stage_start=last)
-            (seen, steps, *_), norms = found[-1], np.linalg.norm(given.kernel, axis=1)
+            (seen, steps, _, anchor), norms = found[-1], np.linalg.norm(given.kernel, axis=1)
             rows.append(
                 {
                     "method": method,
@@ -167,6 +167,7 @@ def last_stages(given, passes, seeds):
                     "flips_living": float(seen.flips[:, norms > 0].sum(axis=1).mean()),
                     "flips_zero": float(seen.flips[:, norms == 0].sum(axis=1).mean()),
                     "radius": float(np.sqrt((seen.away[:, norms > 0] / steps).mean())),
+                    "anchor": float(anchor.mean()),
                 }
             )
     return rows

@@ -120,6 +120,43 @@ def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
     assert tightest < 1  # it is no bound that anything meets
 
 
+def test_radius_of_rmda_goes_as_theorem_5_says_on_every_path(x64):
+    # One group: W_t = y^+ u, and y is y - kappa (y - <u, W_0>) - eta_t (<u, g> + lambda omega) plus rho' >= 0, which is
+    # at most (s^2 ||g||^2 + ||W_0||^2 / t) / (sqrt(t) ||h||).
+    strength, steps, power = 0.3, 80, 0.6
+    lasso = ramda_jax.GroupLasso(0, group_weight=1.0)
+    optimizer = ramda_jax.rmda(lambda step: 0.5 * (step + 1.0) ** -power, lasso, strength=strength, averaging=1.0)
+    start = jnp.array([[1.0, -1.0, 0.5]])
+
+    @jax.jit
+    def path(grads):
+        def step(carry, g):
+            params, state = carry
+            updates, state = optimizer.update(g, state, params)
+            new = params + updates
+            return (new, state), (new, state[0].grad_sum, state[0].step_size_sum)
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), grads)[1]
+
+    rng, t = np.random.default_rng(0), np.arange(1, steps + 1)
+    zero = 0
+    for _ in range(20):
+        grads = rng.standard_normal((steps, 1, 3)) + rng.standard_normal((1, 1, 3)) * rng.choice([0.0, 0.2, 1.0])
+        points, sums, alphas = map(np.asarray, path(grads))
+        anchor = np.asarray(start)[0]
+        h = np.sqrt(t)[:, None] * anchor - sums[:, 0]
+        lengths = np.linalg.norm(h, axis=1)
+        u, y = h / lengths[:, None], (lengths - strength * alphas) / np.sqrt(t)
+        np.testing.assert_allclose(points[:, 0], np.maximum(y, 0)[:, None] * u, atol=1e-12)
+        zero += np.sum(y < 0)
+        eta, kappa, g = 0.5 * t[1:] ** -power, 1 - np.sqrt(1 - 1 / t[1:]), grads[1:, 0]
+        along = np.sum(u[:-1] * g, axis=1)
+        rest = y[1:] - (y[:-1] - kappa * (y[:-1] - u[:-1] @ anchor) - eta * (along + strength))
+        size = eta**2 * t[1:] * np.sum(g**2, axis=1) + anchor @ anchor / t[1:]
+        assert np.all(rest >= -1e-12) and np.all(rest <= size / (np.sqrt(t[1:]) * lengths[:-1]) + 1e-12)
+    assert zero > 50  # both branches were there
+
+
 @pytest.mark.slow
 def test_the_command_runs_and_writes_what_it_prints(tmp_path, capsys):
     main(["--small", "--json", str(tmp_path / "rows.json")])
