@@ -87,7 +87,9 @@ class Subproblem:
 
 @dataclasses.dataclass(frozen=True)
 class Recorder(ramda_jax.SecularNewton):
-    """A solver that keeps the subproblems of the current trace."""
+    """A solver that keeps the subproblems of the current trace: of whole leaves, not of tiles within a loop's trace."""
+
+    by_group = False
 
     subproblems: list = dataclasses.field(default_factory=list, compare=False)
 

@@ -1,8 +1,26 @@
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from benchmarks.recording import Recorder, ramda
 from benchmarks.solvers import EXACT, main
+
+
+def test_recorder_keeps_whole_leaves_that_are_solved_by_tiles_otherwise():
+    recorder = Recorder()
+    optimizer = ramda(4, recorder)
+    params = {"kernel": jnp.ones((1024, 64))}
+
+    @jax.jit
+    def step(state, params):
+        recorder.subproblems.clear()
+        updates, _ = optimizer.update(params, state, params)
+        return updates, list(recorder.subproblems)
+
+    updates, (found,) = step(jax.jit(optimizer.init)(params), params)
+    assert found.model.linear.shape == updates["kernel"].shape
 
 
 @pytest.mark.slow
