@@ -11,8 +11,8 @@ from examples.models.layers import conv, linear, max_pool
 class LeNet5(nnx.Module):
     """Two convolutions of 5 x 5 with max pooling, then dense layers.
 
-    large: 20 and 50 channels, 800-500-10; 431,080 parameters. (The ICLR paper's Table 12 says 3 x 3 kernels, which
-    would not give its 800 inputs; the code has 5 x 5.)
+    large: 20 and 50 channels, 800-500-10; 431,080 parameters. (The ICLR paper's Table 12 says 3 x 3 kernels; its code
+    has 5 x 5, and 800 inputs of the first dense layer, which 3 x 3 would not give.)
     small: 6 and 16 channels, the first padded, 400-120-84-10; 61,706 parameters.
     """
 
