@@ -91,6 +91,7 @@ class Recorder(ramda_jax.SecularNewton):
 
     by_group = False
 
+    strict: bool = True  # else accelerators solve all leaves together, and not by `solve`
     subproblems: list = dataclasses.field(default_factory=list, compare=False)
 
     def solve(self, model, regularizer, context):

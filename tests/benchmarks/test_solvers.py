@@ -11,7 +11,7 @@ from benchmarks.solvers import EXACT, main
 def test_recorder_keeps_whole_leaves_that_are_solved_by_tiles_otherwise():
     recorder = Recorder()
     optimizer = ramda(4, recorder)
-    params = {"kernel": jnp.ones((1024, 64))}
+    params = {"kernel": jnp.ones((1024, 64)), "second": jnp.ones((3, 2)), "third": jnp.ones((4, 2))}
 
     @jax.jit
     def step(state, params):
@@ -19,8 +19,9 @@ def test_recorder_keeps_whole_leaves_that_are_solved_by_tiles_otherwise():
         updates, _ = optimizer.update(params, state, params)
         return updates, list(recorder.subproblems)
 
-    updates, (found,) = step(jax.jit(optimizer.init)(params), params)
-    assert found.model.linear.shape == updates["kernel"].shape
+    updates, found = step(jax.jit(optimizer.init)(params), params)
+    shapes = [one.model.linear.shape for one in found]
+    assert sorted(shapes) == sorted(update.shape for update in jax.tree.leaves(updates))
 
 
 @pytest.mark.slow
