@@ -482,9 +482,9 @@ MUTATIONS = [
         ("tests/compaction/test_low_rank.py::test_linen_dense_reads_two_factors",),
     ),
     Mutation(
-        "compaction/adapters/nnx.py",
-        "out // (layer.out_features // layer.feature_group_count)",
-        "out // per_group",
+        "compaction/adapters/nnx_sizes.py",
+        "groups = out // (layer.out_features // groups)",
+        "groups = out // per_group",
         ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),
     ),
     Mutation(

@@ -288,7 +288,7 @@ def build(kind, dtype=jnp.float32):
     def fill(path, leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            return jax.random.key(0) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
+            return jax.random.split(jax.random.key(0), leaf.shape) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
         if "var" in path_name(path).split("/"):
             return jnp.asarray(rng.uniform(0.5, 2.0, leaf.shape), dtype)
         if leaf.ndim == 1:

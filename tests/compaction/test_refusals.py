@@ -179,20 +179,21 @@ def test_a_threshold_is_an_option_of_its_own():
     assert float(jnp.abs(small.whole[1]["b"][6]).max()) == 0
 
 
+def twice_the_sine(h):
+    sine = jnp.sin(h)
+    return sine + sine
+
+
 def test_verify_refuses_a_small_model_that_is_not_the_planned_one():
     params = make(dead_in_second=4)
     plan = plan_compaction(trace_dims(mlp, params, X), params)
     small = compact(plan, params)
 
-    def fed_otherwise(params, x):
-        h = x @ params["a"]
-        jnp.tanh(h)
-        return jnp.tanh(h @ params["b"]) @ params["c"]
-
     with pytest.raises(CompactionError, match="the small one computes"):
         verify(mlp, params, with_between(jnp.sin), small, X, plan=plan)
     with pytest.raises(CompactionError, match="fed with something else"):
-        verify(mlp, params, fed_otherwise, small, X, plan=plan)
+        ours, theirs = with_between(lambda h: jnp.sin(h) + h), with_between(twice_the_sine)
+        verify(ours, params, theirs, small, X, plan=plan)
     with pytest.raises(CompactionError, match="'a' must have shape"):
         verify(mlp, params, mlp, {**small, "a": small["a"][:, :3], "b": small["b"][:3]}, X, plan=plan)
     # The program and the shapes are right, the numbers are not.

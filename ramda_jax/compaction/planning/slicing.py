@@ -42,7 +42,7 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     def cut(leaf, leaf_plan, name):
         kept = _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(leaf))
-        return _like(leaf, np.asarray(leaf)[np.ix_(*kept)])
+        return _like(leaf, _entries(leaf)[np.ix_(*kept)])
 
     return _map(plan, cut, lambda leaf_plan: leaf_plan.shape, tree)
 
@@ -83,12 +83,18 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         # Where one index of many was kept, only `whole` tells it from one number per group; without it is an index.
         lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
         shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
-        result = np.zeros(shape, leaf.dtype) if background is None else np.array(background)
+        if background is not None:
+            shape = np.shape(background)
+        entries = _entries(leaf)
+        if background is None:
+            result = np.zeros((*shape, *entries.shape[len(shape) :]), entries.dtype)
+        else:
+            result = np.array(_entries(background))
         places = [
-            range(n) if kept is None or result.shape[axis] == 1 else kept
+            range(n) if kept is None or shape[axis] == 1 else kept
             for axis, (n, kept) in enumerate(zip(np.shape(leaf), leaf_plan.kept, strict=True))
         ]
-        result[np.ix_(*places)] = np.asarray(leaf)
+        result[np.ix_(*places)] = entries
         return _like(leaf, result)
 
     if whole is not None:
@@ -173,5 +179,16 @@ def _kept_axes(name, leaf_plan, shape, found):
     ]
 
 
+def _is_key(leaf):
+    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _entries(leaf):
+    """A leaf as a NumPy array; of PRNG keys the numbers, along one more axis."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
 def _like(leaf, array):
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return jnp.asarray(array) if isinstance(leaf, jax.Array) else array

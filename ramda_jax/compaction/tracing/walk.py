@@ -36,6 +36,22 @@ def _scan_counts(params):
     return len(constants.vals), len(carry.vals)
 
 
+def _is_literal(atom):
+    # Not by class: a literal's is named differently from one JAX to the next.
+    return hasattr(atom, "val")
+
+
+def _used_equations(jaxpr):
+    """The equations that what is returned depends on: others, which Flax's scan leaves behind, mean nothing."""
+    wanted = {id(atom) for atom in jaxpr.outvars}
+    used = []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in wanted for variable in equation.outvars):
+            used.append(equation)
+            wanted.update(map(id, equation.invars))
+    return reversed(used)
+
+
 class Walk:
     """The state of one walk.
 
@@ -81,10 +97,9 @@ class Walk:
         environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
         def read(atom):
-            # Not by class: a literal's is named differently from one JAX to the next.
-            return self.constant(atom.val) if hasattr(atom, "val") else environment[atom]
+            return self.constant(atom.val) if _is_literal(atom) else environment[atom]
 
-        for equation in jaxpr.eqns:
+        for equation in _used_equations(jaxpr):
             outputs = self._equation(equation, [read(atom) for atom in equation.invars])
             environment.update(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
@@ -153,8 +168,10 @@ class Walk:
         constants, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
         self._scans += 1
         number, steps = self._scans, []
+        # One axis, whatever is scanned over or stacked.
+        axis = self.indices.axis(params["length"], "the axis of a scan")
         for value in inputs[num_consts + num_carry :]:
-            self.indices.freeze(value.labels[0], "the axis of a scan")
+            self.indices.unify(value.labels[0], axis)
             recipe = ScanStep(value.recipe, number) if value.recipe is not None else None
             aval = jax.ShapeDtypeStruct(value.shape[1:], value.dtype) if value.dtype is not None else None
             steps.append(self.value(aval, value.labels[1:], recipe))
@@ -162,7 +179,7 @@ class Walk:
         results = self.run(body, [*constants, *self._enter(equation, inputs, [*inside, *steps])])
         for before, after in zip(inside, results, strict=False):
             self.unify(before, after)
-        stacked = [[self.indices.always(params["length"]), *value.labels] for value in results[num_carry:]]
+        stacked = [[axis, *value.labels] for value in results[num_carry:]]
         return self._leave(equation, results, [*(value.labels for value in results[:num_carry]), *stacked])
 
     def _while(self, equation, inputs):

@@ -25,7 +25,10 @@ def _transpose(walk, visit):
 
 def _squeeze(walk, visit):
     dropped = visit.equation.params["dimensions"]
-    return [[label for axis, label in enumerate(visit.inputs[0].labels) if axis not in dropped]]
+    labels = visit.inputs[0].labels
+    for axis in dropped:
+        walk.indices.freeze(labels[axis], "one index, taken by its number")
+    return [[label for axis, label in enumerate(labels) if axis not in dropped]]
 
 
 def _runs(before, after):
@@ -51,15 +54,16 @@ def _runs(before, after):
 def _reshape(walk, visit):
     value = visit.inputs[0]
     shape = visit.equation.outvars[0].aval.shape
-    if visit.equation.params.get("dimensions") is not None or math.prod(shape) == 0:
+    if math.prod(shape) == 0:
         return None
+    # The order in which the axes are read, where it is not their own, as in a convolution under `vmap`.
+    order = visit.equation.params.get("dimensions") or range(len(value.shape))
     # Axes of length 1 come and go freely, and would only stand between the runs.
-    before = [axis for axis, size in enumerate(value.shape) if size != 1]
+    before = [value.labels[axis] for axis in order if value.shape[axis] != 1]
     after = [axis for axis, size in enumerate(shape) if size != 1]
     labels = [walk.indices.always(1)] * len(shape)
-    sizes = [value.shape[axis] for axis in before], [shape[axis] for axis in after]
-    for sources, targets in _runs(*sizes):
-        merged = walk.indices.product([value.labels[before[i]] for i in sources])
+    for sources, targets in _runs([len(label) for label in before], [shape[axis] for axis in after]):
+        merged = walk.indices.product([before[i] for i in sources])
         parts = walk.indices.split(merged, tuple(shape[after[j]] for j in targets))
         for j, part in zip(targets, parts, strict=True):
             labels[after[j]] = part

@@ -1,0 +1,160 @@
+"""The sizes that nnx layers remember, read from smaller arrays.
+
+A layer may be a stack of layers: made by `nnx.vmap`, its arrays have axes that it knows nothing of, before its own or
+between them. What it remembers are the sizes of its own.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import nnx
+
+from ramda_jax.typing import Shape
+
+
+def fit_sizes(module: Any, whole: Any) -> None:
+    """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
+
+    Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
+    the recurrent cells of Flax, and what is derived from them. Any other layer is left alone, and so is one whose
+    arrays are not those that it would make: if it remembers a size that matters, the proof sees it.
+
+    Args:
+        module: with smaller arrays, and the sizes of the whole ones.
+        whole: with the arrays that these sizes are of; they may be abstract.
+    """
+    # Outer modules come before what is in them: what attention or a cell remembers follows from its layers.
+    for (_, layer), (_, before) in zip(nnx.iter_modules(module), nnx.iter_modules(whole), strict=True):
+        for kind, fit in _FITS:
+            if isinstance(layer, kind):
+                _fit(layer, before, fit)
+
+
+def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The axes of an array that have the sizes a layer remembers: the last ones; else the first that fit, in order.
+
+    Raises:
+        ValueError: no axes have these sizes.
+
+    Example:
+        >>> own_axes((3, 16, 64), (16, 64)), own_axes((16, 3, 64), (16, 64))
+        ((1, 2), (0, 2))
+    """
+    last = tuple(range(len(shape) - len(sizes), len(shape)))
+    for axes in itertools.chain([last], itertools.combinations(range(len(shape)), len(sizes))):
+        if len(sizes) <= len(shape) and all(shape[axis] == size for axis, size in zip(axes, sizes, strict=True)):
+            return axes
+    raise ValueError(f"no axes of {shape} have the sizes {tuple(sizes)}")
+
+
+def _fit(layer, whole, fit):
+    def own(variable, *sizes):
+        *parents, name = variable.split(".")
+        small, before = layer, whole
+        for parent in parents:
+            small, before = getattr(small, parent), getattr(before, parent)
+        shape = _shape(getattr(small, name))
+        return tuple(shape[axis] for axis in own_axes(_shape(getattr(before, name)), sizes))
+
+    try:
+        sizes = fit(whole, own)
+    except Exception:  # a class derived from one of Flax may keep other things under these names
+        return
+    for name, value in sizes.items():
+        setattr(layer, name, value)
+
+
+def _shape(variable):
+    return tuple((variable.get_value() if hasattr(variable, "get_value") else variable.value).shape)
+
+
+def _linear(layer, own):
+    into, out = own("kernel", layer.in_features, layer.out_features)
+    return {"in_features": into, "out_features": out}
+
+
+def _linear_general(layer, own):
+    sizes = own("kernel", *layer.batch_axis.values(), *layer.in_features, *layer.out_features)
+    sizes = sizes[len(layer.batch_axis) :]
+    inputs = len(layer.in_features)
+    return {"in_features": sizes[:inputs], "out_features": sizes[inputs:]}
+
+
+def _einsum(layer, own):
+    return {"kernel_shape": own("kernel", *layer.kernel_shape)}
+
+
+def _conv(layer, own):
+    shape = own("kernel", *layer.kernel_shape)
+    *_, per_group, out = shape
+    groups = layer.feature_group_count
+    if groups > 1:
+        # Each group has as many outputs as it had; where that is not so, the proof finds the wrong number of groups.
+        groups = out // (layer.out_features // groups)
+    return {
+        "kernel_shape": shape,
+        "feature_group_count": groups,
+        "in_features": per_group * groups,
+        "out_features": out,
+    }
+
+
+def _conv_transpose(layer, own):
+    shape = own("kernel", *layer.kernel_shape)
+    *_, rows, columns = shape
+    into, out = (columns, rows) if layer.transpose_kernel else (rows, columns)
+    return {"kernel_shape": shape, "in_features": into, "out_features": out}
+
+
+def _embed(layer, own):
+    entries, features = own("embedding", layer.num_embeddings, layer.features)
+    return {"num_embeddings": entries, "features": features}
+
+
+def _norm(layer, own):
+    for name in ("scale", "bias", "mean", "var"):
+        if isinstance(getattr(layer, name, None), nnx.Variable):
+            [features] = own(name, layer.num_features)
+            return {"num_features": features}
+    return {}
+
+
+def _attention(layer, own):
+    features, heads, size = own("query.kernel", layer.in_features, layer.num_heads, layer.head_dim)
+    *_, out = own("out.kernel", layer.num_heads, layer.head_dim, layer.out_features)
+    sizes = {
+        "in_features": features,
+        "num_heads": heads,
+        "head_dim": size,
+        "qkv_features": heads * size,
+        "out_features": out,
+    }
+    if hasattr(layer, "num_kv_heads"):
+        into, sizes["num_kv_heads"], _ = own("key.kernel", layer.in_kv_features, layer.num_kv_heads, layer.head_dim)
+        sizes["in_kv_features"] = into
+    return sizes
+
+
+def _cell(layer, own):
+    for name in ("dense_h", "hi", "hf", "hn", "h"):
+        dense = getattr(layer, name, None)
+        if dense is not None:
+            hidden, _ = own(f"{name}.kernel", dense.in_features, dense.out_features)
+            return {"hidden_features": hidden}
+    return {}
+
+
+#: From kinds of layers to functions of a layer with its whole sizes, and of `own`: from the name of a variable and its
+#: own sizes to its small ones. They return the attributes to set.
+_FITS: tuple[tuple[Any, Callable[[Any, Callable[..., tuple[int, ...]]], dict[str, Any]]], ...] = (
+    (nnx.Linear, _linear),
+    (nnx.LinearGeneral, _linear_general),
+    (nnx.Einsum, _einsum),
+    (nnx.Conv, _conv),
+    (nnx.ConvTranspose, _conv_transpose),
+    (nnx.Embed, _embed),
+    ((nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm), _norm),
+    (nnx.MultiHeadAttention, _attention),
+    ((nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell), _cell),
+)

@@ -1,0 +1,213 @@
+"""Layers with axes before their own: stacks that are scanned, vectorised or run one by one."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ramda_jax.compaction import compact, compact_model, trace_dims
+from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.adapters.nnx_sizes import own_axes
+from ramda_jax.structure.paths import named_leaves
+from tests.compaction.nets_nnx import build
+from tests.compaction.nets_stacked import EQUINOX, LINEN, NNX, SEQUENCES, stack
+from tests.compaction.patterns import relative_difference, zero_readers
+
+
+def larger(batch):
+    """A batch that the proof has not seen, of another size."""
+    rng = np.random.default_rng(7)
+    shape = (len(batch) + 3, *batch.shape[1:])
+    if jnp.issubdtype(batch.dtype, jnp.integer):
+        return jnp.asarray(rng.integers(0, int(batch.max()) + 1, shape), batch.dtype)
+    return jnp.asarray(rng.normal(size=shape), batch.dtype)
+
+
+def value_and_grads(apply, variables, batch):
+    """The outputs and the derivatives of a function of them with respect to the variables that have any."""
+    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(variables)]
+
+    def with_floats(floats, rest):
+        floats, rest = iter(floats), iter(rest)
+        return jax.tree.structure(variables).unflatten(next(floats if one else rest) for one in is_float)
+
+    def loss(floats, rest):
+        outputs = apply(with_floats(floats, rest), batch)
+        return jnp.sum(jnp.sin(outputs)), outputs
+
+    leaves = jax.tree.leaves(variables)
+    floats = [leaf for leaf, one in zip(leaves, is_float, strict=True) if one]
+    rest = [leaf for leaf, one in zip(leaves, is_float, strict=True) if not one]
+    (_, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(floats, rest)
+    names = [name for (name, _), one in zip(named_leaves(variables), is_float, strict=True) if one]
+    return outputs, dict(zip(names, grads, strict=True))
+
+
+def check_equal(adapter, variables, small, batch):
+    """Outputs on a batch of another size, and gradients: those of the whole model at what was kept."""
+    batch = larger(batch)
+    outputs, grads = value_and_grads(adapter.apply, variables, batch)
+    small_outputs, small_grads = value_and_grads(small.apply, small.variables, batch)
+    assert relative_difference(outputs, small_outputs) <= 1e-5
+    scale = max(float(jnp.abs(grad).max()) for grad in grads.values())
+    for name, grad in compact(small.plan, grads).items():
+        assert float(jnp.abs(grad - small_grads[name]).max()) <= 1e-5 * scale
+
+
+def check_kind(model, batch, member, with_variables, variables=None):
+    """Zeros at random indices of every width that can shrink: exactly those go, and the small model is equal."""
+    adapter = adapter_for(model, variables)
+    dims = trace_dims(adapter.apply, adapter.variables, batch)
+    assert dims.opaque.keys() <= {"random_fold_in"}
+    assert member in {str(one) for width in dims.widths if not width.reason for one in width.members}
+    values, alive = zero_readers(dims, adapter.variables, np.random.default_rng(3))
+    shapes = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
+    given = {} if variables is None else {"variables": values}
+    # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+    small = compact_model(with_variables(values), shapes, num_random=0, **given)
+    assert small.refused == {}
+    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+    check_equal(adapter, values, small, batch)
+    return small
+
+
+@pytest.mark.parametrize("name", NNX)
+def test_a_stack_of_nnx_layers_loses_what_nothing_reads_in_any_of_them(name):
+    kind, batch, member = NNX[name]
+    net = build(kind)
+    graph, _ = nnx.split(net)
+    small = check_kind(net, batch, member, lambda values: nnx.merge(graph, values))
+    assert type(small.model) is type(net)
+
+
+@pytest.mark.parametrize("name", LINEN)
+def test_a_stack_of_linen_layers_loses_what_nothing_reads_in_any_of_them(name):
+    module, batch, member = LINEN[name]
+    variables = jax.jit(module.init)(jax.random.key(0), batch)
+    check_kind(module, batch, member, lambda values: module, variables)
+
+
+def test_a_stack_of_equinox_layers_loses_what_nothing_reads_in_any_of_them():
+    kind, batch, member = EQUINOX
+    model = kind(jax.random.key(0))
+    _, static = eqx.partition(model, eqx.is_array)
+
+    def call(model, x):
+        return jax.vmap(model)(x)
+
+    dims = trace_dims(lambda model, x: call(eqx.combine(model, static), x), eqx.filter(model, eqx.is_array), batch)
+    assert member in {str(one) for width in dims.widths if not width.reason for one in width.members}
+    values, alive = zero_readers(dims, eqx.filter(model, eqx.is_array), np.random.default_rng(3))
+    model = eqx.combine(values, static)
+    small = compact_model(model, jax.ShapeDtypeStruct(batch.shape, batch.dtype), call=call, num_random=0)
+    kept = {one.name: one.kept for one in small.plan.widths if one.name in alive}
+    assert {name: found for name, found in kept.items() if name not in small.refused} == {
+        name: wanted for name, wanted in alive.items() if name not in small.refused
+    }
+    check_equal(adapter_for(model, call=call), values, small, batch)
+
+
+def test_a_model_with_a_stack_and_no_zeros_is_returned_as_it_is():
+    kind, batch, _ = NNX["scan of attention"]
+    net = build(kind)
+    small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
+    assert small.plan.changes_nothing and not small.refused
+    assert relative_difference(nnx.state(net), nnx.state(small.model)) == 0
+
+
+def test_layers_of_a_stack_remember_the_sizes_of_their_own_axes():
+    kind, batch, _ = NNX["scan of attention"]
+    net = build(kind)
+    out = net.layers.attention.out.kernel
+    out[...] = out[...].at[:, jnp.array([0, 2])].set(0)
+    layer = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0).model.layers.attention
+    assert (layer.num_heads, layer.head_dim, layer.in_features, layer.out_features) == (2, 2, 6, 6)
+    assert (layer.query.in_features, layer.query.out_features) == ((6,), (2, 2))
+    assert (layer.out.in_features, layer.out.out_features) == ((2, 2), (6,))
+
+
+class Backwards(nnx.Linear):
+    """A layer derived from one of Flax that keeps other things under its names."""
+
+    def __init__(self, rngs):
+        super().__init__(8, 6, rngs=rngs)
+        self.kernel = nnx.Param(self.kernel[...].T)
+        self.in_features = self.out_features = "whatever fits"
+
+    def __call__(self, inputs, out_sharding=None):
+        return inputs @ self.kernel[...].T + self.bias[...]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_layer_that_cannot_be_fitted_is_left_alone_and_the_rest_shrinks(stacked):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.a = nnx.Linear(3, 8, rngs=rngs)
+            self.odd = stack(Backwards, *((2,) if stacked else ()))(rngs)
+            self.b, self.c = nnx.Linear(6, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.a(x))
+            x = nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None))(self.odd, x).sum(0) if stacked else self.odd(x)
+            return self.c(nnx.relu(self.b(nnx.relu(x))))
+
+    net = build(Net)
+    net.c.kernel[...] = net.c.kernel[...].at[:5].set(0)
+    net.odd.kernel[...] = net.odd.kernel[...].at[..., :2].set(0)
+    small = compact_model(net, SEQUENCES, num_random=0)
+    assert small.refused == {} and small.model.odd.in_features == "whatever fits"
+    assert small.model.odd.kernel.shape[-1] == 6 and small.model.b.out_features == 3
+    assert relative_difference(net(SEQUENCES), small.model(SEQUENCES)) <= 1e-5
+
+
+def test_own_axes_are_the_last_ones_or_those_that_fit():
+    assert own_axes((3, 4, 3, 4), (3, 4)) == (2, 3)
+    assert own_axes((4, 3, 5), (4, 5)) == (0, 2)
+    for shape, sizes in (((4,), (4, 5)), ((4, 5), (4, 6)), ((5, 4), (4, 5))):
+        with pytest.raises(ValueError, match="no axes of"):
+            own_axes(shape, sizes)
+
+
+def test_a_width_of_a_stack_is_one_axis_and_the_axis_of_the_stack_another():
+    kind, batch, _ = NNX["scan of feedforward"]
+    adapter = adapter_for(build(kind))
+    widths = trace_dims(adapter.apply, adapter.variables, batch).widths
+    [layers] = [width for width in widths if width.reason == "the axis of a scan"]
+    assert len(layers.members) == 5 and layers.size == 3
+
+
+def test_the_axis_of_a_stack_that_a_loop_goes_over_is_not_dead():
+    kind, batch, _ = NNX["loop"]
+    adapter = adapter_for(build(kind))
+    dims = trace_dims(adapter.apply, adapter.variables, batch)
+    [reason] = {width.reason for width in dims.widths if str(width.members[0]).endswith("up/kernel[0]")}
+    assert reason == "one index, taken by its number"
+
+
+def test_layers_that_a_loop_leaves_out_stay_where_their_numbers_are_in_the_code():
+    def apply(layers, x):
+        for number in (0, 3):
+            x = x + jnp.tanh(x @ layers["up"][number]) @ layers["down"][number]
+        return x
+
+    rng = np.random.default_rng(0)
+    layers = {"up": jnp.asarray(rng.normal(size=(4, 6, 8))), "down": jnp.asarray(rng.normal(size=(4, 8, 6)))}
+    layers["down"] = layers["down"].at[:, :5].set(0)
+    small = compact_model(apply, jnp.ones((2, 6)), variables=layers, num_random=1)
+    assert jax.tree.map(jnp.shape, small.variables) == {"up": (4, 6, 3), "down": (4, 3, 6)}
+    assert len(small.refused) == 2
+
+
+def test_what_reaches_no_output_does_not_matter():
+    """Flax's scan leaves equations behind whose results nothing takes."""
+
+    def apply(params, x):
+        hidden = jnp.tanh(x @ params["up"])
+        hidden.sum(axis=-1)  # would keep the width whole
+        return hidden @ params["down"]
+
+    params = {"up": jnp.ones((6, 8)), "down": jnp.ones((8, 3)).at[2:].set(0)}
+    small = compact_model(apply, jnp.ones((2, 6)), variables=params, num_random=0)
+    assert jax.tree.map(jnp.shape, small.variables) == {"up": (6, 2), "down": (2, 3)}
