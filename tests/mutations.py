@@ -449,7 +449,7 @@ MUTATIONS = [
         "compaction/tracing/trace.py",
         'walk.indices.freeze(label, "the model\'s output")',
         "pass",
-        ("ramda_jax/compaction/tracing/trace.py",),
+        ("ramda_jax/compaction/adapters/trace_dims.py",),
     ),
     Mutation(
         "compaction/tracing/trace.py",
@@ -539,7 +539,7 @@ MUTATIONS = [
         "compaction/tracing/union_find.py",
         "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] == 0)",
         "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] != 0)",
-        ("ramda_jax/compaction/tracing/trace.py",),
+        ("ramda_jax/compaction/adapters/trace_dims.py",),
     ),
     Mutation(
         "compaction/planning/liveness.py",

@@ -10,6 +10,7 @@ changed; `adapters`, each kind of model; `storage`, the small model on disk; `af
 """
 
 from ramda_jax.compaction.adapters.factored import Factored, factor
+from ramda_jax.compaction.adapters.trace_dims import trace_dims
 from ramda_jax.compaction.after.coupling import Coupling, couple
 from ramda_jax.compaction.after.picture import draw_report
 from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost
@@ -26,7 +27,7 @@ from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import FROZEN, Dims, trace_dims
+from ramda_jax.compaction.tracing.trace import FROZEN, Dims
 from ramda_jax.compaction.tracing.widths import Member, Width
 
 __all__ = [

@@ -13,6 +13,7 @@ from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.verify import Proof
+from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
 
@@ -133,7 +134,8 @@ def _reason_against(adapter: Adapter, ranks, args):
     """Why the model cannot run with that one kernel factored, or ""."""
     try:
         _, small, apply = adapter.factorize(ranks)
-        jax.eval_shape(apply, small, *args)
+        held, arrays = hold_static(apply, args)
+        jax.eval_shape(held, small, *arrays)
     except Exception as error:  # whatever a model's code raises for what is no array
         return f"{type(error).__name__}: {error}".split("\n")[0]
     return ""

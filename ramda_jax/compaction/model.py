@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs
 from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.attempts import Search
 from ramda_jax.compaction.errors import CompactionError
@@ -15,7 +15,7 @@ from ramda_jax.compaction.proof.numbers import check_comparison
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, trace_dims
+from ramda_jax.compaction.tracing.trace import Dims, trace_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +80,10 @@ def compact_model(
     rest is tried again.
 
     Args:
-        model: an `nnx.Module`; an Equinox module; a linen module or a function of (variables, *args), with `variables`.
-        *example_args: a batch to call it with. Its axes are fixed, its values are used in the proof.
+        model: an `nnx.Module`; an Equinox module; a method of one; a linen module or a function of (variables, *args),
+            with `variables`.
+        *example_args: a batch to call it with. Its axes are fixed, its values are used in the proof; Python booleans,
+            ints and strings are held as they are.
         variables: for linen and functions.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
@@ -108,7 +110,8 @@ def compact_model(
     """
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
-    dims = trace_dims(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
+    check_inputs(model, adapter, example_args)
+    dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
     search = Search(adapter, dims, example_args, round_to, threshold)
     attempt = search.run(strict)
     small = attempt.variables

@@ -1,36 +1,50 @@
 """Which kind a model is."""
 
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax.numpy as jnp
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.structure.paths import named_leaves
 
 
 def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | None = None) -> Adapter:
     """The adapter of a model.
 
     Args:
-        model: an `nnx.Module`; an Equinox module; a linen module with its `variables`; or a function of (variables,
-            *args), with its `variables`.
+        model: an `nnx.Module`; an Equinox module; a method of one of these; a linen module with its `variables`; or a
+            function of (variables, *args), with its `variables`.
         variables: as just said.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
             *args) for linen.
 
     Raises:
-        CompactionError: a model of none of these kinds, or without its variables.
+        CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own.
     """
-    modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
-    if "flax" in modules and hasattr(type(model), "bind"):
+    owner = _owner(model)
+    if owner is not None:
+        function, given = model.__func__, call
+        if given is None:
+            return adapter_for(owner, variables, lambda module, *args: function(module, *args))
+        return adapter_for(owner, variables, lambda module, *args: given(types.MethodType(function, module), *args))
+    kind = _kind(model)
+    if kind == "linen":
         from ramda_jax.compaction.adapters.linen import linen_adapter
 
         return linen_adapter(model, _given(variables, "a linen module"), call)
-    if "flax" in modules:
+    if kind == "nnx":
         from ramda_jax.compaction.adapters.nnx import nnx_adapter
 
+        if variables is not None:
+            raise CompactionError(
+                "`variables` must not be given for an nnx module, which holds its own; update them by `nnx.update`."
+            )
         return nnx_adapter(model, call)
-    if "equinox" in modules and variables is None:
+    if kind == "equinox" and variables is None:
         from ramda_jax.compaction.adapters.equinox import equinox_adapter
 
         return equinox_adapter(model, call)
@@ -39,7 +53,71 @@ def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | No
             f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}; "
             "give one of these."
         )
+    hidden = _wrapped_module(model)
+    if hidden is not None:
+        raise CompactionError(
+            f"A function must take its variables as an argument, but {type(model).__name__} around a "
+            f"{type(hidden).__name__} holds those; give the module itself, and how it is called by "
+            "`call=lambda model, *args: ...`."
+        )
     return function_adapter(model, _given(variables, "a function"), call)
+
+
+def holds_variables(model: Any) -> bool:
+    """Whether a model is called without variables: an nnx or an Equinox module, a method of one, or what wraps one."""
+    owner = _owner(model)
+    wrapped = model if owner is None else owner
+    return _kind(wrapped) in ("nnx", "equinox") or _wrapped_module(model) is not None
+
+
+def check_inputs(model: Any, adapter: Adapter, example_args: Sequence[Any]) -> None:
+    """Raises where a model that holds its variables is given them as an input too."""
+    if not holds_variables(model):
+        return
+    own = {path: jnp.shape(leaf) for path, leaf in named_leaves(adapter.variables)}
+    for number, arg in enumerate(example_args):
+        found = {path: jnp.shape(leaf) for path, leaf in named_leaves(arg)}
+        if found and "" not in found and found.items() <= own.items():
+            raise CompactionError(
+                f"The inputs must be what the model is called with, but number {number} of them is of the model's own "
+                f"variables, such as '{next(iter(found))}'; leave it out, for an nnx or Equinox module holds them."
+            )
+
+
+def _kind(model):
+    """`"nnx"`, `"linen"`, `"equinox"`, or None for all else."""
+    modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if "flax" in modules:
+        if hasattr(type(model), "bind"):
+            return "linen"
+        from flax import nnx
+
+        # Not what `nnx.jit` makes of one.
+        return "nnx" if isinstance(model, nnx.Module) else None
+    return "equinox" if "equinox" in modules else None
+
+
+def _owner(model):
+    """The nnx or Equinox module that a method is one of, else None."""
+    owner = getattr(model, "__self__", None)
+    is_method = owner is not None and hasattr(model, "__func__")
+    return owner if is_method and _kind(owner) in ("nnx", "equinox") else None
+
+
+def _wrapped_module(function):
+    """The nnx or Equinox module around which `jax.vmap`, `jax.jit` or `functools.partial` were put, else None."""
+    seen = 0
+    while seen < 100:
+        inner = getattr(function, "__wrapped__", None)
+        function = getattr(function, "func", None) if inner is None else inner
+        if function is None:
+            return None
+        if _owner(function) is not None:
+            return _owner(function)
+        if _kind(function) in ("nnx", "equinox"):
+            return function
+        seen += 1
+    return None
 
 
 def _given(variables, kind):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.metrics.sparsity import weighted_group_sparsity
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.tables import text_table
@@ -120,7 +121,8 @@ def cost(apply: Any, variables: Any, *args: Any) -> Cost:
         12
     """
     leaves = jax.tree.leaves(variables)
-    analysis: Any = jax.jit(apply).lower(variables, *args).compile().cost_analysis() or {}
+    held, arrays = hold_static(apply, args)
+    analysis: Any = jax.jit(held).lower(variables, *arrays).compile().cost_analysis() or {}
     counts = analysis[0] if isinstance(analysis, list) else analysis
     return Cost(
         params=sum(math.prod(leaf.shape) for leaf in leaves),
@@ -163,12 +165,13 @@ def compaction_report(
     pair = [compaction.whole, (compaction.apply, compaction.variables)]
     costs = [cost(apply, variables, *args) for apply, variables in pair]
     if rounds:
-        functions = [jax.jit(apply) for apply, _ in pair]
+        functions = [jax.jit(hold_static(apply, args)[0]) for apply, _ in pair]
+        _, arrays = hold_static(pair[0][0], args)
         seconds = np.zeros((rounds + 1, 2))
         for turn in range(rounds + 1):
             for i, (_, variables) in enumerate(pair):
                 start = time.perf_counter()
-                jax.block_until_ready(functions[i](variables, *args))
+                jax.block_until_ready(functions[i](variables, *arrays))
                 seconds[turn, i] = time.perf_counter() - start
         # The first turn compiles.
         medians = np.median(seconds[1:], axis=0)

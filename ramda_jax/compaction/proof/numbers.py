@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.typing import Tree
 from ramda_jax.validation import check_count, check_non_negative
 
@@ -66,12 +67,15 @@ def compare_outputs(
     Returns:
         (error, reason): reason is None where all differences are within the tolerance.
     """
-    whole, small = jax.jit(apply_fn), jax.jit(small_fn)
+    # What is static is the same in all batches.
+    static = batches[0] if batches else ()
+    whole, small = (jax.jit(hold_static(function, static)[0]) for function in (apply_fn, small_fn))
     worst = 0.0
     for args in batches:
+        _, arrays = hold_static(apply_fn, args)
         outputs, small_outputs = (
-            jax.tree.leaves(whole(variables, *args)),
-            jax.tree.leaves(small(small_variables, *args)),
+            jax.tree.leaves(whole(variables, *arrays)),
+            jax.tree.leaves(small(small_variables, *arrays)),
         )
         for output, small_output in zip(outputs, small_outputs, strict=True):
             if jnp.issubdtype(output.dtype, jax.dtypes.prng_key):

@@ -24,7 +24,7 @@ from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
-from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_dims, trace_program
+from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 
@@ -115,7 +115,7 @@ def verify(
         3
     """
     check_comparison(num_random, tolerance)
-    dims = trace_dims(apply_fn, variables, *example_args) if dims is None else dims
+    dims = trace_function(apply_fn, variables, *example_args) if dims is None else dims
     check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
     mismatch = check_liveness(dims, variables, plan)
     mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)

@@ -11,6 +11,7 @@ from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.rules import Rule
+from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, few, find_widths
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
@@ -57,53 +58,15 @@ class Dims:
         return "\n".join(lines)
 
 
-def trace_dims(
-    apply_fn: Callable[..., Any],
+def trace_function(
+    function: Callable[..., Any],
     variables: Any,
     *example_args: Any,
     overrides: Mapping[str, tuple[Any, ...]] | Any = None,
     rules: Mapping[str, Rule] | None = None,
 ) -> Dims:
-    """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
-
-    The function is traced, not run. Every axis of every value is labelled, index by index: an addition makes the
-    labels of its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the
-    other. What mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
-
-    Args:
-        apply_fn: a function of (variables, *example_args), in evaluation mode: without dropout, with running
-            statistics.
-        variables: a pytree of arrays, or of anything with shape and dtype: parameters and all other state that depends
-            on their sizes.
-        *example_args: pytrees of the same kind. Their axes, and those of the outputs, stay.
-        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
-            keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
-        rules: from names of primitives to a `Rule` for each, for what has none or in place of the one there is.
-
-    Returns:
-        `Dims`; print it for a table.
-
-    Raises:
-        CompactionError: an override that fits no leaf; rules that are none.
-        TypeError: a leaf of the variables that is no array and no number.
-        ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> def mlp(params, x):
-        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
-        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
-        >>> print(trace_dims(mlp, params, jnp.ones((1, 5))))
-        width  size  members  readers  frozen because of
-        d0     5              in[0]    the model's input
-        d1     8     in[1]    out[0]
-        d2     3     out[1]            the model's output
-
-    References:
-        Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
-        graph of coupled axes; the labels by index and the rule of zero readers are this library's.
-    """
-    return label_program(trace_program(apply_fn, variables, *example_args), overrides, rules)
+    """`trace_dims` of a function of (variables, *example_args)."""
+    return label_program(trace_program(function, variables, *example_args), overrides, rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +87,15 @@ def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: A
     """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
     names = tuple(name for name, _ in named_leaves(variables))
     _check_traceable("The variables", variables)
-    flat, treedef = jax.tree.flatten((variables, example_args))
+    held, arrays = hold_static(apply_fn, example_args)
+    flat, treedef = jax.tree.flatten((variables, arrays))
 
     def flat_fn(*leaves):
         inner_variables, args = jax.tree.unflatten(treedef, leaves)
-        return jax.tree.leaves(apply_fn(inner_variables, *args))
+        return jax.tree.leaves(held(inner_variables, *args))
 
     jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
-    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(example_args)))
+    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(arrays)))
 
 
 def label_program(program: Program, overrides: Any = None, rules: Mapping[str, Rule] | None = None) -> Dims:

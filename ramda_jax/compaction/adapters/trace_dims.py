@@ -1,0 +1,74 @@
+"""Which axes of a model's parameters belong together, whatever kind of model it is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, holds_variables
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.tracing.rules import Rule
+from ramda_jax.compaction.tracing.trace import Dims, trace_function
+
+
+def trace_dims(
+    model: Any,
+    *example_args: Any,
+    variables: Any = None,
+    call: Callable[..., Any] | None = None,
+    overrides: Mapping[str, tuple[Any, ...]] | Any = None,
+    rules: Mapping[str, Rule] | None = None,
+) -> Dims:
+    """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
+
+    The model is traced, not run. Every axis of every value is labelled, index by index: an addition makes the labels of
+    its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the other. What
+    mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
+
+    Args:
+        model: an `nnx.Module` or an Equinox module, traced in evaluation mode, or a method of one; a linen module, or a
+            function of (variables, *inputs), in evaluation mode: without dropout, with running statistics.
+        *example_args: what it is called with. For linen modules and functions the first is the variables, unless they
+            are given by name: a pytree of arrays, or of anything with shape and dtype, of parameters and all other
+            state that depends on their sizes. The others are pytrees of the same kind, whose axes, and those of the
+            outputs, stay; Python booleans, ints and strings among them are held as they are.
+        variables: for linen modules and functions, in the place of the first argument.
+        call: as in `compact_model`.
+        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
+            keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
+        rules: from names of primitives to a `Rule` for each, for what has none or in place of the one there is.
+
+    Returns:
+        `Dims`; print it for a table.
+
+    Raises:
+        CompactionError: an override that fits no leaf; rules that are none; variables that are missing, or given to a
+            model that holds its own.
+        TypeError: a leaf of the variables that is no array and no number.
+        ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
+        >>> print(trace_dims(mlp, params, jnp.ones((1, 5))))
+        width  size  members  readers  frozen because of
+        d0     5              in[0]    the model's input
+        d1     8     in[1]    out[0]
+        d2     3     out[1]            the model's output
+
+    References:
+        Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one
+        graph of coupled axes; the labels by index and the rule of zero readers are this library's.
+    """
+    if variables is None and not holds_variables(model):
+        if not example_args:
+            raise CompactionError(
+                f"A linen module or a function must be traced with its variables, got none with a "
+                f"{type(model).__name__}; give them after it, `trace_dims(function, variables, inputs)`."
+            )
+        variables, example_args = example_args[0], example_args[1:]
+        # A tree without leaves is one too.
+        variables = {} if variables is None else variables
+    adapter = adapter_for(model, variables, call)
+    check_inputs(model, adapter, example_args)
+    return trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
