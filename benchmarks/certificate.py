@@ -213,7 +213,7 @@ def main(argv=None):
     problems = {
         "logistic": (logistic(), GroupLasso("input"), 1e-2, 3e-2),
         "moving": (moving(num_steps), GroupLasso("input", group_weight=1.0), 1.0, 1e-2),
-        "conv_net": (conv_net(), GroupLasso("input"), 1e-3, 1e-2),
+        "conv_net": (conv_net(), GroupLasso(-2), 1e-3, 1e-2),
     }
     rows, classes = [], []
     for name, (problem, regularizer, strength, learning_rate) in problems.items():

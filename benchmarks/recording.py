@@ -18,7 +18,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.solvers import Context
 
 BATCH = 64
-REGULARIZER = ramda_jax.GroupLasso("input")
+REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, the images' single one too
 
 
 class MLP(nnx.Module):

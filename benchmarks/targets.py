@@ -29,7 +29,7 @@ import ramda_jax
 from examples.data.idx import read_idx
 from ramda_jax import metrics
 
-REGULARIZER = ramda_jax.GroupLasso("input")
+REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, the images' single one too
 SHARES = (0.5, 0.7, 0.9, 0.95)
 STARTS = (1e-7, 1e-4, 1e-1)
 BATCH = 64

@@ -37,7 +37,8 @@ def describe(
         solver: what is given to the optimizer.
 
     Returns:
-        The table as text, a line for each leaf and one for the total.
+        The table as text, a line for each leaf and one for the total, and one for each leaf that is one single group:
+        it can only go as a whole.
 
     Raises:
         ValueError, TypeError: what `init` of the optimizer would raise.
@@ -60,6 +61,7 @@ def describe(
     solvers = solver_rules(solver)
     rows: list[tuple[str, ...]] = [("leaf", "shape", "regularizer", "group axes", "groups", "size", "weight", "solver")]
     entries = regularized = groups = 0
+    single = []
     leaves = assign(regularizer, params)
     solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
     for path, leaf, given in leaves:
@@ -75,13 +77,17 @@ def describe(
         if isinstance(given, Grouped):
             number = math.prod(given.radii_shape(shape))
             groups += number
+            if number == 1 < size:
+                single.append(path or "(the array)")
             weight = _weight_of(given, shape) if isinstance(given, GroupRegularizer) else "-"
             cells = [str(given.groups), str(number), str(given.sizes(shape)), weight]
         solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
         rows.append((*row, _name_of(given), *cells, type(solved_by).__name__))
     rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), "", "", ""))
     # In the total row "N regularized" spills into the empty column beside it.
-    return "\n".join(text_table(rows, right=(4, 5, 6), spill=(len(rows) - 1, 2)))
+    lines = text_table(rows, right=(4, 5, 6), spill=(len(rows) - 1, 2))
+    lines += [f"{path} is one single group, which goes as a whole or not at all: name its axes" for path in single]
+    return "\n".join(lines)
 
 
 def _weight_of(regularizer, shape):

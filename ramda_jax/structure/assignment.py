@@ -14,7 +14,14 @@ from ramda_jax.structure.paths import check_unique, flatten_with_paths, hidden_p
 from ramda_jax.typing import RegularizerSpec, Tree
 from ramda_jax.validation import check_arrays
 
-_NEVER_ALONE = re.compile(r"(^|/)(bias|scale|embedding|[^/]*_embedding|[^/]*_token)$")
+#: Last keys of what a regularizer given alone leaves: biases and scales, tables, tokens and what stands for positions.
+_NEVER_ALONE = re.compile(
+    r"(^|/)("
+    r"scale|gamma|beta|A_log|wte|wpe|queries|"
+    r"([^/]*_)?(bias|embeddings?|embeds?|latents?|tables?|tokens?)|"
+    r"(([^/]*_)?(embeddings?|embeds?)|wte|wpe)/weight"  # Equinox, and ports of PyTorch
+    r")$"
+)
 
 
 class _Place(NamedTuple):
@@ -142,8 +149,8 @@ def check_pattern(pattern: Any) -> None:
 
 
 def is_selected_alone(path: str, ndim: int) -> bool:
-    """Whether a regularizer given alone takes a leaf: two axes or more, and not one of the names
-    `bias`, `scale`, `embedding`, `*_embedding`, `*_token`. One bare rank-1 array (what
+    """Whether a regularizer given alone takes a leaf: two axes or more, and not under the last key of a bias, a scale,
+    an embedding or another table, of tokens or latents, in the singular or the plural. One bare rank-1 array (what
     `optax.flatten` hands over) is taken too."""
     if path == "":  # no key at all; the name of a leaf under the empty key is another
         return ndim >= 1
@@ -185,7 +192,7 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
         if spec.alone is not None and selected_nothing and any(leaf.ndim >= 2 for _, leaf in leaves):
             raise ValueError(
                 f"{spec.alone!r} given alone selects no leaf: it takes leaves of two axes or more whose last key is "
-                "not bias, scale, embedding, *_embedding or *_token. The paths are "
+                "not that of a bias, a scale, an embedding, a table or tokens. The paths are "
                 f"{[path for path, _ in leaves]}; name what to regularize by a mapping of patterns."
             )
         return result

@@ -119,6 +119,17 @@ def test_describe_of_nothing_of_an_array_and_of_none():
     assert cells(describe(GroupLasso(0), jnp.zeros(5)))["(the array)"][:5] == ["(5,)", "GroupLasso", "(0,)", "5", "1"]
 
 
+def test_describe_warns_where_a_leaf_is_one_single_group():
+    params = {"column": jnp.zeros((1, 4)), "depthwise": jnp.zeros((3, 3, 1, 8)), "row": jnp.zeros((4, 1))}
+    lines = describe(GroupLasso(), params).splitlines()
+    assert [line for line in lines if "single" in line] == [
+        "column is one single group, which goes as a whole or not at all: name its axes"
+    ]
+    assert cells("\n".join(lines))["depthwise"][2:5] == ["(3,)", "8", "9"]
+    # A group of one entry is nothing to warn of.
+    assert "single" not in describe(GroupLasso(), {"number": jnp.zeros((1, 1))})
+
+
 def test_describe_raises_what_init_would():
     with pytest.raises(ValueError, match="'dens/' matches no leaf"):
         describe({"dens/": GroupLasso()}, PARAMS)

@@ -14,11 +14,20 @@ LAYOUTS = [
     ("input", "conv/kernel", (5, 6, 4), (1,), 6),
     ("input", "conv/kernel", (3, 2, 6, 4), (2,), 6),
     ("input", "conv/kernel", (3, 2, 2, 6, 4), (3,), 6),
-    ("input", "depthwise/kernel", (3, 3, 1, 8), (2,), 1),
+    ("input", "depthwise/kernel", (3, 3, 1, 8), (3,), 8),  # one input for each output: by channel
+    ("input", "depthwise/kernel", (4, 1, 8), (2,), 8),
+    ("input", "grouped/kernel", (3, 3, 2, 8), (2,), 2),
+    ("input", "dense/kernel", (1, 8), (0,), 1),  # a Dense of one feature
     ("input", "attention/query/kernel", (6, 2, 3), (0,), 6),
     ("input", "attention/key/kernel", (6, 2, 3), (0,), 6),
     ("input", "attention/value/kernel", (6, 2, 3), (0,), 6),
     ("input", "attention/out/kernel", (2, 3, 6), (0, 1), 6),
+    *(("input", f"block/{name}/kernel", (6, 2, 3), (0,), 6) for name in ("q_proj", "k", "to_v", "wq")),
+    *(("input", f"block/{name}/kernel", (2, 3, 6), (0, 1), 6) for name in ("o_proj", "out_proj", "o", "wo")),
+    ("input", "attn/q_einsum/w", (2, 6, 3), (1,), 6),
+    ("input", "attn/kv_einsum/w", (2, 4, 6, 3), (2,), 6),
+    ("input", "attn/attn_vec_einsum/w", (2, 3, 6), (0, 1), 6),
+    ("input", "block/o_proj/kernel", (6, 6), (0,), 6),  # a Dense layer of that name
     ("input", "general/kernel", (2, 3, 6), (1,), 3),
     ("input", "lstm/kernel", (6, 16), (0,), 6),
     ("input", "head/out/kernel", (6, 4), (0,), 6),  # a Dense layer that is called out
@@ -36,6 +45,11 @@ LAYOUTS = [
     ("heads", "attention/key/kernel", (6, 2, 3), (1,), 2),
     ("heads", "attention/value/kernel", (6, 2, 3), (1,), 2),
     ("heads", "attention/out/kernel", (2, 3, 6), (0,), 2),
+    ("heads", "block/q_proj/kernel", (6, 2, 3), (1,), 2),
+    ("heads", "block/o_proj/kernel", (2, 3, 6), (0,), 2),
+    ("heads", "attn/q_einsum/w", (2, 6, 3), (0,), 2),
+    ("heads", "attn/kv_einsum/w", (2, 4, 6, 3), (1,), 4),
+    ("output", "attn/q_einsum/w", (2, 6, 3), (0, 2), 6),
     ("kernel", "conv/kernel", (3, 2, 6, 4), (2, 3), 24),
     ("kernel", "conv/kernel", (5, 6, 4), (1, 2), 24),
     ("kernel", "conv/kernel", (3, 2, 2, 6, 4), (3, 4), 24),

@@ -46,6 +46,12 @@ def test_alone_takes_leaves_of_two_axes_or_more_that_are_no_bias_scale_embedding
     }
 
 
+TABLES_AND_TOKENS = (
+    "embeddings pos_embeddings position_embeddings pos_embed embed wte wpe register_tokens mask_tokens query_tokens "
+    "queries latents relative_position_bias_table relative_attention_bias A_log gamma beta"
+).split()
+
+
 @pytest.mark.parametrize(
     ("path", "ndim", "selected"),
     [
@@ -60,13 +66,20 @@ def test_alone_takes_leaves_of_two_axes_or_more_that_are_no_bias_scale_embedding
         ("a/pos_embedding", 2, False),
         ("a/_embedding", 2, False),
         ("mask_token", 3, False),
-        ("a/token", 2, True),  # only what ends in _token
+        ("a/token", 2, False),
         ("a/unbias", 2, True),
         ("a/rescale", 2, True),
         ("a/bias_kernel", 2, True),
+        ("a/tokenizer", 2, True),
+        ("a/atable", 2, True),
         ("bias/kernel", 2, True),  # only the last key counts
         ("pos_embedding/w", 2, True),
-        ("a/embeddings", 2, True),
+        *((f"a/{name}", 3, False) for name in TABLES_AND_TOKENS),
+        ("embed/weight", 2, False),
+        ("tok_embeddings/weight", 2, False),
+        ("wte/weight", 2, False),
+        ("dense/weight", 2, True),
+        ("unembed/weight", 2, True),
         ("", 0, False),
         ("", 1, True),
         ("", 2, True),
@@ -274,7 +287,7 @@ def test_dataclass_layers_by_pattern_and_by_tree():
 
 class Network(nnx.Module):
     def __init__(self, rngs):
-        self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
         self.attention = nnx.MultiHeadAttention(2, 8, 4, decode=False, rngs=rngs)
         self.embed = nnx.Embed(5, 4, rngs=rngs)
         self.norm = nnx.LayerNorm(4, rngs=rngs)

@@ -5,14 +5,11 @@ kernel of shape (in, out) the groups `"input"` have the group axes (0,): one gro
 the row `kernel[i, :]`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ramda_jax.typing import Axes, GroupSpec
-
-if TYPE_CHECKING:
-    pass
+from ramda_jax.typing import Axes, GroupSpec, Shape
 
 GROUP_NAMES = ("input", "output", "heads", "kernel")
 
@@ -37,26 +34,45 @@ def check_groups(groups: Any) -> str | Axes:
     return axes
 
 
-def group_axes(groups: GroupSpec, path: str, ndim: int) -> Axes:
+#: Attention's projections by their layers' names, each with the axes (inputs, heads, outputs) of its kernel counted
+#: from the end. Rank 3, (features, heads, size): Flax's names, and those of published models.
+_TO_HEADS = "query key value q k v q_proj k_proj v_proj query_proj key_proj value_proj to_q to_k to_v wq wk wv"
+#: (heads, size, features).
+_FROM_HEADS = "out o o_proj out_proj output_proj to_out wo attn_vec_einsum"
+_PROJECTIONS = (
+    {(name, 3): ((-3,), (-2,), (-2, -1)) for name in _TO_HEADS.split()}
+    | {(name, 3): ((-3, -2), (-3,), (-1,)) for name in _FROM_HEADS.split()}
+    # Gemma's: (heads, features, size), one of it for query, and one for key and value.
+    | {("q_einsum", 3): ((-2,), (-3,), (-3, -1)), ("kv_einsum", 4): ((-2,), (-3,), (-3, -1))}
+    | {("qkv_einsum", 4): ((-2,), (-3,), (-3, -1))}
+)
+
+
+def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
     """The axes that index the groups of a leaf, as a sorted tuple of non-negative ints.
 
     | name | group axes |
     |---|---|
-    | `"input"` | rank 2: 0; rank 3 and more: -2; rank 3 under query, key or value: 0, under out: (0, 1) |
-    | `"output"` | -1; rank 3 under query, key or value: (-2, -1) |
-    | `"heads"` | rank 3 under query, key or value: -2; under out: 0 |
+    | `"input"` | rank 2: 0; rank 3 and more: -2, or -1 where that has length 1; in attention those of the inputs |
+    | `"output"` | -1; in attention those of the outputs, without a leading one of query, key and value |
+    | `"heads"` | those of attention's heads |
     | `"kernel"` | (-2, -1), on rank 3 and more |
+
+    Attention's projections are known by the name of their layer (query, key, value, out and the like) and their rank:
+    (features, heads, size) into heads, (heads, size, features) out of them. An axis -2 of length 1 is that of a
+    depthwise convolution, which has one input for each output.
 
     Args:
         groups: a name or axes, as `check_groups` returns them.
         path: the leaf's name, '/'-joined; its last but one key is the layer's name.
-        ndim: the leaf's number of axes.
+        shape: the leaf's shape.
 
     Raises:
         ValueError: the leaf has no such axes.
     """
+    ndim = len(shape)
     if isinstance(groups, str):
-        axes = _named_axes(groups, path, ndim)
+        axes = _named_axes(groups, path, shape)
     else:
         axes = (groups,) if isinstance(groups, int) else groups
         if any(not -ndim <= a < ndim for a in axes):
@@ -72,32 +88,28 @@ def group_axes(groups: GroupSpec, path: str, ndim: int) -> Axes:
     return axes
 
 
-def _named_axes(groups, path, ndim):
+def _named_axes(groups, path, shape):
+    ndim = len(shape)
     layer = path.split("/")[-2] if "/" in path else ""
-    # Attention's projections in Flax: query, key, value are (features, heads, head size), out is
-    # (heads, head size, features). Only rank 3: a Dense or a 2-D Conv may carry those names too.
-    projection = layer if ndim == 3 else ""
+    # Not by the name alone: a Dense or a 2-D Conv may carry it too.
+    projection = _PROJECTIONS.get((layer, ndim))
     if ndim < 2:
         raise ValueError(
             f"`groups=\"{groups}\"` must go to a leaf of two axes or more, but '{path}' has {ndim}; leave it out by a "
             "narrower pattern (such as '.*kernel'), or name the axes, such as `groups=0`."
         )
     if groups == "input":
-        if projection in ("query", "key", "value"):
-            return (0,)
-        if projection == "out":
-            return (0, 1)
-        return (0,) if ndim == 2 else (-2,)
+        if projection is not None:
+            return projection[0]
+        return (0,) if ndim == 2 else (-1,) if shape[-2] == 1 else (-2,)
     if groups == "output":
-        return (-2, -1) if projection in ("query", "key", "value") else (-1,)
+        return (-1,) if projection is None else projection[2]
     if groups == "heads":
-        if projection in ("query", "key", "value"):
-            return (-2,)
-        if projection == "out":
-            return (0,)
+        if projection is not None:
+            return projection[1]
         raise ValueError(
-            f"`groups=\"heads\"` must go to a kernel of three axes under query, key, value or out, got '{path}' "
-            f"with {ndim}; name the axes, such as `groups=1`."
+            f'`groups="heads"` must go to a kernel of three axes under query, key, value, out or '
+            f"another of attention's names, got '{path}' with {ndim}; name the axes, such as `groups=1`."
         )
     if ndim < 3:  # "kernel"
         raise ValueError(

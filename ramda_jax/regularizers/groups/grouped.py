@@ -34,12 +34,12 @@ class Grouped(Regularizer):
 
     def resolve(self, path: str, shape: Shape) -> "Grouped":
         """This regularizer with the groups as axes."""
-        axes = group_axes(self.groups, path, len(shape))
+        axes = group_axes(self.groups, path, shape)
         return dataclasses.replace(self, groups=axes)  # pyright: ignore[reportArgumentType]
 
     def axes_inside(self, ndim: int) -> Axes:
         """The axes inside a group, of a leaf of `ndim`."""
-        kept = group_axes(self.groups, "", ndim)
+        kept = group_axes(self.groups, "", (0,) * ndim)  # resolved: axes, whatever the lengths
         return tuple(axis for axis in range(ndim) if axis not in kept)
 
     def sizes(self, shape: Shape) -> int:
