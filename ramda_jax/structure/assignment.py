@@ -19,7 +19,8 @@ _NEVER_ALONE = re.compile(
     r"(^|/)("
     r"scale|gamma|beta|A_log|wte|wpe|queries|"
     r"([^/]*_)?(bias|embeddings?|embeds?|latents?|tables?|tokens?)|"
-    r"(([^/]*_)?(embeddings?|embeds?)|wte|wpe)/weight"  # Equinox, and ports of PyTorch
+    # Equinox, and ports of PyTorch: of a stack of norms it has two axes, as a matrix has
+    r"(([^/]*_)?(embeddings?|embeds?)|wte|wpe|[^/]*[nN]orm[^/]*|ln_?[^/]{0,2})/weight"
     r")$"
 )
 

@@ -78,6 +78,8 @@ TABLES_AND_TOKENS = (
         ("embed/weight", 2, False),
         ("tok_embeddings/weight", 2, False),
         ("wte/weight", 2, False),
+        *((f"layers/{name}/weight", 2, False) for name in ("norm1", "input_layernorm", "LayerNorm", "ln_1", "ln2")),
+        ("layers/normalizer/kernel", 2, True),
         ("dense/weight", 2, True),
         ("unembed/weight", 2, True),
         ("", 0, False),
@@ -316,7 +318,7 @@ def test_nnx_state_before_and_after_as_pure_and_as_dict_get_the_same(spec):
 def test_a_pattern_that_also_takes_a_layers_bias_is_refused_by_name():
     # Unlike the path of a subtree, a pattern takes all it matches, and "input" has no groups on a bias.
     state = nnx.state(Network(nnx.Rngs(0)), nnx.Param)
-    with pytest.raises(ValueError, match=r"must go to a leaf of two axes or more, but 'attention/out/bias' has 1"):
+    with pytest.raises(ValueError, match=r"must go to a kernel, but 'attention/key/bias' of shape \(2, 2\)"):
         assign({"conv": ROWS, "query|key|value|out": ROWS}, state)
 
 

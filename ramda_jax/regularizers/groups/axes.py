@@ -5,6 +5,7 @@ kernel of shape (in, out) the groups `"input"` have the group axes (0,): one gro
 the row `kernel[i, :]`.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,11 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
     (features, heads, size) into heads, (heads, size, features) out of them. An axis -2 of length 1 is that of a
     depthwise convolution, which has one input for each output.
 
+    Axes are counted from the end: a kernel of a stack of layers, with axes before its own, has the groups of one layer,
+    each with its like in all layers. A projection with more axes than its own is taken for a stack below a layer that
+    is called attention, unless it is a convolution, with a window of as many rows as columns. A bias or a scale has
+    no named groups, however many layers it is of.
+
     Args:
         groups: a name or axes, as `check_groups` returns them.
         path: the leaf's name, '/'-joined; its last but one key is the layer's name.
@@ -88,15 +94,39 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
     return axes
 
 
+def _projection(path, shape):
+    """The axes of inputs, heads and outputs of a projection of attention, from the end; None for any other leaf."""
+    *parents, layer, _ = ["", "", *path.split("/")]
+    # Not by the name alone: a Dense or a 2-D Conv may carry it too.
+    for own in (3, 4):
+        axes = _PROJECTIONS.get((layer, own))
+        if axes is not None and (len(shape) == own or (len(shape) > own and _is_stacked(parents, layer, shape))):
+            return axes
+    return None
+
+
+def _is_stacked(parents, layer, shape):
+    """Whether a leaf with a projection's name and more axes than it has is of a stack of them."""
+    if layer.endswith("_einsum"):
+        return True
+    features, heads, size = shape[-3:] if layer in _TO_HEADS.split() else (shape[-1], *shape[-3:-1])
+    is_window = shape[-4] == shape[-3] and features != heads * size
+    return not is_window and any(re.search("att|mha", parent.lower()) for parent in parents)
+
+
 def _named_axes(groups, path, shape):
     ndim = len(shape)
-    layer = path.split("/")[-2] if "/" in path else ""
-    # Not by the name alone: a Dense or a 2-D Conv may carry it too.
-    projection = _PROJECTIONS.get((layer, ndim))
+    projection = _projection(path, shape)
     if ndim < 2:
         raise ValueError(
             f"`groups=\"{groups}\"` must go to a leaf of two axes or more, but '{path}' has {ndim}; leave it out by a "
             "narrower pattern (such as '.*kernel'), or name the axes, such as `groups=0`."
+        )
+    if path.split("/")[-1] in ("bias", "scale"):
+        raise ValueError(
+            f"`groups=\"{groups}\"` must go to a kernel, but '{path}' of shape {tuple(shape)} is a bias or a scale, of "
+            "one layer or of many; leave it out by a narrower pattern (such as '.*kernel'), or name the axes, such as "
+            "`groups=-1`."
         )
     if groups == "input":
         if projection is not None:
