@@ -664,8 +664,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/planning/slicing.py",
-        "if background is None else np.array(background)",
-        "if background is None else np.asarray(background)",
+        "np.array(_entries(background))",
+        "np.asarray(_entries(background))",
         ("tests/compaction/test_training.py::test_training_continued_small_equals_training_continued_masked",),
     ),
     Mutation(
@@ -1238,14 +1238,14 @@ MUTATIONS = [
     ),
     Mutation(
         "regularizers/groups/axes.py",
-        "return (0,) if ndim == 2 else (-2,)",
-        "return (0,) if ndim == 2 else (-1,)",
+        "if shape[-2] == 1 else (-2,)",
+        "if shape[-2] == 1 else (-1,)",
         ("tests/regularizers/test_groups.py::test_layout_gives_the_axes_and_number_of_groups",),
     ),
     Mutation(
         "regularizers/groups/axes.py",
-        'layer = path.split("/")[-2] if',
-        'layer = path.split("/")[-1] if',
+        "*parents, layer, _ =",
+        "*parents, _, layer =",
         ("tests/regularizers/test_groups.py::test_layout_gives_the_axes_and_number_of_groups",),
     ),
     Mutation(
