@@ -25,6 +25,7 @@ from ramda_jax.compaction.planning.slicing import compact, expand
 from ramda_jax.compaction.planning.state_slicing import compact_state
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
+from ramda_jax.compaction.storage.rebuild import rebuild
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import FROZEN, Dims
@@ -67,4 +68,5 @@ __all__ = [
     "cost",
     "save_compact",
     "load_compact",
+    "rebuild",
 ]

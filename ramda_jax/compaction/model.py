@@ -47,6 +47,21 @@ class Compaction:
         """`compaction_report` of this compaction: parameters, bytes, FLOPs and latency before and after."""
         return compaction_report(self, *args, regularizer=regularizer, params=params, rounds=rounds)
 
+    def widths(self) -> dict[str, int]:
+        """What is left of each width that may shrink, by the axis that makes it: what a configuration file needs.
+
+        Of `"up/kernel[1]"` it says how many units the layer `up` has now. The widths of inputs, of outputs, and others
+        that stay whatever is zero, are left out.
+        """
+
+        def makes(width):
+            # The kernel's axis and not the bias's, and not those that read it.
+            made = [member for member in width.members if member not in width.readers] or width.members
+            return str(max(made, key=lambda member: len(self.dims.leaves[member.path].shape)))
+
+        pairs = zip(self.plan.widths, self.dims.widths, strict=True)
+        return {makes(traced): len(planned.kept) for planned, traced in pairs if not traced.reason}
+
     def save(self, folder: str | Path) -> None:
         """`save_compact` of the plan and the small variables as they were proved, which `load_compact` reads again.
 

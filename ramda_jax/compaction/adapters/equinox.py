@@ -14,7 +14,7 @@ def equinox_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapt
     import equinox as eqx
 
     call = call or (lambda model, *args: model(*args))
-    arrays, static = eqx.partition(model, eqx.is_array)
+    arrays, static = eqx.partition(model, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 
     def combine(arrays):
         # Not `eqx.combine`: it would look for the factors of a matrix where there was one array.

@@ -1,0 +1,171 @@
+"""A small model made again where there is no whole one: from its code, its plan and its variables."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.compaction.adapters.choose import adapter_for, holds_variables
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.planning.plan import LeafPlan, Plan
+from ramda_jax.compaction.planning.slicing import find_leaves
+from ramda_jax.compaction.proof.verify import check_structure
+from ramda_jax.compaction.tracing.trace import trace_function
+from ramda_jax.structure.paths import named_leaves
+
+
+def rebuild(model: Any, plan: Plan, variables: Any, *example_args: Any, call: Callable[..., Any] | None = None) -> Any:
+    """The small model again, in a new process: a fresh model of the sizes before, given the small variables.
+
+    Args:
+        model: a fresh model of the sizes before, made by the code that made the whole one; its values are not used, and
+            it may be abstract (`nnx.eval_shape`, `eqx.filter_eval_shape`). For linen the module, or another one of the
+            same parameters, such as one that decodes or that has the encoder alone. A function is returned as it is.
+        plan: of the compaction, as `load_compact` returns it.
+        variables: the small ones: a tree of the model's structure, or the dict by path of `load_compact`, which a
+            function cannot take.
+        *example_args: a batch, or its shapes and dtypes: with one the small model is traced and compared with the
+            whole one as in `compact_model`. That shows code which is not that of the model that was planned.
+        call: as in `compact_model`.
+
+    Returns:
+        The small model, as `compact_model(...).model`: an nnx or Equinox module; for linen a function like
+        `module.apply`, called with the small variables.
+
+    Raises:
+        CompactionError: variables of other shapes than the plan's small ones, such as a whole checkpoint; a model that
+            is not of the shapes before, or does not compute what was planned.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from ramda_jax.compaction import compact_model
+        >>> def make():
+        ...     return nnx.Sequential(nnx.Linear(5, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 3, rngs=nnx.Rngs(1)))
+        >>> model = make()
+        >>> model.layers[2].kernel[...] = model.layers[2].kernel[...].at[2:].set(0)
+        >>> small = compact_model(model, jnp.ones((4, 5)))
+        >>> again = rebuild(make(), small.plan, small.variables, jnp.ones((4, 5)))
+        >>> again.layers[0].out_features, bool((again(jnp.ones((1, 5))) == small.model(jnp.ones((1, 5)))).all())
+        (2, True)
+    """
+    if not isinstance(plan, Plan):
+        raise CompactionError(f"The plan must be a `Plan`, got {plan!r:.80}; read it by `load_compact`.")
+    leaves = {path: leaf for path, leaf in named_leaves(variables) if hasattr(leaf, "shape")}
+    check_small(plan, leaves)
+    if holds_variables(model):
+        adapter = adapter_for(model, None, call)
+        whole, small = adapter.variables, _fill(plan, adapter.variables, leaves)
+    else:
+        small = _nested(variables) if hasattr(model, "bind") else variables
+        adapter, whole = adapter_for(model, small, call), _whole_shapes(plan, small)
+    try:
+        rebuilt, apply = adapter.rebuild(small)
+    except Exception as error:  # whatever a model's code raises for sizes it does not expect
+        raise CompactionError(
+            f"The model must be one of those that the plan was made for, but cannot be built with its small variables "
+            f"({type(error).__name__}: {error}); make it by the code that made the whole one."
+        ) from error
+    if example_args:
+        dims = trace_function(adapter.apply, whole, *example_args)
+        mismatch = check_structure(apply, small, example_args, dims, _plan_of(plan, small))
+        if mismatch is not None:
+            raise CompactionError(
+                f"The model must be the one that the plan was made for, but is not: {mismatch.reason}; make it by the "
+                "code that made the whole one."
+            )
+    return rebuilt
+
+
+def check_small(plan: Plan, leaves: Mapping[str, Any]) -> None:
+    """Raises unless all leaves that belong to the plan, and at least one does, have its small shapes."""
+    homes = find_leaves(plan, list(leaves))
+    if not any(homes.values()):
+        raise CompactionError(
+            f"The variables must be those that the plan has made small, but none of {list(leaves)[:5]} is a leaf of "
+            "it; give the plan that was saved with them."
+        )
+    for name, path in homes.items():
+        if path is None:
+            continue
+        shape, leaf_plan = np.shape(leaves[name]), plan.leaves[path]
+        if shape != leaf_plan.small_shape:
+            whole = shape == leaf_plan.shape
+            remedy = "make them small by `compact(plan, variables)`" if whole else "give those saved with the plan"
+            raise CompactionError(
+                f"The variables must have the shapes that the plan has made small, but '{name}' has "
+                f"{f'that of the whole model, {shape}' if whole else shape}, not {leaf_plan.small_shape}; {remedy}."
+            )
+
+
+def _fill(plan, whole, leaves):
+    """The tree of a fresh model's variables with the small ones in their places."""
+    filled = []
+    for path, leaf in named_leaves(whole):
+        if path not in plan.leaves:
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                raise CompactionError(
+                    f"The model must have values where the plan has no leaf, but '{path}' is abstract; give one that "
+                    "is not."
+                )
+            filled.append(leaf)
+            continue
+        shape = plan.leaves[path].shape
+        if jnp.shape(leaf) != shape:
+            raise CompactionError(
+                f"The model must be a fresh one of the sizes before, but '{path}' has shape {jnp.shape(leaf)}, not "
+                f"{shape}; make it by the code that made the whole one."
+            )
+        if path not in leaves or _is_key(leaves[path]) != _is_key(leaf):
+            found = sorted(leaves)[:5]
+            raise CompactionError(
+                f"The variables must be all those of the model, but lack '{path}'{' as a PRNG key' * _is_key(leaf)}; "
+                f"give the tree that was saved, got {found} and so on."
+            )
+        filled.append(leaves[path])
+    missing = sorted(plan.leaves.keys() - {path for path, _ in named_leaves(whole)})
+    if missing:
+        raise CompactionError(
+            f"The model must have all leaves of the plan, but lacks {missing[:5]}; make it by the code that made the "
+            "whole one."
+        )
+    return jax.tree.structure(whole).unflatten(filled)
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _plan_of(plan, small):
+    """The plan of a tree that may lack some of its leaves and have others, which stay as they are."""
+    named = named_leaves(small)
+    homes = find_leaves(plan, [name for name, _ in named])
+
+    def planned(name, leaf):
+        return LeafPlan(np.shape(leaf), (None,) * np.ndim(leaf)) if homes[name] is None else plan.leaves[homes[name]]
+
+    return dataclasses.replace(plan, leaves={name: planned(name, leaf) for name, leaf in named})
+
+
+def _whole_shapes(plan, small):
+    """The variables of a linen module or a function with the shapes before."""
+    leaves = _plan_of(plan, small).leaves
+    shapes = [jax.ShapeDtypeStruct(leaves[name].shape, leaf.dtype) for name, leaf in named_leaves(small)]
+    return jax.tree.structure(small).unflatten(shapes)
+
+
+def _nested(variables):
+    """The tree of a linen module's variables; of a dict by path, such as `params/Dense_0/kernel`, the tree it means."""
+    if not (isinstance(variables, Mapping) and variables and all("/" in str(key) for key in variables)):
+        return variables
+    tree = {}
+    for path, leaf in variables.items():
+        *parents, name = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[name] = leaf
+    return tree

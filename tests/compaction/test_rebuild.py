@@ -1,0 +1,204 @@
+"""A small model is made again from its code, its plan and its variables, by another process and for other modules."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint
+import pytest
+from flax import nnx
+
+from ramda_jax.compaction import CompactionError, compact, compact_model, rebuild, trace_dims
+from ramda_jax.structure.paths import named_leaves
+from tests.compaction.nets_nnx import MLP, VECTORS, build
+from tests.compaction.nets_stacked import SEQUENCES
+from tests.compaction.patterns import relative_difference, zero_readers
+from tests.compaction.rebuilt_elsewhere import MODELS, Both, Encoder, how_called, output
+
+ROOT = Path(__file__).parents[2]
+KEY = jax.random.key(0)
+
+
+def compacted(name):
+    """A whole model with random values and random indices that nothing reads, made small."""
+    kind, batch = MODELS[name]
+    call, variables, given = how_called(name), None, {}
+    if name.startswith("nnx"):
+        model = build(kind)
+        graph, variables = nnx.split(model)
+    elif name.startswith("linen"):
+        model, variables = kind, jax.jit(kind.init)(KEY, batch)
+        given = {"variables": variables}
+    else:
+        model = eqx.filter_jit(kind)(KEY)
+        variables, static = eqx.partition(model, eqx.is_array)
+    dims = trace_dims(model, batch, call=call, **given)
+    values, _ = zero_readers(dims, variables, np.random.default_rng(5))
+    if name.startswith("nnx"):
+        model = nnx.merge(graph, values)
+    elif name.startswith("linen"):
+        given = {"variables": values}
+    else:
+        model = eqx.combine(values, static)
+    shapes = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
+    return compact_model(model, shapes, call=call, num_random=0, **given)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """From names of models to what they return here and what they return in another process."""
+    folder = tmp_path_factory.mktemp("models")
+    here = {}
+    for name in MODELS:
+        small = compacted(name)
+        before, after = small.plan.num_params
+        assert after < 0.9 * before
+        small.save(folder / name)
+        here[name] = np.asarray(output(name, small.model, small.variables))
+    command = [sys.executable, "-m", "tests.compaction.rebuilt_elsewhere", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return {name: (outputs, np.load(folder / f"{name}.npy")) for name, outputs in here.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_stored_model_is_the_same_in_another_process(name, elsewhere):
+    here, there = elsewhere[name]
+    np.testing.assert_array_equal(here, there)
+
+
+def mlp_small():
+    net = build(MLP)
+    for layer in net.layers[1:]:
+        layer.kernel[...] = layer.kernel[...].at[:5].set(0)
+    return net, compact_model(net, VECTORS, num_random=0)
+
+
+def test_a_whole_checkpoint_is_refused_and_made_small_it_is_taken():
+    net, small = mlp_small()
+    whole = nnx.state(net)
+    with pytest.raises(
+        CompactionError,
+        match=r"'layers/0/bias' has that of the whole model, \(10,\), not \(5,\); make them small by `compact\(plan",
+    ):
+        rebuild(build(MLP), small.plan, whole)
+    again = rebuild(build(MLP), small.plan, compact(small.plan, whole), VECTORS)
+    assert relative_difference(small.model(VECTORS), again(VECTORS)) == 0
+
+
+def test_orbax_refuses_a_whole_checkpoint_for_small_shapes_unless_it_is_told_to_cut(tmp_path):
+    """What the documents say of its modes."""
+    net, small = mlp_small()
+    leaves = [dict(named_leaves(tree)) for tree in (nnx.state(net), small.variables)]
+    path = "layers/1/kernel"
+    whole, part = ({path: tree[path]} for tree in leaves)
+    args = orbax.checkpoint.args
+    with orbax.checkpoint.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "whole", whole)
+
+        def restored(item=part, **settings):
+            given = orbax.checkpoint.checkpoint_utils.construct_restore_args(item)
+            if settings.pop("cut", False):
+                one = part[path]
+                given = {
+                    path: orbax.checkpoint.ArrayRestoreArgs(sharding=one.sharding, global_shape=one.shape, strict=False)
+                }
+            return checkpointer.restore(tmp_path / "whole", args=args.PyTreeRestore(item, given, **settings))
+
+        for settings in ({}, {"partial_restore": True}):
+            with pytest.raises(ValueError, match="not compatible with the stored shape"):
+                restored(**settings)
+        # The first rows and columns, whichever were kept.
+        cut = restored(cut=True)[path]
+    np.testing.assert_array_equal(cut, whole[path][: cut.shape[0], : cut.shape[1]])
+    assert cut.shape == part[path].shape and not np.array_equal(cut, part[path])
+
+
+def test_variables_and_models_that_do_not_fit_are_refused_by_name():
+    _, small = mlp_small()
+    leaves = dict(named_leaves(small.variables))
+    cases = [
+        (build(MLP), {"other": jnp.ones(3)}, r"none of \['other'\] is a leaf of it"),
+        (build(MLP), leaves | {"layers/1/kernel": jnp.ones((2, 7))}, r"has \(2, 7\), not \(5, 7\); give those saved"),
+        (build(MLP), {name: leaf for name, leaf in leaves.items() if "/1/" not in name}, "lack 'layers/1/bias'"),
+        (small.model, leaves, r"must be a fresh one of the sizes before, but 'layers/0/bias' has shape \(5,\), not"),
+        (nnx.Linear(3, 4, rngs=nnx.Rngs(0)), leaves, "must have all leaves of the plan, but lacks"),
+    ]
+    for model, variables, message in cases:
+        with pytest.raises(CompactionError, match=message):
+            rebuild(model, small.plan, variables)
+    with pytest.raises(CompactionError, match="The plan must be a `Plan`"):
+        rebuild(build(MLP), small.plan.to_json(), leaves)
+
+
+class Doubled(MLP):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Scaled(MLP):
+    """Has a width in its code."""
+
+    def __call__(self, x):
+        return self.layers[-1](nnx.relu(self.layers[0](x))[:, :1] * jnp.ones(8) / self.layers[2].out_features)
+
+
+def test_code_that_is_not_that_of_the_plan_is_found_with_a_batch():
+    _, small = mlp_small()
+    assert isinstance(rebuild(build(Doubled), small.plan, small.variables, VECTORS), Doubled)  # right for itself
+    with pytest.raises(CompactionError, match="must be the one that the plan was made for, but is not: "):
+        rebuild(build(Scaled), small.plan, small.variables, VECTORS)
+
+
+def test_linen_variables_go_into_another_module_of_the_same_parameters():
+    variables = jax.jit(Both().init)(KEY, SEQUENCES)
+    encoder = variables["params"]["encoder"]
+    encoder["down"]["kernel"] = encoder["down"]["kernel"].at[:5].set(0)
+    small = compact_model(Both(), SEQUENCES, variables=variables, num_random=0)
+    assert small.widths() == {"params/encoder/down/kernel[1]": 6, "params/encoder/up/kernel[1]": 3}
+    inner = {"params": small.variables["params"]["encoder"]}
+    run = rebuild(Encoder(), small.plan, inner, SEQUENCES)
+    assert relative_difference(Encoder().apply({"params": encoder}, SEQUENCES), run(inner, SEQUENCES)) <= 1e-6
+    # From a dict by path, as `load_compact` returns one.
+    by_path = {f"params/{name}": leaf for name, leaf in named_leaves(inner["params"])}
+    assert callable(rebuild(Encoder(), small.plan, by_path))
+
+
+class Decoder(nn.Module):
+    decode: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        attention = nn.MultiHeadDotProductAttention(num_heads=4, qkv_features=8, decode=self.decode)
+        mask = None if self.decode else nn.make_causal_mask(x[..., 0])
+        return nn.Dense(3)(attention(nn.Dense(6)(x), mask=mask))
+
+
+def test_linen_variables_decode_step_by_step_with_a_cache_of_the_small_size():
+    variables = jax.jit(Decoder().init)(KEY, SEQUENCES)
+    attention = variables["params"]["MultiHeadDotProductAttention_0"]
+    attention["out"]["kernel"] = attention["out"]["kernel"].at[jnp.array([0, 2])].set(0)
+    small = compact_model(Decoder(), SEQUENCES, variables=variables, num_random=0)
+    run = rebuild(Decoder(decode=True), small.plan, small.variables)
+    _, state = run(small.variables, jnp.zeros_like(SEQUENCES), mutable=["cache"])
+    assert state["cache"]["MultiHeadDotProductAttention_0"]["cached_key"].shape == (2, 4, 2, 2)
+    steps = []
+    for number in range(SEQUENCES.shape[1]):
+        outputs, state = run(small.variables | state, SEQUENCES[:, number : number + 1], mutable=["cache"])
+        steps.append(outputs)
+    whole = Decoder().apply(variables, SEQUENCES)
+    assert relative_difference(whole, jnp.concatenate(steps, axis=1)) <= 1e-5
+
+
+def test_widths_are_what_a_configuration_needs():
+    _, small = mlp_small()
+    widths = json.loads(json.dumps(small.widths()))
+    assert widths == {"layers/0/kernel[1]": 5, "layers/1/kernel[1]": 7, "layers/2/kernel[1]": 3}
