@@ -664,8 +664,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/planning/slicing.py",
-        "np.array(_entries(background))",
-        "np.asarray(_entries(background))",
+        "np.array(reordered(leaf_plan, _entries(background)))",
+        "np.asarray(reordered(leaf_plan, _entries(background)))",
         ("tests/compaction/test_training.py::test_training_continued_small_equals_training_continued_masked",),
     ),
     Mutation(

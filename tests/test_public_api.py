@@ -22,9 +22,9 @@ PUBLIC = {
         stage_growth stages structure summable_tolerance
     """,
     "ramda_jax.compaction": """
-        Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan LowRank Member Plan
-        Proof Report Rule Width WidthPlan compact compact_coupling compact_model compact_state compaction_report cost
-        couple draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
+        AxisOrder Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan LowRank
+        Member Plan Proof Report Rule Width WidthPlan compact compact_coupling compact_model compact_state
+        compaction_report cost couple draw_report expand factor freeze_structure keep_group_weights load_compact low_rank_model low_rank_plan
         plan_compaction rebuild save_compact trace_dims verify
     """,
     "ramda_jax.metrics": """
@@ -44,7 +44,7 @@ PUBLIC = {
 }
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
-    "Assignment Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
+    "Assignment AxisOrder Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
     "GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel Regularizer "
     "Report Solution Solver SolverInfo Width WidthPlan"
 ).split()

@@ -5,8 +5,9 @@
 Step by step: `trace_dims` finds which axes of parameters belong together, `plan_compaction` what of them nothing reads,
 `compact` slices any tree, and `verify` proves the small model equal.
 
-A folder for each question: `tracing`, which axes belong together; `planning`, what goes; `proof`, that nothing has
-changed; `adapters`, each kind of model; `storage`, the small model on disk; `after`, living with it.
+A folder for each question: `tracing`, which axes belong together; `symmetry`, whose order is free; `planning`, what
+goes; `proof`, that nothing has changed; `adapters`, each kind of model; `storage`, the small model on disk; `after`,
+living with it.
 """
 
 from ramda_jax.compaction.adapters.factored import Factored, factor
@@ -20,7 +21,7 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
 from ramda_jax.compaction.planning.make_plan import plan_compaction
-from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
+from ramda_jax.compaction.planning.plan import AxisOrder, LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.slicing import compact, expand
 from ramda_jax.compaction.planning.state_slicing import compact_state
 from ramda_jax.compaction.proof.verify import Proof, verify
@@ -44,6 +45,7 @@ __all__ = [
     "plan_compaction",
     "Plan",
     "LeafPlan",
+    "AxisOrder",
     "WidthPlan",
     "compact",
     "compact_state",

@@ -43,10 +43,11 @@ class Search:
     args: tuple[Any, ...]
     round_to: int = 1
     threshold: float = 0.0
+    permute: bool = True
 
     def attempt(self, refused: Mapping[str, str]) -> Attempt:
         """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
-        plan = plan_compaction(self.dims, self.adapter.variables, self.round_to, self.threshold, refused)
+        plan = plan_compaction(self.dims, self.adapter.variables, self.round_to, self.threshold, refused, self.permute)
         small = compact(plan, self.adapter.variables)
         model, apply = None, None
         try:

@@ -84,6 +84,7 @@ def compact_model(
     rules: Mapping[str, Rule] | None = None,
     round_to: int = 1,
     threshold: float = 0.0,
+    permute: bool = True,
     strict: bool = False,
     num_random: int = 2,
     tolerance: float | None = None,
@@ -103,7 +104,7 @@ def compact_model(
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
         overrides, rules: as in `trace_dims`.
-        round_to, threshold: as in `plan_compaction`.
+        round_to, threshold, permute: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
         num_random, tolerance: as in `verify`.
 
@@ -127,7 +128,7 @@ def compact_model(
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
     dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
-    search = Search(adapter, dims, example_args, round_to, threshold)
+    search = Search(adapter, dims, example_args, round_to, threshold, permute)
     attempt = search.run(strict)
     small = attempt.variables
     if attempt.mismatch is not None:

@@ -24,7 +24,8 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         `compact_state`, `compact` and `expand`.
 
     Raises:
-        CompactionError: the plan is not one of the parameters that were coupled.
+        CompactionError: the plan is not one of the parameters that were coupled, or puts the units of each layer in an
+            order of its own, of which the groups know nothing.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -54,6 +55,11 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         raise CompactionError(
             f"The plan must be of the parameters that were coupled, of shapes {coupling.shapes}, but has {found}; give "
             "one of the same `dims`."
+        )
+    if plan.has_orders:
+        raise CompactionError(
+            "The plan must have the units of all layers in one order, as the coupled groups have, but puts those of "
+            "some layers in others; make it by `plan_compaction(dims, params, permute=False)`."
         )
     kept = {path: _kept(leaf) for path, leaf in leaves.items()}
     packed = {}

@@ -7,7 +7,9 @@ import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.liveness import Liveness
-from ramda_jax.compaction.planning.plan import LeafPlan, Plan, WidthPlan
+from ramda_jax.compaction.planning.orders import find_orders
+from ramda_jax.compaction.planning.plan import AxisOrder, LeafPlan, Plan, WidthPlan
+from ramda_jax.compaction.planning.slicing import reordered
 from ramda_jax.compaction.planning.unread_inputs import unread_inputs
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
@@ -21,6 +23,7 @@ def plan_compaction(
     round_to: int = 1,
     threshold: float = 0.0,
     keep: Mapping[str, str] | None = None,
+    permute: bool = True,
 ) -> Plan:
     """Decides which indices go.
 
@@ -40,6 +43,8 @@ def plan_compaction(
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.
         keep: names of widths that stay whole, such as `{"d3": "why"}`.
+        permute: where layers are stacked, put the units of each in an order of its own if more can go then, as many as
+            the layer with fewest dead ones has; the plan holds the orders. False keeps them in their common order.
 
     Returns:
         A `Plan`; print it for a table.
@@ -74,12 +79,18 @@ def plan_compaction(
         )
     liveness = Liveness(dims, leaves, threshold, keep)
     liveness.find_alive()
+    orders = find_orders(dims, leaves, liveness.alive, threshold, keep) if permute else {}
+    if orders:
+        liveness = Liveness(dims, in_order(orders, leaves), threshold, keep)
+        liveness.find_alive()
     kept = liveness.with_padding(round_to)
     plans = {}
     for path, value in dims.leaves.items():
         masks = [dims.nodes.mask(label, kept) for label in value.labels]
         plans[path] = LeafPlan(
-            value.shape, tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks)
+            value.shape,
+            tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks),
+            orders.get(path, ()),
         )
     widths = []
     for width in dims.widths:
@@ -95,6 +106,12 @@ def plan_compaction(
             )
         )
     return Plan(plans, tuple(widths), unread_inputs(dims, liveness), int(round_to), float(threshold))
+
+
+def in_order(orders: Mapping[str, tuple[AxisOrder, ...]], leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves with the units of each layer in the order in which they are cut."""
+    plans = {path: LeafPlan(np.shape(leaves[path]), (), own) for path, own in orders.items() if own}
+    return {path: reordered(plans[path], np.asarray(leaf)) if path in plans else leaf for path, leaf in leaves.items()}
 
 
 def check_leaves(shapes: Mapping[str, Shape], leaves: Mapping[str, Any]) -> None:

@@ -9,9 +9,25 @@ from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
 from ramda_jax.compaction.tracing.widths import few
 from ramda_jax.tables import text_table
 
-_FORMAT = 1
+#: The second has orders; a plan without any is of the first.
+_FORMATS = (1, 2)
 #: Names that fields have in that format, where not their own.
 _IN_JSON = {"widths": "ids"}
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisOrder:
+    """Another order of an axis, one in each layer of a stack, in which it is cut.
+
+    Attributes:
+        axis: which.
+        by: the axes of the layers.
+        indices: int array `[*sizes of by, size of axis]`, as nested tuples: which index comes to each place.
+    """
+
+    axis: int
+    by: tuple[int, ...]
+    indices: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +37,12 @@ class LeafPlan:
     Attributes:
         shape: before.
         kept: for each axis the indices kept, in order; None for all.
+        orders: of axes that are put in another order in each layer before they are cut.
     """
 
     shape: tuple[int, ...]
     kept: tuple[tuple[int, ...] | None, ...]
+    orders: tuple[AxisOrder, ...] = ()
 
     @property
     def small_shape(self) -> tuple[int, ...]:
@@ -86,6 +104,11 @@ class Plan:
         return all(leaf.small_shape == leaf.shape for leaf in self.leaves.values())
 
     @property
+    def has_orders(self) -> bool:
+        """Whether units are put in another order in each layer of a stack before they are cut."""
+        return any(leaf.orders for leaf in self.leaves.values())
+
+    @property
     def num_params(self) -> tuple[int, int]:
         """Entries of all leaves, before and after."""
         leaves = self.leaves.values()
@@ -93,8 +116,12 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as text."""
-        fields = {_IN_JSON.get(name, name): value for name, value in dataclasses.asdict(self).items()}
-        return json.dumps({"format": _FORMAT, **fields})
+        fields: dict[str, Any] = {_IN_JSON.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        has_orders = self.has_orders
+        if not has_orders:
+            for leaf in fields["leaves"].values():
+                del leaf["orders"]
+        return json.dumps({"format": _FORMATS[has_orders], **fields})
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -109,17 +136,22 @@ class Plan:
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "Plan":
         """The plan of the object that `to_json` has written, once it was parsed; raises as `from_json`."""
-        check_plan(fields, _FORMAT)
-        leaves = {
-            path: LeafPlan(tuple(leaf["shape"]), tuple(None if kept is None else tuple(kept) for kept in leaf["kept"]))
-            for path, leaf in fields["leaves"].items()
-        }
+        check_plan(fields, _FORMATS)
+        leaves = {}
+        for path, leaf in fields["leaves"].items():
+            kept = tuple(None if kept is None else tuple(kept) for kept in leaf["kept"])
+            orders = [AxisOrder(o["axis"], tuple(o["by"]), _tuples(o["indices"])) for o in leaf.get("orders", ())]
+            leaves[path] = LeafPlan(tuple(leaf["shape"]), kept, tuple(orders))
         widths = []
         for stored in fields["ids"]:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
             widths.append(WidthPlan(**values))
         unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
         return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]))
+
+    def _is_reordered(self, width):
+        axes = {f"{path}[{order.axis}]" for path, leaf in self.leaves.items() for order in leaf.orders}
+        return not axes.isdisjoint(width.members)
 
     def __str__(self) -> str:
         rows = [("width", "kept", "of", "where", "")]
@@ -130,6 +162,8 @@ class Plan:
                 note = "dead: nothing reads it, its layer contributes a constant"
             else:
                 note = f"{len(width.padding)} of them unread" if width.padding else ""
+            if self._is_reordered(width):
+                note += f"{'; ' * bool(note)}other ones in each layer"
             rows.append((width.name, str(len(width.kept)), str(width.size), few(width.members), note))
         lines = text_table(rows, right=(1, 2))
         for name, unread in self.unread_inputs.items():
@@ -137,3 +171,7 @@ class Plan:
         before, after = self.num_params
         lines.append(f"{before} -> {after} entries")
         return "\n".join(lines)
+
+
+def _tuples(nested):
+    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested

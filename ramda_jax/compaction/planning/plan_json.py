@@ -37,16 +37,17 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     return fields
 
 
-def check_plan(fields: dict[str, Any], format_: int) -> None:
+def check_plan(fields: dict[str, Any], formats: tuple[int, int]) -> None:
     """Raises CompactionError unless the fields are those of a plan that `compact` and `expand` can follow."""
     found = fields.get("format")
-    if "format" in fields and not (type(found) is int and found == format_):
+    if "format" in fields and not (type(found) is int and found in formats):
         raise CompactionError(
-            f"The plan must have format {format_}, got {short(found)}; make a new one by `plan_compaction`."
+            f"The plan must have format {formats[0]} or {formats[1]}, got {short(found)}; make a new one by "
+            "`plan_compaction`."
         )
     _keys("the plan", fields, {"format", "leaves", "ids", "unread_inputs", "round_to", "threshold"})
     for path, leaf in _is("leaves", fields["leaves"], dict).items():
-        _check_leaf(f"leaves[{path!r:.80}]", leaf)
+        _check_leaf(f"leaves[{path!r:.80}]", leaf, found == formats[1])
     names = set()
     for number, width in enumerate(_is("ids", fields["ids"], list)):
         where = f"ids[{number}]"
@@ -62,8 +63,8 @@ def check_plan(fields: dict[str, Any], format_: int) -> None:
         _fail("threshold", "a finite number of at least 0", threshold)
 
 
-def _check_leaf(where, leaf):
-    _keys(where, leaf, {"shape", "kept"})
+def _check_leaf(where, leaf, has_orders):
+    _keys(where, leaf, {"shape", "kept", *(["orders"] if has_orders else [])})
     shape, kept = _is(f"{where}.shape", leaf["shape"], list), _is(f"{where}.kept", leaf["kept"], list)
     for size in shape:
         _count(f"{where}.shape", size, 0)
@@ -75,6 +76,36 @@ def _check_leaf(where, leaf):
     for axis, (size, indices) in enumerate(zip(shape, kept, strict=True)):
         if indices is not None:
             _indices(f"{where}.kept[{axis}]", indices, size)
+
+    reordered = []
+    for number, order in enumerate(_is(f"{where}.orders", leaf.get("orders", []), list)):
+        _check_order(f"{where}.orders[{number}]", order, shape)
+        reordered.append(order["axis"])
+        reordered += order["by"]
+    axes = [order["axis"] for order in leaf.get("orders", [])]
+    if len(set(axes)) < len(axes) or any(reordered.count(axis) > 1 for axis in axes):
+        _fail(f"{where}.orders", "orders of different axes, by axes that stay in theirs", axes)
+
+
+def _check_order(where, order, shape):
+    _keys(where, order, {"axis", "by", "indices"})
+    by = _is(f"{where}.by", order["by"], list)
+    _indices(f"{where}.by", by, len(shape))
+    axis = order["axis"]
+    if type(axis) is not int or not 0 <= axis < len(shape) or axis in by:
+        _fail(f"{where}.axis", "an axis that is not one of `by`", axis)
+    _check_rows(f"{where}.indices", order["indices"], [shape[one] for one in by], shape[axis])
+
+
+def _check_rows(where, rows, lengths, size):
+    _is(where, rows, list)
+    if lengths:
+        if len(rows) != lengths[0]:
+            _fail(where, f"{lengths[0]} entries", len(rows))
+        for row in rows:
+            _check_rows(where, row, lengths[1:], size)
+    elif any(type(index) is not int for index in rows) or sorted(rows) != list(range(size)):
+        _fail(where, f"the numbers from 0 to {size - 1} in some order", rows)
 
 
 def _check_width(where, width, leaves):

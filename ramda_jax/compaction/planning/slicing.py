@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
 
 
@@ -42,7 +42,7 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     def cut(leaf, leaf_plan, name):
         kept = _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(leaf))
-        return _like(leaf, _entries(leaf)[np.ix_(*kept)])
+        return _like(leaf, reordered(leaf_plan, _entries(leaf))[np.ix_(*kept)])
 
     return _map(plan, cut, lambda leaf_plan: leaf_plan.shape, tree)
 
@@ -89,13 +89,13 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         if background is None:
             result = np.zeros((*shape, *entries.shape[len(shape) :]), entries.dtype)
         else:
-            result = np.array(_entries(background))
+            result = np.array(reordered(leaf_plan, _entries(background)))
         places = [
             range(n) if kept is None or shape[axis] == 1 else kept
             for axis, (n, kept) in enumerate(zip(np.shape(leaf), leaf_plan.kept, strict=True))
         ]
         result[np.ix_(*places)] = entries
-        return _like(leaf, result)
+        return _like(leaf, reordered(leaf_plan, result, back=True))
 
     if whole is not None:
         names, others = ([name for name, _ in named_leaves(tree)] for tree in (small, whole))
@@ -106,6 +106,24 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
                 "was made small."
             )
     return _map(plan, fill, lambda leaf_plan: leaf_plan.small_shape, small, *(() if whole is None else (whole,)))
+
+
+def reordered(leaf_plan: LeafPlan, array: np.ndarray, back: bool = False) -> np.ndarray:
+    """An array of the whole shape with each layer's units in the plan's order, or back in their own.
+
+    Where it has one number for all layers, or for all units, as where it has one per group, it stays.
+    """
+    for order in leaf_plan.orders:
+        if any(array.shape[axis] != leaf_plan.shape[axis] for axis in (order.axis, *order.by)):
+            continue
+        indices = np.asarray(order.indices)
+        indices = np.argsort(indices, -1) if back else indices
+        # `by` is in order, and so are the axes of `indices` but for the last.
+        indices = np.moveaxis(indices, -1, sum(axis < order.axis for axis in order.by))
+        axes = sorted((order.axis, *order.by))
+        shape = [array.shape[axis] if axis in axes else 1 for axis in range(array.ndim)]
+        array = np.take_along_axis(array, indices.reshape(shape), order.axis)
+    return array
 
 
 def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:

@@ -6,6 +6,8 @@ every intermediate array of the very shape that the labels predict. Together wit
 induction over the program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a
 number in it.
 
+Orders: where each layer of a stack is cut in an order of its own, the order of its units is free.
+
 Liveness: what is deleted is read with zeros only, exactly, however small a number would be.
 
 Numeric: outputs on random inputs and on the example arguments agree to rounding. It would see a wrong rule.
@@ -20,10 +22,12 @@ import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.liveness import Liveness
-from ramda_jax.compaction.planning.make_plan import check_leaves
+from ramda_jax.compaction.planning.make_plan import check_leaves, in_order
+from ramda_jax.compaction.planning.orders import moves_of
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
+from ramda_jax.compaction.symmetry.follow import why_not_symmetric
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
@@ -48,7 +52,7 @@ def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
     """Whether nothing that `plan` deletes is read by what is not zero in `variables`; None if so."""
     leaves = dict(named_leaves(variables))
     check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
-    liveness = Liveness(dims, leaves)
+    liveness = Liveness(dims, in_order({path: leaf.orders for path, leaf in plan.leaves.items()}, leaves))
     liveness.find_alive()
     kept = Masks(dims, plan).kept
     for width in dims.widths:
@@ -58,6 +62,13 @@ def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
             why = f"which is frozen: {width.reason}" if width.reason else "which is not zero there"
             return Mismatch(f"index {lost[0]} of {width.name} is deleted but read by {where}, {why}")
     return None
+
+
+def check_orders(dims: Dims, plan: Plan) -> Mismatch | None:
+    """Whether the model computes the same with each layer's units in the plan's order; None if so."""
+    moves = {path: moves_of(leaf.orders) for path, leaf in plan.leaves.items() if leaf.orders}
+    reason = why_not_symmetric(dims, moves) if moves else ""
+    return Mismatch(f"the order of units in each layer matters: {reason}") if reason else None
 
 
 def check_structure(
@@ -117,7 +128,7 @@ def verify(
     check_comparison(num_random, tolerance)
     dims = trace_function(apply_fn, variables, *example_args) if dims is None else dims
     check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
-    mismatch = check_liveness(dims, variables, plan)
+    mismatch = check_orders(dims, plan) or check_liveness(dims, variables, plan)
     mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)
     if mismatch is not None:
         raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")

@@ -31,7 +31,7 @@ def _squeeze(walk, visit):
     return [[label for axis, label in enumerate(labels) if axis not in dropped]]
 
 
-def _runs(before, after):
+def runs(before, after):
     """The shortest pairs of runs of axes that hold the same number of entries, as pairs of ranges."""
     i = j = 0
     while i < len(before) or j < len(after):
@@ -62,7 +62,7 @@ def _reshape(walk, visit):
     before = [value.labels[axis] for axis in order if value.shape[axis] != 1]
     after = [axis for axis, size in enumerate(shape) if size != 1]
     labels = [walk.indices.always(1)] * len(shape)
-    for sources, targets in _runs([len(label) for label in before], [shape[axis] for axis in after]):
+    for sources, targets in runs([len(label) for label in before], [shape[axis] for axis in after]):
         merged = walk.indices.product([before[i] for i in sources])
         parts = walk.indices.split(merged, tuple(shape[after[j]] for j in targets))
         for j, part in zip(targets, parts, strict=True):

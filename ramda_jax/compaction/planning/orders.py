@@ -1,0 +1,180 @@
+"""In which order each layer of a stack keeps its units, so that as many go as the layer with fewest dead ones has.
+
+The arrays of a stack have one shape, and an index goes for all layers or for none. But the order of hidden units is
+free in each layer: what is dead in one is put where others are dead in the next. That it is free is shown by
+`symmetry`.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ramda_jax.compaction.planning.plan import AxisOrder
+from ramda_jax.compaction.symmetry.follow import why_not_symmetric
+from ramda_jax.compaction.symmetry.moves import Move, State, joined_sources, move, spread
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.widths import Width
+
+#: How many axes before a layer's own are looked at together.
+_MOST = 3
+#: What stands for the axis of a stack: its label, or where it lies and how long it is.
+_Key = tuple[Any, ...]
+
+
+def find_orders(
+    dims: Dims, leaves: Mapping[str, Any], alive: np.ndarray, threshold: float = 0.0, keep: Collection[str] = ()
+) -> dict[str, tuple[AxisOrder, ...]]:
+    """Orders by which more can go, by leaf; {} where there are none.
+
+    Args:
+        dims: the trace.
+        leaves: the variables by path.
+        alive: a boolean for each node, with all layers in one order.
+        threshold, keep: as in `plan_compaction`.
+    """
+    widths = [w for w in dims.widths if not w.reason and w.readers and w.name not in keep and w.size > 1]
+    proposed = []
+    for width in widths:
+        options = _options(dims, width, leaves, alive, threshold)
+        if first := next(options, None):
+            proposed.append((first, options))
+    moves = _all_moves(first for first, _ in proposed)
+    if moves and why_not_symmetric(dims, moves):
+        # Width by width, as far as they go together.
+        moves = {}
+        for first, options in proposed:
+            for own in itertools.chain([first], options):
+                together = _all_moves([moves, own])
+                if not why_not_symmetric(dims, together):
+                    moves = together
+                    break
+    return {
+        path: tuple(_order(axis, found) for axis, found in sorted(state.items()))
+        for path, state in moves.items()
+        if state
+    }
+
+
+def _options(dims, width, leaves, alive, threshold):
+    """Yields how the leaves may move so that more of a width can go, the ways by which most can first."""
+    for number, stacks in enumerate(_stacks(dims, width)):
+        own = _moves(dims, width, stacks, leaves, alive, threshold)
+        if own:
+            yield own
+        elif not number:
+            return  # by fewer axes no more can go
+
+
+def _all_moves(every: Iterable[Mapping[str, State]]) -> dict[str, State]:
+    result: dict[str, State] = {}
+    for moves in every:
+        for path, state in moves.items():
+            result[path] = _composed(result.get(path, {}), state)
+    return result
+
+
+def _order(axis, found):
+    by = tuple(number for _, number in found.sources)
+    return AxisOrder(axis, by, _nested(found.table))
+
+
+def _nested(table):
+    return tuple(table.tolist()) if table.ndim == 1 else tuple(map(_nested, table))
+
+
+def _stacks(dims, width):
+    """Yields tuples of axes that may be those of layers, the longest first; of each axis where each leaf has it."""
+    common = None
+    for path in {member.path for member in width.members}:
+        own = {member.axis for member in width.members if member.path == path}
+        value = dims.leaves[path]
+        keys = {}
+        for axis, label in enumerate(value.labels):
+            if axis not in own and len(label) > 1:
+                keys[_label_key(dims, label)] = axis
+                keys[("place", axis, len(label))] = axis
+        common = {key: {} for key in keys} if common is None else {key: common[key] for key in common if key in keys}
+        for key, axes in common.items():
+            axes[path] = keys[key]
+    # Two keys for the same axes are one.
+    distinct = list({tuple(sorted(axes.items())): axes for axes in (common or {}).values()}.values())[:_MOST]
+    for count in range(len(distinct), 0, -1):
+        yield from itertools.combinations(distinct, count)
+
+
+def _label_key(dims, label):
+    return ("label", dims.nodes.roots[label].tobytes())
+
+
+def _moves(dims: Dims, width: Width, stacks, leaves, alive, threshold) -> dict[str, State]:
+    """How the leaves of a width move so that more of it can go; {} where no more can."""
+    path = width.members[0].path
+    lengths = [dims.leaves[path].shape[axes[path]] for axes in stacks]
+    living = np.zeros((*lengths, width.size), bool)
+    for member in width.readers:
+        living |= _read(
+            dims, member, [axes[member.path] for axes in stacks], leaves[member.path], alive, threshold, width
+        )
+    living = living.reshape(-1, width.size)
+    most = max(1, int(living.sum(1).max()))
+    if most >= max(1, int(living.any(0).sum())):
+        return {}
+    # The places that stay are those where most layers have a living unit already.
+    stays = np.zeros(width.size, bool)
+    stays[np.argsort(-living.sum(0), kind="stable")[:most]] = True
+    table = np.tile(np.arange(width.size), (len(living), 1))
+    for row, own in zip(table, living, strict=True):
+        strays = np.flatnonzero(own & ~stays)
+        holes = np.flatnonzero(~own & stays)[: len(strays)]
+        row[holes], row[strays] = strays, holes
+    table = table.reshape(*lengths, width.size)
+    result: dict[str, State] = {}
+    for member in width.members:
+        positions = [np.flatnonzero(member.index == index) for index in range(width.size)]
+        if len({len(own) for own in positions}) > 1:
+            return {}
+        places = np.array(positions)  # [size, copies]
+        whole = np.broadcast_to(np.arange(len(member.index)), (*lengths, len(member.index))).copy()
+        whole[..., places.ravel()] = places[table].reshape(*lengths, -1)
+        found = move(whole, [("axis", axes[member.path]) for axes in stacks])
+        if found is not None:
+            result.setdefault(member.path, {})[member.axis] = found
+    return result
+
+
+def _read(dims, member, by, leaf, alive, threshold, width):
+    """Whether each unit of each layer is read by an entry that is not zero, of what is alive itself: `[*by, size]`."""
+    read = ~(np.abs(np.asarray(leaf)) <= threshold)
+    for axis, label in enumerate(dims.leaves[member.path].labels):
+        if axis not in (member.axis, *by):
+            read = read.any(axis, keepdims=True, where=_along(dims.nodes.mask(label, alive), axis, read.ndim))
+    read = np.moveaxis(read, (*by, member.axis), range(len(by) + 1)).reshape(*(read.shape[axis] for axis in by), -1)
+    result = np.zeros((*read.shape[:-1], width.size), bool)
+    for position in np.flatnonzero(member.index >= 0):
+        result[..., member.index[position]] |= read[..., position]
+    return result
+
+
+def _along(mask, axis, ndim):
+    return mask.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def _composed(first: State, second: State) -> State:
+    """The state of a leaf that is moved by one state and then by another."""
+    result = dict(first)
+    for axis, found in second.items():
+        before = result.pop(axis, None)
+        lengths = joined_sources([before, found])
+        size = found.table.shape[-1]
+        tables = [spread(one, tuple(lengths), tuple(lengths.values()), size) for one in (before, found)]
+        both = move(np.take_along_axis(tables[0], tables[1], -1), lengths)
+        if both is not None:
+            result[axis] = both
+    return result
+
+
+def moves_of(orders: tuple[AxisOrder, ...]) -> dict[int, Move]:
+    """The moves that the orders of a leaf are."""
+    return {order.axis: Move(np.asarray(order.indices), tuple(("axis", axis) for axis in order.by)) for order in orders}

@@ -1,0 +1,74 @@
+"""How sums over products move."""
+
+from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, put, with_sources
+
+
+def _dot_general(visit, states):
+    (contracted, batch) = visit.equation.params["dimension_numbers"]
+    sides = [
+        (value, state, own, both)
+        for value, state, own, both in zip(visit.inputs, states, contracted, batch, strict=True)
+    ]
+    return [_contract(sides)]
+
+
+def _contract(sides):
+    """Of a sum over products: `sides` are two (value, state, axes summed over, axes in common), in order."""
+    named, out = [], []
+    for side, (value, state, summed, common) in enumerate(sides):
+        names = {axis: ("sum", n) for n, axis in enumerate(summed)} | {
+            axis: ("axis", n) for n, axis in enumerate(common)
+        }
+        free = [axis for axis in range(len(value.shape)) if axis not in names]
+        out.append(free)
+        names |= {axis: ("free", 1000 * side + axis) for axis in free}
+
+        def rename(source, names=names):
+            return names[source[1]] if source[0] == "axis" else source
+
+        named.append({names[axis]: with_sources(found, rename) for axis, found in state.items()})
+    result: State = {}
+    places = {("axis", n): n for n in range(len(sides[0][3]))}
+    for side, free in enumerate(out):
+        places |= {("free", 1000 * side + axis): len(places) + n for n, axis in enumerate(free)}
+    for n in range(len(sides[0][2])):
+        agreed(moves.get(("sum", n)) for moves in named)
+
+    def renumber(source):
+        if source[0] == "step":
+            return source
+        return ("axis", places[source]) if source in places else None
+
+    for name, place in places.items():
+        found = [moves.get(name) for moves in named]
+        one = agreed(found) if name[0] == "axis" else found[name[1] // 1000]
+        put(result, place, with_sources(one, renumber))
+    return result
+
+
+def _convolution(visit, states):
+    numbers, groups = visit.equation.params["dimension_numbers"], visit.equation.params["feature_group_count"]
+    lhs, rhs = visit.inputs
+    (batch, feature, *_), (out, into, *_) = numbers.lhs_spec, numbers.rhs_spec
+    is_depthwise = groups == lhs.shape[feature] == rhs.shape[out] and rhs.shape[into] == 1
+    if (groups > 1 and not is_depthwise) or visit.equation.params["batch_group_count"] > 1:
+        raise CannotMove("it is in groups")
+    if any(found is not ANY for state, own in zip(states, ((batch, feature), (out, into)), strict=True)
+           for axis, found in state.items() if axis not in own):  # fmt: skip
+        raise CannotMove("it slides over what is in another order")
+    to_batch, to_out, *_ = numbers.out_spec
+    summed, channels = states[0].get(feature), states[1].get(out)
+    for found in (summed, channels, states[1].get(into), states[0].get(batch)):
+        if found is not None and found is not ANY and any(kind == "axis" for kind, _ in found.sources):
+            raise CannotMove("what tells the layers apart is lost")
+    channels = agreed([summed, channels]) if is_depthwise else channels
+    if not is_depthwise:
+        agreed([summed, states[1].get(into)])
+    result: State = {}
+    # Padding is not the same as what it stands beside, so that nothing is said of the window's axes.
+    put(result, to_batch, states[0].get(batch))
+    put(result, to_out, channels)
+    return [result]
+
+
+TRANSFERS = {"dot_general": _dot_general, "conv_general_dilated": _convolution}

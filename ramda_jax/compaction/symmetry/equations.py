@@ -1,0 +1,78 @@
+"""From how the inputs of an equation move to how its outputs do, for the primitives of which that is known."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ramda_jax.compaction.symmetry import contractions, shapes
+from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, moved_axes, put
+from ramda_jax.compaction.tracing.program import Value, Visit
+from ramda_jax.compaction.tracing.rules import elementwise, reductions
+
+
+def constant_state(value: Value) -> State:
+    """Of a constant: along which axes it is the same."""
+    if not value.shape or getattr(value.literal, "size", 0) > 10**6:
+        return {}
+    array = np.asarray(value.literal)
+    return {axis: ANY for axis, n in enumerate(array.shape) if n > 1 and (array == array.take([0], axis)).all()}
+
+
+def _elementwise(visit, states):
+    if len(visit.outputs) > 1:  # as many copies
+        return states
+    shape, result = visit.outputs[0].shape, {}
+    for axis, size in enumerate(shape):
+        along = [
+            state.get(axis) if value.shape[axis] == size else ANY
+            for value, state in zip(visit.inputs, states, strict=True)
+            if value.shape
+        ]
+        put(result, axis, agreed(along))
+    return [result]
+
+
+def _without(axes_of):
+    def transfer(visit, states):
+        gone = axes_of(visit.equation.params)
+        left = [axis for axis in range(len(visit.inputs[0].shape)) if axis not in gone]
+        agreed_state = _elementwise_state(states)
+        return [moved_axes(agreed_state, {axis: place for place, axis in enumerate(left)}) for _ in visit.outputs]
+
+    return transfer
+
+
+def _elementwise_state(states):
+    result: State = {}
+    for axis in sorted(set().union(*states)):
+        put(result, axis, agreed(state.get(axis) for state in states))
+    return result
+
+
+def _along(parameter):
+    def transfer(visit, states):
+        state, axis = _elementwise_state(states), visit.equation.params[parameter]
+        if state.pop(axis, ANY) is not ANY:
+            raise CannotMove("it runs over an axis in another order")
+        if any(("axis", axis) in found.sources for found in state.values()):
+            raise CannotMove("it mixes layers")
+        return [dict(state) for _ in visit.outputs]
+
+    return transfer
+
+
+_REDUCED = {"axes": lambda params: params["axes"], "dimensions": lambda params: params["dimensions"]}
+
+#: From primitives to functions of a visit and the states of its inputs, which return those of its outputs.
+TRANSFERS: dict[str, Callable[[Visit, list[State]], Any]] = (
+    {name: _elementwise for name in elementwise.RULES}
+    | {name: _without(_REDUCED["axes"]) for name in reductions.RULES if name.startswith(("reduce_", "arg"))}
+    | {name: _along("axis") for name in reductions.RULES if name.startswith("cum")}
+    | {
+        "sort": _along("dimension"),
+        "squeeze": _without(_REDUCED["dimensions"]),
+    }
+    | contractions.TRANSFERS
+    | shapes.TRANSFERS
+)

@@ -1,0 +1,290 @@
+"""Units that are dead in other places in each layer of a stack: as many go as the layer with fewest has."""
+
+import dataclasses
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from ramda_jax.compaction import (
+    CompactionError,
+    Plan,
+    compact,
+    compact_coupling,
+    compact_model,
+    compact_state,
+    couple,
+    expand,
+    plan_compaction,
+    trace_dims,
+    verify,
+)
+from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.planning.plan import AxisOrder
+from ramda_jax.structure.paths import named_leaves
+from tests.compaction.nets_nnx import build
+from tests.compaction.nets_stacked import NNX
+from tests.compaction.patterns import relative_difference
+from tests.compaction.test_stacked import check_equal
+
+#: How many axes of layers there are below the first key of a path.
+DEPTHS = {"layers": 1, "nets": 1, "experts": 1}
+#: From nets to what of each width is left of how many, with 3 or 4 of 8 units dead in each layer, or 1 or 2 of 4 heads.
+KINDS = {
+    "scan of feedforward": {(5, 8)},
+    "scan of scans": {(5, 8)},
+    "scan of gated": {(5, 8)},
+    "scan of attention": {(3, 4)},
+    "scan of einsums": {(3, 4)},
+    "scan of convolutions": {(5, 8)},
+    "scan of recurrent nets": {(5, 8)},
+    "loop of attention": {(3, 4)},
+    "vmap of vmaps": {(5, 8)},
+    "vmap of attention": {(3, 4)},
+    "experts": {(5, 8)},
+}
+
+
+def zero_in_each_layer(dims, variables, depths, share=0.4):
+    """The variables with other units of each width dead in each layer."""
+    values = {path: leaf for path, leaf in named_leaves(variables)}
+    for width in dims.widths:
+        depth = min((depths.get(member.path.split("/")[0], 0) for member in width.readers), default=0)
+        if width.reason or not depth:
+            continue
+        lengths = values[width.readers[0].path].shape[:depth]
+        for number, layer in enumerate(np.ndindex(*lengths)):
+            dead = (np.arange(int(width.size * share) + number % 2) + 2 * number) % width.size
+            for member in width.readers:
+                leaf = np.array(values[member.path])
+                np.moveaxis(leaf[layer], member.axis - depth, 0)[np.isin(member.index, dead)] = 0
+                values[member.path] = jnp.asarray(leaf)
+    return jax.tree.structure(variables).unflatten(values[path] for path, _ in named_leaves(variables))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_as_many_units_go_as_the_layer_with_fewest_dead_ones_has(name):
+    kind, batch, _ = NNX[name]
+    net = build(kind)
+    graph, state = nnx.split(net)
+    depths = {key: 2 if name in ("scan of scans", "vmap of vmaps") else depth for key, depth in DEPTHS.items()}
+    state = zero_in_each_layer(trace_dims(net, batch), state, depths)
+    shapes = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
+    small = compact_model(nnx.merge(graph, state), shapes, num_random=0)
+    assert small.refused == {} and small.plan.has_orders
+    shrunk = [(len(width.kept), width.size) for width in small.plan.widths if len(width.kept) < width.size]
+    assert set(shrunk) == KINDS[name]
+    assert "other ones in each layer" in str(small)
+    in_one_order = compact_model(nnx.merge(graph, state), shapes, num_random=0, permute=False)
+    assert not in_one_order.plan.has_orders
+    assert small.plan.num_params[1] < in_one_order.plan.num_params[1]
+    check_equal(adapter_for(net), state, small, batch)
+    # The way back is exact, and so is the way through JSON.
+    assert Plan.from_json(small.plan.to_json()) == small.plan
+    assert relative_difference(expand(small.plan, small.variables, state), state) == 0
+    assert relative_difference(compact(small.plan, expand(small.plan, small.variables)), small.variables) == 0
+
+
+def mlps(layers, x):
+    """A stack of residual layers, one after the other."""
+    return jax.lax.scan(lambda x, layer: (x + jnp.tanh(x @ layer["up"]) @ layer["down"], None), x, layers)[0]
+
+
+X = jax.random.normal(jax.random.key(0), (4, 6))
+
+
+def make_layers(seed=0, dead=(3, 4, 5)):
+    """Three layers of 8 units, with so many dead, in other places each."""
+    rng = np.random.default_rng(seed)
+    up, down = rng.normal(size=(3, 6, 8)), rng.normal(size=(3, 8, 6))
+    for layer, number in zip(down, dead, strict=True):
+        layer[rng.permutation(8)[:number]] = 0
+    return {"up": jnp.asarray(up, jnp.float32), "down": jnp.asarray(down, jnp.float32)}
+
+
+def test_layers_with_the_same_dead_units_keep_their_order():
+    layers = make_layers(dead=(0, 0, 0))
+    layers["down"] = layers["down"].at[:, jnp.array([1, 4, 5])].set(0)
+    plan = plan_compaction(trace_dims(mlps, layers, X), layers)
+    assert not plan.has_orders and plan.leaves["up"].kept[2] == (0, 2, 3, 6, 7)
+    assert json.loads(plan.to_json())["format"] == 1
+
+
+def test_units_move_only_where_they_must():
+    layers = make_layers()
+    plan = plan_compaction(trace_dims(mlps, layers, X), layers)
+    [order] = plan.leaves["up"].orders
+    assert (order.axis, order.by) == (2, (0,)) and plan.leaves["up"].small_shape == (3, 6, 5)
+    assert plan.leaves["down"].orders == (AxisOrder(1, (0,), order.indices),)
+    alive = np.asarray(layers["down"]).any(2)
+    for row, own in zip(np.array(order.indices), alive, strict=True):
+        kept = row[list(plan.leaves["up"].kept[2])]
+        assert set(np.flatnonzero(own)) <= set(kept.tolist())
+        moved = np.flatnonzero(row != np.arange(8))
+        assert (own[moved] != own[row[moved]]).all()
+
+
+def carried(layers, x):
+    """The units are handed on from layer to layer, and so have one order."""
+
+    def step(carry, layer):
+        hidden, x = carry
+        hidden = jnp.tanh(x @ layer["up"]) + hidden
+        return (hidden, x + hidden @ layer["down"]), None
+
+    return jax.lax.scan(step, (jnp.zeros((len(x), 8)), x), layers)[0][1]
+
+
+def read_by_all(layers, x):
+    """What the layers make is added up, and then read."""
+    hidden = jax.vmap(lambda up: jnp.tanh(x @ up))(layers["up"]).sum(0)
+    return jax.vmap(lambda down: hidden @ down)(layers["down"]).sum(0)
+
+
+def with_places(layers, x):
+    """A unit is told its place."""
+
+    def step(x, layer):
+        return x + (jnp.tanh(x @ layer["up"]) * jnp.arange(1.0, 9.0)) @ layer["down"], None
+
+    return jax.lax.scan(step, x, layers)[0]
+
+
+def neighbours(layers, x):
+    """Units are multiplied with the ones before them."""
+
+    def step(x, layer):
+        hidden = jnp.tanh(x @ layer["up"])
+        return x + (hidden * jnp.concatenate([hidden[:, 1:], hidden[:, :1]], 1)) @ layer["down"], None
+
+    return jax.lax.scan(step, x, layers)[0]
+
+
+def one_order_for_all(layers, x):
+    """A vector without an axis of layers weighs the units of all of them."""
+
+    def step(x, layer):
+        return x + (jnp.tanh(x @ layer["up"]) * layers["scale"]) @ layer["down"], None
+
+    return jax.lax.scan(step, x, {"up": layers["up"], "down": layers["down"]})[0]
+
+
+def other_layer(layers, x):
+    """Each layer reads the units of the layer after it, too."""
+
+    def step(x, layer):
+        mine, next_one = layer
+        both = jnp.tanh(x @ mine["up"]) + jnp.tanh(x @ next_one["up"])
+        return x + both @ mine["down"], None
+
+    shifted = jax.tree.map(lambda leaf: jnp.concatenate([leaf[1:], leaf[:1]]), layers)
+    return jax.lax.scan(step, x, (layers, shifted))[0]
+
+
+def turned(layers, x):
+    """The second side is gone over from the last layer to the first."""
+
+    def step(x, layer):
+        return x + jnp.tanh(x @ layer["up"]) @ layer["down"], None
+
+    return jax.lax.scan(step, x, {"up": layers["up"], "down": layers["down"][::-1]})[0]
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [carried, read_by_all, with_places, neighbours, one_order_for_all, other_layer, turned],
+    ids=lambda f: f.__name__,
+)
+def test_units_that_have_one_order_in_all_layers_keep_it_and_a_plan_that_changes_it_is_refused(apply):
+    layers = make_layers()
+    if apply is one_order_for_all:
+        layers["scale"] = jnp.arange(1.0, 9.0)
+    dims = trace_dims(apply, layers, X)
+    own = plan_compaction(dims, layers)
+    assert not own.has_orders
+    # The plan of layers that are independent, with which the shapes are right and the outputs are not.
+    parts = {name: layers[name] for name in ("up", "down")}
+    foreign = plan_compaction(trace_dims(mlps, parts, X), parts)
+    if apply is one_order_for_all:
+        kept = (foreign.leaves["up"].kept[2],)
+        foreign = dataclasses.replace(
+            foreign, leaves=foreign.leaves | {"scale": type(foreign.leaves["up"])((8,), kept)}
+        )
+    small = compact(foreign, layers)
+    with pytest.raises(CompactionError, match="the order of units in each layer matters"):
+        verify(apply, layers, apply, small, X, plan=foreign, dims=dims)
+    proved = compact_model(apply, X, variables=layers, num_random=1)
+    assert relative_difference(apply(layers, X), proved.apply(proved.variables, X)) <= 1e-5
+
+
+def test_heads_have_sizes_of_values_in_orders_of_their_own():
+    """Not layers, but axes before a width's own too."""
+
+    attention = nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=16)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 6))
+    variables = jax.jit(attention.init)(jax.random.key(0), x)
+    out = variables["params"]["out"]["kernel"]
+    out = out.at[0, jnp.array([0, 2, 5])].set(0).at[1, jnp.array([1, 2, 7])].set(0)
+    variables["params"]["out"]["kernel"] = out
+    small = compact_model(attention, x, variables=variables, num_random=1)
+    assert small.variables["params"]["value"]["kernel"].shape == (6, 2, 5)
+    [order] = small.plan.leaves["params/value/kernel"].orders
+    assert (order.axis, order.by) == (2, (1,))
+
+
+def test_training_goes_on_with_the_state_in_the_new_order():
+    layers = make_layers()
+    small = compact_model(mlps, X, variables=layers, num_random=0)
+    optimizer = optax.adam(1e-2)
+    grads = jax.grad(lambda layers: jnp.sum(mlps(layers, X) ** 2))(layers)
+    # The dead units stay dead, as `freeze_structure` would hold them.
+    grads["down"] = jnp.where(layers["down"] == 0, 0, grads["down"])
+    _, state = optimizer.update(grads, optimizer.init(layers), layers)
+    updates, _ = optimizer.update(grads, state, layers)
+    small_state = compact_state(small.plan, state, optimizer, small.variables)
+    small_updates, _ = optimizer.update(compact(small.plan, grads), small_state, small.variables)
+    assert relative_difference(compact(small.plan, updates), small_updates) <= 1e-6
+
+
+def test_numbers_per_group_of_all_layers_stay_where_they_are():
+    layers = make_layers()
+    plan = plan_compaction(trace_dims(mlps, layers, X), layers)
+    radii = {"down": jnp.arange(8.0).reshape(1, 8, 1)}
+    np.testing.assert_array_equal(compact(plan, radii)["down"].ravel(), plan.leaves["down"].kept[1])
+
+
+def test_a_coupling_refuses_orders_of_which_it_knows_nothing():
+    layers = make_layers()
+    dims = trace_dims(mlps, layers, X)
+    coupling = couple(dims, layers)
+    with pytest.raises(CompactionError, match="must have the units of all layers in one order"):
+        compact_coupling(plan_compaction(dims, layers), coupling)
+    compact_coupling(plan_compaction(dims, layers, permute=False), coupling)
+
+
+def test_orders_in_json_are_checked():
+    layers = make_layers()
+    fields = json.loads(plan_compaction(trace_dims(mlps, layers, X), layers).to_json())
+    assert fields["format"] == 2
+    for change, message in (
+        ({"axis": 0}, "must be an axis that is not one of `by`"),
+        ({"axis": 3}, "must be an axis that is not one of `by`"),
+        ({"by": [3]}, "must be indices from 0 to 2"),
+        ({"by": [0, 1]}, "must be 6 entries, got 8"),
+        ({"indices": [[0] * 8] * 3}, "must be the numbers from 0 to 7 in some order"),
+        ({"indices": [list(range(8))] * 2}, "must be 3 entries, got 2"),
+        ({"indices": [1.0] * 3}, "must be a list"),
+    ):
+        broken = json.loads(json.dumps(fields))
+        broken["leaves"]["up"]["orders"][0] |= change
+        with pytest.raises(CompactionError, match=message):
+            Plan.from_fields(broken)
+    twice = json.loads(json.dumps(fields))
+    twice["leaves"]["up"]["orders"] *= 2
+    with pytest.raises(CompactionError, match="orders of different axes, by axes that stay in theirs"):
+        Plan.from_fields(twice)
