@@ -26,6 +26,8 @@ from ramda_jax.compaction import (
 )
 from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.compaction.planning.plan import AxisOrder
+from ramda_jax.compaction.symmetry.follow import why_not_symmetric
+from ramda_jax.compaction.symmetry.moves import Move
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import build
 from tests.compaction.nets_stacked import NNX
@@ -220,6 +222,20 @@ def test_units_that_have_one_order_in_all_layers_keep_it_and_a_plan_that_changes
         verify(apply, layers, apply, small, X, plan=foreign, dims=dims)
     proved = compact_model(apply, X, variables=layers, num_random=1)
     assert relative_difference(apply(layers, X), proved.apply(proved.variables, X)) <= 1e-5
+
+
+def test_what_is_returned_keeps_its_order():
+    """Units of the last layer are an output, by which nothing could be deleted anyhow."""
+
+    def apply(layers, x):
+        return jax.lax.scan(lambda x, layer: (x, jnp.tanh(x @ layer["up"])), x, layers)[1]
+
+    layers = {"up": make_layers()["up"]}
+    dims = trace_dims(apply, layers, X)
+    table = np.stack([np.arange(8), np.arange(8)[::-1], np.arange(8)])
+    moved = {"up": {2: Move(table, (("axis", 0),))}}
+    assert why_not_symmetric(dims, moved) == "an output of the model would be in another order"
+    assert why_not_symmetric(dims, {"up": {}}) == ""
 
 
 def test_heads_have_sizes_of_values_in_orders_of_their_own():

@@ -1,5 +1,7 @@
 """Layers with axes before their own: stacks that are scanned, vectorised or run one by one."""
 
+import time
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import compact, compact_model, trace_dims
+from ramda_jax.compaction import compact, compact_model, plan_compaction, trace_dims
 from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.compaction.adapters.nnx_sizes import own_axes
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import build
-from tests.compaction.nets_stacked import EQUINOX, LINEN, NNX, SEQUENCES, stack
+from tests.compaction.nets_stacked import EQUINOX, LINEN, NNX, SEQUENCES, TOKENS, in_turn, stack
 from tests.compaction.patterns import relative_difference, zero_readers
 
 
@@ -211,3 +213,68 @@ def test_what_reaches_no_output_does_not_matter():
     params = {"up": jnp.ones((6, 8)), "down": jnp.ones((8, 3)).at[2:].set(0)}
     small = compact_model(apply, jnp.ones((2, 6)), variables=params, num_random=0)
     assert jax.tree.map(jnp.shape, small.variables) == {"up": (6, 2), "down": (2, 3)}
+
+
+class Layer(nnx.Module):
+    def __init__(self, features, heads, hidden, rngs):
+        self.norms = nnx.List([nnx.RMSNorm(features, rngs=rngs), nnx.RMSNorm(features, rngs=rngs)])
+        self.attention = nnx.MultiHeadAttention(heads, features, decode=False, rngs=rngs)
+        self.gate, self.up = nnx.Linear(features, hidden, rngs=rngs), nnx.Linear(features, hidden, rngs=rngs)
+        self.down = nnx.Linear(hidden, features, rngs=rngs)
+
+    def __call__(self, x):
+        x = x + self.attention(self.norms[0](x), mask=nnx.make_causal_mask(x[..., 0]))
+        y = self.norms[1](x)
+        return x + self.down(nnx.silu(self.gate(y)) * self.up(y))
+
+
+class Decoder(nnx.Module):
+    """A language model, its layers one by one or as a stack."""
+
+    def __init__(self, rngs, is_stacked, features=2048, heads=16, hidden=5632, depth=22, vocabulary=32000):
+        self.embed, self.norm = nnx.Embed(vocabulary, features, rngs=rngs), nnx.RMSNorm(features, rngs=rngs)
+
+        def make(rngs):
+            return Layer(features, heads, hidden, rngs)
+
+        self.layers = stack(make, depth)(rngs) if is_stacked else nnx.List([make(rngs) for _ in range(depth)])
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        if isinstance(self.layers, nnx.List):
+            for layer in self.layers:
+                x = layer(x)
+        else:
+            x = in_turn(x, self.layers)
+        return self.embed.attend(self.norm(x))
+
+
+@pytest.mark.parametrize("is_stacked", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_decoder_of_a_billion_parameters_is_planned_and_proved_from_shapes_in_half_a_minute(is_stacked):
+    net = nnx.eval_shape(lambda: Decoder(nnx.Rngs(0), is_stacked))
+    begun = time.perf_counter()
+    small = compact_model(net, jax.ShapeDtypeStruct((1, 16), jnp.int32), num_random=0)
+    assert time.perf_counter() - begun < 30
+    # Of shapes alone nothing is known to be zero.
+    assert small.plan.num_params == (1196466176, 1196466176) and small.plan.changes_nothing
+    hidden = [width for width in small.dims.widths if width.size == 5632]
+    assert len(hidden) == (1 if is_stacked else 22) and not any(width.reason for width in hidden)
+
+
+def test_a_net_of_48_blocks_is_traced_and_planned_in_5_seconds():
+    net = nnx.eval_shape(lambda: Decoder(nnx.Rngs(0), False, 16, 2, 24, 48, 11))
+    begun = time.perf_counter()
+    dims = trace_dims(net, TOKENS)
+    assert plan_compaction(dims, nnx.state(net)).changes_nothing
+    assert time.perf_counter() - begun < 5
+
+
+def test_a_leaf_that_has_a_shape_alone_is_sliced_as_one():
+    params = {"up": jax.ShapeDtypeStruct((6, 8), jnp.float32), "down": jnp.ones((8, 3)).at[2:].set(0)}
+
+    def apply(params, x):
+        return jnp.tanh(x @ params["up"]) @ params["down"]
+
+    plan = plan_compaction(trace_dims(apply, params, jnp.ones((2, 6))), params)
+    assert compact(plan, params)["up"] == jax.ShapeDtypeStruct((6, 2), jnp.float32)
+    assert plan.leaves["down"].small_shape == (2, 3)

@@ -38,7 +38,8 @@ def plan_compaction(
 
     Args:
         dims: what `trace_dims` has found.
-        variables: the pytree that was traced, with its values.
+        variables: the pytree that was traced, with its values; of a leaf that is only a shape and a dtype no entry
+            counts as zero.
         round_to: keep a multiple of so many indices of each width, or all, for hardware that likes 8, 16 or 128.
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ramda_jax.compaction.planning.plan import AxisOrder
@@ -110,6 +111,8 @@ def _label_key(dims, label):
 
 def _moves(dims: Dims, width: Width, stacks, leaves, alive, threshold) -> dict[str, State]:
     """How the leaves of a width move so that more of it can go; {} where no more can."""
+    if any(isinstance(leaves[member.path], jax.ShapeDtypeStruct) for member in width.members):
+        return {}  # nothing is known to be dead
     path = width.members[0].path
     lengths = [dims.leaves[path].shape[axes[path]] for axes in stacks]
     living = np.zeros((*lengths, width.size), bool)

@@ -22,7 +22,7 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     Args:
         plan: from `plan_compaction`.
-        tree: a pytree of arrays.
+        tree: a pytree of arrays, or of shapes and dtypes.
 
     Returns:
         A pytree of the same structure; no array of it is one of `tree`'s.
@@ -42,6 +42,8 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     def cut(leaf, leaf_plan, name):
         kept = _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(leaf))
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(tuple(map(len, kept)), leaf.dtype)
         return _like(leaf, reordered(leaf_plan, _entries(leaf))[np.ix_(*kept)])
 
     return _map(plan, cut, lambda leaf_plan: leaf_plan.shape, tree)

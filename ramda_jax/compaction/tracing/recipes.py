@@ -106,7 +106,14 @@ class Applied(Recipe):
 
 
 def nonzero(recipe: Recipe, leaves: Mapping[str, Any], threshold: float, cache: "dict[Recipe, Any]") -> np.ndarray:
-    """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans."""
+    """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans.
+
+    Of what is made of a leaf that has a shape alone, none is known to be zero.
+    """
+    made_of = {path: leaves[path] for path in recipe.paths()}
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in made_of.values()):
+        shape = jax.eval_shape(lambda leaves: recipe.evaluate(leaves, {}), made_of).shape
+        return np.broadcast_to(True, shape[len(recipe.scans) :])
     value = np.asarray(recipe.evaluate(leaves, cache))
     if jnp.issubdtype(value.dtype, jnp.floating):  # beyond the dtype's largest number all are zero
         threshold = min(threshold, float(jnp.finfo(value.dtype).max))

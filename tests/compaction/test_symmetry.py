@@ -1,0 +1,138 @@
+"""Random programs on stacks of layers: where the order of units is said to be free, it is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ramda_jax.compaction.symmetry.follow import why_not_symmetric
+from ramda_jax.compaction.symmetry.moves import move
+from ramda_jax.compaction.tracing.trace import trace_function
+
+
+def halves(h):
+    return h[..., :4], h[..., 4:]
+
+
+def in_twos(h):
+    return h.reshape(*h.shape[:-1], 2, 4)
+
+
+def convolved(h, kernel, groups=1):
+    numbers = ("NWC", "WIO", "NWC")
+    return jax.lax.conv_general_dilated(
+        h[None], kernel, (1,), "SAME", dimension_numbers=numbers, feature_group_count=groups
+    )[0]
+
+
+#: What is made of the units `h` `[batch, 8]` of a layer, some of it whatever their order is.
+STEPS = {
+    "tanh": lambda h, layer: jnp.tanh(h),
+    "scale": lambda h, layer: h * layer["scale"],
+    "gate": lambda h, layer: jnp.concatenate([halves(h)[0] * jnp.tanh(halves(h)[1]), halves(h)[1]], -1),
+    "swap": lambda h, layer: jnp.concatenate(halves(h)[::-1], -1),
+    "twice": lambda h, layer: jnp.concatenate([halves(h)[0]] * 2, -1),
+    "reverse": lambda h, layer: h[..., ::-1],
+    "split and join": lambda h, layer: jnp.tanh(in_twos(h)).reshape(h.shape),
+    "sum of a part": lambda h, layer: (in_twos(h) * in_twos(h).sum(-2, keepdims=True)).reshape(h.shape),
+    "turn": lambda h, layer: jnp.swapaxes(in_twos(h), -1, -2).reshape(h.shape),
+    "strides": lambda h, layer: jnp.concatenate([h[..., ::2], h[..., 1::2]], -1),
+    "over the batch": lambda h, layer: jax.nn.softmax(h, axis=0) + jnp.cumsum(h, 0) + jnp.sort(h, 0),
+    "over units": lambda h, layer: jnp.cumsum(h, -1),
+    "places": lambda h, layer: h * jnp.arange(8.0),
+    "constants": lambda h, layer: jnp.where(h > 0, h * jnp.ones(8), 0.1),
+    "matrix": lambda h, layer: jnp.tanh(h @ layer["square"]),
+    "its transpose": lambda h, layer: jnp.tanh(h @ layer["square"].T),
+    "loop": lambda h, layer: jax.lax.fori_loop(0, 3, lambda _, c: jnp.tanh(c + h), jnp.zeros_like(h)),
+    "loop of a vector": lambda h, layer: h + jax.lax.fori_loop(0, 3, lambda _, c: c / 2 + layer["scale"], jnp.zeros(8)),
+    "condition": lambda h, layer: jax.lax.cond(h.sum() > 0, lambda h: 2 * h, lambda h: h + 1, h),
+    "convolution": lambda h, layer: convolved(h, layer["square"][None]),
+    "depthwise": lambda h, layer: convolved(h, layer["scale"][None, None], 8),
+    "padding": lambda h, layer: jnp.pad(h, ((1, 0), (0, 0)))[1:],
+}
+
+
+def program(steps, kind):
+    def one(x, layer):
+        h = jnp.tanh(x @ layer["up"])
+        for step in steps:
+            h = STEPS[step](h, layer)
+        return x + h @ layer["down"]
+
+    def run(layers, x):
+        if kind == "loop":
+            for number in range(3):
+                x = one(x, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
+            return x
+        if kind == "vmap":
+            return jax.vmap(lambda layer: one(x, layer))(layers).sum(0)
+        if kind == "mixed":
+            turned = jax.tree.map(lambda leaf: leaf[::-1], layers)
+            return jax.vmap(lambda layer: one(x, layer))(turned).sum(0) + one(x, jax.tree.map(lambda a: a[0], layers))
+        return jax.lax.scan(lambda x, layer: (one(x, layer), None), x, layers, reverse=kind == "reverse")[0]
+
+    return run
+
+
+def orders(rng, style):
+    """An order of 8 units for each of 3 layers, of a kind that some programs allow."""
+
+    def one():
+        four = rng.permutation(4)
+        return {
+            "any": rng.permutation(8),
+            "in halves": np.concatenate([four, 4 + rng.permutation(4)]),
+            "the same in halves": np.concatenate([four, 4 + four]),
+            "in pairs": np.stack([2 * four, 2 * four + 1], -1).ravel(),
+        }[style]
+
+    return np.stack([one() for _ in range(3)])
+
+
+def permuted(layers, moves):
+    result = dict(layers)
+    for path, state in moves.items():
+        for axis, found in state.items():
+            table = np.broadcast_to(found.table, (3, 8))
+            shape = [n if place in (0, axis) else 1 for place, n in enumerate(layers[path].shape)]
+            result[path] = jnp.take_along_axis(result[path], jnp.asarray(table).reshape(shape), axis)
+    return result
+
+
+def check_random_programs(seed, number):
+    """How often it was shown that the order is free; where it was, it is."""
+    rng = np.random.default_rng(seed)
+    shown = 0
+    with jax.enable_x64(), jax.disable_jit():
+        for _ in range(number):
+            steps = rng.choice(list(STEPS), rng.integers(1, 4)).tolist()
+            kind = str(rng.choice(["scan", "reverse", "loop", "vmap", "mixed"]))
+            shapes = {"up": (3, 5, 8), "down": (3, 8, 5), "scale": (3, 8), "square": (3, 8, 8)}
+            layers = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+            x = jnp.asarray(rng.normal(size=(2, 5)))
+            run = program(steps, kind)
+            with jax.disable_jit(False):
+                dims = trace_function(run, layers, x)
+            for style in ("any", "in halves", "the same in halves", "in pairs"):
+                table = orders(rng, style)
+                other = table if rng.random() < 0.7 else orders(rng, style)
+                axes = {"up": {2: table}, "scale": {1: table}, "down": {1: other}, "square": {1: table, 2: table}}
+                moves = {}
+                for path, own in axes.items():
+                    found = {axis: move(one, [("axis", 0)]) for axis, one in own.items()}
+                    moves[path] = {axis: one for axis, one in found.items() if one is not None}
+                if why_not_symmetric(dims, moves) == "":
+                    shown += 1
+                    outputs, others = run(layers, x), run(permuted(layers, moves), x)
+                    assert float(jnp.abs(outputs - others).max()) <= 1e-9 * float(jnp.abs(outputs).max()), (kind, steps)
+    return shown
+
+
+def test_the_order_of_units_is_free_where_it_is_said_to_be():
+    assert check_random_programs(seed=1, number=12) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_the_order_of_units_is_free_where_it_is_said_to_be_in_many_programs(seed):
+    assert check_random_programs(seed, number=60) >= 20
