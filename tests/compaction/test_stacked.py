@@ -11,7 +11,7 @@ from flax import nnx
 
 from ramda_jax.compaction import compact, compact_model, plan_compaction, trace_dims
 from ramda_jax.compaction.adapters.choose import adapter_for
-from ramda_jax.compaction.adapters.nnx_sizes import own_axes
+from ramda_jax.compaction.adapters.sizes import own_axes
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import build
 from tests.compaction.nets_stacked import EQUINOX, LINEN, NNX, SEQUENCES, TOKENS, in_turn, stack
@@ -104,11 +104,40 @@ def test_a_stack_of_equinox_layers_loses_what_nothing_reads_in_any_of_them():
     values, alive = zero_readers(dims, eqx.filter(model, eqx.is_array), np.random.default_rng(3))
     model = eqx.combine(values, static)
     small = compact_model(model, jax.ShapeDtypeStruct(batch.shape, batch.dtype), call=call, num_random=0)
-    kept = {one.name: one.kept for one in small.plan.widths if one.name in alive}
-    assert {name: found for name, found in kept.items() if name not in small.refused} == {
-        name: wanted for name, wanted in alive.items() if name not in small.refused
-    }
+    assert small.refused == {}
+    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
     check_equal(adapter_for(model, call=call), values, small, batch)
+
+
+def test_equinox_layers_remember_the_sizes_of_their_arrays():
+    class Net(eqx.Module):
+        attention: eqx.nn.MultiheadAttention
+        depthwise: eqx.nn.Conv1d
+        cell: eqx.nn.LSTMCell
+        last: eqx.nn.Linear
+
+        def __init__(self, key):
+            self.attention = eqx.nn.MultiheadAttention(4, 8, output_size=6, key=key)
+            self.depthwise = eqx.nn.Conv1d(6, 6, 3, padding=1, groups=6, key=key)
+            self.cell, self.last = eqx.nn.LSTMCell(6, 8, key=key), eqx.nn.Linear(8, 3, key=key)
+
+        def __call__(self, x):
+            x = jnp.tanh(self.depthwise(self.attention(x, x, x).T)).T
+            start = (jnp.zeros(self.cell.hidden_size), jnp.zeros(self.cell.hidden_size))
+            return self.last(jax.lax.scan(lambda state, x: (self.cell(x, state), None), start, x)[0][0])
+
+    model = Net(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5, 8))
+    arrays, static = eqx.partition(model, eqx.is_array)
+    values, alive = zero_readers(trace_dims(model, x), arrays, np.random.default_rng(1))
+    small = compact_model(eqx.combine(values, static), x, num_random=1)
+    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive and not small.refused
+    net, kept = small.model, {width.size: len(width.kept) for width in small.plan.widths if not width.reason}
+    assert net.attention.num_heads == kept[4] < 4 and net.attention.query_proj.out_features == 2 * kept[4]
+    assert net.depthwise.groups == net.depthwise.in_channels == net.cell.input_size == kept[6] < 6
+    assert net.cell.hidden_size == net.last.in_features == kept[8] < 8
+    # The whole model remembers what it did.
+    assert (model.attention.num_heads, model.depthwise.groups, model.cell.hidden_size) == (4, 6, 8)
 
 
 def test_a_model_with_a_stack_and_no_zeros_is_returned_as_it_is():

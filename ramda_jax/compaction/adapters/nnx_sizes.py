@@ -1,16 +1,10 @@
-"""The sizes that nnx layers remember, read from smaller arrays.
+"""The sizes that nnx layers remember, read from smaller arrays."""
 
-A layer may be a stack of layers: made by `nnx.vmap`, its arrays have axes that it knows nothing of, before its own or
-between them. What it remembers are the sizes of its own.
-"""
-
-import itertools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
 
-from ramda_jax.typing import Shape
+from ramda_jax.compaction.adapters.sizes import Fit, fit_layer
 
 
 def fit_sizes(module: Any, whole: Any) -> None:
@@ -28,45 +22,7 @@ def fit_sizes(module: Any, whole: Any) -> None:
     for (_, layer), (_, before) in zip(nnx.iter_modules(module), nnx.iter_modules(whole), strict=True):
         for kind, fit in _FITS:
             if isinstance(layer, kind):
-                _fit(layer, before, fit)
-
-
-def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The axes of an array that have the sizes a layer remembers: the last ones; else the first that fit, in order.
-
-    Raises:
-        ValueError: no axes have these sizes.
-
-    Example:
-        >>> own_axes((3, 16, 64), (16, 64)), own_axes((16, 3, 64), (16, 64))
-        ((1, 2), (0, 2))
-    """
-    last = tuple(range(len(shape) - len(sizes), len(shape)))
-    for axes in itertools.chain([last], itertools.combinations(range(len(shape)), len(sizes))):
-        if len(sizes) <= len(shape) and all(shape[axis] == size for axis, size in zip(axes, sizes, strict=True)):
-            return axes
-    raise ValueError(f"no axes of {shape} have the sizes {tuple(sizes)}")
-
-
-def _fit(layer, whole, fit):
-    def own(variable, *sizes):
-        *parents, name = variable.split(".")
-        small, before = layer, whole
-        for parent in parents:
-            small, before = getattr(small, parent), getattr(before, parent)
-        shape = _shape(getattr(small, name))
-        return tuple(shape[axis] for axis in own_axes(_shape(getattr(before, name)), sizes))
-
-    try:
-        sizes = fit(whole, own)
-    except Exception:  # a class derived from one of Flax may keep other things under these names
-        return
-    for name, value in sizes.items():
-        setattr(layer, name, value)
-
-
-def _shape(variable):
-    return tuple((variable.get_value() if hasattr(variable, "get_value") else variable.value).shape)
+                fit_layer(layer, before, fit)
 
 
 def _linear(layer, own):
@@ -145,9 +101,8 @@ def _cell(layer, own):
     return {}
 
 
-#: From kinds of layers to functions of a layer with its whole sizes, and of `own`: from the name of a variable and its
-#: own sizes to its small ones. They return the attributes to set.
-_FITS: tuple[tuple[Any, Callable[[Any, Callable[..., tuple[int, ...]]], dict[str, Any]]], ...] = (
+#: From kinds of layers to what reads their sizes.
+_FITS: tuple[tuple[Any, Fit], ...] = (
     (nnx.Linear, _linear),
     (nnx.LinearGeneral, _linear_general),
     (nnx.Einsum, _einsum),

@@ -1,0 +1,103 @@
+"""The sizes that Equinox layers remember, read from smaller arrays."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ramda_jax.compaction.adapters.sizes import Fit, fit_layer
+
+
+def fit_sizes(module: Any, whole: Any) -> None:
+    """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
+
+    Known are `Linear`, `Conv`, `ConvTranspose`, `Embedding`, `MultiheadAttention`, `LayerNorm`, `RMSNorm`, `GRUCell`
+    and `LSTMCell`, and what is derived from them. Any other layer is left alone, and so is one whose arrays are not
+    those that it would make: if it remembers a size that matters, the proof sees it.
+
+    Args:
+        module: with smaller arrays, and the sizes of the whole ones; nothing else may hold it.
+        whole: with the arrays that these sizes are of; they may be abstract.
+    """
+    for layer, before in zip(_modules(module), _modules(whole), strict=True):
+        for kind, fit in _FITS:
+            if isinstance(layer, kind):
+                fit_layer(layer, before, fit)
+
+
+def _modules(node: Any) -> Iterator[Any]:
+    """Yields all modules in a tree, outer ones first."""
+    if isinstance(node, eqx.Module):
+        yield node
+    for child in jax.tree.leaves(node, is_leaf=lambda one: one is not node):
+        if child is not node:
+            yield from _modules(child)
+
+
+def _linear(layer, own):
+    # A scalar is one entry of an axis that it has not.
+    sizes = [1 if n == "scalar" else n for n in (layer.out_features, layer.in_features)]
+    small = own("weight", *sizes)
+    names = ("out_features", "in_features")
+    return {name: n for name, n in zip(names, small, strict=True) if getattr(layer, name) != "scalar"}
+
+
+def _conv(layer, own):
+    out, per_group, *_ = own("weight", layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    groups = layer.groups
+    if groups > 1:
+        # Each group has as many outputs as it had; where that is not so, the proof finds the wrong number of groups.
+        groups = out // (layer.out_channels // groups)
+    return {"out_channels": out, "in_channels": per_group * groups, "groups": groups}
+
+
+def _conv_transpose(layer, own):
+    if layer.groups > 1:
+        return {}
+    out, into, *_ = own("weight", layer.out_channels, layer.in_channels, *layer.kernel_size)
+    return {"out_channels": out, "in_channels": into}
+
+
+def _embedding(layer, own):
+    entries, size = own("weight", layer.num_embeddings, layer.embedding_size)
+    return {"num_embeddings": entries, "embedding_size": size}
+
+
+def _norm(layer, own):
+    name = "weight" if layer.weight is not None else "bias"
+    return {"shape": own(name, *layer.shape)} if getattr(layer, name) is not None else {}
+
+
+def _attention(layer, own):
+    heads = layer.num_heads
+    queries, query = own("query_proj.weight", heads * layer.qk_size, layer.query_size)
+    _, key = own("key_proj.weight", heads * layer.qk_size, layer.key_size)
+    values, value = own("value_proj.weight", heads * layer.vo_size, layer.value_size)
+    output, _ = own("output_proj.weight", layer.output_size, heads * layer.vo_size)
+    # Keys are compared entry by entry with queries, so that heads go and never a part of one.
+    heads = queries // layer.qk_size
+    sizes = {"query_size": query, "key_size": key, "value_size": value, "output_size": output}
+    return sizes | {"num_heads": heads, "vo_size": values // heads}
+
+
+def _cell(gates):
+    def fit(layer, own):
+        _, into = own("weight_ih", gates * layer.hidden_size, layer.input_size)
+        _, hidden = own("weight_hh", gates * layer.hidden_size, layer.hidden_size)
+        return {"input_size": into, "hidden_size": hidden}
+
+    return fit
+
+
+#: From kinds of layers to what reads their sizes.
+_FITS: tuple[tuple[Any, Fit], ...] = (
+    (eqx.nn.Linear, _linear),
+    (eqx.nn.Conv, _conv),
+    (eqx.nn.ConvTranspose, _conv_transpose),
+    (eqx.nn.Embedding, _embedding),
+    ((eqx.nn.LayerNorm, eqx.nn.RMSNorm), _norm),
+    (eqx.nn.MultiheadAttention, _attention),
+    (eqx.nn.GRUCell, _cell(3)),
+    (eqx.nn.LSTMCell, _cell(4)),
+)

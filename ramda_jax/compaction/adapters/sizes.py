@@ -1,0 +1,62 @@
+"""The sizes that a layer remembers, read from smaller arrays.
+
+A layer may be a stack of layers: made by `vmap`, its arrays have axes that it knows nothing of, before its own or
+between them. What it remembers are the sizes of its own.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ramda_jax.typing import Shape
+
+#: A function of a layer with its whole sizes, and of `own`: from the name of an array and its own sizes to its small
+#: ones. It returns the attributes to set.
+Fit = Callable[[Any, Callable[..., tuple[int, ...]]], dict[str, Any]]
+
+
+def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The axes of an array that have the sizes a layer remembers: the last ones; else the first that fit, in order.
+
+    Raises:
+        ValueError: no axes have these sizes.
+
+    Example:
+        >>> own_axes((3, 16, 64), (16, 64)), own_axes((16, 3, 64), (16, 64))
+        ((1, 2), (0, 2))
+    """
+    last = tuple(range(len(shape) - len(sizes), len(shape)))
+    for axes in itertools.chain([last], itertools.combinations(range(len(shape)), len(sizes))):
+        if len(sizes) <= len(shape) and all(shape[axis] == size for axis, size in zip(axes, sizes, strict=True)):
+            return axes
+    raise ValueError(f"no axes of {shape} have the sizes {tuple(sizes)}")
+
+
+def fit_layer(layer: Any, whole: Any, fit: Fit) -> None:
+    """Sets what a layer remembers in place, or leaves it alone where its arrays are not those that it would make.
+
+    Args:
+        layer: with smaller arrays, and the sizes of the whole ones.
+        whole: with the arrays that these sizes are of; they may be abstract.
+        fit: reads the sizes.
+    """
+
+    def own(variable, *sizes):
+        *parents, name = variable.split(".")
+        small, before = layer, whole
+        for parent in parents:
+            small, before = getattr(small, parent), getattr(before, parent)
+        shape = _shape(getattr(small, name))
+        return tuple(shape[axis] for axis in own_axes(_shape(getattr(before, name)), sizes))
+
+    try:
+        sizes = fit(whole, own)
+    except Exception:  # a class derived from one of Flax may keep other things under these names
+        return
+    for name, value in sizes.items():
+        object.__setattr__(layer, name, value)  # an Equinox module is frozen
+
+
+def _shape(array):
+    value = array.get_value() if hasattr(array, "get_value") else getattr(array, "value", array)
+    return tuple(value.shape)
