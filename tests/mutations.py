@@ -423,8 +423,8 @@ MUTATIONS = [
     # compaction
     Mutation(
         "compaction/adapters/equinox.py",
-        "call(eqx.nn.inference_mode(combine(arrays)), *args)",
-        "call(combine(arrays), *args)",
+        "call(eqx.nn.inference_mode(combine(arrays, static)), *args)",
+        "call(combine(arrays, static), *args)",
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),
     Mutation(
