@@ -428,22 +428,22 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),
     Mutation(
-        "compaction/after/coupling.py",
+        "compaction/grouping/coupling.py",
         "[int((member.index < 0).sum()) :]",
         "",
         ("tests/compaction/test_coupling.py::test_pack_has_its_inverse_and_its_like_in_the_small_model",),
     ),
     Mutation(
-        "compaction/after/coupling.py",
+        "compaction/grouping/coupling.py",
         "                start += columns\n",
         "",
         ("tests/compaction/test_coupling.py::test_without_strength_it_is_the_optimizer_itself",),
     ),
     Mutation(
-        "compaction/after/coupling.py",
+        "compaction/grouping/coupling.py",
         "[part.reshape(len(part), -1) for part in rows], axis=1)",
         "[part.reshape(len(part), -1) for part in rows], axis=0)",
-        ("ramda_jax/compaction/after/coupling.py",),
+        ("ramda_jax/compaction/grouping/coupling.py",),
     ),
     Mutation(
         "compaction/tracing/trace.py",
@@ -678,7 +678,7 @@ MUTATIONS = [
         "compaction/planning/slicing.py",
         "range(n) if kept is None or (n == 1 and size != 1) else kept",
         "range(n) if kept is None else kept",
-        ("ramda_jax/compaction/after/small_coupling.py",),
+        ("ramda_jax/compaction/grouping/small_coupling.py",),
     ),
     Mutation(
         "compaction/planning/slicing.py",
@@ -699,7 +699,7 @@ MUTATIONS = [
         ("tests/compaction/test_training.py::test_compact_state_refuses_a_state_that_is_not_kept_entry_by_entry",),
     ),
     Mutation(
-        "compaction/after/small_coupling.py",
+        "compaction/grouping/small_coupling.py",
         "return np.searchsorted(kept, rows[np.isin(rows, kept)])",
         "return np.flatnonzero(np.isin(rows, kept))",
         ("tests/compaction/test_coupling.py::test_pack_has_its_inverse_and_its_like_in_the_small_model",),

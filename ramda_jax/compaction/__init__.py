@@ -6,18 +6,19 @@ Step by step: `trace_dims` finds which axes of parameters belong together, `plan
 `compact` slices any tree, and `verify` proves the small model equal.
 
 A folder for each question: `tracing`, which axes belong together; `symmetry`, whose order is free; `planning`, what
-goes; `proof`, that nothing has changed; `adapters`, each kind of model; `storage`, the small model on disk; `after`,
-living with it.
+goes; `proof`, that nothing has changed; `adapters`, each kind of model; `grouping`, which groups to train for; `storage`,
+the small model on disk; `after`, living with it.
 """
 
 from ramda_jax.compaction.adapters.factored import Factored, factor
 from ramda_jax.compaction.adapters.trace_dims import trace_dims
-from ramda_jax.compaction.after.coupling import Coupling, couple
 from ramda_jax.compaction.after.picture import draw_report
 from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost
-from ramda_jax.compaction.after.small_coupling import compact_coupling
 from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.by_leaf import groups
+from ramda_jax.compaction.grouping.coupling import Coupling, couple
+from ramda_jax.compaction.grouping.small_coupling import compact_coupling
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
 from ramda_jax.compaction.planning.make_plan import plan_compaction
@@ -57,6 +58,7 @@ __all__ = [
     "LowRank",
     "Factored",
     "factor",
+    "groups",
     "couple",
     "Coupling",
     "compact_coupling",

@@ -1,7 +1,8 @@
 """A table of which leaf gets which regularizer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import optax
@@ -21,11 +22,20 @@ _SCALAR = (rmda, prox_sgd)
 _METHODS = (ramda, rmda, prox_sgd, prox_gen, prox_adamw, prox_ssi)
 
 
+class Trace(Protocol):
+    """What `describe` asks of a trace, such as `compaction.Dims`."""
+
+    def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> Mapping[str, Any]:
+        """From paths to counts with `removable`, `units`, `zero` and `ready`, of (path, leaf, regularizer or None)."""
+        ...
+
+
 def describe(
     regularizer: RegularizerSpec,
     params: Tree,
     method: Callable[..., optax.GradientTransformation] = ramda,
     solver: SolverSpec = None,
+    trace: Trace | None = None,
 ) -> str:
     """A table: which leaf gets which regularizer, its groups, their number, size and weight, and its solver.
 
@@ -35,10 +45,13 @@ def describe(
         method: the optimizer's factory, such as `ramda_jax.rmda`: which solver is the default depends on the method's
             metric.
         solver: what is given to the optimizer.
+        trace: what `compaction.trace_dims` has found for the model.
 
     Returns:
         The table as text, a line for each leaf and one for the total, and one for each leaf that is one single group:
-        it can only go as a whole.
+        it can only go as a whole. With a trace also how many of the groups can ever be removed, and of how many units
+        (channels, hidden units, heads) they are; and where `params` have values, how many of them are zero and how many
+        units nothing reads but zeros.
 
     Raises:
         ValueError, TypeError: what `init` of the optimizer would raise.
@@ -59,34 +72,44 @@ def describe(
     metric_kind = "scalar" if method in _SCALAR else "diagonal"
     check_solvable(regularizer, solver, metric_kind)
     solvers = solver_rules(solver)
-    rows: list[tuple[str, ...]] = [("leaf", "shape", "regularizer", "group axes", "groups", "size", "weight", "solver")]
+    counted = ["removable", "units"] if trace is not None else []
+    header = ("leaf", "shape", "regularizer", "group axes", "groups", *counted, "size", "weight", "solver")
+    rows: list[tuple[str, ...]] = [header]
     entries = regularized = groups = 0
     single = []
     leaves = assign(regularizer, params)
     solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
+    counts = {} if trace is None else trace.count_units(leaves)
     for path, leaf, given in leaves:
         shape = tuple(leaf.shape)
         size = math.prod(shape)
         entries += size
         row = [path or "(the array)", str(shape)]
         if given is None:
-            rows.append((*row, "-", "-", "-", "-", "-", "-"))
+            rows.append((*row, *["-"] * (6 + len(counted))))
             continue
         regularized += size
-        cells = ["-", "-", "-", "-"]
+        cells = ["-"] * (4 + len(counted))
         if isinstance(given, Grouped):
             number = math.prod(given.radii_shape(shape))
             groups += number
             if number == 1 < size:
                 single.append(path or "(the array)")
             weight = _weight_of(given, shape) if isinstance(given, GroupRegularizer) else "-"
-            cells = [str(given.groups), str(number), str(given.sizes(shape)), weight]
+            count = counts.get(path)
+            removable = ["-"] * len(counted) if count is None else [str(count.removable), str(count.units)]
+            cells = [str(given.groups), str(number), *removable, str(given.sizes(shape)), weight]
         solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
         rows.append((*row, _name_of(given), *cells, type(solved_by).__name__))
-    rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), "", "", ""))
+    total = [str(sum(count.removable for count in counts.values())), ""] if counted else []
+    rows.append(("total", f"{entries} entries", f"{regularized} regularized", "", str(groups), *total, "", "", ""))
     # In the total row "N regularized" spills into the empty column beside it.
-    lines = text_table(rows, right=(4, 5, 6), spill=(len(rows) - 1, 2))
+    right = range(4, 7 + len(counted))
+    lines = text_table(rows, right=right, spill=(len(rows) - 1, 2))
     lines += [f"{path} is one single group, which goes as a whole or not at all: name its axes" for path in single]
+    for path, count in counts.items():
+        if count.zero:
+            lines.append(f"{path}: {count.zero:,} zero groups, {count.ready:,} of {count.units:,} units removable")
     return "\n".join(lines)
 
 

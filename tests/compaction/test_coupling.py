@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ from ramda_jax.compaction import (
     trace_dims,
 )
 from ramda_jax.compaction.adapters.choose import adapter_for
-from ramda_jax.structure import regularized_leaves
+from ramda_jax.structure import named_leaves, regularized_leaves
 from tests.compaction.nets_nnx import make
 from tests.compaction.patterns import relative_difference, zero_readers
 
@@ -164,3 +165,41 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
     optimizer = coupling.wrap(optax.sgd(0.1))
     with pytest.raises(ValueError, match="requires the current value of parameters"):
         optimizer.update(params, optimizer.init(params))
+
+
+def test_parameters_may_be_a_part_of_what_was_traced_by_one_prefix():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(8)(nn.relu(nn.BatchNorm(use_running_average=True)(nn.Dense(16)(x))))
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):  # Dense_0 and Block_0/Dense_0
+            return nn.Dense(3)(nn.relu(Block()(x)))
+
+    module, x = Net(), jnp.ones((2, 8))
+    variables = module.init(jax.random.key(0), x)
+    dims = trace_dims(module, variables, x)
+    whole = couple(dims, variables)
+    part = couple(dims, variables["params"])
+    assert [[one.path for one in parts] for parts in whole.parts.values()] == [
+        [f"params/{one.path}" for one in parts] for parts in part.parts.values()
+    ]
+    assert set(part.parts) and set(part.shapes) == {path for path, _ in named_leaves(variables["params"])}
+    # What was traced may be the collection alone.
+    alone = trace_dims(lambda params, x: module.apply({**variables, "params": params}, x), variables["params"], x)
+    assert (
+        couple(alone, {"params": variables["params"]}).parts.keys() == couple(alone, variables["params"]).parts.keys()
+    )
+
+
+def test_a_square_kernel_is_coupled_along_what_it_reads():
+    params = {"in": jnp.ones((8, 6)), "square": jnp.ones((8, 8)), "out": jnp.ones((3, 8))}
+
+    def stream(params, x):
+        h = x @ params["in"].T
+        return (h + jnp.tanh(h @ params["square"].T)) @ params["out"].T
+
+    [parts] = couple(trace_dims(stream, params, jnp.ones((2, 6))), params).parts.values()
+    assert [(part.path, part.axis) for part in parts] == [("out", 1), ("square", 1)]

@@ -59,8 +59,11 @@ class Reader:
         contracted: the labels of the axes that are summed over.
         sides: the factors made of parameters, one or both, each as (recipe, its contracted axes, the labels of its
             other axes by axis). An entry of the sum vanishes where either is zero.
+        own: for each of `sides` the labels of its contracted axes as they came, before they were unified with those of
+            the other factor; empty where a rule does not say.
     """
 
     name: str
     contracted: list[np.ndarray]
     sides: list[tuple[Recipe, tuple[int, ...], dict[int, np.ndarray]]]
+    own: list[list[np.ndarray]] = dataclasses.field(default_factory=list)

@@ -1,7 +1,8 @@
 """Which axes of parameters belong together, traced from any JAX function."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.static_args import hold_static
+from ramda_jax.compaction.tracing.units.free import UnitCount, Units
+from ramda_jax.compaction.tracing.units.part import traced_paths
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, few, find_widths
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
@@ -46,6 +49,33 @@ class Dims:
     @property
     def opaque(self) -> dict[str, int]:
         return dict(self.walk.opaque)
+
+    @functools.cached_property
+    def units(self) -> Units:
+        """The free indices, and who reads them."""
+        return Units(self)
+
+    def own_paths(self, params: Any) -> dict[str, str]:
+        """From the paths of `leaves` to those in `params`, the variables that were traced or a part of them.
+
+        Raises:
+            CompactionError: a leaf of `params` that was not traced, or that may be any of several.
+        """
+        shapes = {path: value.shape for path, value in self.leaves.items()}
+        return {traced: path for path, traced in traced_paths(shapes, params).items()}
+
+    def count_units(self, leaves: Sequence[tuple[str, Any, Any]], gone: Any = None) -> dict[str, UnitCount]:
+        """How many groups of each leaf can ever be removed, for `describe`.
+
+        Args:
+            leaves: of (path, leaf, resolved regularizer or None), all of the parameters.
+            gone: for each node of the trace whether it goes; None for those that are read by zeros only.
+
+        Returns:
+            A `UnitCount` by path, of the leaves that have groups.
+        """
+        traced = {path: traced for traced, path in self.own_paths({path: leaf for path, leaf, _ in leaves}).items()}
+        return self.units.count([(traced[path], path, leaf, one) for path, leaf, one in leaves], gone)
 
     def __str__(self) -> str:
         rows = [("width", "size", "members", "readers", "frozen because of")]

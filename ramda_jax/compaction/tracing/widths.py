@@ -7,8 +7,8 @@ import numpy as np
 
 from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
-from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.union_find import ALWAYS
+from ramda_jax.compaction.tracing.units.sums import read_axes
 from ramda_jax.compaction.tracing.walk import Walk
 
 
@@ -82,7 +82,7 @@ def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[
     for reader in walk.readers:
         read = np.concatenate([nodes.of(label)[1] for label in reader.contracted])
         for number in set(width_of[read].tolist()) - {-1}:
-            readers[number].update(_read_members(reader, members[number]))
+            readers[number].update(_read_members(reader, leaves, members[number]))
     return tuple(
         Width(
             name=f"d{number}",
@@ -133,11 +133,7 @@ def _members(path, axis, size, positions, widths, places):
         yield number, Member(path, axis, index)
 
 
-def _read_members(reader, members):
+def _read_members(reader, leaves, members):
     """Those of a width's members that a contraction over one of its axes reads."""
-    for recipe, axes, _ in reader.sides:
-        for member in members:
-            # A leaf as it is is read along the axes summed over; of what was made of leaves the axes are not known.
-            exact = not isinstance(recipe, Leaf) or member.axis in axes
-            if member.path in recipe.paths() and exact:
-                yield member
+    read = {axis for side in range(len(reader.sides)) for axis in read_axes(reader, side, leaves)}
+    return [member for member in members if (member.path, member.axis) in read]

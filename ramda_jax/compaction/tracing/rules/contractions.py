@@ -27,13 +27,14 @@ def _dot_general(walk, visit):
 def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int]]]) -> None:
     """Records that axes are summed over: a list of (value, its contracted axes in the order of the sum)."""
     contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
-    sides = []
+    sides, own = [], []
     for value, axes in factors:
         if value.recipe is not None:
             others = {axis: label for axis, label in enumerate(value.labels) if axis not in axes}
             sides.append((value.recipe, tuple(axes), others))
+            own.append([value.labels[axis] for axis in axes])
     if sides:
-        walk.readers.append(Reader(visit.name, contracted, sides))
+        walk.readers.append(Reader(visit.name, contracted, sides, own))
         return
     for label in contracted:
         walk.indices.freeze(label, f"{visit.name}: {_WITH_ACTIVATION}")
@@ -62,7 +63,8 @@ def _conv_general_dilated(walk, visit):
     visit.notes["feature_group_count"] = lhs_groups
     if rhs.recipe is not None:
         others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
-        walk.readers.append(Reader(visit.name, [rhs.labels[into]], [(rhs.recipe, (into,), others)]))
+        own = [rhs.labels[into]]
+        walk.readers.append(Reader(visit.name, own, [(rhs.recipe, (into,), others)], [own]))
     else:
         indices.freeze(features, f"{visit.name}: {_WITH_ACTIVATION}")
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.regularizers.base import Regularizer
@@ -154,7 +153,7 @@ def couple(dims: Dims, params: Any) -> Coupling:
         {'d0': (8, 6)}
         >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
     """
-    own = _own_paths(dims, params)
+    own = dims.own_paths(params)
     axis_of: dict[str, int] = {}
     used = {path: np.zeros(0, np.int64) for path in own.values()}
     parts: dict[str, tuple[Part, ...]] = {}
@@ -182,23 +181,3 @@ def couple(dims: Dims, params: Any) -> Coupling:
         if len(left):
             rest[path] = (axis_of[path], left)
     return Coupling(parts, rest, {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)})
-
-
-def _own_paths(dims, params):
-    """From paths of the trace to those of `params`, which may lack the collection's name."""
-    own = {}
-    for path, leaf in named_leaves(params):
-        found = [traced for traced in dims.leaves if traced == path or traced.endswith(f"/{path}")]
-        exact = [traced for traced in found if traced == path] or found
-        if len(exact) != 1 or dims.leaves[exact[0]].shape != jnp.shape(leaf):
-            raise CompactionError(
-                f"Each leaf of `params` must be one of those traced, but '{path}' of shape {jnp.shape(leaf)} may be "
-                f"any of {exact}; give the parameters that `trace_dims` was given, or a part of them."
-            )
-        if exact[0] in own:
-            raise CompactionError(
-                f"Each leaf of `params` must be another of those traced, but '{own[exact[0]]}' and '{path}' both are "
-                f"'{exact[0]}'; give the parameters that `trace_dims` was given, or a part of them."
-            )
-        own[exact[0]] = path
-    return own

@@ -1,0 +1,94 @@
+"""Groups of each leaf along the axis by which it is read, whatever its layout and its name."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import Grouped, GroupLasso
+from ramda_jax.regularizers.scaled import Scaled
+
+#: Linen's collection of parameters, without which an optimizer is mostly given them.
+_PARAMS = "params/"
+
+
+def groups(
+    dims: Dims, regularizer: Regularizer | Mapping[str, Regularizer | None] | None = None
+) -> dict[str, Regularizer]:
+    """The groups that can be removed, from the trace: what to give to an optimizer as `regularizer`.
+
+    A group is what one index of an axis is read by: the row of a Flax kernel, the column of an Equinox `weight`, the
+    heads of attention's output projection under any name and in any order of axes, a channel of a depthwise or grouped
+    convolution, index i of all layers of a stack. Left out is what can never go by zeros: tables, tokens, position
+    embeddings, biases; what reads the model's inputs, or a width that is frozen (`print(dims)` says why); and what
+    reads an index that something left out reads too.
+
+    A leaf that is read along several axes gets the first, whole heads. Rows behind a flatten are groups of one row
+    each, of which a channel needs all; groups that go as a whole, and over several leaves, are those of `couple_model`.
+
+    Args:
+        dims: from `trace_dims`.
+        regularizer: one with groups, None for `GroupLasso()`; its own `groups` are replaced. Or a mapping of patterns
+            on the leaves' paths to such or None.
+
+    Returns:
+        A mapping from patterns, one for each leaf, to the regularizer with axes. The patterns are of the traced paths;
+        linen's leading `params/` may be missing.
+
+    Raises:
+        CompactionError: nothing can ever be removed; the message says why.
+        TypeError: a regularizer without groups.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import trace_dims
+        >>> def mlp(params, x):
+        ...     return params["out"] @ jax.nn.relu(params["in"] @ x)
+        >>> params = {"in": jnp.ones((8, 5)), "out": jnp.ones((3, 8))}
+        >>> groups(trace_dims(mlp, params, jnp.ones(5)))
+        {'^out$': GroupLasso(groups=(1,), group_weight='sqrt_size', non_negative=False)}
+    """
+    patterns = regularizer if isinstance(regularizer, Mapping) else {"": regularizer or GroupLasso()}
+    for one in patterns.values():
+        check_grouped(one)
+    result = {}
+    for path, axis in group_axis_of(dims).items():
+        given = next((one for pattern, one in patterns.items() if re.search(pattern, path)), None)
+        if given is not None:
+            result[pattern_of(path)] = _along(given, axis)
+    if not result:
+        raise CompactionError(f"Some group must be removable, but {reasons(dims)}.")
+    return result
+
+
+def check_grouped(regularizer: Any) -> None:
+    """Raises unless a regularizer has groups, or is None."""
+    inner = regularizer.regularizer if isinstance(regularizer, Scaled) else regularizer
+    if inner is not None and not isinstance(inner, Grouped):
+        raise TypeError(f"`regularizer` must be one with groups, got {regularizer!r}; use for example `GroupLasso()`.")
+
+
+def pattern_of(path: str) -> str:
+    """The pattern of one traced leaf among the parameters that an optimizer is given."""
+    if path.startswith(_PARAMS):
+        return f"^(?:{_PARAMS})?{re.escape(path[len(_PARAMS) :])}$"
+    return f"^{re.escape(path)}$"
+
+
+def reasons(dims: Dims, limit: int = 6) -> str:
+    """Why nothing of a trace can be removed, as the end of a sentence."""
+    frozen = [f"{width.name} of {width.size} stays: {width.reason}" for width in dims.widths if width.reason]
+    free = [f"{width.name} of {width.size} is read by what has no groups" for width in dims.widths if not width.reason]
+    found = [*free, *frozen]
+    more = f", and {len(found) - limit} more" if len(found) > limit else ""
+    return f"no index of the parameters can go by zeros ({'; '.join(found[:limit])}{more}); print the trace for all"
+
+
+def _along(regularizer, axis):
+    if isinstance(regularizer, Scaled):
+        return dataclasses.replace(regularizer, regularizer=_along(regularizer.regularizer, axis))
+    return dataclasses.replace(regularizer, groups=(axis,))
