@@ -428,7 +428,7 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),
     Mutation(
-        "compaction/grouping/coupling.py",
+        "compaction/grouping/couple.py",
         "[int((member.index < 0).sum()) :]",
         "",
         ("tests/compaction/test_coupling.py::test_pack_has_its_inverse_and_its_like_in_the_small_model",),
@@ -443,7 +443,31 @@ MUTATIONS = [
         "compaction/grouping/coupling.py",
         "[part.reshape(len(part), -1) for part in rows], axis=1)",
         "[part.reshape(len(part), -1) for part in rows], axis=0)",
-        ("ramda_jax/compaction/grouping/coupling.py",),
+        ("tests/compaction/test_coupling.py::test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size",),
+    ),
+    Mutation(
+        "compaction/grouping/couple.py",
+        "if width.name in parts and not removable[width.nodes].all()",
+        "if False",
+        ("tests/compaction/test_couple_model.py::test_a_group_that_something_uncoupled_reads_as_well_is_none",),
+    ),
+    Mutation(
+        "compaction/tracing/units/sums.py",
+        "result += [(path, axis) for axis in kept or unknown]",
+        "result += [(path, axis) for axis in longer]",
+        ("tests/compaction/test_coupling.py::test_a_square_kernel_is_coupled_along_what_it_reads",),
+    ),
+    Mutation(
+        "compaction/tracing/units/group_axes.py",
+        "if path not in units.tables",
+        "if True",
+        ("tests/compaction/test_groups.py::test_groups_lie_along_the_axes_that_are_read",),
+    ),
+    Mutation(
+        "inspection/states.py",
+        "structured = node.packing.unpack(with_values(packed), structured)",
+        "pass",
+        ("tests/compaction/test_couple_model.py::test_eval_params_takes_and_returns_the_models_own_parameters",),
     ),
     Mutation(
         "compaction/tracing/trace.py",
@@ -693,7 +717,7 @@ MUTATIONS = [
         ("tests/compaction/test_training.py::test_compact_state_slices_what_map_params_finds",),
     ),
     Mutation(
-        "compaction/planning/state_slicing.py",
+        "compaction/after/state.py",
         "if np.shape(leaf) != wanted.shape:",
         "if np.ndim(leaf) != len(wanted.shape):",
         ("tests/compaction/test_training.py::test_compact_state_refuses_a_state_that_is_not_kept_entry_by_entry",),

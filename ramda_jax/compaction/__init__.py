@@ -14,17 +14,18 @@ from ramda_jax.compaction.adapters.factored import Factored, factor
 from ramda_jax.compaction.adapters.trace_dims import trace_dims
 from ramda_jax.compaction.after.picture import draw_report
 from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost
+from ramda_jax.compaction.after.state import compact_state
 from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.by_leaf import groups
-from ramda_jax.compaction.grouping.coupling import Coupling, couple
+from ramda_jax.compaction.grouping.couple import couple, couple_model
+from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.small_coupling import compact_coupling
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
 from ramda_jax.compaction.planning.make_plan import plan_compaction
 from ramda_jax.compaction.planning.plan import AxisOrder, LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.slicing import compact, expand
-from ramda_jax.compaction.planning.state_slicing import compact_state
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.storage.load import load_compact
 from ramda_jax.compaction.storage.rebuild import rebuild
@@ -60,6 +61,7 @@ __all__ = [
     "factor",
     "groups",
     "couple",
+    "couple_model",
     "Coupling",
     "compact_coupling",
     "freeze_structure",

@@ -12,6 +12,7 @@ from ramda_jax.regularizers.groups import Grouped, GroupRegularizer
 from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.solvers.select import choose_solver
 from ramda_jax.structure.assignment import assign
+from ramda_jax.structure.packing import packing_of
 from ramda_jax.subproblem.checks import check_solvable
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.tables import text_table
@@ -51,7 +52,8 @@ def describe(
         The table as text, a line for each leaf and one for the total, and one for each leaf that is one single group:
         it can only go as a whole. With a trace also how many of the groups can ever be removed, and of how many units
         (channels, hidden units, heads) they are; and where `params` have values, how many of them are zero and how many
-        units nothing reads but zeros.
+        units nothing reads but zeros. For the regularizer of a coupling the leaves are its own, with a table of what
+        they are made of.
 
     Raises:
         ValueError, TypeError: what `init` of the optimizer would raise.
@@ -79,7 +81,9 @@ def describe(
     single = []
     leaves = assign(regularizer, params)
     solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
-    counts = {} if trace is None else trace.count_units(leaves)
+    packing: Any = packing_of(regularizer)
+    counter: Any = trace if packing is None else packing  # the groups of another order are units already
+    counts = {} if counter is None else counter.count_units(leaves)
     for path, leaf, given in leaves:
         shape = tuple(leaf.shape)
         size = math.prod(shape)
@@ -97,7 +101,8 @@ def describe(
                 single.append(path or "(the array)")
             weight = _weight_of(given, shape) if isinstance(given, GroupRegularizer) else "-"
             count = counts.get(path)
-            removable = ["-"] * len(counted) if count is None else [str(count.removable), str(count.units)]
+            removable = ["-", "-"] if count is None else [str(count.removable), str(count.units)]
+            removable = removable[: len(counted)]
             cells = [str(given.groups), str(number), *removable, str(given.sizes(shape)), weight]
         solved_by = solvers.named_for(path) or choose_solver(given, metric_kind).solver
         rows.append((*row, _name_of(given), *cells, type(solved_by).__name__))
@@ -107,6 +112,8 @@ def describe(
     right = range(4, 7 + len(counted))
     lines = text_table(rows, right=right, spill=(len(rows) - 1, 2))
     lines += [f"{path} is one single group, which goes as a whole or not at all: name its axes" for path in single]
+    if packing is not None:
+        lines += ["", *str(packing).splitlines()]
     for path, count in counts.items():
         if count.zero:
             lines.append(f"{path}: {count.zero:,} zero groups, {count.ready:,} of {count.units:,} units removable")

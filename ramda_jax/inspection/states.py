@@ -14,6 +14,7 @@ from ramda_jax.numerics import norm
 from ramda_jax.solvers.base import SolverInfo
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.find_states import find_states, paired_states
+from ramda_jax.subproblem.packed import PackedState, leaves_seen
 from ramda_jax.subproblem.restore import restore_by_path
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.typing import TreeT
@@ -30,7 +31,8 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
     Args:
         state: an optimizer's state, ours or one in which `chain`, `inject_hyperparams`, `MultiSteps`,
             `partition`, `masked`, `nnx.Optimizer` or any other wrapper holds ours, several if need be.
-        params: the current parameters; of any tree that has the paths of those given to `init`.
+        params: the current parameters; of any tree that has the paths of those given to `init`. Those of an optimizer
+            that `compaction.Coupling.wrap` was put around may be the model's own.
 
     Returns:
         A tree like params, with their dtypes. Leaves that no state of ours holds, and all leaves before the
@@ -50,17 +52,26 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
                [0. , 0. ]], dtype=float32)
     """
     values = {}
-    current = dict(named_leaves(params))
     pairs = paired_states(state)
-    check_arrays("Parameters", current.items())
+    check_arrays("Parameters", named_leaves(params))
+    current = leaves_seen(state, params)
     for model_state, proximal in pairs:
         if model_state is None:
             continue
         for path, value in restore_by_path(proximal, model_state.quadratic_model(), current).items():
             start = current[path]
             values[path] = jnp.where(model_state.model_step == 0, start, value.astype(start.dtype))
-    leaves = [values.get(path, leaf) for path, leaf in named_leaves(params)]
-    return jax.tree.structure(params).unflatten(leaves)
+
+    def with_values(tree):
+        leaves = [values.get(path, leaf) for path, leaf in named_leaves(tree)]
+        return jax.tree.structure(tree).unflatten(leaves)
+
+    structured = with_values(params)
+    for _, node in find_states(state, PackedState):
+        packed = node.packing.pack(params)
+        if packed is not params:
+            structured = node.packing.unpack(with_values(packed), structured)
+    return structured
 
 
 def solver_info(state: Any) -> SolverInfo:

@@ -12,6 +12,7 @@ from ramda_jax.metrics.group_numbers import GroupNumbers, is_known
 from ramda_jax.metrics.second_moments import SecondMomentsState
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.find_states import find_states, paired_states, plain_state
+from ramda_jax.subproblem.packed import leaves_seen
 from ramda_jax.subproblem.restore import last_problems, restore_by_path
 
 #: 4 (9/8 + 9/4): the sums of Hajek and Renyi's inequality for the weights sqrt(k), at half the margin.
@@ -85,7 +86,7 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
             f"`state` has {len(pairs)}; give what the optimizer has returned at an earlier step."
         )
     moments = [plain_state(found) for _, found in find_states(state, SecondMomentsState)]
-    current = dict(named_leaves(params))
+    current = leaves_seen(state, params)
     leaves, left_out = {}, []
     for pair, earlier_pair in zip(pairs, before, strict=True):
         for path, found in _of_pair(pair, earlier_pair, moments, current):

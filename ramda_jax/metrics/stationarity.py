@@ -9,6 +9,7 @@ import optax
 from ramda_jax.numerics import norm, sums_dtype
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import check_belongs
+from ramda_jax.structure.packing import packed
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import RegularizerSpec, Scalar, Tree
 
@@ -51,7 +52,8 @@ def stationarity(
     """
     check_belongs("Gradients", grads, "the parameters", params, "give the gradient at these parameters.")
     distances = [jnp.zeros([])]
-    for (_, w, one), (_, grad) in zip(assign(regularizer, params), named_leaves(grads), strict=True):
+    slopes = named_leaves(packed(regularizer, grads))
+    for (_, w, one), (_, grad) in zip(assign(regularizer, params), slopes, strict=True):
         dtype = sums_dtype(w.dtype)
         w, slope = w.astype(dtype), -grad.astype(dtype)
         weight = jnp.asarray(strength, dtype)

@@ -10,6 +10,7 @@ import optax
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
+from ramda_jax.structure.packing import packed
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, hidden_paths, path_keys, path_name
 from ramda_jax.typing import RegularizerSpec, Tree
 from ramda_jax.validation import check_arrays
@@ -68,10 +69,12 @@ class Assignment:
     Attributes:
         alone: the regularizer given alone, or None.
         rules: the ordered rules of a mapping or tree; empty where a regularizer was given alone.
+        remedy: what to do where one of them matches nothing.
     """
 
     alone: Regularizer | None = None
     rules: tuple[Rule, ...] = ()
+    remedy: str = dataclasses.field(default="fix the pattern or remove it.", compare=False)
 
     @property
     def regularizers(self) -> tuple[Regularizer, ...]:
@@ -117,11 +120,8 @@ def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
     ):
         for key in regularizer:
             check_pattern(key)
-        return Assignment(
-            rules=tuple(
-                Rule(key, value) for key, value in regularizer.items() if not isinstance(value, optax.MaskedNode)
-            )
-        )
+        rules = tuple(Rule(key, value) for key, value in regularizer.items() if not isinstance(value, optax.MaskedNode))
+        return Assignment(rules=rules, remedy=getattr(regularizer, "remedy", Assignment.remedy))
     flat, _ = flatten_with_paths(regularizer, is_leaf=is_value)
     for path, value in flat:
         if not is_value(value):
@@ -167,7 +167,8 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
 
     Returns:
         A list of (name, leaf, regularizer) in flattening order; the regularizer is resolved for its leaf
-        (groups as axes), or None for psi = 0.
+        (groups as axes), or None for psi = 0. Where the specification is for the parameters in another order, as
+        `compaction.Coupling.regularizer` returns it, the leaves are those of that order.
 
     Raises:
         ValueError: a pattern or path matches nothing; a regularizer alone selects nothing although some leaf
@@ -179,6 +180,7 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
         >>> [(path, found) for path, _, found in assign(ramda_jax.L1(), params)]
         [('bias', None), ('kernel', L1(factor=1.0, non_negative=False))]
     """
+    params = packed(spec, params)
     spec = assignment(spec)
     flat, _ = flatten_with_paths(params)
     paths = [path for path, _ in flat]
@@ -221,7 +223,7 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
                 continue
             raise ValueError(
                 f"The {'pattern' if rule.is_pattern else 'path'} {rule.key!r} matches no leaf. The paths are "
-                f"{[path for path, _ in leaves]}; fix the pattern or remove it."
+                f"{[path for path, _ in leaves]}; {spec.remedy}"
             )
     return result
 

@@ -1,7 +1,8 @@
 """The prox of a regularizer on a tree, differentiable: for who wants the operator and no optimizer."""
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ramda_jax.solvers.proximal_gradient import ProximalGradient
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import check_belongs
+from ramda_jax.structure.packing import packing_of
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.coupling import uncoupled
 from ramda_jax.subproblem.running.batches import solve_leaf
@@ -65,6 +67,14 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
     """
     check_non_negative("strength", strength)
     check_params(named_leaves(params))
+    packing = packing_of(regularizer)
+    if packing is not None:
+        numbers = _metrics(metric, params)
+        if jax.tree.structure(metric) == jax.tree.structure(params):
+            filled = map(jnp.broadcast_to, numbers, map(jnp.shape, jax.tree.leaves(params)))
+            metric = packing.pack(jax.tree.structure(params).unflatten(filled))
+        plain: Any = dict(cast(Mapping[str, Any], regularizer))
+        return packing.unpack(prox(plain, packing.pack(params), strength, metric), params)
     leaves = assign(regularizer, params)
     subproblems = []
     for (_, leaf, one), diagonal in zip(leaves, _metrics(metric, params), strict=True):

@@ -84,7 +84,7 @@ def _as_written(setting):
     return repr(dict(setting.rules) if setting.rules else setting.alone)
 
 
-def _serialize_with_flax(kind):
+def serialize_with_flax(kind):
     """Tells `flax.serialization`, where it has been imported, that `kind` has nothing in it to store."""
     serialization = sys.modules.get("flax.serialization")
     if serialization is not None and not serialization.is_serializable(kind):
@@ -120,5 +120,5 @@ class ProximalPointState(_ProximalPointFields):
         def problem(self) -> ProximalProblem:
             # flax.serialization asks for every field by its name before it looks up how to store it: late enough to
             # know that Flax is there, and early enough to tell it, without our importing it.
-            _serialize_with_flax(ProximalProblem)
+            serialize_with_flax(ProximalProblem)
             return self[-1]

@@ -1,9 +1,10 @@
 """Which kind a model is."""
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.compaction.adapters.base import Adapter
@@ -68,6 +69,21 @@ def holds_variables(model: Any) -> bool:
     owner = _owner(model)
     wrapped = model if owner is None else owner
     return _kind(wrapped) in ("nnx", "equinox") or _wrapped_module(model) is not None
+
+
+def params_of(model: Any, adapter: Adapter) -> Any:
+    """What an optimizer of a model is given: its parameters, without what else its variables hold."""
+    owner = _owner(model)
+    model = model if owner is None else owner
+    kind = _kind(model)
+    if kind == "nnx":
+        from flax import nnx
+
+        return nnx.state(model, nnx.Param)
+    variables = adapter.variables
+    if kind == "equinox":
+        return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None, variables)
+    return variables["params"] if isinstance(variables, Mapping) and "params" in variables else variables
 
 
 def check_inputs(model: Any, adapter: Adapter, example_args: Sequence[Any]) -> None:

@@ -13,6 +13,7 @@ from ramda_jax.compaction.proof.structure import Masks
 from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.metrics.sparsity import weighted_group_sparsity
 from ramda_jax.structure.assignment import assign
+from ramda_jax.structure.packing import packing_of
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.tables import text_table
 
@@ -191,7 +192,9 @@ def compaction_report(
         params = compaction.whole[1] if params is None else params
         sparsity = float(weighted_group_sparsity(regularizer, params))
         gone = ~Masks(compaction.dims, compaction.plan).kept
-        counts = compaction.dims.count_units(assign(regularizer, params), gone)
+        packing: Any = packing_of(regularizer)
+        leaves = assign(regularizer, params)
+        counts = compaction.dims.count_units(leaves, gone) if packing is None else packing.count_units(leaves)
         groups = tuple((path, c.zero, c.removable, c.ready, c.units) for path, c in counts.items() if c.zero)
     small = dict(named_leaves(compaction.variables))
     layers = tuple(

@@ -13,6 +13,7 @@ from ramda_jax.regularizers.hard import HardTarget
 from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.assignment import assign, is_selected_alone, regularized_leaves
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_numbers, check_state
+from ramda_jax.structure.packing import packing_of
 from ramda_jax.structure.paths import hidden_paths, named_leaves
 from ramda_jax.validation import check_arrays, require_params
 
@@ -62,6 +63,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         alive = {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
     else:
         alive = {path: own.support(leaf) for path, leaf, own in regularized_leaves(regularizer, params)}
+        alive = _unpacked(regularizer, alive, params)
 
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
 
@@ -90,6 +92,17 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _unpacked(regularizer, alive, params):
+    """Masks by the paths of `params`, of those by paths in the order that the regularizer is for."""
+    packing = packing_of(regularizer)
+    packed = params if packing is None else packing.pack(params)
+    if packing is None or packed is params:
+        return alive
+    masks = [jnp.broadcast_to(alive.get(path, True), leaf.shape) for path, leaf in named_leaves(packed)]
+    everything = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    return dict(named_leaves(packing.unpack(jax.tree.structure(packed).unflatten(masks), everything)))
+
+
 def _check_held(shapes, params):
     """Raises unless all that is to be held is among `params`, and of the shapes that it had."""
     found = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
@@ -102,7 +115,7 @@ def _check_held(shapes, params):
             raise ValueError(
                 f"`freeze_structure` must be given the parameters that are trained, but what it holds at '{path}' has "
                 f"shape {shape} where they have {found.get(path)} (None: no such leaf); their paths are {list(found)}; "
-                "give `freeze_structure` these parameters."
+                "give `freeze_structure` these parameters, and `coupling.regularizer()` where they were coupled."
             )
 
 

@@ -1,7 +1,9 @@
-"""Groups that span leaves: index i of all that reads a channel, so that what is zeroed is what can be removed."""
+"""Groups that span leaves: the parameters in another order, with an array for each width."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,17 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.make_plan import check_leaves
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.units.free import UnitCount
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups.lasso import GroupLasso
+from ramda_jax.regularizers.groups import GroupLasso, GroupRegularizer
+from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.paths import named_leaves
+from ramda_jax.subproblem.packed import PackedState
+from ramda_jax.tables import text_table
 from ramda_jax.validation import require_params
 
 COUPLED, REST = "coupled", "rest"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Part:
     """The rows of a leaf that belong to a width.
 
@@ -33,28 +39,77 @@ class Part:
     axis: int
     rows: np.ndarray
 
+    def __str__(self) -> str:
+        each = self.rows.shape[1]
+        return f"{self.path}[{self.axis}]{f' x{each}' if each > 1 else ''}"
 
-@dataclasses.dataclass(frozen=True, eq=False)
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+class CoupledRegularizers(dict[str, Any]):
+    """What `Coupling.regularizer` returns: patterns on packed paths, and the order that they are for.
+
+    Attributes:
+        packing: the coupling.
+        remedy: what to do where the patterns match nothing.
+    """
+
+    packing: "Coupling"
+    remedy: str = "put the optimizer into `coupling.wrap`, or fix the pattern."
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Coupling:
-    """Parameters put in another order: an array for each width, whose row i is all that reads index i. From `couple`.
+    """Parameters put in another order: an array for each width, whose row i is all that reads index i. From `couple`
+    or `couple_model`; equal to another of the same order.
 
     Attributes:
         parts: from widths, by name, to what reads them.
         rest: from paths to (axis, rows) that no free width is read by; the axis is None where that is the whole leaf.
         shapes: of the parameters by path.
+        weights: from widths to arrays `[size]`, what each of their groups weighs; None for the root of its size.
+        why: why there are no parts; "" where there are.
     """
 
     parts: dict[str, tuple[Part, ...]]
     rest: dict[str, tuple[int | None, np.ndarray]]
     shapes: dict[str, tuple[int, ...]]
+    weights: dict[str, np.ndarray] | None = None
+    why: str = ""
 
-    def pack(self, params: Any) -> dict[str, dict[str, jax.Array]]:
+    @functools.cached_property
+    def _digest(self):
+        found = hashlib.sha256(repr((list(self.shapes.items()), self.why)).encode())
+        for name, parts in self.parts.items():
+            for part in parts:
+                found.update(repr((name, part.path, part.axis, part.rows.shape)).encode() + part.rows.tobytes())
+        for path, (axis, rows) in self.rest.items():
+            found.update(repr((path, axis, rows.shape)).encode() + rows.tobytes())
+        for name, weights in (self.weights or {}).items():
+            found.update(name.encode() + weights.tobytes())
+        return found.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Coupling) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def pack(self, params: Any) -> Any:
         """The parameters as `{"coupled": {name: [size, entries]}, "rest": {path: array}}`; gradients alike.
+
+        Args:
+            params: those that were coupled, in a tree with others or not; packed ones are returned as they are.
 
         Raises:
             CompactionError: other paths or shapes than those that were coupled, such as those of the small model.
         """
         leaves = dict(named_leaves(params))
+        if _is_packed(leaves):
+            return params
+        leaves = {path: leaves[name] for path, name in self._names(leaves).items()}
         # Indexing would not say so: JAX takes the last row for one beyond it.
         check_leaves(self.shapes, leaves)
         coupled = {}
@@ -68,7 +123,11 @@ class Coupling:
 
     def unpack(self, packed: Any, params: Any) -> Any:
         """The inverse of `pack`: a tree like `params`, with its dtypes."""
-        leaves = dict(named_leaves(params))
+        own = dict(named_leaves(params))
+        if _is_packed(own):
+            return packed
+        names = self._names(own)
+        leaves = {path: own[name] for path, name in names.items()}
         for path, (axis, rows) in self.rest.items():
             leaf = packed[REST][path].astype(leaves[path].dtype)
             leaves[path] = leaf if axis is None else _put(leaves[path], axis, rows, jnp.moveaxis(leaf, axis, 0))
@@ -81,103 +140,113 @@ class Coupling:
                 rows = packed[COUPLED][name][:, start : start + columns].reshape(shape).astype(leaf.dtype)
                 leaves[part.path] = _put(leaf, part.axis, part.rows, rows)
                 start += columns
-        return jax.tree.structure(params).unflatten(leaves[path] for path, _ in named_leaves(params))
+        own |= {name: leaves[path] for path, name in names.items()}
+        return jax.tree.structure(params).unflatten(own[path] for path, _ in named_leaves(params))
+
+    def _names(self, leaves):
+        """From the paths that were coupled to those in a tree that may have others too, or a prefix before all."""
+        if not self.shapes.keys() <= leaves.keys():
+            first = next(iter(self.shapes))
+            for name in leaves:
+                prefix = name.removesuffix(first)
+                if name.endswith(f"/{first}") and all(prefix + path in leaves for path in self.shapes):
+                    return {path: prefix + path for path in self.shapes}
+            check_leaves(self.shapes, leaves)
+        return {path: path for path in self.shapes}
 
     def regularizer(
-        self, coupled: Regularizer | None = None, rest: Mapping[str, Regularizer | None] | None = None
-    ) -> dict[str, Regularizer | None]:
+        self,
+        coupled: Regularizer | Mapping[str, Regularizer | None] | None = None,
+        rest: Mapping[str, Regularizer | None] | None = None,
+    ) -> CoupledRegularizers:
         """What to give to an optimizer that `wrap` is to be put around.
 
+        Metrics, `describe`, `freeze_structure` and the report take it with the model's own parameters.
+
         Args:
-            coupled: one with groups along the first axis, for the coupled arrays; None for `GroupLasso(groups=0)`.
+            coupled: one with groups along the first axis, for the coupled arrays; None for `GroupLasso(groups=0)`. Or
+                a mapping of patterns on packed paths, such as `keep_group_weights` returns.
             rest: from patterns on the paths of the other parameters to their regularizers, such as `{"conv1/kernel":
                 GroupLasso("input")}` for the layer that reads the images.
+
+        Raises:
+            CompactionError: nothing is coupled, for no index can go, and `rest` is not given.
         """
-        prefixed: dict[str, Regularizer | None] = {f"^{COUPLED}/": GroupLasso(groups=0) if coupled is None else coupled}
-        return prefixed | dict(rest or {})
+        if not self.parts and not rest:
+            raise CompactionError(f"Some group must be removable, but {self.why}.")
+        if isinstance(coupled, Mapping):
+            found = dict(coupled)
+        else:
+            one = GroupLasso(groups=0) if coupled is None else coupled
+            found = {f"^{COUPLED}/{name}$": _weighing(one, weights) for name, weights in (self.weights or {}).items()}
+            if self.parts and not found:
+                found = {f"^{COUPLED}/": one}
+        result = CoupledRegularizers(found | dict(rest or {}))
+        result.packing = self
+        return result
 
     def wrap(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        """An optimizer that sees the parameters packed. Its state is that of `optimizer`; `compact_coupling` has the
-        plan by which `compact_state` makes it small.
-
-        `eval_params` wants them packed too: `coupling.unpack(eval_params(state, coupling.pack(params)), params)`.
+        """An optimizer that sees the parameters packed. Its state is a `PackedState` around that of `optimizer`;
+        `eval_params` and `compact_state` know it, and take the model's own parameters.
         """
         inner = optax.with_extra_args_support(optimizer)
 
-        def init(params):
-            return inner.init(self.pack(params))
+        def init(params) -> Any:
+            return PackedState(inner.init(self.pack(params)), self)
 
-        def update(updates, state, params=None, **extra_args):
+        def update(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
             require_params(params)
-            packed, state = inner.update(self.pack(updates), state, self.pack(params), **extra_args)
-            return self.unpack(packed, updates), state
+            if not isinstance(state, PackedState) or state.packing != self:
+                raise ValueError(
+                    f"The state must be one of this coupling, got one of {getattr(state, 'packing', type(state))!r}; "
+                    "make a state for these parameters by `optimizer.init(params)`."
+                )
+            packed, inner_state = inner.update(self.pack(updates), state.inner, self.pack(params), **extra_args)
+            return self.unpack(packed, updates), PackedState(inner_state, self)
 
         return optax.GradientTransformationExtraArgs(init, update)
+
+    def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> dict[str, UnitCount]:
+        """As that of `Dims`, of packed leaves: every coupled group is a unit."""
+        counts = {}
+        for path, leaf, one in leaves:
+            if path.startswith(f"{COUPLED}/") and one is not None:
+                size = leaf.shape[0]
+                has_values = not isinstance(leaf, jax.ShapeDtypeStruct)
+                zero = int((~np.asarray(jax.device_get(leaf)).any(axis=1)).sum()) if has_values else 0
+                counts[path] = UnitCount(size, size, zero, zero)
+        return counts
+
+    def _rows(self):
+        for name, parts in self.parts.items():
+            entries = sum(
+                part.rows.shape[1] * int(np.prod(np.delete(self.shapes[part.path], part.axis))) for part in parts
+            )
+            yield name, str(len(parts[0].rows)), str(entries), " ".join(map(str, parts))
+
+    def __str__(self) -> str:
+        if not self.parts:
+            return f"nothing is coupled: {self.why}"
+        return "\n".join(text_table([("width", "groups", "size", "read by"), *self._rows()], right=(1, 2)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {groups} groups of {size}" for name, groups, size, _ in self._rows())
+        return f"Coupling({shown})"
+
+
+def _is_packed(leaves):
+    return bool(leaves) and all(path.startswith((f"{COUPLED}/", f"{REST}/")) for path in leaves)
+
+
+def _weighing(one, weights):
+    """A regularizer whose groups weigh these numbers, unless it has weights of its own."""
+    if isinstance(one, Scaled):
+        return dataclasses.replace(one, regularizer=_weighing(one.regularizer, weights))
+    if not isinstance(one, GroupRegularizer) or one.group_weight != "sqrt_size":
+        return one
+    low, high = float(weights.min()), float(weights.max())
+    return dataclasses.replace(one, group_weight=low if low == high else weights[:, None])
 
 
 def _put(leaf, axis, rows, values):
     return jnp.moveaxis(jnp.moveaxis(jnp.asarray(leaf), axis, 0).at[rows].set(values), 0, axis)
-
-
-def couple(dims: Dims, params: Any) -> Coupling:
-    """Groups of the traced widths: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
-
-        psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
-
-    A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, and the
-    channel stays. With these groups what is zeroed is just what can be removed. The parameters are put in another
-    order, with an array for each width, and the same solver solves the same kind of subproblem, exactly.
-
-    A leaf that two widths read along different axes, as attention's output projection is by heads and by their entries,
-    goes with the first: whole heads.
-
-    Args:
-        dims: from `trace_dims`, of the variables that `params` are, or are a part of.
-        params: what the optimizer is given.
-
-    Returns:
-        A `Coupling`.
-
-    Raises:
-        CompactionError: a leaf of `params` that was not traced, or that may be any of several.
-
-    Example:
-        >>> import jax.numpy as jnp, ramda_jax
-        >>> from ramda_jax.compaction import trace_dims
-        >>> def mlp(params, x):
-        ...     h = jnp.tanh(x @ params["in"])
-        ...     return h @ params["a"] + jnp.sin(h @ params["b"])
-        >>> params = {"in": jnp.ones((5, 8)), "a": jnp.ones((8, 3)), "b": jnp.ones((8, 3))}
-        >>> coupling = couple(trace_dims(mlp, params, jnp.ones((1, 5))), params)
-        >>> {name: leaf.shape for name, leaf in coupling.pack(params)["coupled"].items()}
-        {'d0': (8, 6)}
-        >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
-    """
-    own = dims.own_paths(params)
-    axis_of: dict[str, int] = {}
-    used = {path: np.zeros(0, np.int64) for path in own.values()}
-    parts: dict[str, tuple[Part, ...]] = {}
-    for width in dims.widths:
-        found = []
-        for member in () if width.reason else width.readers:
-            path = own.get(member.path)
-            if path is None or axis_of.get(path, member.axis) != member.axis:
-                continue
-            counts = np.bincount(member.index[member.index >= 0], minlength=width.size)
-            if counts.min() != counts.max() or np.isin(np.flatnonzero(member.index >= 0), used[path]).any():
-                continue
-            order = np.argsort(member.index, kind="stable")[int((member.index < 0).sum()) :]
-            found.append(Part(path, member.axis, order.reshape(width.size, -1)))
-            axis_of[path] = member.axis
-            used[path] = np.concatenate([used[path], order])
-        if found:
-            parts[width.name] = tuple(found)
-    rest = {}
-    for traced, path in own.items():
-        if path not in axis_of:
-            rest[path] = (None, np.zeros(0, np.int64))
-            continue
-        left = np.setdiff1d(np.arange(dims.leaves[traced].shape[axis_of[path]]), used[path])
-        if len(left):
-            rest[path] = (axis_of[path], left)
-    return Coupling(parts, rest, {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)})

@@ -20,8 +20,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
 
     Returns:
         A `Coupling` of the small parameters, with the widths' names of the whole; and a `Plan` for what
-        `coupling.pack` returns and for states of an optimizer that `coupling.wrap` returns, to be given to
-        `compact_state`, `compact` and `expand`.
+        `coupling.pack` returns and what was made from it, to be given to `compact` and `expand`.
 
     Raises:
         CompactionError: the plan is not one of the parameters that were coupled, or puts the units of each layer in an
@@ -40,11 +39,11 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         >>> coupling = couple(dims, params)
         >>> state = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1)).init(params)
         >>> plan = plan_compaction(dims, params)
-        >>> small_coupling, packed_plan = compact_coupling(plan, coupling)
-        >>> regularizer = keep_group_weights(coupling.regularizer(), coupling.pack(params))
+        >>> small_coupling, _ = compact_coupling(plan, coupling)
+        >>> regularizer = small_coupling.regularizer(keep_group_weights(coupling.regularizer(), params))
         >>> optimizer = small_coupling.wrap(ramda_jax.ramda(0.1, regularizer, strength=0.1))
         >>> small_params = compact(plan, params)
-        >>> small_state = compact_state(packed_plan, state, optimizer, small_params)
+        >>> small_state = compact_state(plan, state, optimizer, small_params)
         >>> {name: leaf.shape for name, leaf in small_coupling.pack(small_params)["coupled"].items()}
         {'d0': (3, 6)}
     """
@@ -89,8 +88,12 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
             shape[axis], places[axis] = len(rows), np.flatnonzero(np.isin(rows, places[axis]))
         packed[f"{REST}/{path}"] = LeafPlan(tuple(shape), tuple(tuple(indices.tolist()) for indices in places))
         rest[path] = (axis, rows if axis is None else _places(rows, kept[path][axis]))
-    small = Coupling(parts, rest, {path: leaf.small_shape for path, leaf in leaves.items()})
-    return small, Plan(packed, (), {})
+    weights = None
+    if coupling.weights is not None:
+        alive = {name: list(packed[f"{COUPLED}/{name}"].kept[0] or ()) for name in parts}
+        weights = {name: coupling.weights[name][alive[name]] for name in parts}
+    shapes = {path: leaf.small_shape for path, leaf in leaves.items()}
+    return Coupling(parts, rest, shapes, weights, coupling.why), Plan(packed, (), {})
 
 
 def _kept(leaf):

@@ -7,9 +7,12 @@ import numpy as np
 import optax
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.coupling import COUPLED, REST
+from ramda_jax.compaction.grouping.small_coupling import compact_coupling
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.planning.slicing import compact
 from ramda_jax.structure.paths import flatten_with_paths, named_leaves, path_name
+from ramda_jax.subproblem.packed import PackedState
 from ramda_jax.validation import check_arrays
 
 
@@ -18,11 +21,11 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
     `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
-    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, `plan` and
-    the coupling that `optimizer` is wrapped in are those that `compact_coupling` returns.
+    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, the coupling
+    that `optimizer` is wrapped in is that which `compact_coupling` returns.
 
     Args:
-        plan: from `plan_compaction`, or the packed one of `compact_coupling`.
+        plan: from `plan_compaction`; the packed one of `compact_coupling` will do too.
         state: the state of an optimizer like `optimizer` for the whole parameters.
         optimizer: the one that goes on.
         small_params: the small parameters.
@@ -51,7 +54,7 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
         raise TypeError(f"`optimizer` must be an Optax transformation, got {optimizer!r}; give the one that goes on.")
     check_arrays("The small parameters", named_leaves(small_params))
     fresh = jax.eval_shape(optimizer.init, small_params)
-    leaves = flatten_with_paths(compact(plan, state))[0]
+    leaves = flatten_with_paths(_compact(plan, state))[0]
     expected = jax.tree.leaves(fresh)
     if len(leaves) != len(expected):
         raise CompactionError(
@@ -80,6 +83,26 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
                 f"wants {wanted.shape}; start with a fresh state by `optimizer.init`."
             )
     return jax.tree.unflatten(jax.tree.structure(fresh), [leaf for _, leaf in leaves])
+
+
+def _compact(plan, state):
+    """`compact`, of what is kept in the order of a coupling by the plan of that order."""
+
+    def is_packed(node):
+        return isinstance(node, PackedState)
+
+    def cut(node):
+        own = set(plan.leaves)
+        is_of_packed = any(path.startswith((f"{COUPLED}/", f"{REST}/")) for path in own)
+        packed = plan if is_of_packed else compact_coupling(plan, node.packing)[1]
+        return PackedState(compact(packed, node.inner), node.packing)
+
+    nodes, treedef = jax.tree.flatten(state, is_leaf=is_packed)
+    if not any(map(is_packed, nodes)):
+        return compact(plan, state)
+    others = compact(plan, treedef.unflatten([None if is_packed(node) else node for node in nodes]))
+    rest = iter(jax.tree.leaves(others))
+    return treedef.unflatten([cut(node) if is_packed(node) else next(rest) for node in nodes])
 
 
 def _kinds(state):

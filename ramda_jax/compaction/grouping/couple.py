@@ -1,0 +1,142 @@
+"""Groups that span leaves: index i of all that reads a channel, so that what is zeroed is what can be removed."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, params_of
+from ramda_jax.compaction.grouping.by_leaf import reasons
+from ramda_jax.compaction.grouping.coupling import Coupling, Part
+from ramda_jax.compaction.tracing.rules import Rule
+from ramda_jax.compaction.tracing.trace import Dims, trace_function
+from ramda_jax.structure.paths import named_leaves
+
+
+def couple(dims: Dims, params: Any) -> Coupling:
+    """Groups of the traced widths: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
+
+        psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
+
+    A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, and the
+    channel stays. With these groups what is zeroed is just what can be removed. The parameters are put in another
+    order, with an array for each width, and the same solver solves the same kind of subproblem, exactly.
+
+    A leaf that two widths read along different axes, as attention's output projection is by heads and by their entries,
+    goes with the first: whole heads. An `override` of the trace that freezes these leaves it to the other.
+
+    Args:
+        dims: from `trace_dims`, of the variables that `params` are, or are a part of.
+        params: what the optimizer is given.
+
+    Returns:
+        A `Coupling`.
+
+    Raises:
+        CompactionError: a leaf of `params` that was not traced, or that may be any of several.
+
+    Example:
+        >>> import jax.numpy as jnp, ramda_jax
+        >>> from ramda_jax.compaction import trace_dims
+        >>> def mlp(params, x):
+        ...     h = jnp.tanh(x @ params["in"])
+        ...     return h @ params["a"] + jnp.sin(h @ params["b"])
+        >>> params = {"in": jnp.ones((5, 8)), "a": jnp.ones((8, 3)), "b": jnp.ones((8, 3))}
+        >>> coupling = couple(trace_dims(mlp, params, jnp.ones((1, 5))), params)
+        >>> print(coupling)
+        width  groups  size  read by
+        d0          8     6  a[0] b[0]
+        >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
+    """
+    own = dims.own_paths(params)
+    useless: set[str] = set()
+    while True:
+        parts, used = _parts(dims, own, useless)
+        axes = {traced: tuple({axis for path, axis in used if path == own[traced]}) for traced in own}
+        removable = dims.units.removable(axes)
+        # A group that something else reads as well would be zeroed for nothing.
+        found = {width.name for width in dims.widths if width.name in parts and not removable[width.nodes].all()}
+        if not found:
+            break
+        useless |= found
+    rest = {}
+    for traced, path in own.items():
+        [axis, *_] = axes[traced] or (None,)
+        if axis is None:
+            rest[path] = (None, np.zeros(0, np.int64))
+            continue
+        left = np.setdiff1d(np.arange(dims.leaves[traced].shape[axis]), used[path, axis])
+        if len(left):
+            rest[path] = (axis, left)
+    shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    return Coupling(parts, rest, shapes, why="" if parts else reasons(dims))
+
+
+def _parts(dims: Dims, own: Mapping[str, str], useless: Collection[str]):
+    """The parts by width, and from (path, axis) to the rows that are in one."""
+    axis_of: dict[str, int] = {}
+    used: dict[tuple[str, int], np.ndarray] = {}
+    parts: dict[str, tuple[Part, ...]] = {}
+    for width in dims.widths:
+        found = []
+        for member in () if width.reason or width.name in useless else width.readers:
+            path = own.get(member.path)
+            if path is None or axis_of.get(path, member.axis) != member.axis:
+                continue
+            key, rows = (path, member.axis), np.flatnonzero(member.index >= 0)
+            counts = np.bincount(member.index[rows], minlength=width.size)
+            before = used.get(key, np.zeros(0, np.int64))
+            if counts.min() != counts.max() or np.isin(rows, before).any():
+                continue
+            order = np.argsort(member.index, kind="stable")[int((member.index < 0).sum()) :]
+            found.append(Part(path, member.axis, order.reshape(width.size, -1)))
+            axis_of[path] = member.axis
+            used[key] = np.concatenate([before, order])
+        if found:
+            parts[width.name] = tuple(found)
+    return parts, used
+
+
+def couple_model(
+    model: Any,
+    *example_args: Any,
+    variables: Any = None,
+    call: Callable[..., Any] | None = None,
+    overrides: Any = None,
+    rules: Mapping[str, Rule] | None = None,
+) -> Coupling:
+    """`couple` in one call, for a model of any kind and for its own parameters.
+
+        coupling = compaction.couple_model(model, images)
+        optimizer = coupling.wrap(ramda_jax.ramda(1e-2, coupling.regularizer(), strength=1e-4))
+
+    From there on everything takes the model's own parameters: the optimizer, `eval_params(state, params)`,
+    `metrics.support(coupling.regularizer(), params)` and the other metrics, `describe`, `freeze_structure` and
+    `compact_model`. A convolutional net with a flatten needs it: a channel is all of its rows there.
+
+    Args:
+        model, *example_args, variables, call, overrides, rules: as in `compact_model`.
+
+    Returns:
+        A `Coupling` of the parameters: those of type `nnx.Param`; the floating-point arrays of an Equinox module; of
+        linen's and a function's variables `"params"` where there is such a key, else all.
+
+    Raises:
+        CompactionError: as `trace_dims`. Where no index can go `regularizer()` of what is returned says why.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ramda_jax
+        >>> from flax import nnx
+        >>> model = nnx.Sequential(nnx.Linear(5, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 3, rngs=nnx.Rngs(1)))
+        >>> coupling = couple_model(model, jnp.ones((1, 5)))
+        >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=1e-3))
+        >>> params = nnx.state(model, nnx.Param)
+        >>> structured = ramda_jax.eval_params(optimizer.init(params), params)
+        >>> print(ramda_jax.metrics.group_sparsity(coupling.regularizer(), structured))
+        0.0
+    """
+    adapter = adapter_for(model, variables, call)
+    check_inputs(model, adapter, example_args)
+    dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
+    return couple(dims, params_of(model, adapter))

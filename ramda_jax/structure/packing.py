@@ -1,0 +1,29 @@
+"""Parameters that an optimizer sees in another order than the model has them."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from ramda_jax.typing import Tree
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """Another order of parameters, such as that of `compaction.Coupling`; hashable, as a static part of a state."""
+
+    def pack(self, params: Tree) -> Tree:
+        """The parameters in that order; those that are in it already as they are."""
+        ...
+
+    def unpack(self, packed: Tree, params: Tree) -> Tree:
+        """The inverse of `pack`: a tree like `params`."""
+        ...
+
+
+def packing_of(spec: Any) -> Packing | None:
+    """The order that a regularizer's specification is for; None for that of the model."""
+    return getattr(spec, "packing", None)
+
+
+def packed(spec: Any, tree: Tree) -> Tree:
+    """A tree like the parameters in the order that a regularizer's specification is for."""
+    packing = packing_of(spec)
+    return tree if packing is None else packing.pack(tree)
