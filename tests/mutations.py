@@ -464,6 +464,18 @@ MUTATIONS = [
         ("tests/compaction/test_groups.py::test_groups_lie_along_the_axes_that_are_read",),
     ),
     Mutation(
+        "compaction/tracing/units/savings.py",
+        'times.append(times[-1] * equation.params.get("length", 1))',
+        "times.append(times[-1])",
+        ("tests/compaction/test_costs.py::test_operations_are_those_that_xla_counts",),
+    ),
+    Mutation(
+        "compaction/grouping/costs.py",
+        "saved / np.maximum(number, 1), 0)",
+        "saved, 0)",
+        ("tests/compaction/test_costs.py::test_costs_are_shaped_as_the_norms_and_parts_of_a_unit_add_up",),
+    ),
+    Mutation(
         "inspection/states.py",
         "structured = node.packing.unpack(with_values(packed), structured)",
         "pass",

@@ -24,9 +24,9 @@ PUBLIC = {
     "ramda_jax.compaction": """
         AxisOrder Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan
         LowRank Member Plan Proof Report Rule Width WidthPlan compact compact_coupling compact_model
-        compact_state compaction_report cost couple couple_model draw_report expand factor freeze_structure
-        groups keep_group_weights load_compact low_rank_model low_rank_plan plan_compaction rebuild save_compact
-        trace_dims verify
+        compact_state compaction_report cost costs couple couple_model draw_report expand factor
+        freeze_structure groups keep_group_weights load_compact low_rank_model low_rank_plan plan_compaction
+        rebuild save_compact trace_dims verify
     """,
     "ramda_jax.metrics": """
         Certificate Overlap SecondMomentsState StructureHistory certificate changed_groups group_sparsity

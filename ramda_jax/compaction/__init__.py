@@ -18,6 +18,7 @@ from ramda_jax.compaction.after.state import compact_state
 from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.by_leaf import groups
+from ramda_jax.compaction.grouping.costs import costs
 from ramda_jax.compaction.grouping.couple import couple, couple_model
 from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.small_coupling import compact_coupling
@@ -62,6 +63,7 @@ __all__ = [
     "groups",
     "couple",
     "couple_model",
+    "costs",
     "Coupling",
     "compact_coupling",
     "freeze_structure",

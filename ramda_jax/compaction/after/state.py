@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.grouping.coupling import COUPLED, REST
+from ramda_jax.compaction.grouping.parts import COUPLED, REST
 from ramda_jax.compaction.grouping.small_coupling import compact_coupling
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.planning.slicing import compact

@@ -3,21 +3,24 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.costs import PARAMS, leaf_costs, root_weight
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
+from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import Grouped, GroupLasso
+from ramda_jax.regularizers.groups import Grouped, GroupLasso, GroupRegularizer
 from ramda_jax.regularizers.scaled import Scaled
-
-#: Linen's collection of parameters, without which an optimizer is mostly given them.
-_PARAMS = "params/"
 
 
 def groups(
-    dims: Dims, regularizer: Regularizer | Mapping[str, Regularizer | None] | None = None
+    dims: Dims,
+    regularizer: Regularizer | Mapping[str, Regularizer | None] | None = None,
+    weight: Literal["size", "saving"] | Mapping[str, Any] = "size",
 ) -> dict[str, Regularizer]:
     """The groups that can be removed, from the trace: what to give to an optimizer as `regularizer`.
 
@@ -34,6 +37,8 @@ def groups(
         dims: from `trace_dims`.
         regularizer: one with groups, None for `GroupLasso()`; its own `groups` are replaced. Or a mapping of patterns
             on the leaves' paths to such or None.
+        weight: what a group weighs: `"size"`, what the regularizer says; `"saving"`, the root of the parameters that go
+            with it, as `costs` counts them; or other costs, such as `costs(dims, "flops")`.
 
     Returns:
         A mapping from patterns, one for each leaf, to the regularizer with axes. The patterns are of the traced paths;
@@ -41,6 +46,7 @@ def groups(
 
     Raises:
         CompactionError: nothing can ever be removed; the message says why.
+        ValueError: an unknown weight; with one, a regularizer whose groups have none.
         TypeError: a regularizer without groups.
 
     Example:
@@ -55,14 +61,41 @@ def groups(
     patterns = regularizer if isinstance(regularizer, Mapping) else {"": regularizer or GroupLasso()}
     for one in patterns.values():
         check_grouped(one)
+    check_weight(weight)
+    axes = group_axis_of(dims)
+    found: Mapping[str, Any] = {}
+    if weight == "saving":
+        found = leaf_costs(dims, {path: (axis,) for path, axis in axes.items()}, savings(dims, "parameters"))
+    elif isinstance(weight, Mapping):
+        found = {path: weight.get(path, weight.get(path.removeprefix(PARAMS))) for path in axes}
     result = {}
-    for path, axis in group_axis_of(dims).items():
+    for path, axis in axes.items():
         given = next((one for pattern, one in patterns.items() if re.search(pattern, path)), None)
         if given is not None:
-            result[pattern_of(path)] = _along(given, axis)
+            result[pattern_of(path)] = with_weights(_along(given, axis), found.get(path), path)
     if not result:
         raise CompactionError(f"Some group must be removable, but {reasons(dims)}.")
     return result
+
+
+def check_weight(weight: Any) -> None:
+    """Raises unless `weight` is a name or a mapping of costs."""
+    if not isinstance(weight, Mapping) and weight not in ("size", "saving"):
+        raise ValueError(f"`weight` must be 'size', 'saving' or a mapping of costs, got {weight!r}.")
+
+
+def with_weights(regularizer: Any, found: Any, name: str) -> Any:
+    """The regularizer with the roots of costs as the weights of its groups; None for those it has."""
+    if found is None:
+        return regularizer
+    if isinstance(regularizer, Scaled):
+        return dataclasses.replace(regularizer, regularizer=with_weights(regularizer.regularizer, found, name))
+    if not isinstance(regularizer, GroupRegularizer):
+        raise ValueError(
+            f"`weight` must be 'size' where groups have no weights, got {regularizer!r} for '{name}'; use for example "
+            "`GroupLasso()`."
+        )
+    return dataclasses.replace(regularizer, group_weight=root_weight(np.asarray(found)))
 
 
 def check_grouped(regularizer: Any) -> None:
@@ -74,8 +107,8 @@ def check_grouped(regularizer: Any) -> None:
 
 def pattern_of(path: str) -> str:
     """The pattern of one traced leaf among the parameters that an optimizer is given."""
-    if path.startswith(_PARAMS):
-        return f"^(?:{_PARAMS})?{re.escape(path[len(_PARAMS) :])}$"
+    if path.startswith(PARAMS):
+        return f"^(?:{PARAMS})?{re.escape(path.removeprefix(PARAMS))}$"
     return f"^{re.escape(path)}$"
 
 

@@ -1,20 +1,25 @@
 """Groups that span leaves: index i of all that reads a channel, so that what is zeroed is what can be removed."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, params_of
-from ramda_jax.compaction.grouping.by_leaf import reasons
-from ramda_jax.compaction.grouping.coupling import Coupling, Part
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.by_leaf import check_weight, reasons
+from ramda_jax.compaction.grouping.costs import coupled_costs
+from ramda_jax.compaction.grouping.coupling import Coupling
+from ramda_jax.compaction.grouping.parts import COUPLED, Part
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims, trace_function
+from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.structure.paths import named_leaves
 
 
-def couple(dims: Dims, params: Any) -> Coupling:
+def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[str, Any] = "size") -> Coupling:
     """Groups of the traced widths: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
 
         psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
@@ -29,12 +34,16 @@ def couple(dims: Dims, params: Any) -> Coupling:
     Args:
         dims: from `trace_dims`, of the variables that `params` are, or are a part of.
         params: what the optimizer is given.
+        weight: what a group weighs: `"size"`, the root of its size n_di; `"saving"`, the root of the parameters that go
+            with its index; or the root of other costs, a mapping from the names of widths to arrays, or one that
+            `costs` returns for a coupling.
 
     Returns:
         A `Coupling`.
 
     Raises:
         CompactionError: a leaf of `params` that was not traced, or that may be any of several.
+        ValueError: an unknown weight.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -49,6 +58,7 @@ def couple(dims: Dims, params: Any) -> Coupling:
         d0          8     6  a[0] b[0]
         >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
     """
+    check_weight(weight)
     own = dims.own_paths(params)
     useless: set[str] = set()
     while True:
@@ -70,7 +80,24 @@ def couple(dims: Dims, params: Any) -> Coupling:
         if len(left):
             rest[path] = (axis, left)
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
-    return Coupling(parts, rest, shapes, why="" if parts else reasons(dims))
+    coupling = Coupling(parts, rest, shapes, why="" if parts else reasons(dims))
+    if weight == "size":
+        return coupling
+    found = coupled_costs(dims, coupling, savings(dims, "parameters")) if weight == "saving" else weight
+    weights = {name: _roots(found, name, parts) for name, parts in coupling.parts.items()}
+    return dataclasses.replace(coupling, weights=weights)
+
+
+def _roots(found, name, parts):
+    array = found[name] if name in found else found.get(f"{COUPLED}/{name}")
+    size = len(parts[0].rows)
+    if array is None or np.size(array) != size:
+        shape = None if array is None else np.shape(array)
+        raise CompactionError(
+            f"`weight` must have a cost for each of the {size} groups of {name}, got {shape}; use "
+            "`costs(dims, of, coupling.regularizer())`."
+        )
+    return np.sqrt(np.asarray(array, np.float64)).ravel()
 
 
 def _parts(dims: Dims, own: Mapping[str, str], useless: Collection[str]):
@@ -105,6 +132,7 @@ def couple_model(
     call: Callable[..., Any] | None = None,
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
+    weight: Literal["size", "saving"] = "size",
 ) -> Coupling:
     """`couple` in one call, for a model of any kind and for its own parameters.
 
@@ -117,6 +145,8 @@ def couple_model(
 
     Args:
         model, *example_args, variables, call, overrides, rules: as in `compact_model`.
+        weight: as in `couple`. With `"saving"` a hidden unit that is read by few entries, but takes many others along,
+            is as dear as it should be.
 
     Returns:
         A `Coupling` of the parameters: those of type `nnx.Param`; the floating-point arrays of an Equinox module; of
@@ -139,4 +169,4 @@ def couple_model(
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
     dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
-    return couple(dims, params_of(model, adapter))
+    return couple(dims, params_of(model, adapter), weight)

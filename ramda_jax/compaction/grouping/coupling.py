@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.parts import COUPLED, REST, Part
 from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.tracing.units.free import UnitCount
 from ramda_jax.regularizers.base import Regularizer
@@ -21,30 +22,6 @@ from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.packed import PackedState
 from ramda_jax.tables import text_table
 from ramda_jax.validation import require_params
-
-COUPLED, REST = "coupled", "rest"
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Part:
-    """The rows of a leaf that belong to a width.
-
-    Attributes:
-        path: of the leaf, among the parameters.
-        axis: along which the rows lie.
-        rows: int array `[size, rows per index]`, the rows of each index of the width.
-    """
-
-    path: str
-    axis: int
-    rows: np.ndarray
-
-    def __str__(self) -> str:
-        each = self.rows.shape[1]
-        return f"{self.path}[{self.axis}]{f' x{each}' if each > 1 else ''}"
-
-    def __repr__(self) -> str:
-        return f"<{self}>"
 
 
 class CoupledRegularizers(dict[str, Any]):
@@ -244,8 +221,8 @@ def _weighing(one, weights):
         return dataclasses.replace(one, regularizer=_weighing(one.regularizer, weights))
     if not isinstance(one, GroupRegularizer) or one.group_weight != "sqrt_size":
         return one
-    low, high = float(weights.min()), float(weights.max())
-    return dataclasses.replace(one, group_weight=low if low == high else weights[:, None])
+    is_same = not len(weights) or np.ptp(weights) == 0
+    return dataclasses.replace(one, group_weight=float(weights[0]) if is_same else weights[:, None])
 
 
 def _put(leaf, axis, rows, values):

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.grouping.coupling import COUPLED, REST, Coupling, Part
+from ramda_jax.compaction.grouping.coupling import Coupling
+from ramda_jax.compaction.grouping.parts import COUPLED, REST, Part
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.compaction.planning.slicing import find_leaves
 

@@ -1,0 +1,135 @@
+"""What each group is worth: the parameters, or the operations, that go with it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.coupling import Coupling
+from ramda_jax.compaction.grouping.parts import COUPLED
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
+from ramda_jax.compaction.tracing.units.savings import savings
+from ramda_jax.regularizers.groups import Grouped
+from ramda_jax.structure.assignment import assign
+from ramda_jax.structure.packing import packing_of
+from ramda_jax.typing import RegularizerSpec, Shape
+
+#: Linen's collection of parameters, without which an optimizer is mostly given them.
+PARAMS = "params/"
+
+Costs = dict[str, np.ndarray]
+
+
+def costs(
+    dims: Dims,
+    of: Literal["parameters", "flops"] = "parameters",
+    regularizer: RegularizerSpec = None,
+    params: Any = None,
+) -> Costs:
+    """What goes with each group, for `Target(share, of=costs(...))`: the target is then one of parameters or FLOPs.
+
+    A unit (a channel, a hidden unit, a head) is worth what goes when it alone goes: its slices of all variables, or
+    the operations of the products and convolutions that it is in, two for each term of a sum. Where it is read in
+    several groups, by several leaves or in the rows behind a flatten, each of these has an equal part. A group that can
+    never go is worth nothing.
+
+    Each unit counts for itself: what two of them share, such as the entries of a kernel between two layers, is in both,
+    so that all groups together are worth more than there is. A share of costs is near the share that is gone while both
+    are small or the layers shrink alike; the report has the exact one.
+
+    Args:
+        dims: from `trace_dims`.
+        of: `"parameters"`, the entries of all variables; or `"flops"`, of one call with the example arguments.
+        regularizer: what the optimizer is given; None for that of `groups(dims)`. That of a coupling gives the costs
+            of its coupled groups.
+        params: the parameters that the optimizer is given, where they are a part of the variables: the costs are by
+            their paths. None for all that was traced, of linen for those in `params`.
+
+    Returns:
+        A dict from the paths of leaves with groups to arrays shaped as the groups' norms.
+
+    Raises:
+        CompactionError: a coupling or parameters of another model.
+        ValueError: an unknown `of`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ramda_jax.compaction import trace_dims
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 4)), "out": jnp.ones((4, 3))}
+        >>> costs(trace_dims(mlp, params, jnp.ones((1, 5))))["out"].ravel()
+        array([8., 8., 8., 8.])
+    """
+    if of not in ("parameters", "flops"):
+        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}.")
+    saved = savings(dims, of)
+    packing: Any = packing_of(regularizer)
+    if packing is not None:
+        return {f"{COUPLED}/{name}": found[:, None] for name, found in coupled_costs(dims, packing, saved).items()}
+    shapes = {path: value.shape for path, value in dims.leaves.items()}
+    names = {path: path for path in shapes} if params is None else dims.own_paths(params)
+    if regularizer is None:
+        chosen = group_axis_of(dims)
+        axes = {path: (axis,) for path, axis in chosen.items() if path in names}
+    else:
+        leaves = {name: jax.ShapeDtypeStruct(shapes[path], np.float32) for path, name in names.items()}
+        given = {name: one.groups for name, _, one in assign(regularizer, leaves) if isinstance(one, Grouped)}
+        axes = {path: given[name] for path, name in names.items() if name in given}
+    found = leaf_costs(dims, axes, saved)
+    if params is None and all(path.startswith(PARAMS) for path in found):
+        names = {path: path.removeprefix(PARAMS) for path in found}
+    return {names[path]: array for path, array in found.items()}
+
+
+def leaf_costs(dims: Dims, axes: Mapping[str, Any], saved: np.ndarray) -> Costs:
+    """What each group of leaves is worth, by traced paths, for groups along `axes`."""
+    units = dims.units
+    removable = units.removable(axes)
+    read = {
+        (path, axis): units.on_axis[path, axis]
+        for path, along in axes.items()
+        for axis in along
+        if (path, axis) in units.on_axis and units.is_read(path, axis)
+    }
+    # In how many groups each unit is.
+    number = np.zeros(dims.nodes.count)
+    for (path, axis), (_, nodes) in read.items():
+        shape = dims.leaves[path].shape
+        np.add.at(number, nodes, math.prod(shape[other] for other in axes[path] if other != axis))
+    worth = np.where(removable & (number > 0), saved / np.maximum(number, 1), 0)
+    result = {}
+    for path, along in axes.items():
+        shape = dims.leaves[path].shape
+        array = np.zeros(_norms_shape(shape, along))
+        for axis in along:
+            if (path, axis) in read:
+                positions, nodes = read[path, axis]
+                own = np.zeros(shape[axis])
+                np.add.at(own, positions, worth[nodes])
+                array = array + own.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+        result[path] = array
+    return result
+
+
+def coupled_costs(dims: Dims, coupling: Coupling, saved: np.ndarray) -> Costs:
+    """What each coupled group is worth, by the names of the widths."""
+    widths = {width.name: width for width in dims.widths}
+    for name, parts in coupling.parts.items():
+        if name not in widths or len(parts[0].rows) != widths[name].size:
+            raise CompactionError(f"The coupling must be of the model that was traced, but {name} is not; couple anew.")
+    return {name: saved[widths[name].nodes] for name in coupling.parts}
+
+
+def root_weight(found: np.ndarray) -> Any:
+    """The group weights for costs: their roots; one number where they are all the same."""
+    roots = np.sqrt(found)
+    return float(roots.flat[0]) if roots.size and np.ptp(roots) == 0 else roots
+
+
+def _norms_shape(shape: Shape, along: Sequence[int]) -> Shape:
+    return tuple(size if axis in along else 1 for axis, size in enumerate(shape))

@@ -1,0 +1,70 @@
+"""What goes when one unit goes: entries of the variables, floating-point operations of a call."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ramda_jax.compaction.tracing.trace import Dims
+
+
+def savings(dims: "Dims", of: Literal["parameters", "flops"]) -> np.ndarray:
+    """For each node of a trace what goes when it goes alone, a float array.
+
+    An array of sizes s_a costs their product, times two operations where it is one of products that are summed. Of
+    axis a a node is c_a indices, and what is left of the cost is the product of all s_a - c_a. All are whole numbers.
+    """
+    nodes = dims.nodes
+    saved = np.zeros(nodes.count)
+    for cost, labels in _leaves(dims) if of == "parameters" else _contractions(dims):
+        found = [(len(label), *np.unique(nodes.of(label)[1], return_counts=True)) for label in labels]
+        if not found:
+            continue
+        touched = np.unique(np.concatenate([own for _, own, _ in found]))
+        left = np.full(len(touched), cost / max(math.prod(size for size, *_ in found), 1))
+        for size, own, counts in found:
+            sizes = np.full(len(touched), size)
+            sizes[np.searchsorted(touched, own)] -= counts
+            left *= sizes
+        saved[touched] += cost - left
+    return saved
+
+
+def total(dims: "Dims", of: Literal["parameters", "flops"]) -> float:
+    """What there is in all of what `savings` counts."""
+    return float(sum(cost for cost, _ in (_leaves(dims) if of == "parameters" else _contractions(dims))))
+
+
+def _leaves(dims) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
+    for value in dims.leaves.values():
+        yield math.prod(value.shape), value.labels
+
+
+def _contractions(dims) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
+    """Products and convolutions, two operations for each term of a sum; those in a scan once for each of its steps."""
+    loops, times = [], [1]
+    for visit in dims.walk.visits:
+        equation, name = visit.equation, visit.equation.primitive.name
+        if name in ("scan", "while", "cond"):
+            # A loop is visited where it begins and where it ends.
+            if loops and loops[-1] is equation:
+                loops.pop()
+                times.pop()
+            else:
+                loops.append(equation)
+                times.append(times[-1] * equation.params.get("length", 1))
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            summed = [visit.inputs[0].labels[axis] for axis in contracted]
+            yield _cost(visit, math.prod(map(len, summed)), times), [*visit.outputs[0].labels, *summed]
+        elif name == "conv_general_dilated":
+            _, into, *window = equation.params["dimension_numbers"].rhs_spec
+            kernel = visit.inputs[1]
+            terms = math.prod(kernel.shape[axis] for axis in (into, *window))
+            yield _cost(visit, terms, times), [*visit.outputs[0].labels, kernel.labels[into]]
+
+
+def _cost(visit, terms, times):
+    return 2 * times[-1] * terms * math.prod(visit.outputs[0].shape)
