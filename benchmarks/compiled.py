@@ -3,7 +3,7 @@
     make compiled                                      both chips, in environments of their own
     python -m benchmarks.compiled --chip h100          in an environment that has jax-cuda13-plugin
     python -m benchmarks.compiled --chip v5e           in one that has jax[tpu]
-        [--trees NAME ...] [--methods NAME ...] [--sharded] [--json FILE]
+        [--trees NAME ...] [--methods NAME ...] [--sharded] [--swapped] [--json FILE]
 
 XLA compiles ahead of time for a described machine. Printed are, beside `optax.adamw`'s on the same tree in float32:
 
@@ -16,7 +16,8 @@ waits        conditionals and loops: at each a GPU waits for its host
 compile      processor seconds of this process, and relative to AdamW's. The assembler of a GPU's kernels is a process
              of its own, whose time is not in it.
 
-`--sharded` shards the decoder over four chips and prints the collectives of a step.
+`--sharded` shards the tree over four chips and prints the collectives of a step. `--swapped` compiles a step that takes
+(params, state) and returns (state, params), which costs copies of what only passes through.
 """
 
 import argparse
@@ -121,13 +122,14 @@ def topology(chip):
         )
 
 
-def compiled_step(optimizer, shapes, sharding):
+def compiled_step(optimizer, shapes, sharding, is_swapped=False):
     """The compiled step of an optimizer, arguments donated, and how many parameters it has.
 
     Args:
         optimizer: an Optax transformation.
         shapes: a tree of shapes.
         sharding: from a shape to where such an array lies.
+        is_swapped: whether the results come in another order than the arguments.
     """
 
     def described(shape, dtype=jnp.float32):
@@ -138,9 +140,12 @@ def compiled_step(optimizer, shapes, sharding):
 
     def step(params, state, gradients):
         updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
+        params = optax.apply_updates(params, updates)
+        return (state, params) if is_swapped else (params, state)
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    if is_swapped:
+        return compiled, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     # From the second step on a state lies as the step before has left it.
     _, left = compiled.output_shardings
     later = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, left)
@@ -150,7 +155,7 @@ def compiled_step(optimizer, shapes, sharding):
     return compiled, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def measured(chip, tree, method, devices, is_sharded):
+def measured(chip, tree, method, devices, is_sharded, is_swapped):
     """One row."""
     mesh = Mesh(np.array(devices), ("chips",))
     shapes = set(jax.tree.leaves(TREES[tree], is_leaf=lambda x: isinstance(x, tuple)))
@@ -165,7 +170,7 @@ def measured(chip, tree, method, devices, is_sharded):
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "chips"))
 
     start = time.process_time()
-    compiled, size = compiled_step(METHODS[method](), TREES[tree], sharding)
+    compiled, size = compiled_step(METHODS[method](), TREES[tree], sharding, is_swapped)
     seconds = time.process_time() - start
     program = read_program(compiled.as_text() or "")
     return {
@@ -200,6 +205,7 @@ def main():
     parser.add_argument("--trees", nargs="+", choices=TREES, default=list(TREES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--swapped", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     devices = topology(args.chip).devices
@@ -212,7 +218,7 @@ def main():
             print(f"{'':26s} {'bytes':>6s} {'temporaries':>12s} {'kernels':>8s} {'waits':>6s} {'compile':>10s} / AdamW")
         first = None
         for method in args.methods:
-            row = measured(args.chip, tree, method, devices, args.sharded)
+            row = measured(args.chip, tree, method, devices, args.sharded, args.swapped)
             first = first or row
             rows.append(row)
             print(line(row, first), flush=True)

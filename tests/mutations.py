@@ -78,10 +78,43 @@ MUTATIONS = [
         ("tests/xla/test_bounded_jit.py::test_what_was_not_used_for_longest_goes_and_comes_back_right",),
     ),
     Mutation(
-        "subproblem/running/eager.py",
-        "if model.metric.ndim:",
-        "if True:",
-        ("tests/xla/test_bounded_jit.py::test_an_eager_step_in_a_scalar_metric_makes_no_new_program",),
+        "subproblem/running/batches.py",
+        "if problem.model.metric.ndim == 0:",
+        "if problem.model.metric.ndim == 9:",
+        ("tests/test_bits.py::test_without_a_weight_equal_leaves_that_are_solved_together_are_the_centre",),
+    ),
+    Mutation(
+        "solvers/secular_passes.py",
+        "PASSES = {32: 2, 64: 3}",
+        "PASSES = {32: 2, 64: 2}",
+        ("tests/solvers/test_secular_passes.py::test_the_golden_trajectories_are_followed",),
+    ),
+    Mutation(
+        "solvers/secular_passes.py",
+        "terms = [q * q, q * b, b * b, (b * h) * b]",
+        "terms = [q * q, q * b, b * b, b * b]",
+        ("tests/solvers/test_secular_passes.py::test_the_reported_residual_bounds_what_is_left_undone",),
+    ),
+    Mutation(
+        "solvers/secular_passes.py",
+        "0.5 - 0.5 * gain <",
+        "0.5 - gain <",
+        (
+            "tests/solvers/test_secular_passes.py::"
+            "test_a_concave_penalty_gets_the_lower_of_both_minima_below_and_beyond_its_knee",
+        ),
+    ),
+    Mutation(
+        "numerics/norms.py",
+        "jnp.where(many > 0, of_large, of_small)",
+        "jnp.where(many > 0, of_small, of_small)",
+        ("tests/test_numerics.py::test_norms_are_numpys_at_any_scale",),
+    ),
+    Mutation(
+        "subproblem/running/at_once.py",
+        "together = problem.path if is_on_several_devices(model.linear) else None",
+        "together = problem.path",
+        ("tests/solvers/test_secular_passes.py::test_what_is_one_number_per_group_is_done_once_for_all_leaves",),
     ),
     Mutation(
         "builders/preconditioned.py",
@@ -1675,8 +1708,8 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/select.py",
-        'ProximalGradient(max_steps=5, rtol=1e-3), "each',
-        'ProximalGradient(), "each',
+        "            ProximalGradient(max_steps=5, rtol=1e-3),\n",
+        "            ProximalGradient(),\n",
         ("tests/solvers/test_select.py::test_default_solver_follows_its_table",),
     ),
     Mutation(

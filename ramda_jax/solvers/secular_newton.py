@@ -11,7 +11,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
-from ramda_jax.solvers.secular_passes import PASSES, LeafEquations, roots_by_passes
+from ramda_jax.solvers.secular_passes import LeafEquations, roots_by_passes
 from ramda_jax.solvers.secular_root import SecularRoot, newton_root
 from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_flag
@@ -116,7 +116,7 @@ class SecularNewton(Solver):
             regularizer.point(context.run.read_again(model), radii)  # pyright: ignore[reportAttributeAccessIssue]
             for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
         ]
-        return Solutions(values, roots.radii, jnp.asarray(PASSES, jnp.int32), roots.residual, roots.converged)
+        return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
 
     def _root_from(self, last_radii, rhs, right_hand_side, metric, lam, axes, run):
         """One pass from the last radii, and Newton's method where one pass is not enough."""

@@ -14,8 +14,9 @@ from ramda_jax.solvers.secular_gauss import gauss_root
 from ramda_jax.typing import Axes, Sums
 from ramda_jax.xla.many_leaves import join
 
-#: Passes over the data. Two were enough on every subproblem of real training that was recorded, cold starts included.
-PASSES = 2
+#: Passes over the data, by the bits of the dtype. In float32 two are enough for nearly all subproblems of real
+#: training, cold starts included (`python -m benchmarks.fixed_passes`).
+PASSES = {32: 2, 64: 3}
 #: The largest tau of a pass: its fourth power must be in the range of the dtype.
 FARTHEST = 2.0**20
 
@@ -44,16 +45,18 @@ class Roots(NamedTuple):
 
     Attributes:
         radii: by leaf, the norms of the solution's groups; exactly 0 where the group is.
+        passes: how many there were.
         residual: `[]`, a bound on the distance of 0 to the subdifferential over all leaves, rounding aside.
         converged: bool `[]`, whether all are at rounding.
     """
 
     radii: list[jax.Array]
+    passes: int
     residual: jax.Array
     converged: jax.Array
 
 
-def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums, passes: int = PASSES) -> Roots:
+def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
     """The roots of several leaves' equations, all of one dtype, by a fixed number of passes over the data.
 
     Each pass is the step of `gauss_step`, with two additions. The first pass also sums `(rhs / lam)^2`. Zero is
@@ -70,7 +73,6 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums, passes: int = P
     Args:
         leaves: the equations.
         sums: how to sum several arrays over axes.
-        passes: how many, to the roots.
     """
     groups, split = _groups(leaves)
     # Beyond the knee there is no root to start from.
@@ -78,6 +80,7 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums, passes: int = P
     # Without a weight every radius gives the same point, and 0 none.
     radii = jnp.where((radii > 0) | (groups.lam > 0), radii, 1)
     is_zero, error = jnp.zeros(radii.shape, bool), jnp.full_like(radii, jnp.inf)
+    passes = PASSES[jnp.finfo(radii.dtype).bits]
     for number in range(passes):
         at = zip(leaves, split(radii), split(jnp.where(radii == 0, groups.lam, radii)), strict=True)
         moments = [_leaf_sums(*leaf, sums, number == 0) for leaf in at]
@@ -93,7 +96,7 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums, passes: int = P
     error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
     missing = jnp.where(error > 0, jnp.where(groups.lam > 0, groups.lam, 1) * error, 0)
     residual = jnp.max(missing, initial=0) * jnp.sqrt(jnp.asarray(radii.size, radii.dtype))
-    return Roots(split(radii), residual, jnp.max(error, initial=0) <= jnp.finfo(radii.dtype).eps)
+    return Roots(split(radii), passes, residual, jnp.max(error, initial=0) <= jnp.finfo(radii.dtype).eps)
 
 
 class _Groups(NamedTuple):
