@@ -790,8 +790,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/proof/structure.py",
-        "value.dtype == theirs.dtype and np.array_equal(np.asarray(value.literal), np.asarray(theirs.literal))",
-        "value.dtype == theirs.dtype",
+        "ours.dtype == others.dtype and ours.tobytes() == others.tobytes()",
+        "ours.dtype == others.dtype",
         (
             "tests/compaction/test_refusals.py::test_compact_model_refuses_with_the_reason_when_the_program_depends_on_the_width",
         ),
@@ -876,6 +876,20 @@ MUTATIONS = [
         "            continue\n        walk.indices.freeze(label, _INDEXED)\n        labels.append",
         "            continue\n        labels.append",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
+    ),
+    Mutation(
+        "compaction/tracing/rules/indexing.py",
+        "wanted = int(masks(visit.inputs[0].labels[axis])[:first].sum())",
+        "wanted = first",
+        (
+            "tests/compaction/test_refusals.py::test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices",
+        ),
+    ),
+    Mutation(
+        "compaction/tracing/rules/shapes.py",
+        "int(mask[:low].sum()) if low > 0 else low",
+        "theirs[0]",
+        ("tests/compaction/test_refusals.py::test_channels_of_padding_go_only_where_the_code_follows",),
     ),
     Mutation(
         "compaction/tracing/rules/reductions.py",

@@ -60,7 +60,8 @@ def wrapped(params, x):
 
 
 def joined(params, x):
-    h = jnp.concatenate([x @ params["in"], jnp.pad(x @ params["other"], ((0, 0), (1, 2)))], axis=-1)
+    padding = len(params["out"]) + 1 - params["in"].shape[1] - params["other"].shape[1]
+    h = jnp.concatenate([x @ params["in"], jnp.pad(x @ params["other"], ((0, 0), (0, padding)))], axis=-1)
     return jnp.flip(h, -1)[:, 1:] @ params["out"]
 
 
@@ -98,6 +99,48 @@ def sliced_at_an_input(params, x):
     return jax.lax.dynamic_slice_in_dim(h, start, len(params["out"]), axis=1) @ params["out"]
 
 
+def ragged(params, x):
+    """A mixture of experts in which the input says how many rows go to each."""
+    sizes = jnp.stack([(x[:, 0] > 0).sum(), (x[:, 0] <= 0).sum()]).astype(jnp.int32)
+    h = jax.lax.ragged_dot(jnp.tanh(x @ params["in"]), params["experts"], sizes)
+    return jnp.tanh(h) @ params["out"]
+
+
+def messages(params, x):
+    """Along the edges of a graph, summed and maximised by their ends."""
+    h = jax.nn.relu(x @ params["in"])
+    senders, receivers = jnp.array([0, 1, 2, 0, 1]), jnp.array([1, 2, 0, 2, 2])
+    along = jax.nn.relu(h[senders] @ params["message"])
+    largest = jnp.maximum(jax.ops.segment_max(along, receivers, 3), 0)
+    return (jax.ops.segment_sum(along, receivers, 3) + largest) @ params["up"] + h @ params["self"]
+
+
+def tiled(params, x):
+    """Two heads of keys and values for four of queries, as some decoders write it."""
+    q, k, v = (jnp.einsum("tc,cnh->tnh", x, params[name]) for name in "qkv")
+    times = q.shape[1] // k.shape[1]
+    k, v = (jnp.tile(one[:, :, None], (1, 1, times, 1)).reshape(len(x), -1, one.shape[-1]) for one in (k, v))
+    weights = jax.nn.softmax(jnp.einsum("tnh,snh->nts", q, k))
+    return jnp.einsum("tnh,nho->to", jnp.einsum("nts,snh->tnh", weights, v), params["out"])
+
+
+def shortcut(params, x):
+    """As in the first ResNets: channels of zeros where the stream grows wider."""
+    h = jnp.tanh(x @ params["in"])
+    wide = jnp.tanh(h @ params["up"])
+    return jnp.tanh(wide + jnp.pad(h, ((0, 0), (0, wide.shape[1] - h.shape[1])))) @ params["out"]
+
+
+def cached(params, x):
+    """Keys and values written into a cache that is longer than they are, at a place that is data."""
+    place = (x.sum() > 0).astype(jnp.int32)
+    k, v = (jnp.zeros((5, *params[name].shape[1:]), x.dtype) for name in "kv")
+    k = jax.lax.dynamic_update_slice(k, jnp.einsum("tc,cnh->tnh", x, params["k"]), (place, 0 * place, 0 * place))
+    v = v.at[:3].set(jnp.einsum("tc,cnh->tnh", x, params["v"]))
+    weights = jax.nn.softmax(jnp.einsum("tnh,snh->nts", jnp.einsum("tc,cnh->tnh", x, params["q"]), k))
+    return jnp.einsum("tnh,nho->to", jnp.einsum("nts,snh->tnh", weights, v), params["out"])
+
+
 FUNCTIONS = {
     "scan over layers": (loop, {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}),
     "while": (while_loop, {"in": (4, 6), "square": (6, 6), "bias": (6,), "out": (6, 2)}),
@@ -108,6 +151,11 @@ FUNCTIONS = {
     "split heads": (heads, {"in": (4, 6), "out": (2, 3, 2)}),
     "product in a batch": (experts, {"in": (4, 6), "experts": (2, 3, 5), "out": (10, 2)}),
     "indexed by data": (embedded, {"table": (5, 6), "out": (6, 2)}),
+    "ragged product": (ragged, {"in": (4, 6), "experts": (2, 6, 5), "out": (5, 2)}),
+    "messages on a graph": (messages, {"in": (4, 6), "message": (6, 5), "up": (5, 2), "self": (6, 2)}),
+    "tiled heads": (tiled, {"q": (4, 4, 3), "k": (4, 2, 3), "v": (4, 2, 3), "out": (4, 3, 2)}),
+    "zero-padded shortcut": (shortcut, {"in": (4, 5), "up": (5, 8), "out": (8, 2)}),
+    "cache": (cached, {"q": (4, 4, 3), "k": (4, 4, 3), "v": (4, 4, 3), "out": (4, 3, 2)}),
     "sliced at an input": (sliced_at_an_input, {"in": (4, 6), "middle": (6, 5), "out": (3, 2)}),
 }
 

@@ -88,6 +88,10 @@ def test_compact_model_strict_refuses_at_the_first_difference(name):
         (lambda h: jax.nn.softmax(h, axis=-1), "reduce_max runs over it"),
         (lambda h: jnp.sort(h, axis=-1), "sort runs over it"),
         (lambda h: jnp.cumsum(h, axis=-1), "cumsum runs over it"),
+        (lambda h: jnp.fft.fft(h).real, "fft works on it as a whole"),
+        (lambda h: h + jax.random.normal(jax.random.key(0), h.shape), "numbers drawn at random along it"),
+        (lambda h: h.at[:, jnp.array([2, 5])].set(0), "indexed by data"),
+        (lambda h: h * np.arange(8.0, dtype=np.float32), "an array that the program closes over"),
     ],
 )
 def test_trace_dims_freezes_an_axis_that_is_looked_along(between, reason):
@@ -97,11 +101,54 @@ def test_trace_dims_freezes_an_axis_that_is_looked_along(between, reason):
 
 
 def test_an_unknown_primitive_is_listed_and_does_not_stop_the_rest():
-    small = compact_model(with_between(lambda h: jnp.fft.fft(h).real), X, variables=make(4, 2))
-    assert small.dims.opaque == {"fft": 1}
-    assert "no rule for: fft (1 times)" in str(small.dims)
-    assert "fft, for which there is no rule" in {width.reason for width in small.dims.widths}
+    def callback(h):
+        return jax.pure_callback(np.asarray, jax.ShapeDtypeStruct(h.shape, h.dtype), h, vmap_method="expand_dims")
+
+    small = compact_model(with_between(callback), X, variables=make(4, 2))
+    assert small.dims.opaque == {"pure_callback": 1}
+    assert "no rule for: pure_callback (1 times)" in str(small.dims)
+    assert "pure_callback, for which there is no rule" in {width.reason for width in small.dims.widths}
     assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 8), "b": (8, 4), "c": (4, 4)}
+
+
+def test_channels_of_padding_go_only_where_the_code_follows():
+    """Behind two channels of zeros, four of the first layer and two more of zeros; the first of each are not read."""
+    params = {"a": jnp.ones((5, 4)), "b": jnp.ones((8, 3)).at[jnp.array([0, 2, 6])].set(0)}
+
+    def padded(low):
+        def function(params, x):
+            h = jnp.tanh(x @ params["a"])
+            size = len(params["b"])
+            before = low(size)
+            return jnp.pad(h, ((0, 0), (before, size - h.shape[1] - before))) @ params["b"]
+
+        return function
+
+    # One column of zeros before and one behind are left of two each.
+    small = compact_model(padded(lambda size: size // 4), X, variables=params)
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 3), "b": (5, 3)} and small.refused == {}
+    small = compact_model(padded(lambda size: 2), X, variables=params)
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 3), "b": (7, 3)}
+    [why] = small.refused.values()
+    assert "must pad axis 1 by (1, 1) in the small model, got (2, 0)" in why
+
+
+def test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices():
+    """Four entries into eight, at the places from 2 on."""
+    params = {"a": jnp.ones((5, 4)), "b": jnp.ones((8, 3)).at[jnp.array([0, 3])].set(0)}
+
+    def written(start):
+        def function(params, x):
+            h = jnp.tanh(x @ params["a"])
+            first = start(len(params["b"]))
+            return jnp.ones((3, len(params["b"]))).at[:, first : first + h.shape[1]].set(h) @ params["b"]
+
+        return function
+
+    small = compact_model(written(lambda size: 2), X, variables=params)
+    assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 3), "b": (7, 3)}
+    with pytest.raises(CompactionError, match="must begin at 1 of axis 1 in the small model, got 2"):
+        compact_model(written(lambda size: 2), X, variables=params, strict=True)
 
 
 def test_group_norm_of_flax_stays_and_the_rest_becomes_small():

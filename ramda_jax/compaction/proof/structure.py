@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.planning.plan import Plan
@@ -59,7 +61,8 @@ class Masks:
 class Partners:
     """Which value of the small trace stands where a value of the whole one does."""
 
-    def __init__(self, dims: Dims, small: Dims) -> None:
+    def __init__(self, dims: Dims, small: Dims, masks: Masks) -> None:
+        self._masks = masks
         self._partner = {value.number: small.leaves[path].number for path, value in dims.leaves.items()}
         self._partner |= {value.number: small.inputs[path].number for path, value in dims.inputs.items()}
 
@@ -68,14 +71,28 @@ class Partners:
         self._partner[value.number] = theirs.number
 
     def __call__(self, value: Value, theirs: Value) -> bool:
-        """Whether `theirs` is the partner of `value`; of numbers in the programs, whether they are the same."""
+        """Whether `theirs` is the partner of `value`; of constants in the programs, whether they are the same.
+
+        An array is, where it has the entries that are left of the whole one.
+        """
         if value.literal is None or theirs.literal is None:
             is_value = value.literal is None and theirs.literal is None
             return is_value and self._partner.get(value.number) == theirs.number
         if value.literal is theirs.literal:
             return True
-        # Through the dtype first: a random key is no NumPy array.
-        return value.dtype == theirs.dtype and np.array_equal(np.asarray(value.literal), np.asarray(theirs.literal))
+        if value.dtype != theirs.dtype:
+            return False
+        ours, others = _entries(value.literal), _entries(theirs.literal)
+        kept = [np.flatnonzero(self._masks(label)) for label in value.labels]
+        ours = ours[np.ix_(*kept, *map(range, ours.shape[len(kept) :]))]
+        # Bit by bit: a NaN is the same as itself, and 0 is not -0.
+        return ours.shape == others.shape and ours.dtype == others.dtype and ours.tobytes() == others.tobytes()
+
+
+def _entries(literal):
+    """As an array of NumPy's, which a random key is not."""
+    is_key = jnp.issubdtype(getattr(literal, "dtype", np.float32), jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(literal) if is_key else literal)
 
 
 def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
@@ -85,8 +102,11 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
         found = small.leaves[path].shape if path in small.leaves else None
         if found != masks.shape(value):
             return Mismatch(f"the leaf '{path}' must have shape {masks.shape(value)}, got {found}")
-    partners = Partners(dims, small)
+    partners = Partners(dims, small, masks)
+    needed = _needed(dims)
     for number, (visit, other) in enumerate(zip(dims.walk.visits, small.walk.visits, strict=False)):
+        if number not in needed:
+            continue
         rule = dims.walk.rules.get(visit.equation.primitive.name)
         reason = _compare_equation(visit, other, partners, masks, rule)
         if reason:
@@ -99,14 +119,25 @@ def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
     return None
 
 
+def _needed(dims):
+    """The numbers of equations on which an output depends, but by what is ignored."""
+    values, result = {value.number for value in dims.outputs}, set()
+    for number, visit in reversed(list(enumerate(dims.walk.visits))):
+        # What leads into the branches of a condition returns nothing itself.
+        if not visit.outputs or visit.equation.effects or any(value.number in values for value in visit.outputs):
+            result.add(number)
+            values |= {value.number for i, value in enumerate(visit.inputs) if i not in visit.ignored}
+    return result
+
+
 def _compare_equation(visit, other, partners, masks, rule):
     """What is different between an equation and that of the small model; "" and partners of the outputs if nothing."""
     if visit.equation.primitive.name != other.equation.primitive.name:
         return f"where the model computes {visit.name}, the small one computes {other.name}"
     if len(visit.inputs) != len(other.inputs):
         return f"{visit.name} has another number of inputs in the small model"
-    for value, theirs in zip(visit.inputs, other.inputs, strict=True):
-        if partners(value, theirs):
+    for number, (value, theirs) in enumerate(zip(visit.inputs, other.inputs, strict=True)):
+        if (number in visit.ignored and number in other.ignored) or partners(value, theirs):
             continue
         if value.literal is not None and theirs.literal is not None:
             values = f"{np.asarray(value.literal)!s:.40} to {np.asarray(theirs.literal)!s:.40}"

@@ -36,12 +36,15 @@ class Visit:
         equation: of the jaxpr.
         inputs, outputs: values.
         notes: labels that a parameter of the equation counts, by the parameter's name.
+        ignored: the places of inputs that have no influence, such as where a slice starts that is the whole axis,
+            or what an array of no entries is made of.
     """
 
     equation: Any
     inputs: list[Value]
     outputs: list[Value]
     notes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ignored: set[int] = dataclasses.field(default_factory=set)
 
     @property
     def name(self) -> str:

@@ -151,7 +151,8 @@ def label_program(program: Program, overrides: Any = None, rules: Mapping[str, R
     for value in outputs:
         for label in value.labels:
             walk.indices.freeze(label, "the model's output")
-    used = {path for visit in walk.visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
+    visits = [*walk.visits, *walk.aside]
+    used = {path for visit in visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
     for path, value in leaves.items():
         for label in value.labels if path not in used else ():
             walk.indices.freeze(label, "a leaf that the function does not use")

@@ -17,6 +17,7 @@ class UnionFind:
     Attributes:
         count: how many nodes there are.
         frozen: what was frozen after it was made, in order: arrays of nodes.
+        can_freeze: whether `freeze` does anything.
 
     Example:
         >>> nodes = UnionFind()
@@ -33,6 +34,7 @@ class UnionFind:
         self._reasons = ["", "an axis of size 1, or one that no parameter has"]
         self._reason_of[ALWAYS] = 1
         self.frozen: list[np.ndarray] = []
+        self.can_freeze: bool = True
         self.count: int = 1
 
     def new(self, size: int, reason: str | None = None) -> np.ndarray:
@@ -95,7 +97,8 @@ class UnionFind:
 
     def freeze(self, nodes: np.ndarray, reason: str) -> None:
         """Keeps what `nodes` stand for; the first reason given stays."""
-        self._freeze(np.asarray(nodes), self._reason_number(reason))
+        if self.can_freeze:
+            self._freeze(np.asarray(nodes), self._reason_number(reason))
 
     def _freeze(self, nodes, number):
         roots = np.unique(self.find(nodes.ravel()))

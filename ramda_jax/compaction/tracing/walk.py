@@ -7,6 +7,8 @@ constraints, walking a body once is enough: what its second pass would learn hol
 """
 
 import collections
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,42 +16,10 @@ import jax
 import numpy as np
 
 from ramda_jax.compaction.tracing.indices import Indices
+from ramda_jax.compaction.tracing.jaxprs import axes_without_change, body_of_call, scan_counts, used_equations
 from ramda_jax.compaction.tracing.program import Reader, Value, Visit
 from ramda_jax.compaction.tracing.recipes import Applied, Constant, Recipe, ScanStep
 from ramda_jax.compaction.tracing.rules import RULES, Rule
-
-#: Calls whose body stands in their place, with the parameter that holds it.
-CALLS = {
-    "jit": "jaxpr",
-    "closed_call": "call_jaxpr",  # JAX 0.10
-    "remat2": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
-
-
-def _scan_counts(params):
-    """How many constants and how many carried values the inputs of a scan begin with."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    constants, carry, _ = params["ft_in"].unpack()  # since JAX 0.11
-    return len(constants.vals), len(carry.vals)
-
-
-def _is_literal(atom):
-    # Not by class: a literal's is named differently from one JAX to the next.
-    return hasattr(atom, "val")
-
-
-def _used_equations(jaxpr):
-    """The equations that what is returned depends on: others, which Flax's scan leaves behind, mean nothing."""
-    wanted = {id(atom) for atom in jaxpr.outvars}
-    used = []
-    for equation in reversed(jaxpr.eqns):
-        if equation.effects or any(id(variable) in wanted for variable in equation.outvars):
-            used.append(equation)
-            wanted.update(map(id, equation.invars))
-    return reversed(used)
 
 
 class Walk:
@@ -58,7 +28,8 @@ class Walk:
     Attributes:
         rules: from names of primitives to rules.
         indices: the nodes.
-        visits: all equations in order.
+        visits: all equations in order, but for those on which no output depends.
+        aside: these.
         readers: all contractions with parameters.
         opaque: how often a primitive without a rule was met, by name.
     """
@@ -67,6 +38,7 @@ class Walk:
         self.rules: Mapping[str, Rule] = RULES if rules is None else {**RULES, **rules}
         self.indices: Indices = Indices()
         self.visits: list[Visit] = []
+        self.aside: list[Visit] = []
         self.readers: list[Reader] = []
         self.opaque: collections.Counter[str] = collections.Counter()
         self._values = 0
@@ -82,37 +54,68 @@ class Walk:
         return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), recipe, literal)
 
     def constant(self, array: Any) -> Value:
-        """The value of an array that the program closes over: no axis of it can change."""
+        """The value of an array that the program closes over: no axis of it can change along which it does.
+
+        One that is the same all along an axis may be as long as the code makes it, from a shape for example.
+        """
         reason = "an array that the program closes over"
-        labels = [self.indices.axis(size, reason) for size in np.shape(array)]
-        aval = jax.ShapeDtypeStruct(np.shape(array), getattr(array, "dtype", np.asarray(array).dtype))
+        same = axes_without_change(array)
+        labels = [
+            self.indices.axis(size, None if axis in same else reason) for axis, size in enumerate(np.shape(array))
+        ]
+        dtype = array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype
+        aval = jax.ShapeDtypeStruct(np.shape(array), dtype)
         return self.value(aval, labels, Constant(array), literal=array)
 
-    def run(self, closed: Any, arguments: Sequence[Value]) -> list[Value]:
-        """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns those of its outputs."""
-        constants = [self.constant(array) for array in getattr(closed, "consts", ())]
-        return self._body(getattr(closed, "jaxpr", closed), constants, arguments)
+    def run(self, closed: Any, arguments: Sequence[Value], used: Sequence[bool] | None = None) -> list[Value]:
+        """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns those of its outputs.
 
-    def _body(self, jaxpr, constants, arguments):
+        `used` says which of the outputs are needed, None for all; what none of them depends on is walked aside.
+        """
+        constants = [self.constant(array) for array in getattr(closed, "consts", ())]
+        return self._body(getattr(closed, "jaxpr", closed), constants, arguments, used)
+
+    def _body(self, jaxpr, constants, arguments, used):
         environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
         def read(atom):
-            return self.constant(atom.val) if _is_literal(atom) else environment[atom]
+            # Not by class: a literal's is named differently from one JAX to the next.
+            return self.constant(atom.val) if hasattr(atom, "val") else environment[atom]
 
-        for equation in _used_equations(jaxpr):
-            outputs = self._equation(equation, [read(atom) for atom in equation.invars])
+        for equation, of_outputs in used_equations(jaxpr, used):
+            with self._aside(not (any(of_outputs) or equation.effects)):
+                outputs = self._equation(equation, [read(atom) for atom in equation.invars], of_outputs)
             environment.update(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _equation(self, equation, inputs):
+    @contextlib.contextmanager
+    def _aside(self, is_aside=True):
+        """Walks what no output depends on: it must run after as well, but reads nothing and keeps nothing."""
+        before = self.visits, self.readers, self.opaque, self.indices.can_freeze
+        if is_aside:
+            self.visits, self.readers, self.opaque = self.aside, [], collections.Counter()
+            self.indices.can_freeze = False
+        try:
+            yield
+        finally:
+            self.visits, self.readers, self.opaque, self.indices.can_freeze = before
+
+    def _equation(self, equation, inputs, used):
         name = equation.primitive.name
-        body = equation.params.get(CALLS.get(name))
-        if body is not None and len(getattr(body, "jaxpr", body).invars) == len(inputs):
-            return self.run(body, inputs)
-        control = {"scan": self._scan, "while": self._while, "cond": self._cond}.get(name)
+        body = body_of_call(equation)
+        if body is not None:
+            return self.run(body, inputs, used)
+        control = {
+            "scan": self._scan,
+            "while": self._while,
+            "cond": self._cond,
+            "custom_linear_solve": self._linear_solve,
+        }.get(name)
         if control is not None:
             return control(equation, inputs)
         visit = Visit(equation, inputs, [])
+        if not any(math.prod(getattr(variable.aval, "shape", ())) for variable in equation.outvars):
+            visit.ignored.update(range(len(inputs)))
         rule = self.rules.get(name)
         labels = rule.labels(self, visit) if rule is not None else None
         if labels is None:
@@ -161,9 +164,16 @@ class Walk:
             for value, stays in zip(values, same, strict=True)
         ]
 
+    def _linear_solve(self, equation, inputs):
+        """What it returns is what its solver does; its other bodies are for derivatives."""
+        lengths = list(equation.params["const_lengths"])
+        start = sum(lengths[:2])
+        constants = inputs[start : start + lengths[2]]
+        return self.run(equation.params["jaxprs"].solve, [*constants, *inputs[sum(lengths) :]])
+
     def _scan(self, equation, inputs):
         params = equation.params
-        num_consts, num_carry = _scan_counts(params)
+        num_consts, num_carry = scan_counts(params)
         body = params["jaxpr"]
         constants, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
         self._scans += 1

@@ -11,7 +11,15 @@ is one with the same parameters but for those in `Rule.size_params`, which must 
 Names are those of the primitives of JAX 0.10 and 0.12; a test holds the table to them.
 """
 
-from ramda_jax.compaction.tracing.rules import contractions, elementwise, indexing, reductions, shapes
+from ramda_jax.compaction.tracing.rules import (
+    contractions,
+    elementwise,
+    indexing,
+    matrices,
+    randomness,
+    reductions,
+    shapes,
+)
 from ramda_jax.compaction.tracing.rules.rule import Rule
 
 RULES: dict[str, Rule] = {
@@ -20,6 +28,8 @@ RULES: dict[str, Rule] = {
     **indexing.RULES,
     **reductions.RULES,
     **contractions.RULES,
+    **matrices.RULES,
+    **randomness.RULES,
 }
 
 __all__ = ["RULES", "Rule"]

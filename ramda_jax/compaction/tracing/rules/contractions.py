@@ -14,14 +14,20 @@ _WITH_ACTIVATION = "contracted with something that depends on the input"
 
 def _dot_general(walk, visit):
     lhs, rhs = visit.inputs
-    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = visit.equation.params["dimension_numbers"]
-    for i, j in [*zip(lhs_contracted, rhs_contracted, strict=True), *zip(lhs_batch, rhs_batch, strict=True)]:
-        walk.indices.unify(lhs.labels[i], rhs.labels[j])
+    numbers = visit.equation.params["dimension_numbers"]
+    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = numbers
+    _unify_sums(walk, lhs, rhs, numbers)
     read(walk, visit, [(lhs, lhs_contracted), (rhs, rhs_contracted)])
     labels = [lhs.labels[axis] for axis in lhs_batch]
     for value, contracted, batch in ((lhs, lhs_contracted, lhs_batch), (rhs, rhs_contracted, rhs_batch)):
         labels += [label for axis, label in enumerate(value.labels) if axis not in (*contracted, *batch)]
     return [labels]
+
+
+def _unify_sums(walk, lhs, rhs, numbers):
+    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = numbers
+    for i, j in [*zip(lhs_contracted, rhs_contracted, strict=True), *zip(lhs_batch, rhs_batch, strict=True)]:
+        walk.indices.unify(lhs.labels[i], rhs.labels[j])
 
 
 def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int]]]) -> None:
@@ -38,6 +44,30 @@ def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int
         return
     for label in contracted:
         walk.indices.freeze(label, f"{visit.name}: {_WITH_ACTIVATION}")
+
+
+def _ragged_dot_general(walk, visit):
+    """Rows of one group after the other, each group with a matrix of its own: who goes where is data."""
+    lhs, rhs, sizes = visit.inputs
+    numbers = visit.equation.params["ragged_dot_dimension_numbers"]
+    (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = numbers.dot_dimension_numbers
+    ragged = tuple(numbers.lhs_ragged_dimensions)
+    _unify_sums(walk, lhs, rhs, numbers.dot_dimension_numbers)
+    reason = "groups of a ragged product"
+    for label in [
+        *(lhs.labels[axis] for axis in ragged),
+        *(rhs.labels[axis] for axis in numbers.rhs_group_dimensions),
+        *sizes.labels,
+    ]:
+        walk.indices.freeze(label, reason)
+    read(walk, visit, [(lhs, lhs_contracted), (rhs, rhs_contracted)])
+    labels = [lhs.labels[axis] for axis in lhs_batch]
+    if set(ragged) & set(lhs_contracted):
+        labels = [walk.indices.axis(sizes.shape[-1], reason), *labels]
+    inside = (*rhs_contracted, *rhs_batch, *numbers.rhs_group_dimensions)
+    labels += [label for axis, label in enumerate(lhs.labels) if axis not in (*lhs_contracted, *lhs_batch)]
+    labels += [label for axis, label in enumerate(rhs.labels) if axis not in inside]
+    return [labels]
 
 
 def _conv_general_dilated(walk, visit):
@@ -86,5 +116,6 @@ def _check_groups(visit, small, masks):
 
 RULES = {
     "dot_general": Rule(_dot_general),
+    "ragged_dot_general": Rule(_ragged_dot_general),
     "conv_general_dilated": Rule(_conv_general_dilated, frozenset({"feature_group_count"}), _check_groups),
 }

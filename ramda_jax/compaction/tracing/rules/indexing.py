@@ -1,4 +1,10 @@
-"""Primitives whose indices are data: what is indexed stays, what comes along whole passes."""
+"""Primitives whose indices are data: what is indexed stays, what comes along whole passes.
+
+A slice that is the whole axis lies where it lies: one that starts anywhere else is clamped to the start or dropped
+altogether, whatever the size of the axis.
+"""
+
+import numpy as np
 
 from ramda_jax.compaction.tracing.rules.rule import Rule
 
@@ -18,8 +24,7 @@ def _gather(walk, visit):
         if axis in batching:
             walk.indices.unify(label, indices.labels[batching[axis]])
             continue
-        # A slice that is the whole axis can only start at 0.
-        whole = sizes[axis] == operand.shape[axis] and axis not in numbers.start_index_map
+        whole = sizes[axis] == operand.shape[axis]
         if not whole:
             walk.indices.freeze(label, _INDEXED)
         if axis not in dropped:
@@ -33,8 +38,9 @@ def _gather(walk, visit):
 def _dynamic_slice(walk, visit):
     operand = visit.inputs[0]
     labels = []
-    for label, size in zip(operand.labels, visit.equation.params["slice_sizes"], strict=True):
+    for axis, (label, size) in enumerate(zip(operand.labels, visit.equation.params["slice_sizes"], strict=True)):
         if size == len(label):
+            visit.ignored.add(1 + axis)
             labels.append(label)
             continue
         walk.indices.freeze(label, _INDEXED)
@@ -44,13 +50,71 @@ def _dynamic_slice(walk, visit):
 
 def _dynamic_update_slice(walk, visit):
     operand, update = visit.inputs[:2]
-    for label, part in zip(operand.labels, update.labels, strict=True):
+    for axis, (label, part) in enumerate(zip(operand.labels, update.labels, strict=True)):
         if len(label) == len(part):
+            visit.ignored.add(2 + axis)
             walk.indices.unify(label, part)
             continue
         walk.indices.freeze(label, _INDEXED)
         walk.indices.freeze(part, _INDEXED)
     return [operand.labels]
+
+
+def _scatter(walk, visit):
+    operand, indices, updates = visit.inputs
+    numbers = visit.equation.params["dimension_numbers"]
+    batching = dict(zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True))
+    window = iter(numbers.update_window_dims)
+    batch = [axis for axis in range(len(updates.shape)) if axis not in numbers.update_window_dims]
+    start = _fixed_start(visit)
+    for number, axis in enumerate(batch):
+        walk.indices.unify(updates.labels[axis], indices.labels[number])
+        if number not in batching.values():
+            # Which of the operand's entries it goes to is data.
+            walk.indices.freeze(updates.labels[axis], "scattered")
+    walk.indices.freeze(indices.labels[-1], "coordinates of a scatter")
+    for axis, label in enumerate(operand.labels):
+        if axis in batching:
+            walk.indices.unify(label, indices.labels[batching[axis]])
+            continue
+        if axis in numbers.inserted_window_dims:
+            walk.indices.freeze(label, _INDEXED)
+            continue
+        part = updates.labels[next(window)]
+        if len(part) == len(label):
+            walk.indices.unify(label, part)
+        elif axis in start:
+            walk.indices.unify(label[start[axis] : start[axis] + len(part)], part)
+        else:
+            walk.indices.freeze(label, _INDEXED)
+            walk.indices.freeze(part, _INDEXED)
+    return [operand.labels]
+
+
+def _fixed_start(visit):
+    """From axes of a scatter's operand to where its one window starts, if the program says so itself."""
+    operand, indices, updates = visit.inputs
+    numbers = visit.equation.params["dimension_numbers"]
+    recipe = indices.recipe
+    if recipe is None or recipe.paths() or recipe.scans or len(indices.shape) != 1:
+        return {}
+    place = np.asarray(recipe.evaluate({}, {})).tolist()
+    start = dict(zip(numbers.scatter_dims_to_operand_dims, place, strict=True))
+    window = [axis for axis in range(len(operand.shape)) if axis not in numbers.inserted_window_dims]
+    sizes = {axis: updates.shape[part] for axis, part in zip(window, numbers.update_window_dims, strict=True)}
+    places = {axis: (start.get(axis, 0), sizes.get(axis, 1)) for axis in range(len(operand.shape))}
+    fits = all(0 <= first <= operand.shape[axis] - size for axis, (first, size) in places.items())
+    return {axis: first for axis, (first, _) in places.items()} if fits else {}
+
+
+def _check_scatter(visit, small, masks):
+    """That a window whose place stands in the program is written to the same indices."""
+    theirs = _fixed_start(small)
+    for axis, first in _fixed_start(visit).items():
+        wanted = int(masks(visit.inputs[0].labels[axis])[:first].sum())
+        if theirs.get(axis) != wanted:
+            return f"must begin at {wanted} of axis {axis} in the small model, got {theirs.get(axis)}"
+    return ""
 
 
 def _check_gather(visit, small, masks):
@@ -66,4 +130,7 @@ RULES = {
     "gather": Rule(_gather, frozenset({"slice_sizes"}), _check_gather),
     "dynamic_slice": Rule(_dynamic_slice, frozenset({"slice_sizes"})),
     "dynamic_update_slice": Rule(_dynamic_update_slice),
+} | {
+    name: Rule(_scatter, check=_check_scatter)
+    for name in ("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max")
 }

@@ -44,9 +44,11 @@ def _along_axis(parameter):
 
 def _top_k(walk, visit):
     [value] = visit.inputs
-    axis = visit.equation.params.get("axis", len(value.shape) - 1)
+    params = visit.equation.params
+    axis = params.get("axis", params.get("reduction_dimension", len(value.shape) - 1))
     _freeze(walk, visit, value, axis)
-    chosen = walk.indices.axis(visit.equation.params["k"], "chosen by top_k")
+    # An approximate one may hand on more than k.
+    chosen = walk.indices.axis(visit.equation.outvars[0].aval.shape[axis], f"chosen by {visit.name}")
     return [[chosen if i == axis else label for i, label in enumerate(value.labels)] for _ in visit.equation.outvars]
 
 
@@ -71,6 +73,19 @@ def _window(walk, visit):
     return [labels for _ in shapes]
 
 
+def _unpooled(walk, visit):
+    """The transpose of pooling: goes back to the shape of its second input."""
+    source, operand = visit.inputs
+    params = visit.equation.params
+    for axis, (label, part) in enumerate(zip(operand.labels, source.labels, strict=True)):
+        if params["window_dimensions"][axis] == params["window_strides"][axis] == 1 and len(label) == len(part):
+            walk.indices.unify(label, part)
+            continue
+        _freeze(walk, visit, operand, axis)
+        _freeze(walk, visit, source, axis)
+    return [operand.labels]
+
+
 _REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
 
 RULES = (
@@ -78,5 +93,6 @@ RULES = (
     | {name: Rule(_reduce) for name in ("argmax", "argmin")}
     | {f"cum{name}": Rule(_along_axis("axis")) for name in ("sum", "max", "min", "prod", "logsumexp")}
     | {f"reduce_window{name}": Rule(_window) for name in ("", "_sum", "_max", "_min")}
+    | {"select_and_gather_add": Rule(_window), "select_and_scatter_add": Rule(_unpooled), "approx_top_k": Rule(_top_k)}
     | {"reduce": Rule(_generic_reduce), "sort": Rule(_along_axis("dimension")), "top_k": Rule(_top_k)}
 )

@@ -54,15 +54,18 @@ def runs(before, after):
 def _reshape(walk, visit):
     value = visit.inputs[0]
     shape = visit.equation.outvars[0].aval.shape
-    if math.prod(shape) == 0:
-        return None
     # The order in which the axes are read, where it is not their own, as in a convolution under `vmap`.
     order = visit.equation.params.get("dimensions") or range(len(value.shape))
     # Axes of length 1 come and go freely, and would only stand between the runs.
     before = [value.labels[axis] for axis in order if value.shape[axis] != 1]
     after = [axis for axis, size in enumerate(shape) if size != 1]
     labels = [walk.indices.always(1)] * len(shape)
-    for sources, targets in runs([len(label) for label in before], [shape[axis] for axis in after]):
+    sizes = [len(label) for label in before], [shape[axis] for axis in after]
+    if math.prod(shape) == 0:
+        for axis, label in zip(after, before, strict=False):
+            labels[axis] = label
+        return [labels] if sizes[0] == sizes[1] else None
+    for sources, targets in runs(*sizes):
         merged = walk.indices.product([before[i] for i in sources])
         parts = walk.indices.split(merged, tuple(shape[after[j]] for j in targets))
         for j, part in zip(targets, parts, strict=True):
@@ -113,6 +116,24 @@ def _split(walk, visit):
     return [[piece if i == axis else label for i, label in enumerate(labels)] for piece in pieces]
 
 
+def _tile(walk, visit):
+    value = visit.inputs[0]
+    labels = []
+    for label, reps in zip(value.labels, visit.equation.params["reps"], strict=True):
+        # As in a broadcast, what repeats one index has no place of its own.
+        labels.append(walk.indices.axis(reps) if len(label) == 1 else np.tile(label, reps))
+    return [labels]
+
+
+def _check_tile(visit, small, masks):
+    for axis, (ours, theirs) in enumerate(
+        zip(visit.equation.params["reps"], small.equation.params["reps"], strict=True)
+    ):
+        if visit.inputs[0].shape[axis] != 1 and ours != theirs:
+            return f"repeats axis {axis} {theirs} times in the small model, not {ours} times"
+    return ""
+
+
 def _pad(walk, visit):
     labels = []
     configs = visit.equation.params["padding_config"]
@@ -120,6 +141,8 @@ def _pad(walk, visit):
         if (low, high, interior) == (0, 0, 0):
             labels.append(label)
             continue
+        # Beside channels that may go, so may channels of padding; the code says how many they are.
+        reason = None if walk.indices.is_free(label).any() else "padding"
         if interior:
             # Between which indices it pads is not what is left when some are deleted.
             walk.indices.freeze(label, "padding between its indices")
@@ -127,10 +150,25 @@ def _pad(walk, visit):
             walk.indices.freeze(label, "cut by a negative padding")
         spread = walk.indices.new((len(label) - 1) * (interior + 1) + 1 if len(label) else 0, "padding")
         spread[:: interior + 1] = label
-        ends = [walk.indices.new(max(width, 0), "padding") for width in (low, high)]
+        ends = [walk.indices.new(max(width, 0), reason) for width in (low, high)]
         padded = np.concatenate([ends[0], spread, ends[1]])
         labels.append(padded[max(-low, 0) : len(padded) - max(-high, 0)])
     return [labels]
+
+
+def _check_pad(visit, small, masks):
+    pairs = zip(visit.equation.params["padding_config"], small.equation.params["padding_config"], strict=True)
+    for axis, (ours, theirs) in enumerate(pairs):
+        low, high, interior = ours
+        mask = masks(visit.outputs[0].labels[axis])
+        wanted = (
+            int(mask[:low].sum()) if low > 0 else low,
+            int(mask[len(mask) - high :].sum()) if high > 0 else high,
+            interior,
+        )
+        if tuple(theirs) != wanted:
+            return f"must pad axis {axis} by {wanted[:2]} in the small model, got {tuple(map(int, theirs[:2]))}"
+    return ""
 
 
 def _rev(walk, visit):
@@ -145,6 +183,21 @@ def _iota(walk, visit):
     return [
         [walk.indices.axis(size, "counted by iota" if axis == counted else None) for axis, size in enumerate(shape)]
     ]
+
+
+def _empty(walk, visit):
+    return [[walk.indices.axis(size) for size in visit.equation.outvars[0].aval.shape]]
+
+
+def _bitcast(walk, visit):
+    """To a dtype of another size it makes an axis of the parts, or takes one away."""
+    labels = visit.inputs[0].labels
+    shape = visit.equation.outvars[0].aval.shape
+    if len(shape) > len(labels):
+        return [[*labels, walk.indices.axis(shape[-1], "parts of an entry")]]
+    if len(shape) < len(labels):
+        walk.indices.freeze(labels[-1], "parts of an entry")
+    return [labels[: len(shape)]]
 
 
 def _check_slice(visit, small, masks):
@@ -172,7 +225,10 @@ RULES = {
     "unstack": Rule(_unstack),
     "slice": Rule(_slice, frozenset({"start_indices", "limit_indices"}), _check_slice),
     "split": Rule(_split, frozenset({"sizes"})),
-    "pad": Rule(_pad),
+    "tile": Rule(_tile, frozenset({"reps"}), _check_tile),
+    "pad": Rule(_pad, frozenset({"padding_config"}), _check_pad),
     "rev": Rule(_rev),
+    "bitcast_convert_type": Rule(_bitcast),
+    "empty": Rule(_empty, frozenset({"shape", "out_sharding"})),
     "iota": Rule(_iota, frozenset({"shape", "sharding"})),
 }

@@ -1,0 +1,69 @@
+"""What can be read off a jaxpr before it is walked."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: Calls whose body stands in their place, with the parameter that holds it.
+CALLS = {
+    "jit": "jaxpr",
+    "closed_call": "call_jaxpr",  # JAX 0.10
+    "remat2": "jaxpr",
+    "composite": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+
+
+def body_of_call(equation: Any) -> Any:
+    """The jaxpr that stands in an equation's place, None where it is no call."""
+    name = equation.primitive.name
+    if name == "call_hi_primitive":  # JAX 0.12 has some functions of its own as primitives that expand themselves
+        primitive = equation.params["_prim"]
+
+        def expand(*leaves):
+            return jax.tree.leaves(primitive.expand(*jax.tree.unflatten(primitive.in_tree, leaves)))
+
+        return jax.make_jaxpr(expand)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars))
+    body = equation.params.get(CALLS.get(name))
+    is_call = body is not None and len(getattr(body, "jaxpr", body).invars) == len(equation.invars)
+    return body if is_call else None
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many constants and how many carried values the inputs of a scan begin with."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()  # since JAX 0.11
+    return len(constants.vals), len(carry.vals)
+
+
+def used_equations(jaxpr: Any, used: Sequence[bool] | None) -> Iterator[tuple[Any, list[bool]]]:
+    """Yields each equation and which of its outputs others need, or the outputs of the jaxpr that are `used` (all).
+
+    An equation that does something else, such as printing, is needed itself: of such a one all outputs are.
+    """
+    used = [True] * len(jaxpr.outvars) if used is None else used
+    needed = {atom for atom, is_used in zip(jaxpr.outvars, used, strict=True) if is_used and not hasattr(atom, "val")}
+    found = []
+    for equation in reversed(jaxpr.eqns):
+        of_outputs = [bool(equation.effects) or variable in needed for variable in equation.outvars]
+        # Nothing is in an array of no entries, such as a padding of none, whatever it is made of.
+        outputs = [v for v, is_used in zip(equation.outvars, of_outputs, strict=True) if is_used]
+        if equation.effects or any(math.prod(getattr(v.aval, "shape", ())) for v in outputs):
+            needed.update(atom for atom in equation.invars if not hasattr(atom, "val"))
+        found.append((equation, of_outputs))
+    return reversed(found)
+
+
+def axes_without_change(array: Any) -> list[int]:
+    """The axes of an array along which all its slices are the same."""
+    if jnp.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.extended) or not np.size(array):
+        return []
+    array = np.asarray(array)
+    firsts = (np.take(array, [0], axis) for axis in range(array.ndim))
+    return [axis for axis, first in enumerate(firsts) if (array == first).all()]
