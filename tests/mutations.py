@@ -715,9 +715,15 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/proof/numbers.py",
-        "batches.append(args)",
-        "pass",
+        " + [[args]]",
+        "",
         ("ramda_jax/compaction/proof/verify.py",),
+    ),
+    Mutation(
+        "compaction/proof/numbers.py",
+        "max(own, inside) if own or",
+        "own if own or",
+        ("tests/compaction/test_numbers.py",),
     ),
     Mutation(
         "compaction/after/report.py",

@@ -253,7 +253,7 @@ def test_differences_are_relative_to_the_largest_output_and_nan_is_one():
         return scale * x
 
     for factor, is_same in ((1 + 1e-6, True), (1 + 1e-4, False), (np.nan, False)):
-        _, reason = compare_outputs(product, 1e6, product, 1e6 * factor, [(jnp.ones(3),)])
+        _, reason = compare_outputs(product, 1e6, product, 1e6 * factor, [[(jnp.ones(3),)]])
         assert (reason is None) == is_same
 
 

@@ -1,6 +1,6 @@
 """The outputs of two models on the same inputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -29,29 +29,67 @@ def check_comparison(num_random: int, tolerance: float | None) -> None:
         check_non_negative("tolerance", tolerance, schedules=False)
 
 
-def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[tuple[Any, ...]]:
-    """`number` batches like the example arguments: normal where they are floats, their own entries shuffled
-    elsewhere."""
+def tolerance_of(dtype: Any) -> float:
+    """The largest difference that counts as rounding in a dtype; 0 where there is none, as in integers."""
+    if str(dtype) in TOLERANCES or not jnp.issubdtype(dtype, jnp.floating):
+        return TOLERANCES.get(str(dtype), 0.0)
+    return min(0.5, 4 * float(jnp.finfo(dtype).eps))
+
+
+def coarsest(dtypes: Iterable[Any]) -> Any:
+    """Of the dtypes of floating-point numbers among those given the one of the least precision, or None."""
+    floats = [dtype for dtype in set(dtypes) - {None} if jnp.issubdtype(dtype, jnp.floating)]
+    return max(floats, key=lambda dtype: float(jnp.finfo(dtype).eps), default=None)
+
+
+def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[list[tuple[Any, ...]]]:
+    """`number` times alternatives of a batch like the example arguments, the farther away the earlier.
+
+    Floats are normal. Where a model is not finite for these, as a logarithm or the root of a variance may be, they are
+    drawn from the range that each feature (index of the last axis) has in the arguments, or are the arguments' own
+    entries, shuffled within their feature; without values, from 0.1 to 0.9. What is no float is shuffled always.
+    """
     rng = np.random.default_rng(seed)
 
-    def draw(leaf):
+    def alternatives(leaf):
         if not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return leaf
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+            return [leaf] * 3
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                return [jnp.zeros(leaf.shape, leaf.dtype)] * 3
+            return [jnp.asarray(rng.permutation(np.asarray(leaf).ravel()).reshape(leaf.shape))] * 3
+        drawn = [rng.normal(size=leaf.shape)]
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jnp.zeros(leaf.shape, leaf.dtype)
-        return jnp.asarray(rng.permutation(np.asarray(leaf).ravel()).reshape(leaf.shape))
+            drawn += [rng.uniform(0.1, 0.9, leaf.shape)] * 2
+        else:
+            width = leaf.shape[-1] if leaf.ndim > 1 else 1
+            features = np.asarray(leaf).astype(np.float64).reshape(-1, width) if leaf.size else np.zeros(leaf.shape)
+            drawn += [_in_range(rng, features), rng.permuted(features, axis=0)] if leaf.size else [features] * 2
+        return [jnp.asarray(one.reshape(leaf.shape), leaf.dtype) for one in drawn]
 
-    return [jax.tree.map(draw, args) for _ in range(number)]
+    def draw():
+        leaves, treedef = jax.tree.flatten(args)
+        return [treedef.unflatten(each) for each in zip(*map(alternatives, leaves), strict=True)] or [args]
+
+    return [draw() for _ in range(number)]
 
 
-def batches_for(args: tuple[Any, ...], num_random: int) -> list[tuple[Any, ...]]:
+def _in_range(rng, features):
+    """Numbers like those of the rows of `features`, each column in its own range; what is not finite stays."""
+    finite = np.isfinite(features)
+    low = np.min(features, axis=0, initial=np.inf, where=finite)
+    high = np.max(features, axis=0, initial=-np.inf, where=finite)
+    if not (low < high).any():
+        low, high = low.min(), high.max()  # a single row has a range only as a whole
+    drawn = rng.uniform(np.where(low < high, low, 0), np.where(low < high, high, 1), features.shape)
+    return np.where(finite & (low < high), drawn, features)
+
+
+def batches_for(args: tuple[Any, ...], num_random: int) -> list[list[tuple[Any, ...]]]:
     """What outputs are compared on: random batches, and the example arguments where they have values."""
-    batches = random_batches(args, num_random)
-    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
-        batches.append(args)
-    return batches
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
+        return random_batches(args, num_random)
+    return [[*batches, args] for batches in random_batches(args, num_random)] + [[args]]
 
 
 def compare_outputs(
@@ -59,47 +97,114 @@ def compare_outputs(
     variables: Tree,
     small_fn: Callable[..., Any],
     small_variables: Tree,
-    batches: Sequence[tuple[Any, ...]],
+    batches: Sequence[Sequence[tuple[Any, ...]]],
     tolerance: float | None = None,
+    precision: Any = None,
 ) -> tuple[float, str | None]:
     """The largest relative difference of outputs.
+
+    Args:
+        apply_fn, variables, small_fn, small_variables: the two models.
+        batches: for each comparison alternatives, of which the first counts for which the whole model is finite.
+        tolerance: as in `verify`.
+        precision: the dtype of least precision in what has been shown to be one program, None where nothing has. The
+            outputs need to agree to no more than that, nor to more than the program itself where its parameters are
+            rounded.
 
     Returns:
         (error, reason): reason is None where all differences are within the tolerance.
     """
-    # What is static is the same in all batches.
-    static = batches[0] if batches else ()
-    whole, small = (jax.jit(hold_static(function, static)[0]) for function in (apply_fn, small_fn))
+    whole, small = (_compiled(function, batches) for function in (apply_fn, small_fn))
     worst = 0.0
-    for args in batches:
-        _, arrays = hold_static(apply_fn, args)
-        outputs, small_outputs = (
-            jax.tree.leaves(whole(variables, *arrays)),
-            jax.tree.leaves(small(small_variables, *arrays)),
-        )
-        for output, small_output in zip(outputs, small_outputs, strict=True):
-            if jnp.issubdtype(output.dtype, jax.dtypes.prng_key):
-                continue
-            if output.shape != small_output.shape or output.dtype != small_output.dtype:
-                return (
-                    np.inf,
-                    f"an output must be {output.dtype}{output.shape}, got {small_output.dtype}{small_output.shape}",
+    # Not faster but coarser than the dtypes say, as matrix products may be on accelerators.
+    with jax.default_matmul_precision("highest"):
+        for alternatives in batches:
+            args, outputs = _first_finite(whole, variables, alternatives)
+            if outputs is None:
+                return np.inf, (
+                    "the model itself returns something that is not finite, so that nothing can be compared; give a "
+                    "batch of inputs for which it is finite"
                 )
-            limit = tolerance if tolerance is not None else TOLERANCES.get(str(output.dtype), 0.0)
-            a, b = np.asarray(output).astype(_wide(output.dtype)), np.asarray(small_output).astype(_wide(output.dtype))
-            if not a.size:
-                continue
-            if not np.isfinite(a).all():
-                return np.inf, "the model itself returns something that is not finite, so that nothing can be compared"
-            if not np.isfinite(b).all():
-                return np.inf, "the small model returns something that is not finite"
-            scale = np.abs(a).max()
-            error = float(np.abs(a - b).max() / scale) if scale else float(np.abs(b).max())
-            worst = max(worst, error)
-            if not error <= limit:
-                return worst, f"outputs differ by {error:.2g} of the largest, more than {limit:.2g}"
+            small_outputs = jax.tree.leaves(small(small_variables, *args))
+            for output, small_output in zip(outputs, small_outputs, strict=True):
+                error, reason = _difference(output, small_output)
+                worst = max(worst, error)
+                if reason is not None:
+                    return worst, reason
+                limit = _limit(output.dtype, precision) if tolerance is None else tolerance
+                if error > limit and tolerance is None and precision is not None:
+                    limit = max(limit, _own_rounding(whole, variables, args, outputs, precision))
+                if not error <= limit:
+                    inside = "" if precision is None else f" where the program computes in {precision}"
+                    return worst, (
+                        f"outputs differ by {error:.2g} of the largest, more than {limit:.2g}{inside}; a larger "
+                        "`tolerance=` would let that pass"
+                    )
     return worst, None
 
 
-def _wide(dtype):
-    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
+def _compiled(function, batches):
+    # What is static is the same in all batches.
+    held, _ = hold_static(function, batches[0][0] if batches else ())
+    jitted = jax.jit(held)
+
+    def run(variables, *args):
+        return jitted(variables, *hold_static(function, args)[1])
+
+    return run
+
+
+def _first_finite(whole, variables, alternatives):
+    for args in alternatives:
+        outputs = jax.tree.leaves(whole(variables, *args))
+        if all(np.isfinite(_wide(output)).all() for output in outputs if not _is_key(output)):
+            return args, outputs
+    return (), None
+
+
+def _difference(output, other):
+    """(the difference relative to the largest entry, what is wrong or None)."""
+    if _is_key(output):
+        return 0.0, None
+    if output.shape != other.shape or output.dtype != other.dtype:
+        return np.inf, f"an output must be {output.dtype}{output.shape}, got {other.dtype}{other.shape}"
+    a, b = _wide(output), _wide(other)
+    if not a.size:
+        return 0.0, None
+    if not np.isfinite(b).all():
+        return np.inf, "the small model returns something that is not finite"
+    scale = np.abs(a).max()
+    return float(np.abs(a - b).max() / scale) if scale else float(np.abs(b).max()), None
+
+
+def _limit(dtype, precision):
+    own = tolerance_of(dtype)
+    if precision is None:
+        return own
+    inside = tolerance_of(precision)
+    # An integer, such as the place of the largest, hangs on the last bit of what it was found from.
+    return max(own, inside) if own or inside <= TOLERANCES["float32"] else np.inf
+
+
+def _own_rounding(whole, variables, args, outputs, precision):
+    """By how much the outputs change, at most half, where every parameter is changed by its last bit."""
+    rng = np.random.default_rng(0)
+    eps = float(jnp.finfo(precision).eps)
+
+    def nudge(leaf):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return leaf
+        return jnp.asarray(leaf * (1 + eps * rng.choice((-1.0, 1.0), jnp.shape(leaf))), jnp.result_type(leaf))
+
+    nudged = jax.tree.leaves(whole(jax.tree.map(nudge, variables), *args))
+    errors = [_difference(output, other)[0] for output, other in zip(outputs, nudged, strict=True)]
+    return min(0.5, 4 * max(errors, default=0.0))
+
+
+def _is_key(output):
+    return jnp.issubdtype(output.dtype, jax.dtypes.prng_key)
+
+
+def _wide(output):
+    is_complex = jnp.issubdtype(output.dtype, jnp.complexfloating)
+    return np.asarray(output).astype(np.complex128 if is_complex else np.float64)

@@ -10,7 +10,8 @@ Orders: where each layer of a stack is cut in an order of its own, the order of 
 
 Liveness: what is deleted is read with zeros only, exactly, however small a number would be.
 
-Numeric: outputs on random inputs and on the example arguments agree to rounding. It would see a wrong rule.
+Numeric: outputs on random inputs and on the example arguments agree to rounding, that of the coarsest dtype in the
+program. It would see a wrong rule.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from ramda_jax.compaction.planning.liveness import Liveness
 from ramda_jax.compaction.planning.make_plan import check_leaves, in_order
 from ramda_jax.compaction.planning.orders import moves_of
 from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
+from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, coarsest, compare_outputs
 from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
@@ -85,6 +86,12 @@ def check_structure(
     return compare_traces(dims, plan, label_program(program, rules=dims.walk.rules))
 
 
+def precision_of(dims: Dims) -> Any:
+    """The dtype of least precision that a program computes in, None where it has no floating-point numbers."""
+    values = [value for visit in dims.walk.visits for value in (*visit.inputs, *visit.outputs)]
+    return coarsest(value.dtype for value in values)
+
+
 def verify(
     apply_fn: Any,
     variables: Any,
@@ -106,7 +113,7 @@ def verify(
         dims: what `trace_dims` has found for the whole model, to spare its trace; with the rules that it was given.
         num_random: on how many batches of random inputs the outputs are compared.
         tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
-            in bfloat16.
+            in bfloat16, by the coarsest that the program computes in, wherever in it.
 
     Returns:
         A `Proof`.
@@ -133,7 +140,9 @@ def verify(
     if mismatch is not None:
         raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
     batches = batches_for(example_args, num_random)
-    error, reason = compare_outputs(apply_fn, variables, small_fn, small_variables, batches, tolerance)
+    error, reason = compare_outputs(
+        apply_fn, variables, small_fn, small_variables, batches, tolerance, precision_of(dims)
+    )
     if reason is not None:
         raise CompactionError(f"The small model is not equal: {reason}.")
     return Proof(len(dims.walk.visits), len(batches), error)
