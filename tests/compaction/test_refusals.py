@@ -312,3 +312,24 @@ def test_parameters_that_only_their_text_compares_are_told_apart_too():
     other[1000] = 1e-3
     assert _is_same(Opaque(one), Opaque(one.copy()))
     assert not _is_same(Opaque(one), Opaque(other))
+
+
+def test_what_no_output_depends_on_must_run_after_and_reads_nothing():
+    """An auxiliary head of two layers: its rows go with the units, its own width stays; a mean keeps nothing whole."""
+    params = make(dead_in_second=4) | {"aux": jnp.ones((8, 7)), "last": jnp.ones((7, 2)), "other": jnp.ones((7, 2))}
+    params["flat"] = jnp.ones((16, 1))
+    params |= {"last": params["last"].at[:3].set(0)}
+
+    def with_aux(params, x):
+        h = jnp.tanh(x @ params["a"])
+        centred = h - h.mean(-1, keepdims=True)
+        _ = jnp.tanh(centred @ params["aux"]) @ params["last"]
+        _ = jnp.outer(h[0], jnp.ones(2)).reshape(-1) @ params["flat"]
+        return jnp.tanh(h @ params["b"]) @ params["c"]
+
+    small = compact_model(with_aux, X, variables=params)
+    shapes = {"a": (5, 4), "b": (4, 6), "c": (6, 4), "aux": (4, 7), "last": (7, 2), "other": (7, 2), "flat": (8, 1)}
+    assert jax.tree.map(jnp.shape, small.variables) == shapes
+    reasons = {str(member): width.reason for width in small.dims.widths for member in width.members}
+    assert reasons["last[0]"] == "a leaf that no output depends on"
+    assert reasons["other[0]"] == "a leaf that the function does not use"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.tracing.nodes import Nodes
@@ -151,13 +152,31 @@ def label_program(program: Program, overrides: Any = None, rules: Mapping[str, R
     for value in outputs:
         for label in value.labels:
             walk.indices.freeze(label, "the model's output")
-    visits = [*walk.visits, *walk.aside]
-    used = {path for visit in visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
-    for path, value in leaves.items():
-        for label in value.labels if path not in used else ():
-            walk.indices.freeze(label, "a leaf that the function does not use")
+    _freeze_unused(walk, leaves)
     nodes = walk.indices.nodes()
     return Dims(find_widths(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
+
+
+def _freeze_unused(walk, leaves):
+    """Keeps what of the leaves is in no value on which an output depends."""
+
+    def paths(visits):
+        return {path for visit in visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
+
+    used, aside = paths(walk.visits), paths(walk.aside)
+    values = [value for visit in walk.visits for value in (*visit.inputs, *visit.outputs)]
+    live = np.zeros(walk.indices.count, bool)
+    for value in values:
+        for label in value.labels:
+            live[walk.indices.find(label)] = True
+    for path, value in leaves.items():
+        for label in value.labels if path not in used else ():
+            if path in aside:
+                # A row of a flattened axis is in a value if a channel is that it is of.
+                found = [live[list(walk.indices.factors(node))].any() for node in label.tolist()]
+                walk.indices.freeze(label[~np.array(found, bool)], "a leaf that no output depends on")
+            else:
+                walk.indices.freeze(label, "a leaf that the function does not use")
 
 
 def _check_traceable(what, tree):
