@@ -25,6 +25,21 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
     assert [group.tolist() for group in groups] == [sorted(nodes) for nodes in expected.values()]
 
 
+def test_heads_and_the_sizes_of_their_values_on_one_fused_axis_are_two_widths():
+    def fused(params, x):
+        q, k, v = jnp.split((x @ params["qkv"]).reshape(len(x), 4, 9), 3, axis=-1)
+        y = jnp.einsum("nts,snh->tnh", jnp.einsum("tnh,snh->nts", q, k), v)
+        return y.reshape(len(x), -1) @ params["out"]
+
+    dims = trace_dims(fused, {"qkv": jnp.ones((5, 36)), "out": jnp.ones((12, 2))}, jnp.ones((3, 5)))
+    free = {width.size: width for width in dims.widths if not width.reason}
+    assert set(free) == {4, 3}
+    [reader] = free[4].readers
+    assert str(reader) == "out[0]" and reader.index.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    [reader] = free[3].readers
+    assert reader.index.tolist() == [0, 1, 2] * 4
+
+
 def test_an_input_whose_entries_an_equation_mixes_counts_as_read():
     """Nothing reads the last two of the inputs, but for a sum over them, which is added to what is computed."""
     params = {"kernel": jnp.ones((4, 3)).at[2:].set(0)}

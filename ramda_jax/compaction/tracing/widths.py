@@ -71,6 +71,7 @@ def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[
         if len(label) > 1
     ]
     groups = group_nodes([found for *_, found in axes], reasons, nodes.count)
+    groups = _apart(groups, [(positions, found) for *_, positions, found in axes], nodes.count)
     width_of, place = np.full(nodes.count, -1), np.full(nodes.count, -1)
     for number, group in enumerate(groups):
         width_of[group], place[group] = number, np.arange(len(group))
@@ -122,6 +123,34 @@ def group_nodes(axes: Sequence[np.ndarray], reasons: Callable[[np.ndarray], list
         groups.setdefault(key, []).append(node)
     # By the first axis; of those that begin on one axis, by their first nodes.
     return [np.array(nodes) for nodes in sorted(groups.values(), key=lambda nodes: first[nodes[0]])]
+
+
+def _apart(groups, axes, count):
+    """Splits groups in which an index of an axis is made of several nodes: heads of attention and the sizes of their
+    values, say, where both lie on the axis of one fused kernel. Nodes that meet the same others belong together.
+    """
+    group_of = np.full(count, -1)
+    for number, group in enumerate(groups):
+        group_of[group] = number
+    meets = {}
+    for positions, found in axes:
+        order = np.argsort(positions, kind="stable")
+        positions, found = positions[order], found[order]
+        shift = 1
+        while (same := positions[shift:] == positions[:-shift]).any():
+            ones, others = found[:-shift][same], found[shift:][same]
+            pairs = np.stack([ones, others], 1)[(group_of[ones] == group_of[others]) & (ones != others)]
+            for one, other in np.unique(pairs, axis=0).tolist():
+                meets.setdefault(one, set()).add(other)
+                meets.setdefault(other, set()).add(one)
+            shift += 1
+    result = []
+    for group in groups:
+        parts = {}
+        for node in group.tolist():
+            parts.setdefault(frozenset(meets.get(node, ())), []).append(node)
+        result += map(np.array, parts.values())
+    return result
 
 
 def _members(path, axis, size, positions, widths, places):
