@@ -738,15 +738,15 @@ MUTATIONS = [
         ("tests/compaction/test_report.py::test_report_does_not_count_what_is_kept_for_a_round_size",),
     ),
     Mutation(
-        "compaction/attempts.py",
-        "for name in list(attempt.refused)[:-1]:",
-        "for name in list(attempt.refused)[:0]:",
+        "compaction/search/search.py",
+        "if attempt.mismatches and not attempt.plan.changes_nothing:",
+        "if True:",
         ("tests/compaction/test_refusals.py::test_what_was_suspected_first_and_is_innocent_goes_all_the_same",),
     ),
     Mutation(
-        "compaction/attempts.py",
-        "while attempt.mismatch is not None and not strict:",
-        "while attempt.mismatch is not None:",
+        "compaction/search/search.py",
+        "if not attempt.mismatches or strict:",
+        "if not attempt.mismatches:",
         ("tests/compaction/test_refusals.py::test_compact_model_strict_refuses_at_the_first_difference",),
     ),
     Mutation(

@@ -6,8 +6,8 @@ Step by step: `trace_dims` finds which axes of parameters belong together, `plan
 `compact` slices any tree, and `verify` proves the small model equal.
 
 A folder for each question: `tracing`, which axes belong together; `symmetry`, whose order is free; `planning`, what
-goes; `proof`, that nothing has changed; `adapters`, each kind of model; `grouping`, which groups to train for;
-`storage`, the small model on disk; `after`, living with it.
+goes; `search`, what can go together; `proof`, that nothing has changed; `adapters`, each kind of model; `grouping`,
+which groups to train for; `storage`, the small model on disk; `after`, living with it.
 """
 
 from ramda_jax.compaction.adapters.factored import Factored, factor

@@ -7,12 +7,13 @@ from typing import Any
 
 from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs
 from ramda_jax.compaction.after.report import Report, compaction_report
-from ramda_jax.compaction.attempts import Search
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.compaction.planning.slicing import expand
+from ramda_jax.compaction.planning.slicing import compact, expand
 from ramda_jax.compaction.proof.numbers import check_comparison
 from ramda_jax.compaction.proof.verify import Proof, verify
+from ramda_jax.compaction.search.attempt import Attempts
+from ramda_jax.compaction.search.search import Search
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims, trace_function
@@ -32,6 +33,7 @@ class Compaction:
         proof: what was shown.
         refused: from widths, by name, to the reason why they had to stay whole, for those of which the proof failed.
         whole: the whole model's function and variables, with entries up to the threshold set to zero.
+        sizes: numbers that the model remembers and that had to be others, such as `{"attention.num_heads": 2}`.
     """
 
     model: Any
@@ -42,6 +44,7 @@ class Compaction:
     proof: Proof
     refused: dict[str, str]
     whole: tuple[Callable[..., Any], Any]
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def report(self, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20) -> Report:
         """`compaction_report` of this compaction: parameters, bytes, FLOPs and latency before and after."""
@@ -71,6 +74,7 @@ class Compaction:
 
     def __str__(self) -> str:
         lines = [str(self.plan)]
+        lines += [f"{name} is {number} now" for name, number in self.sizes.items()]
         lines += [f"{name} had to stay: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
 
@@ -80,6 +84,7 @@ def compact_model(
     *example_args: Any,
     variables: Any = None,
     call: Callable[..., Any] | None = None,
+    fit: Callable[..., Any] | None = None,
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
     round_to: int = 1,
@@ -103,6 +108,10 @@ def compact_model(
         variables: for linen and functions.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
+        fit: sets the sizes that the small model remembers, where they are not found by themselves: a function of the
+            small nnx or Equinox module, which may be changed in place or returned; of (module, variables) for linen,
+            which returns a module. What Flax's layers remember is known; of other modules' numbers those are tried
+            that are the size of a width, and kept if the proof needs them.
         overrides, rules: as in `trace_dims`.
         round_to, threshold, permute: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
@@ -125,22 +134,20 @@ def compact_model(
         ({'in': (5, 2), 'out': (2, 3)}, 0.0)
     """
     check_comparison(num_random, tolerance)
-    adapter = adapter_for(model, variables, call)
+    adapter = adapter_for(model, variables, call, fit)
     check_inputs(model, adapter, example_args)
     dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
-    search = Search(adapter, dims, example_args, round_to, threshold, permute)
-    attempt = search.run(strict)
-    small = attempt.variables
-    if attempt.mismatch is not None:
-        raise CompactionError(f"The small model is not the planned one: {attempt.mismatch.reason}.")
+    attempt = Search(Attempts(adapter, dims, example_args, round_to, threshold, permute)).run(strict)
+    if attempt.mismatches:
+        raise CompactionError(f"The small model is not the planned one: {attempt.mismatches[0]}.")
     if attempt.refused and attempt.plan.changes_nothing:
         reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
         raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
-    whole = adapter.variables
+    whole, small = adapter.variables, compact(attempt.plan, adapter.variables)
+    small_model, small_apply = adapter.rebuild(small, attempt.sizes)
     if threshold:
         # What the plan took for zero is zero in the model that the small one is compared with.
         whole = expand(attempt.plan, small)
-    small_model, small_apply = attempt.model, attempt.apply
     proof = verify(
         adapter.apply,
         whole,
@@ -152,6 +159,7 @@ def compact_model(
         num_random=num_random,
         tolerance=tolerance,
     )
+    sizes = {f"{path}.{name}" if path else name: number for (path, name), number in attempt.sizes.items()}
     return Compaction(
-        small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole)
+        small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole), sizes
     )

@@ -261,7 +261,7 @@ NETS = {
     "transformer": (Transformer, TOKENS, ["blocks/0/attention/query/kernel[1]", "blocks/1/up/kernel[1]"]),
     "lstm": (LSTM, SEQUENCES, ["rnn1/cell/dense_h/kernel[1]", "rnn2/cell/hf/kernel[1]"]),
     "layer_norm": (Normalised, VECTORS, ["layers/1/kernel[1]"]),
-    "group_norm": (GroupNormed, images(6, 3), ["conv2/kernel[3]", "conv3/kernel[3]"]),
+    "group_norm": (GroupNormed, images(6, 3), ["conv1/kernel[3]", "conv2/kernel[3]", "conv3/kernel[3]"]),
     "tied": (Tied, TOKENS, ["up/kernel[1]", "embed/embedding[1]"]),
 }
 

@@ -11,9 +11,9 @@ from ramda_jax.compaction.adapters.choose import adapter_for
 from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
-#: Ids that Flax's code fixes although the mathematics would let them go: the groups of GroupNorm, and the size of a
-#: head's values, which attention wants to be that of its keys.
-REFUSED = {"group_norm": {"d0"}, "transformer": {"d3", "d7"}}
+#: Ids that Flax's code fixes although the mathematics would let them go: the size of a head's values, which attention
+#: wants to be that of its keys.
+REFUSED = {"transformer": {"d3", "d7"}}
 
 
 def with_zeros(net, seed, share=0.6):

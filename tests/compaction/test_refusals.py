@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from ramda_jax.compaction import CompactionError, compact, compact_model, plan_compaction, trace_dims, verify
 from ramda_jax.compaction.proof.equation_params import _is_same
@@ -149,26 +148,6 @@ def test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices():
     assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 3), "b": (7, 3)}
     with pytest.raises(CompactionError, match="must begin at 1 of axis 1 in the small model, got 2"):
         compact_model(written(lambda size: 2), X, variables=params, strict=True)
-
-
-def test_group_norm_of_flax_stays_and_the_rest_becomes_small():
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.a, self.norm = nnx.Linear(5, 8, rngs=rngs), nnx.GroupNorm(8, num_groups=4, rngs=rngs)
-            self.b, self.c = nnx.Linear(8, 6, rngs=rngs), nnx.Linear(6, 4, rngs=rngs)
-
-        def __call__(self, x):
-            return self.c(nnx.relu(self.b(nnx.relu(self.norm(self.a(x))))))
-
-    net = Net(nnx.Rngs(0))
-    # Two whole groups of the normalisation are dead, and two channels behind it.
-    net.b.kernel.set_value(net.b.kernel.get_value().at[4:].set(0))
-    with pytest.raises(CompactionError, match="Nothing can be deleted"):
-        compact_model(net, X)
-    net.c.kernel.set_value(net.c.kernel.get_value().at[4:].set(0))
-    small = compact_model(net, X)
-    assert small.model.b.kernel.get_value().shape == (8, 4)
-    assert list(small.refused) == ["d0"]
 
 
 def without(plan, name, index):

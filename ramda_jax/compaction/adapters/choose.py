@@ -13,7 +13,12 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import named_leaves
 
 
-def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | None = None) -> Adapter:
+def adapter_for(
+    model: Any,
+    variables: Any = None,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[..., Any] | None = None,
+) -> Adapter:
     """The adapter of a model.
 
     Args:
@@ -22,21 +27,27 @@ def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | No
         variables: as just said.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
             *args) for linen.
+        fit: sets sizes that a model on smaller arrays remembers, as in `compact_model`.
 
     Raises:
-        CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own.
+        CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own;
+            `fit` for a function.
     """
     owner = _owner(model)
     if owner is not None:
         function, given = model.__func__, call
         if given is None:
-            return adapter_for(owner, variables, lambda module, *args: function(module, *args))
-        return adapter_for(owner, variables, lambda module, *args: given(types.MethodType(function, module), *args))
+            return adapter_for(owner, variables, lambda module, *args: function(module, *args), fit)
+
+        def call_bound(module, *args):
+            return given(types.MethodType(function, module), *args)
+
+        return adapter_for(owner, variables, call_bound, fit)
     kind = _kind(model)
     if kind == "linen":
         from ramda_jax.compaction.adapters.linen import linen_adapter
 
-        return linen_adapter(model, _given(variables, "a linen module"), call)
+        return linen_adapter(model, _given(variables, "a linen module"), call, fit)
     if kind == "nnx":
         from ramda_jax.compaction.adapters.nnx import nnx_adapter
 
@@ -44,11 +55,11 @@ def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | No
             raise CompactionError(
                 "`variables` must not be given for an nnx module, which holds its own; update them by `nnx.update`."
             )
-        return nnx_adapter(model, call)
+        return nnx_adapter(model, call, fit)
     if kind == "equinox" and variables is None:
         from ramda_jax.compaction.adapters.equinox import equinox_adapter
 
-        return equinox_adapter(model, call)
+        return equinox_adapter(model, call, fit)
     if not callable(model):
         raise CompactionError(
             f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}; "
@@ -61,6 +72,8 @@ def adapter_for(model: Any, variables: Any = None, call: Callable[..., Any] | No
             f"{type(hidden).__name__} holds those; give the module itself, and how it is called by "
             "`call=lambda model, *args: ...`."
         )
+    if fit is not None:
+        raise CompactionError("`fit` must be for a module, got a function; read the sizes from its variables.")
     return function_adapter(model, _given(variables, "a function"), call)
 
 

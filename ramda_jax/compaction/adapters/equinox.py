@@ -1,5 +1,6 @@
 """Equinox modules on smaller arrays: the same module with other leaves, and layers told the sizes of theirs."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,12 @@ import jax
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import Factored, replace_by_factors
+from ramda_jax.compaction.adapters.remembered import Remembered, numbers_of, with_number
 
 
-def equinox_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapter:
+def equinox_adapter(
+    model: Any, call: Callable[..., Any] | None = None, fit: Callable[[Any], Any] | None = None
+) -> Adapter:
     """The `Adapter` of an Equinox module, in inference mode."""
     import equinox as eqx
 
@@ -37,13 +41,48 @@ def equinox_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapt
 
         return apply
 
-    def rebuild(small):
+    def rebuild(small, sizes):
         module = combine(small)
         fit_sizes(module, model)
+        modules = dict(_modules(module, ""))
+        for (path, name), number in sizes.items():
+            first, _, rest = name.partition(".")
+            number = with_number(getattr(modules[path], first), rest, number) if rest else number
+            object.__setattr__(modules[path], first, number)  # this one was made just now
+        module = module if fit is None else fit(module)
         return module, applied(eqx.partition(module, is_array)[1])
 
     def factorize(ranks):
         small = replace_by_factors(arrays, ranks)
         return combine(small), small, applied(static)
 
-    return Adapter(applied(static), arrays, rebuild, factorize)
+    return Adapter(applied(static), arrays, rebuild, factorize, lambda *args: _remembered(model))
+
+
+def _remembered(model):
+    return [
+        Remembered(path, f"{type(module).__module__}.{type(module).__qualname__}", name, value)
+        for path, module in _modules(model, "")
+        for name, value in numbers_of({name: getattr(module, name, None) for name in _fields(module)})
+    ]
+
+
+def _fields(module):
+    return [field.name for field in dataclasses.fields(module)]
+
+
+def _modules(node, path):
+    """Yields (path, module) for a module and those in it."""
+    import equinox as eqx
+
+    if isinstance(node, eqx.Module):
+        yield path, node
+        children = ((name, getattr(node, name, None)) for name in _fields(node))
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    elif isinstance(node, dict):
+        children = node.items()
+    else:
+        return
+    for name, child in children:
+        yield from _modules(child, f"{path}/{name}" if path else str(name))

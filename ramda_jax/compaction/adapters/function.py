@@ -16,4 +16,4 @@ def function_adapter(function: Callable[..., Any], variables: Tree, call: Callab
     def factorize(ranks):
         return function, replace_by_factors(variables, ranks), apply
 
-    return Adapter(apply, variables, lambda small: (function, apply), factorize)
+    return Adapter(apply, variables, lambda small, sizes: (function, apply), factorize)

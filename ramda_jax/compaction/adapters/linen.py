@@ -1,41 +1,57 @@
 """Linen modules on smaller arrays: unchanged code, told the sizes of the arrays that it is given."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
+from ramda_jax.compaction.adapters.remembered import Remembered, Sizes, numbers_of, with_number
+from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree
 
 
-def linen_adapter(module: Any, variables: Tree, call: Callable[..., Any] | None = None) -> Adapter:
+def linen_adapter(
+    module: Any,
+    variables: Tree,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[[Any, Tree], Any] | None = None,
+) -> Adapter:
     """The `Adapter` of a linen module."""
     call = call or _apply
     apply = functools.partial(call, module)
-    small = sizes_from_variables(apply)
+
+    def rebuild(small, sizes):
+        fitted = module if fit is None else fit(module, small)
+        function = sizes_from_variables(functools.partial(call, fitted), sizes)
+        return function, function
+
     factorize = functools.partial(split_kernels, apply, variables)
-    return Adapter(apply, variables, lambda variables: (small, small), factorize)
+    return Adapter(apply, variables, rebuild, factorize, functools.partial(remembered_sizes, apply, variables))
 
 
 def _apply(module, variables, *args, **kwargs):
     return module.apply(variables, *args, **kwargs)
 
 
-def sizes_from_variables(function: Callable[..., Any]) -> Callable[..., Any]:
+def sizes_from_variables(function: Callable[..., Any], sizes: Sizes | None = None) -> Callable[..., Any]:
     """Makes a function that runs linen modules run them with the sizes of the arrays they are given.
 
     `nn.Dense(64)` refuses a kernel of any other width. In here each layer's `features`, and a grouped convolution's
-    `feature_group_count`, are read from its kernel, and the modules' code stays as it is.
+    `feature_group_count`, are read from its kernel, and the modules' code stays as it is. Parameters of any other
+    module have the shapes that are given, whatever its code says.
 
     Args:
         function: for example `module.apply`.
+        sizes: numbers for what `remembered_sizes` names.
 
     Returns:
         A function with the same arguments.
@@ -47,17 +63,87 @@ def sizes_from_variables(function: Callable[..., Any]) -> Callable[..., Any]:
         Array([[3., 3.]], dtype=float32)
     """
 
+    by_module = {}
+    for (path, name), number in (sizes or {}).items():
+        by_module.setdefault(path, {})[name] = number
+
+    def interceptor(next_function, args, kwargs, context):
+        module = context.module
+        own = by_module.get("/".join(module.path), {}) if module.scope is not None else {}
+        with _fields(module, _sizes(module, args)), _numbers(module, own), _any_shape(module.scope):
+            return next_function(*args, **kwargs)
+
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        with nn.intercept_methods(_interceptor):
+        with nn.intercept_methods(interceptor):
             return function(*args, **kwargs)
 
     return wrapped
 
 
-def _interceptor(next_function, args, kwargs, context):
-    with _fields(context.module, _sizes(context.module, args)):
+def remembered_sizes(apply: Callable[..., Any], variables: Tree, *args: Any) -> list[Remembered]:
+    """The numbers that the modules of a model remember in their fields, those of modules in their fields included."""
+    found = {}
+
+    def interceptor(next_function, args, kwargs, context):
+        module = context.module
+        if module.scope is not None:
+            kind, path = f"{type(module).__module__}.{type(module).__qualname__}", "/".join(module.path)
+            for name, number in _numbers_of(module):
+                found.setdefault((path, kind, name), number)
         return next_function(*args, **kwargs)
+
+    held, arrays = hold_static(apply, args)
+    with nn.intercept_methods(interceptor):
+        jax.eval_shape(held, variables, *arrays)
+    return [Remembered(path, kind, name, number) for (path, kind, name), number in found.items()]
+
+
+def _numbers_of(module):
+    fields = _fields_of(module)
+    yield from numbers_of(fields, depth=2)
+    for name, value in fields.items():
+        if isinstance(value, nn.Module):
+            yield from ((f"{name}.{inner}", number) for inner, number in _numbers_of(value))
+
+
+def _fields_of(module):
+    names = (field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name"))
+    return {name: value for name in names if (value := getattr(module, name, None)) is not None}
+
+
+@contextlib.contextmanager
+def _numbers(module, numbers):
+    """Fields of a module, and of modules in them, with other numbers for a while."""
+    with contextlib.ExitStack() as stack:
+        for name, number in numbers.items():
+            holder, (first, *rest) = module, name.split(".")
+            while rest and isinstance(getattr(holder, first), nn.Module):
+                holder, (first, *rest) = getattr(holder, first), rest
+            value = with_number(getattr(holder, first), ".".join(rest), number) if rest else number
+            stack.enter_context(_fields(holder, {first: value}))
+        yield
+
+
+@contextlib.contextmanager
+def _any_shape(scope):
+    """Parameters of a scope are taken as they are: of what shape its module would make them is not asked."""
+    if scope is None or "param" in vars(scope):
+        yield
+        return
+    original = scope.param
+
+    def param(name, init_fn, *args, **kwargs):
+        if not scope.has_variable("params", name):
+            return original(name, init_fn, *args, **kwargs)
+        shapes = jax.eval_shape(lambda: scope.get_variable("params", name))
+        return original(name, lambda *_, **__: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), **kwargs)
+
+    scope.param = param
+    try:
+        yield
+    finally:
+        del scope.param
 
 
 def _sizes(module, args):

@@ -7,13 +7,13 @@ from flax import nnx
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
-from ramda_jax.compaction.adapters.nnx_sizes import fit_sizes
+from ramda_jax.compaction.adapters.nnx_sizes import fit_sizes, remembered_sizes
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree
 
 
-def nnx_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapter:
+def nnx_adapter(model: Any, call: Callable[..., Any] | None = None, fit: Callable[[Any], Any] | None = None) -> Adapter:
     """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one."""
     call = call or (lambda model, *args: model(*args))
     graph, state = nnx.split(model)
@@ -26,12 +26,21 @@ def nnx_adapter(model: Any, call: Callable[..., Any] | None = None) -> Adapter:
 
         return apply
 
-    def rebuild(small):
+    def rebuild(small, sizes):
         module = nnx.merge(graph, small)
-        fit_sizes(module, model)
+        fit_sizes(module, model, sizes)
+        if fit is not None:
+            fitted = fit(module)
+            module = module if fitted is None else fitted
         return module, applied(nnx.split(module)[0])
 
-    return Adapter(applied(graph), state, rebuild, lambda ranks: with_factors(model, ranks, call))
+    return Adapter(
+        applied(graph),
+        state,
+        rebuild,
+        lambda ranks: with_factors(model, ranks, call),
+        lambda *args: remembered_sizes(model),
+    )
 
 
 def with_factors(

@@ -4,10 +4,11 @@ from typing import Any
 
 from flax import nnx
 
+from ramda_jax.compaction.adapters.remembered import Remembered, Sizes, numbers_of, with_number
 from ramda_jax.compaction.adapters.sizes import Fit, fit_layer
 
 
-def fit_sizes(module: Any, whole: Any) -> None:
+def fit_sizes(module: Any, whole: Any, sizes: Sizes) -> None:
     """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
 
     Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
@@ -17,12 +18,40 @@ def fit_sizes(module: Any, whole: Any) -> None:
     Args:
         module: with smaller arrays, and the sizes of the whole ones.
         whole: with the arrays that these sizes are of; they may be abstract.
+        sizes: numbers for what `remembered_sizes` names.
     """
     # Outer modules come before what is in them: what attention or a cell remembers follows from its layers.
     for (_, layer), (_, before) in zip(nnx.iter_modules(module), nnx.iter_modules(whole), strict=True):
         for kind, fit in _FITS:
             if isinstance(layer, kind):
                 fit_layer(layer, before, fit)
+    modules = {_name(path): layer for path, layer in nnx.iter_modules(module)}
+    for (path, name), number in sizes.items():
+        first, _, rest = name.partition(".")
+        layer = modules[path]
+        setattr(layer, first, with_number(getattr(layer, first), rest, number) if rest else number)
+        if isinstance(layer, nnx.Conv):
+            layer.in_features = layer.kernel_shape[-2] * layer.feature_group_count
+
+
+def remembered_sizes(model: Any) -> list[Remembered]:
+    """The numbers that the modules of a model remember, but for those that follow from a layer's arrays."""
+    result = []
+    for path, layer in nnx.iter_modules(model):
+        numbers = dict(numbers_of(vars(layer)))
+        if any(isinstance(layer, kind) and type(layer).__module__.startswith("flax.") for kind, _ in _FITS):
+            # How many outputs each group of a convolution has left its kernel does not say.
+            groups = numbers.get("feature_group_count", 1)
+            numbers = {"feature_group_count": groups} if groups > 1 else {}
+            if isinstance(layer, nnx.GroupNorm) and not layer.use_scale and not layer.use_bias:
+                numbers = {"num_groups": layer.num_groups}
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        result += [Remembered(_name(path), kind, name, value) for name, value in numbers.items()]
+    return result
+
+
+def _name(path):
+    return "/".join(map(str, path))
 
 
 def _linear(layer, own):
@@ -69,11 +98,21 @@ def _embed(layer, own):
 
 
 def _norm(layer, own):
+    features = _vector(layer, own, layer.num_features)
+    return {} if features is None else {"num_features": features}
+
+
+def _group_norm(layer, own):
+    features = _vector(layer, own, layer.num_groups * layer.group_size)
+    # Whole groups go, or none: they keep their size.
+    return {} if features is None else {"num_groups": features // layer.group_size}
+
+
+def _vector(layer, own, size):
     for name in ("scale", "bias", "mean", "var"):
         if isinstance(getattr(layer, name, None), nnx.Variable):
-            [features] = own(name, layer.num_features)
-            return {"num_features": features}
-    return {}
+            return own(name, size)[0]
+    return None
 
 
 def _attention(layer, own):
@@ -109,7 +148,8 @@ _FITS: tuple[tuple[Any, Fit], ...] = (
     (nnx.Conv, _conv),
     (nnx.ConvTranspose, _conv_transpose),
     (nnx.Embed, _embed),
-    ((nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm), _norm),
+    ((nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.InstanceNorm), _norm),
+    (nnx.GroupNorm, _group_norm),
     (nnx.MultiHeadAttention, _attention),
     ((nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell), _cell),
 )

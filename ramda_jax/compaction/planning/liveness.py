@@ -15,7 +15,12 @@ class Liveness:
     """Which nodes are alive: those that have to be, and what they read, and so on."""
 
     def __init__(
-        self, dims: Dims, leaves: Mapping[str, Any], threshold: float = 0.0, keep: Collection[str] = ()
+        self,
+        dims: Dims,
+        leaves: Mapping[str, Any],
+        threshold: float = 0.0,
+        keep: Collection[str] = (),
+        like: "Liveness | None" = None,
     ) -> None:
         self.dims = dims
         self.nodes: Nodes = dims.nodes
@@ -29,10 +34,15 @@ class Liveness:
             if width.name in keep:
                 self.alive[width.nodes] = True
         cache = {}
-        self.readers: list[tuple[Reader, list[np.ndarray]]] = [
-            (reader, [nonzero(recipe, leaves, threshold, cache) for recipe, _, _ in reader.sides])
-            for reader in dims.walk.readers
-        ]
+        # What is zero is that of another one of the same values.
+        self.readers: list[tuple[Reader, list[np.ndarray]]] = (
+            like.readers
+            if like is not None
+            else [
+                (reader, [nonzero(recipe, leaves, threshold, cache) for recipe, _, _ in reader.sides])
+                for reader in dims.walk.readers
+            ]
+        )
 
     def read(self, reader: Reader, entries: Sequence[np.ndarray]) -> np.ndarray:
         """Which entries of the sum are read, an array over the contracted axes."""

@@ -67,46 +67,63 @@ def plan_compaction(
         d2        3   3  out[1]        frozen: the model's output
         64 -> 16 entries
     """
-    check_count("round_to", round_to, 1)
-    check_non_negative("threshold", threshold, schedules=False)
-    leaves = dict(named_leaves(variables))
-    check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
-    if not (keep is None or isinstance(keep, Mapping)):
-        raise TypeError(f"`keep` must be a dict from ids to reasons, got {keep!r}; use for example {{'d1': 'why'}}.")
-    keep = dict(keep or {})
-    if unknown := keep.keys() - {width.name for width in dims.widths}:
-        raise CompactionError(
-            f"`keep` must name widths of `dims`, got {sorted(map(repr, unknown))}; print `dims` for the names."
-        )
-    liveness = Liveness(dims, leaves, threshold, keep)
-    liveness.find_alive()
-    orders = find_orders(dims, leaves, liveness.alive, threshold, keep) if permute else {}
-    if orders:
-        liveness = Liveness(dims, in_order(orders, leaves), threshold, keep)
-        liveness.find_alive()
-    kept = liveness.with_padding(round_to)
-    plans = {}
-    for path, value in dims.leaves.items():
-        masks = [dims.nodes.mask(label, kept) for label in value.labels]
-        plans[path] = LeafPlan(
-            value.shape,
-            tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks),
-            orders.get(path, ()),
-        )
-    widths = []
-    for width in dims.widths:
-        alive, staying = liveness.alive[width.nodes], kept[width.nodes]
-        widths.append(
-            WidthPlan(
-                width.name,
-                width.size,
-                tuple(map(str, width.members)),
-                tuple(np.flatnonzero(staying).tolist()),
-                tuple(np.flatnonzero(staying & ~alive).tolist()),
-                width.reason or keep.get(width.name, ""),
+    return Planner(dims, variables, round_to, threshold, permute).plan(keep)
+
+
+class Planner:
+    """Plans for one model and its values, which differ in what is kept: what is zero is looked up once."""
+
+    def __init__(
+        self, dims: Dims, variables: Any, round_to: int = 1, threshold: float = 0.0, permute: bool = True
+    ) -> None:
+        check_count("round_to", round_to, 1)
+        check_non_negative("threshold", threshold, schedules=False)
+        self.dims, self.round_to, self.threshold, self.permute = dims, int(round_to), float(threshold), permute
+        self._leaves = dict(named_leaves(variables))
+        check_leaves({path: value.shape for path, value in dims.leaves.items()}, self._leaves)
+        self._first: Liveness | None = None
+
+    def plan(self, keep: Mapping[str, str] | None = None) -> Plan:
+        """`plan_compaction` with widths that stay whole."""
+        if not (keep is None or isinstance(keep, Mapping)):
+            raise TypeError(
+                f"`keep` must be a dict from ids to reasons, got {keep!r}; use for example {{'d1': 'why'}}."
             )
-        )
-    return Plan(plans, tuple(widths), unread_inputs(dims, liveness), int(round_to), float(threshold))
+        keep, dims = dict(keep or {}), self.dims
+        if unknown := keep.keys() - {width.name for width in dims.widths}:
+            raise CompactionError(
+                f"`keep` must name widths of `dims`, got {sorted(map(repr, unknown))}; print `dims` for the names."
+            )
+        liveness = Liveness(dims, self._leaves, self.threshold, keep, self._first)
+        self._first = self._first or liveness
+        liveness.find_alive()
+        orders = find_orders(dims, self._leaves, liveness.alive, self.threshold, keep) if self.permute else {}
+        if orders:
+            liveness = Liveness(dims, in_order(orders, self._leaves), self.threshold, keep)
+            liveness.find_alive()
+        kept = liveness.with_padding(self.round_to)
+        plans = {}
+        for path, value in dims.leaves.items():
+            masks = [dims.nodes.mask(label, kept) for label in value.labels]
+            plans[path] = LeafPlan(
+                value.shape,
+                tuple(None if m.all() else tuple(np.flatnonzero(m).tolist()) for m in masks),
+                orders.get(path, ()),
+            )
+        widths = []
+        for width in dims.widths:
+            alive, staying = liveness.alive[width.nodes], kept[width.nodes]
+            widths.append(
+                WidthPlan(
+                    width.name,
+                    width.size,
+                    tuple(map(str, width.members)),
+                    tuple(np.flatnonzero(staying).tolist()),
+                    tuple(np.flatnonzero(staying & ~alive).tolist()),
+                    width.reason or keep.get(width.name, ""),
+                )
+            )
+        return Plan(plans, tuple(widths), unread_inputs(dims, liveness), self.round_to, self.threshold)
 
 
 def in_order(orders: Mapping[str, tuple[AxisOrder, ...]], leaves: Mapping[str, Any]) -> dict[str, Any]:

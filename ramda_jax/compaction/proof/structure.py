@@ -1,6 +1,7 @@
 """Two traces side by side: whether one is the other with what a plan deletes deleted."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +9,38 @@ import numpy as np
 
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.equation_params import difference
+from ramda_jax.compaction.proof.lines import line_of_equation
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.typing import Shape
 
+#: What would let indices go.
+READ_SIZE = "a number in the code may be a size: read it from an array's shape there, or set it by `fit=`"
+HOLD_NUMBER = "hold the number of the whole model, where it is a number that is computed with"
+
+_CONSTANT = "the constant"
+
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """The first equation at which two traces part.
+    """An equation at which two traces part.
 
     Attributes:
         reason: what is different.
         visit: the number of the equation in the whole trace, None where it is not about one.
+        line: where the user's code computes it, "" where that is not known.
+        remedy: what would let the indices go.
     """
 
     reason: str
     visit: int | None = None
+    line: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """The reason, the line, and what can be done."""
+        text = f"{self.reason} ({self.line})" if self.line else self.reason
+        return f"{text}; {self.remedy}" if self.remedy else text
 
 
 class Masks:
@@ -95,28 +112,39 @@ def _entries(literal):
     return np.asarray(jax.random.key_data(literal) if is_key else literal)
 
 
-def compare_traces(dims: Dims, plan: Plan, small: Dims) -> Mismatch | None:
-    """Whether `small` is the trace `dims` with what `plan` deletes deleted; None if it is."""
+def find_mismatches(dims: Dims, plan: Plan, small: Dims) -> Iterator[Mismatch]:
+    """Yields where two traces part, each place once: what only follows from another one is left out."""
     masks = Masks(dims, plan)
     for path, value in dims.leaves.items():
         found = small.leaves[path].shape if path in small.leaves else None
         if found != masks.shape(value):
-            return Mismatch(f"the leaf '{path}' must have shape {masks.shape(value)}, got {found}")
+            yield Mismatch(f"the leaf '{path}' must have shape {masks.shape(value)}, got {found}")
+            return
     partners = Partners(dims, small, masks)
     needed = _needed(dims)
+    wrong = set()
     for number, (visit, other) in enumerate(zip(dims.walk.visits, small.walk.visits, strict=False)):
         if number not in needed:
             continue
+        if visit.equation.primitive.name != other.equation.primitive.name:
+            reason = f"where the model computes {visit.name}, the small one computes {other.name}"
+            yield Mismatch(reason, number, line_of_equation(visit.equation))
+            return
         rule = dims.walk.rules.get(visit.equation.primitive.name)
         reason = _compare_equation(visit, other, partners, masks, rule)
-        if reason:
-            return Mismatch(reason, number)
+        if reason and not any(value.number in wrong for value in visit.inputs):
+            remedy = HOLD_NUMBER if reason.startswith(_CONSTANT) else READ_SIZE
+            yield Mismatch(reason, number, line_of_equation(visit.equation), remedy)
+        for value, theirs in zip(visit.outputs, other.outputs, strict=False):
+            partners.add(value, theirs)
+            # A value of the right shape may be compared on, as may what is made of it.
+            if theirs.shape != masks.shape(value):
+                wrong.add(value.number)
     if len(dims.walk.visits) != len(small.walk.visits):
-        return Mismatch(f"the small model has {len(small.walk.visits)} equations, not {len(dims.walk.visits)}")
+        yield Mismatch(f"the small model has {len(small.walk.visits)} equations, not {len(dims.walk.visits)}")
     pairs = zip(dims.outputs, small.outputs, strict=True) if len(dims.outputs) == len(small.outputs) else None
     if pairs is None or not all(partners(value, theirs) for value, theirs in pairs):
-        return Mismatch("the small model returns something else")
-    return None
+        yield Mismatch("the small model returns something else")
 
 
 def _needed(dims):
@@ -131,9 +159,7 @@ def _needed(dims):
 
 
 def _compare_equation(visit, other, partners, masks, rule):
-    """What is different between an equation and that of the small model; "" and partners of the outputs if nothing."""
-    if visit.equation.primitive.name != other.equation.primitive.name:
-        return f"where the model computes {visit.name}, the small one computes {other.name}"
+    """What is different between an equation and that of the small model, of the same primitive; "" if nothing."""
     if len(visit.inputs) != len(other.inputs):
         return f"{visit.name} has another number of inputs in the small model"
     for number, (value, theirs) in enumerate(zip(visit.inputs, other.inputs, strict=True)):
@@ -141,7 +167,7 @@ def _compare_equation(visit, other, partners, masks, rule):
             continue
         if value.literal is not None and theirs.literal is not None:
             values = f"{np.asarray(value.literal)!s:.40} to {np.asarray(theirs.literal)!s:.40}"
-            return f"the constant in {visit.name} depends on a size: it went from {values}"
+            return f"{_CONSTANT} in {visit.name} depends on a size: it went from {values}"
         return f"{visit.name} is fed with something else in the small model"
     reason = difference(visit, other, masks, rule)
     if reason:
@@ -150,5 +176,4 @@ def _compare_equation(visit, other, partners, masks, rule):
         if theirs.shape != masks.shape(value) or theirs.dtype != value.dtype:
             wanted = f"{value.dtype}{list(masks.shape(value))}"
             return f"{visit.name} must return {wanted}, got {theirs.dtype}{list(theirs.shape)}"
-        partners.add(value, theirs)
     return ""

@@ -26,8 +26,9 @@ from ramda_jax.compaction.planning.liveness import Liveness
 from ramda_jax.compaction.planning.make_plan import check_leaves, in_order
 from ramda_jax.compaction.planning.orders import moves_of
 from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.proof.lines import line_of_error
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, coarsest, compare_outputs
-from ramda_jax.compaction.proof.structure import Masks, Mismatch, compare_traces
+from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch, find_mismatches
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
 from ramda_jax.structure.paths import named_leaves
@@ -74,16 +75,17 @@ def check_orders(dims: Dims, plan: Plan) -> Mismatch | None:
 
 def check_structure(
     small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
-) -> Mismatch | None:
-    """The structural part: traces the small model and compares; None where it is the planned one."""
+) -> list[Mismatch]:
+    """The structural part: traces the small model and compares; where it is not the planned one, nowhere if it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole model's own have been seen
             program = trace_program(small_fn, small_variables, *args)
     except Exception as error:  # whatever a user's code raises for sizes it does not expect
-        return Mismatch(f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0])
+        reason = f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0]
+        return [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
     # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
-    return compare_traces(dims, plan, label_program(program, rules=dims.walk.rules))
+    return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
 
 
 def precision_of(dims: Dims) -> Any:
@@ -136,9 +138,9 @@ def verify(
     dims = trace_function(apply_fn, variables, *example_args) if dims is None else dims
     check_leaves({path: leaf.shape for path, leaf in plan.leaves.items()}, dict(named_leaves(variables)))
     mismatch = check_orders(dims, plan) or check_liveness(dims, variables, plan)
-    mismatch = mismatch or check_structure(small_fn, small_variables, example_args, dims, plan)
-    if mismatch is not None:
-        raise CompactionError(f"The small model is not the planned one: {mismatch.reason}.")
+    mismatches = [mismatch] if mismatch else check_structure(small_fn, small_variables, example_args, dims, plan)
+    if mismatches:
+        raise CompactionError(f"The small model is not the planned one: {mismatches[0]}.")
     batches = batches_for(example_args, num_random)
     error, reason = compare_outputs(
         apply_fn, variables, small_fn, small_variables, batches, tolerance, precision_of(dims)

@@ -1,115 +1,169 @@
-"""The search for what can go together: where a small model is not the planned one, what made it so stays whole."""
+"""The search for what can go together: where a small model is not the planned one, what made it so stays whole.
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+The number of attempts grows with the kinds of widths that have to stay, and not with their number: the widths of layers
+that differ in a number only are tried together.
+"""
 
-import numpy as np
+import re
+from collections.abc import Iterator, Sequence
 
-from ramda_jax.compaction.adapters.base import Adapter
-from ramda_jax.compaction.planning.make_plan import plan_compaction
-from ramda_jax.compaction.planning.plan import Plan
-from ramda_jax.compaction.planning.slicing import compact
-from ramda_jax.compaction.proof.structure import Masks, Mismatch
-from ramda_jax.compaction.proof.verify import check_structure
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.search.attempt import Attempt, Attempts
+from ramda_jax.compaction.search.guesses import Guess, Source
+from ramda_jax.compaction.tracing.widths import Width
 
-
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """A plan carried out.
-
-    Attributes:
-        plan: what was planned, with the widths in `refused` whole.
-        variables, model, apply: the small ones; `model` and `apply` are None where none could be built.
-        mismatch: why the small model is not the planned one, None where it is.
-        refused: from widths, by name, to the reason why they stay.
-    """
-
-    plan: Plan
-    variables: Any
-    model: Any
-    apply: Any
-    mismatch: Mismatch | None
-    refused: dict[str, str]
+#: At most so many guesses for one kind of widths.
+_MOST_GUESSES = 40
 
 
-@dataclasses.dataclass(frozen=True)
 class Search:
     """Attempts on one model, until one succeeds."""
 
-    adapter: Adapter
-    dims: Dims
-    args: tuple[Any, ...]
-    round_to: int = 1
-    threshold: float = 0.0
-    permute: bool = True
-
-    def attempt(self, refused: Mapping[str, str]) -> Attempt:
-        """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
-        plan = plan_compaction(self.dims, self.adapter.variables, self.round_to, self.threshold, refused, self.permute)
-        small = compact(plan, self.adapter.variables)
-        model, apply = None, None
-        try:
-            model, apply = self.adapter.rebuild(small)
-        except Exception as error:  # whatever a model's code raises for sizes it does not expect; no rule runs here
-            mismatch = Mismatch(f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0])
-        else:
-            mismatch = check_structure(apply, small, self.args, self.dims, plan)
-        return Attempt(plan, small, model, apply, mismatch, dict(refused))
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempt = attempts
+        self._refused: dict[str, str] = {}
+        self._guess: dict[tuple[str, str], Source] = {}
+        self._cleared: set[str] = set()
 
     def run(self, strict: bool = False) -> Attempt:
-        """The first attempt that succeeds, or the last one where no culprit can be found; with `strict`, the first."""
-        attempt = self.attempt({})
-        while attempt.mismatch is not None and not strict:
-            culprits = self._nearest_culprits(attempt) or self._culprits_by_trial(attempt)
-            if not culprits:
-                return attempt
-            attempt = self.attempt(attempt.refused | dict.fromkeys(culprits, attempt.mismatch.reason))
-        return self._release(attempt)
+        """The first attempt that succeeds; with `strict`, the first of all, whether it succeeds or not."""
+        attempt = self._attempt({})
+        if not attempt.mismatches or strict:
+            return attempt
+        for guess in self._guesses_for_all(attempt):
+            guessed = self._attempt({}, guess)
+            if not guessed.mismatches:
+                return self._without_needless(guessed)
+        names = attempt.shrinking
+        while attempt.mismatches:
+            nearest = {name for m in attempt.mismatches for name in self._attempt.culprits(attempt, m)}
+            before = len(self._refused), dict(self._guess)
+            for suspects in (nearest, set(names)):
+                for kind in self._kinds([n for n in names if n in suspects and not self._is_tried(n)]):
+                    self._try(kind, names)
+                if (len(self._refused), self._guess) != before:
+                    break
+            else:
+                # Each kind can go alone, but not all together.
+                return self._without_needless(self._one_kind_after_the_other(names))
+            attempt = self._attempt(self._refused, self._guess)
+        return self._without_needless(attempt)
 
-    def _release(self, attempt):
-        """Lets go again what was suspected first and turns out to have been innocent."""
-        for name in list(attempt.refused)[:-1]:
-            without = self.attempt({other: why for other, why in attempt.refused.items() if other != name})
-            if without.mismatch is None:
-                attempt = without
+    def _is_tried(self, name):
+        return name in self._refused or name in self._cleared
+
+    def _guesses_for_all(self, attempt) -> Iterator[Guess]:
+        guesses = self._attempt.guesses(attempt)
+        options = {key: sources[0] for key, sources in guesses.options().items()}
+        certain = {key: source for key, source in options.items() if key in guesses.certain()}
+        if certain:
+            yield certain
+        if options and len(options) > len(certain):
+            yield options
+
+    def _kinds(self, names: Sequence[str]) -> list[list[str]]:
+        """The names of widths by kind, in order."""
+        kinds = {}
+        widths = {width.name: width for width in self._attempt.dims.widths}
+        for name in names:
+            kinds.setdefault(_kind(widths[name]), []).append(name)
+        return list(kinds.values())
+
+    def _alone(self, names, every, guess=None):
+        """An attempt in which of all widths that could become smaller only `names` do."""
+        others = {name: "not on trial" for name in every if name not in names}
+        return self._attempt(others | self._refused, guess)
+
+    def _try(self, names, every):
+        """Finds which widths of a kind can go, and what must be guessed for that."""
+        rest = list(names)
+        while rest:
+            attempt = self._alone(rest, every)
+            if attempt.mismatches and not attempt.plan.changes_nothing:
+                found = self._guessed(attempt, rest, every)
+                if found is not None:
+                    self._guess |= found
+                    break
+                blamed = self._blamed(attempt, rest) or self._blamed_by_halves(attempt, rest, every)
+                self._refused |= blamed
+                rest = [name for name in rest if name not in blamed]
+                continue
+            break
+        self._cleared.update(rest)
+
+    def _guessed(self, attempt, names, every):
+        """A guess under which an attempt with these widths alone succeeds, or None."""
+        guesses = self._attempt.guesses(attempt)
+        options = guesses.options()
+        certain = {key: options[key][0] for key in options if key in guesses.certain()}
+        every_first = {key: sources[0] for key, sources in options.items()}
+        singles = [{key: source} for key, sources in options.items() for source in sources]
+        but_one = [{k: s for k, s in every_first.items() if k != key} for key in options]
+        tried = []
+        for guess in [dict(self._guess), certain, every_first, *singles, *but_one][:_MOST_GUESSES]:
+            if guess and guess not in tried:
+                tried.append(guess)
+                if not self._alone(names, every, guess).mismatches:
+                    return self._fewest(names, every, guess)
+        return None
+
+    def _fewest(self, names, every, guess):
+        for key in list(guess):
+            fewer = {k: source for k, source in guess.items() if k != key}
+            if key not in self._guess and fewer and not self._alone(names, every, fewer).mismatches:
+                guess = fewer
+        return guess
+
+    def _blamed(self, attempt, names):
+        """From those of the names at which the traces part to the reason, each its own."""
+        blamed = {}
+        for mismatch in attempt.mismatches:
+            for name in self._attempt.culprits(attempt, mismatch):
+                if name in names:
+                    blamed.setdefault(name, str(mismatch))
+        return blamed
+
+    def _blamed_by_halves(self, attempt, names, every):
+        """The same where the small model cannot be traced and so shows no place."""
+        if len(names) == 1:
+            return {names[0]: str(attempt.mismatches[0])}
+        ends = {name: self._alone([name], every) for name in (names[0], names[-1])}
+        middle = names[1:-1]
+        wrong = {name: str(alone.mismatches[0]) for name, alone in ends.items() if alone.mismatches}
+        if len(wrong) == 2 and middle and self._alone(middle, every).mismatches:
+            # All others are like the first.
+            return {name: wrong.get(name, wrong[names[0]]) for name in names}
+        if wrong:
+            return wrong
+        # Neither end alone: the half that cannot go.
+        half = len(names) // 2
+        for part in (names[:half], names[half:]):
+            alone = self._alone(part, every)
+            if alone.mismatches:
+                return self._blamed_by_halves(alone, part, every)
+        return {names[-1]: str(attempt.mismatches[0])}
+
+    def _one_kind_after_the_other(self, names):
+        """The kinds that can go together, the first ones first."""
+        allowed = []
+        for kind in self._kinds([name for name in names if name not in self._refused]):
+            attempt = self._alone([*allowed, *kind], names, self._guess)
+            if attempt.mismatches:
+                self._refused |= {name: f"{attempt.mismatches[0]}, together with others" for name in kind}
+            else:
+                allowed += kind
+        return self._attempt(self._refused, self._guess)
+
+    def _without_needless(self, attempt):
+        """The same attempt without the guesses that it does not need."""
+        for key in list(attempt.guess):
+            fewer = self._attempt(attempt.refused, {k: s for k, s in attempt.guess.items() if k != key})
+            if not fewer.mismatches:
+                attempt = fewer
         return attempt
 
-    def _nearest_culprits(self, attempt):
-        """The widths of what was deleted nearest to the equation at which the traces part, and before it."""
-        walk = self.dims.walk
-        if attempt.mismatch.visit is None:
-            return []
-        masks = Masks(self.dims, attempt.plan)
-        producers = {value.number: visit for visit in walk.visits for value in visit.outputs}
-        visit = walk.visits[attempt.mismatch.visit]
-        values, seen = [*visit.inputs, *visit.outputs], set()
-        while values:
-            nodes = []
-            for value in values:
-                for label in value.labels:
-                    if not masks(label).all():
-                        nodes.append(self.dims.nodes.of(label)[1])
-            if nodes:
-                deleted = np.unique(np.concatenate(nodes))
-                return [
-                    width.name
-                    for width, planned in zip(self.dims.widths, attempt.plan.widths, strict=True)
-                    if len(planned.kept) < planned.size and np.isin(width.nodes, deleted).any()
-                ]
-            seen |= {value.number for value in values}
-            before = [producers[value.number] for value in values if value.number in producers]
-            values = [value for visit in before for value in visit.inputs if value.number not in seen]
-        return []
 
-    def _culprits_by_trial(self, attempt):
-        """The widths that cannot even shrink alone, for a small model that cannot be traced and so shows no place."""
-        shrinking = [width.name for width in attempt.plan.widths if len(width.kept) < width.size]
-        result = []
-        for name in shrinking:
-            others = {other: "not on trial" for other in shrinking if other != name}
-            alone = self.attempt(others | attempt.refused)
-            if not alone.plan.changes_nothing and alone.mismatch is not None:
-                result.append(name)
-        return result
+def _kind(width: Width):
+    """What is the same of widths of layers that differ in a number only."""
+    readers = set(map(str, width.readers))
+    members = sorted((re.sub(r"\d+(?=/)", "#", str(member)), str(member) in readers) for member in width.members)
+    return width.size, tuple(dict.fromkeys(members))

@@ -1,0 +1,127 @@
+"""One small model, on shapes alone: planned, rebuilt, traced and compared with the whole one."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.remembered import Remembered, Sizes
+from ramda_jax.compaction.planning.make_plan import Planner
+from ramda_jax.compaction.planning.plan import Plan
+from ramda_jax.compaction.proof.lines import line_of_error
+from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch
+from ramda_jax.compaction.proof.verify import check_structure
+from ramda_jax.compaction.search.guesses import Guess, Guesses
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.structure.paths import named_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A plan carried out on shapes.
+
+    Attributes:
+        plan: what was planned, with the widths in `refused` whole.
+        refused: from widths, by name, to the reason why they stay.
+        guess: what numbers that the model remembers were taken to count.
+        sizes: these numbers in the small model.
+        mismatches: why the small model is not the planned one, none where it is.
+    """
+
+    plan: Plan
+    refused: dict[str, str]
+    guess: Guess
+    sizes: Sizes
+    mismatches: list[Mismatch]
+
+    @property
+    def shrinking(self) -> list[str]:
+        """The names of the widths that become smaller."""
+        return [width.name for width in self.plan.widths if len(width.kept) < width.size]
+
+
+class Attempts:
+    """Attempts on one model."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        dims: Dims,
+        args: tuple[Any, ...],
+        round_to: int = 1,
+        threshold: float = 0.0,
+        permute: bool = True,
+    ) -> None:
+        self.dims = dims
+        self._adapter, self._args = adapter, args
+        self._planner = Planner(dims, adapter.variables, round_to, threshold, permute)
+        self._places: Sequence[Remembered] | None = None
+        self._producers = {value.number: visit for visit in dims.walk.visits for value in visit.outputs}
+        self._consumers = {}
+        for visit in dims.walk.visits:
+            for value in visit.inputs:
+                self._consumers.setdefault(value.number, []).append(visit)
+
+    def guesses(self, attempt: Attempt) -> Guesses:
+        """What the numbers that the model remembers may be in the small model of that attempt."""
+        if self._places is None:
+            self._places = self._adapter.remembered(*self._args)
+        return Guesses(self._places, attempt.plan)
+
+    def __call__(self, refused: Mapping[str, str], guess: Guess | None = None) -> Attempt:
+        """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
+        plan = self._planner.plan(refused)
+        attempt = Attempt(plan, dict(refused), guess or {}, {}, [])
+        sizes = self.guesses(attempt).sizes(guess) if guess else {}
+        variables = self._adapter.variables
+        leaves = [_small(leaf, plan.leaves[path].small_shape) for path, leaf in named_leaves(variables)]
+        small = jax.tree.structure(variables).unflatten(leaves)
+        try:
+            _, apply = self._adapter.rebuild(small, sizes)
+        except Exception as error:  # whatever a model's code raises for sizes it does not expect; no rule runs here
+            reason = f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]
+            mismatches = [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
+        else:
+            mismatches = check_structure(apply, small, self._args, self.dims, plan)
+        return dataclasses.replace(attempt, sizes=sizes, mismatches=mismatches)
+
+    def culprits(self, attempt: Attempt, mismatch: Mismatch) -> list[str]:
+        """The widths of what was deleted nearest to where the traces part: before that equation, else behind it."""
+        if mismatch.visit is None:
+            return []
+        visit, masks = self.dims.walk.visits[mismatch.visit], Masks(self.dims, attempt.plan)
+        for step in (self._before, self._behind):
+            values, seen = [*visit.inputs, *visit.outputs], set()
+            while values:
+                nodes = [
+                    self.dims.nodes.of(label)[1] for value in values for label in value.labels if not masks(label).all()
+                ]
+                if nodes:
+                    return self._widths_of(np.unique(np.concatenate(nodes)), attempt.plan)
+                seen |= {value.number for value in values}
+                values = [value for value in step(values) if value.number not in seen]
+        return []
+
+    def _before(self, values):
+        visits = [self._producers[value.number] for value in values if value.number in self._producers]
+        return [value for visit in visits for value in visit.inputs]
+
+    def _behind(self, values):
+        """For a number that a program computes from others, such as the root of a width."""
+        visits = [visit for value in values for visit in self._consumers.get(value.number, ())]
+        return [value for visit in visits for value in (*visit.inputs, *visit.outputs)]
+
+    def _widths_of(self, nodes, plan):
+        return [
+            width.name
+            for width, planned in zip(self.dims.widths, plan.widths, strict=True)
+            if len(planned.kept) < planned.size and np.isin(width.nodes, nodes).any()
+        ]
+
+
+def _small(leaf, shape):
+    is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    return jax.ShapeDtypeStruct(shape, leaf.dtype) if is_array else leaf

@@ -1,0 +1,136 @@
+"""Which of the sizes that a model remembers follow which of its arrays: guesses, each proved like everything else.
+
+`self.num_heads = 4` of hand-written attention is a number that no array shows to be a size. If a width of 4 with
+indices on the module's arrays shrinks to 2, it may be that number, and the model in which it is 2 is tried. Only what a
+small model cannot be traced without is changed: what the trace does not see, such as a number of classes that happens
+to be the same, stays.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from ramda_jax.compaction.adapters.remembered import Remembered, Sizes
+from ramda_jax.compaction.planning.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a number may count.
+
+    Attributes:
+        leaf: an array, by its path from the module that remembers the number.
+        axis: one of its axes.
+        widths: which of the widths whose product is that axis are counted, such as 4 heads on an axis of 32, or the 2
+            heads of keys that are read by 2 of queries each; none for the axis itself.
+    """
+
+    leaf: str
+    axis: int
+    widths: tuple[int, ...]
+
+
+#: The number that stands there stays, whatever a layer's arrays would make of it.
+STAYS = Source("", 0, ())
+
+#: An axis that is a product of more widths is none that a number would count a part of.
+_MOST_FACTORS = 6
+
+#: From (class of modules, attribute) to what it counts, in all modules of the class.
+Guess = Mapping[tuple[str, str], Source]
+
+
+class Guesses:
+    """What the numbers that a model remembers may be in the small model of one plan."""
+
+    def __init__(self, places: Sequence[Remembered], plan: Plan) -> None:
+        self.places = places
+        self._plan = plan
+        self._leaves = _by_module(plan)
+        self._on_axis: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for width in plan.widths:
+            for member in width.members:
+                path, _, axis = member.removesuffix("]").rpartition("[")
+                self._on_axis.setdefault((path, int(axis)), []).append((width.size, len(width.kept)))
+        self._sources = {place: self._find(place) for place in places}
+
+    def _find(self, place):
+        """From sources whose size is the number to the sizes that they have in the small model."""
+        module = place.module
+        while True:
+            found = dict(self._at(module, place.value))
+            # A module without arrays of that size may count those of one that it is in.
+            if found or not module:
+                return found
+            module = module.rpartition("/")[0]
+
+    def _at(self, module, value) -> Iterator[tuple[Source, int]]:
+        for relative, path in self._leaves.get(module, ()):
+            leaf = self._plan.leaves[path]
+            for axis, (size, small) in enumerate(zip(leaf.shape, leaf.small_shape, strict=True)):
+                if size == value:
+                    yield Source(relative, axis, ()), small
+                factors = self._on_axis.get((path, axis), ())
+                if not 1 < len(factors) < _MOST_FACTORS or math.prod(whole for whole, _ in factors) != size:
+                    continue
+                for count in range(1, len(factors)):
+                    for chosen in itertools.combinations(range(len(factors)), count):
+                        if math.prod(factors[i][0] for i in chosen) == value:
+                            yield Source(relative, axis, chosen), math.prod(factors[i][1] for i in chosen)
+
+    def options(self) -> dict[tuple[str, str], list[Source]]:
+        """For each number that may change what it may count; sources that come to the same are named once.
+
+        Those come first of which no other source says that the number stays.
+        """
+        result = {}
+        certain = {}
+        for place, sources in self._sources.items():
+            key = (place.kind, place.name)
+            for source, small in sources.items():
+                if small != place.value:
+                    result.setdefault(key, {}).setdefault(source, None)
+            certain[key] = certain.get(key, True) and len(set(sources.values())) <= 1
+            if place.name == "feature_group_count":
+                result.setdefault(key, {})[STAYS] = None
+        options = {}
+        for key in sorted(result, key=lambda key: not certain[key]):
+            seen = {}
+            for source in result[key]:
+                seen.setdefault(tuple(sorted(self.sizes({key: source}).items())), source)
+            options[key] = list(seen.values())
+        return options
+
+    def certain(self) -> set[tuple[str, str]]:
+        """The numbers of which all sources say the same, wherever they are."""
+        unsure = {(p.kind, p.name) for p, sources in self._sources.items() if len(set(sources.values())) > 1}
+        return {(place.kind, place.name) for place in self.places} - unsure
+
+    def sizes(self, guess: Guess) -> Sizes:
+        """The numbers of the small model under a guess."""
+        result = {}
+        for place, sources in self._sources.items():
+            source = guess.get((place.kind, place.name))
+            if source is None:
+                continue
+            changed = {small for small in sources.values() if small != place.value}
+            if source == STAYS:
+                result[place.module, place.name] = place.value
+            elif sources.get(source, place.value) != place.value:
+                result[place.module, place.name] = sources[source]
+            elif source not in sources and len(changed) == 1:
+                result[place.module, place.name] = changed.pop()
+        return result
+
+
+def _by_module(plan):
+    """From paths of modules to pairs (path from there, path) of the arrays in them."""
+    result = {}
+    for path in plan.leaves:
+        parts = path.split("/")
+        # The variables of linen modules are in a collection first.
+        for start in (0, 1):
+            for end in range(start, len(parts)):
+                result.setdefault("/".join(parts[start:end]), []).append(("/".join(parts[end:]), path))
+    return result

@@ -1,0 +1,454 @@
+"""Sizes that models remember as numbers: found, proved, set; those that only look like sizes stay."""
+
+import dataclasses
+import types
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ramda_jax.compaction import CompactionError, compact, compact_model
+from tests.compaction.patterns import relative_difference
+
+SEQUENCES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 12)), jnp.float32)
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 3)), jnp.float32)
+
+
+def fresh(x):
+    """Other inputs, of a batch of another size."""
+    return jnp.asarray(np.random.default_rng(5).normal(size=(3, *x.shape[1:])), x.dtype)
+
+
+def assert_same(grads, small_grads):
+    """Of two trees of gradients, some of which are zero but for rounding."""
+    pairs = list(zip(jax.tree.leaves(grads), jax.tree.leaves(small_grads), strict=True))
+    largest = max(float(jnp.abs(one).max()) for one, _ in pairs)
+    assert all(float(jnp.abs(one - other).max()) <= 1e-5 * largest for one, other in pairs)
+
+
+def check_nnx(model, x, *, fit=None):
+    """The small model, which computes what the whole one does, and has its gradients."""
+    small = compact_model(model, x, fit=fit, num_random=0)
+    assert not small.plan.changes_nothing
+
+    @nnx.jit
+    def value_and_grads(model, x):
+        def loss(model):
+            y = model(x)
+            return jnp.sum(jnp.sin(y)), y
+
+        return nnx.value_and_grad(loss, has_aux=True)(model)
+
+    (_, wanted), grads = value_and_grads(model, fresh(x))
+    (_, found), small_grads = value_and_grads(small.model, fresh(x))
+    assert relative_difference(wanted, found) <= 1e-5
+    assert_same(compact(small.plan, grads), small_grads)
+    return small
+
+
+def check_linen(module, x, variables, *, fit=None):
+    small = compact_model(module, x, variables=variables, fit=fit, num_random=0)
+    assert not small.plan.changes_nothing
+
+    @jax.jit
+    def value_and_grads(variables, x):
+        return jax.value_and_grad(lambda v: jnp.sum(jnp.sin(module.apply(v, x))))(variables)
+
+    @jax.jit
+    def small_value_and_grads(variables, x):
+        return jax.value_and_grad(lambda v: jnp.sum(jnp.sin(small.model(v, x))))(variables)
+
+    wanted, grads = value_and_grads(variables, fresh(x))
+    found, small_grads = small_value_and_grads(small.variables, fresh(x))
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    assert_same(compact(small.plan, grads), small_grads)
+    return small
+
+
+def zeroed(kernel, axis, dead):
+    kernel[...] = jnp.moveaxis(jnp.moveaxis(kernel[...], axis, 0).at[jnp.array(dead)].set(0), 0, axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    heads: int = 4
+    size: int = 3
+    classes: int = 4
+
+
+class Attention(nnx.Module):
+    """Written by hand, with fewer heads of keys and values than of queries."""
+
+    def __init__(self, rngs, heads=4, kv_heads=2, size=3):
+        self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, size
+        # Numbers of the same value that count something else, and are not asked for in a call.
+        self.num_classes, self.num_steps = 4, 2
+        self.q, self.k, self.v = (nnx.Linear(12, n * size, rngs=rngs) for n in (heads, kv_heads, kv_heads))
+        self.o = nnx.Linear(heads * size, 12, rngs=rngs)
+
+    def __call__(self, x):
+        b, t, _ = x.shape
+        q = self.q(x).reshape(b, t, self.num_heads, self.head_dim)
+        k, v = (one(x).reshape(b, t, self.num_kv_heads, self.head_dim) for one in (self.k, self.v))
+        k, v = (jnp.repeat(one, self.num_heads // self.num_kv_heads, axis=2) for one in (k, v))
+        a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k) * self.head_dim**-0.5)
+        return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(b, t, self.num_heads * self.head_dim))
+
+
+class WithConfig(nnx.Module):
+    """Its numbers are in an object that all layers share."""
+
+    def __init__(self, rngs, config):
+        self.config = config
+        self.q, self.k, self.v, self.o = (nnx.Linear(12, 12, rngs=rngs) for _ in range(4))
+
+    def __call__(self, x):
+        shape = (*x.shape[:2], self.config.heads, self.config.size)
+        q, k, v = (one(x).reshape(shape) for one in (self.q, self.k, self.v))
+        a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
+        return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(*x.shape[:2], -1))
+
+
+class Layers(nnx.Module):
+    def __init__(self, layers):
+        self.layers = nnx.List(layers)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def test_heads_of_attention_written_by_hand_go_and_numbers_that_count_something_else_stay():
+    layers = [Attention(nnx.Rngs(i)) for i in range(2)]
+    zeroed(layers[0].o.kernel, 0, range(6, 12))  # the second head of keys and values, read by two of queries
+    small = check_nnx(Layers(layers), SEQUENCES)
+    first, second = small.model.layers
+    assert (first.num_heads, first.num_kv_heads, first.head_dim) == (2, 1, 3)
+    assert (second.num_heads, second.num_kv_heads) == (4, 2)
+    assert {(layer.num_classes, layer.num_steps) for layer in (first, second)} == {(4, 2)}
+    assert small.sizes == {"layers/0.num_heads": 2, "layers/0.num_kv_heads": 1} and small.refused == {}
+    assert "layers/0.num_heads is 2 now" in str(small)
+
+
+@pytest.mark.parametrize(
+    "config", [Config(), types.SimpleNamespace(heads=4, size=3, classes=4)], ids=["frozen", "plain"]
+)
+def test_numbers_in_a_shared_configuration_are_changed_for_one_layer_alone(config):
+    layers = [WithConfig(nnx.Rngs(i), config) for i in range(2)]
+    zeroed(layers[1].o.kernel, 0, range(3, 9))
+    small = check_nnx(Layers(layers), SEQUENCES)
+    assert [layer.config.heads for layer in small.model.layers] == [4, 2]
+    assert small.model.layers[1].config.classes == 4 and config.heads == 4
+    assert small.model.layers[1].q.kernel.shape == (12, 6)
+
+
+class Grid(nnx.Module):
+    """Two numbers of the same value, of which one is a size and the other one must stay."""
+
+    def __init__(self, rngs):
+        self.grid, self.num_heads = 2, 2
+        self.up, self.down = nnx.Linear(12, 8, rngs=rngs), nnx.Linear(8, 12, rngs=rngs)
+
+    def __call__(self, x):
+        h = self.up(x).reshape(*x.shape[:2], self.num_heads, -1)
+        h = h / (1 + jnp.abs(h).max(-1, keepdims=True))
+        return self.down(h.reshape(*x.shape[:2], -1)) * jnp.ones((self.grid, 1)).sum()
+
+
+def test_of_two_numbers_of_one_value_the_size_is_found():
+    net = Grid(nnx.Rngs(0))
+    zeroed(net.down.kernel, 0, range(4))
+    small = check_nnx(net, SEQUENCES)
+    assert (small.model.num_heads, small.model.grid) == (1, 2) and small.model.up.kernel.shape == (12, 4)
+
+
+class Twice(nnx.Module):
+    """A width that is also the divisor of what is computed: no number makes that equal."""
+
+    def __init__(self, rngs):
+        self.width = 8
+        self.up, self.down = nnx.Linear(12, 8, rngs=rngs), nnx.Linear(8, 12, rngs=rngs)
+
+    def __call__(self, x):
+        return self.down(jnp.tanh(self.up(x)).reshape(*x.shape[:2], self.width) / self.width)
+
+
+def test_a_number_that_is_used_as_a_size_and_as_a_value_is_refused_with_the_line():
+    net = Twice(nnx.Rngs(0))
+    zeroed(net.down.kernel, 0, range(4))
+    with pytest.raises(CompactionError, match=r"test_remembered.py:\d+, `return self.down\(jnp.tanh\(self.up\(x\)\)"):
+        compact_model(net, SEQUENCES)
+    assert net.width == 8
+
+
+class Normalised(nnx.Module):
+    def __init__(self, rngs, affine=True):
+        self.a = nnx.Conv(3, 16, (3, 3), rngs=rngs)
+        self.norm = nnx.GroupNorm(16, num_groups=4, use_bias=affine, use_scale=affine, rngs=rngs)
+        self.b = nnx.Conv(16, 5, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(nnx.silu(self.norm(self.a(x))))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_whole_groups_of_a_group_norm_go_or_none(affine):
+    net = Normalised(nnx.Rngs(0), affine)
+    zeroed(net.b.kernel, 2, [0, 1, 2, 3, 8, 9, 10, 11, 12])
+    small = check_nnx(net, IMAGES)
+    # Of the last group one channel alone is dead: it stays.
+    assert small.model.a.kernel.shape[-1] == 8 and small.model.norm.num_groups == 2 and small.refused == {}
+
+
+class Grouped(nnx.Module):
+    """A convolution of three groups of four outputs each."""
+
+    def __init__(self, rngs):
+        self.a = nnx.Conv(3, 6, (1, 1), rngs=rngs)
+        self.b = nnx.Conv(6, 12, (3, 3), feature_group_count=3, rngs=rngs)
+        self.c = nnx.Conv(12, 5, (1, 1), rngs=rngs)
+
+    def __call__(self, x):
+        return self.c(jnp.tanh(self.b(jnp.tanh(self.a(x)))))
+
+
+@pytest.mark.parametrize(
+    ("dead", "shapes", "groups"),
+    [
+        ([0, 4, 8], [(1, 1, 3, 6), (3, 3, 2, 9), (1, 1, 9, 5)], 3),  # one output of each group
+        ([0, 1, 2, 3], [(1, 1, 3, 4), (3, 3, 2, 8), (1, 1, 8, 5)], 2),  # a whole group
+        ([0, 1, 2, 3, 4, 8], [(1, 1, 3, 4), (3, 3, 2, 6), (1, 1, 6, 5)], 2),  # a whole group, and one of each other
+    ],
+)
+def test_outputs_of_a_grouped_convolution_go_by_group_and_within_groups(dead, shapes, groups):
+    net = Grouped(nnx.Rngs(0))
+    zeroed(net.c.kernel, 2, dead)
+    small = check_nnx(net, IMAGES)
+    assert [layer.kernel.shape for layer in (small.model.a, small.model.b, small.model.c)] == shapes
+    assert small.model.b.feature_group_count == groups and small.refused == {}
+
+
+def test_fit_sets_what_cannot_be_found():
+    class Layer(nnx.Module):
+        """A number of which nobody could tell what it counts: twice the heads."""
+
+        def __init__(self, rngs):
+            self.twice = 8
+            self.up, self.down = nnx.Linear(12, 12, rngs=rngs), nnx.Linear(12, 12, rngs=rngs)
+
+        def __call__(self, x):
+            h = self.up(x).reshape(*x.shape[:2], self.twice // 2, -1)
+            return self.down((h / (1 + jnp.abs(h).max(-1, keepdims=True))).reshape(*x.shape[:2], -1))
+
+    net = Layer(nnx.Rngs(0))
+    zeroed(net.down.kernel, 0, range(3, 9))
+    with pytest.raises(CompactionError, match="Nothing can be deleted"):
+        compact_model(net, SEQUENCES)
+
+    def fit(layer):
+        layer.twice = 2 * layer.up.kernel.shape[1] // 3
+
+    small = check_nnx(net, SEQUENCES, fit=fit)
+    assert small.model.twice == 4 and small.model.up.kernel.shape == (12, 6)
+    # In place or returned; nothing else is asked of it.
+    assert check_nnx(net, SEQUENCES, fit=lambda layer: (fit(layer), layer)[1]).model.twice == 4
+    with pytest.raises(CompactionError, match="`fit` must be for a module"):
+        compact_model(lambda v, x: x, SEQUENCES, variables={}, fit=fit)
+
+
+def test_a_cache_in_the_state_of_flax_attention_goes_with_its_heads():
+    class Decoder(nnx.Module):
+        def __init__(self, rngs):
+            self.attention = nnx.MultiHeadAttention(4, 12, decode=True, rngs=rngs)
+
+        def __call__(self, x):
+            return self.attention(x)
+
+    net = Decoder(nnx.Rngs(0))
+    zeroed(net.attention.out.kernel, 0, [0, 2])
+    net.attention.init_cache((2, 5, 12))
+    small = compact_model(net, SEQUENCES[:, :1], num_random=0)
+    assert small.model.attention.cached_key[...].shape == (2, 5, 2, 3) and small.refused == {}
+    for i in range(5):
+        step = SEQUENCES[:, i : i + 1] * 1.5
+        assert relative_difference(net(step), small.model(step)) <= 1e-5
+
+
+class SizedByModel(nnx.Module):
+    """Decoding into a cache as large as the model says."""
+
+    def __init__(self, rngs):
+        self.num_heads, self.size, self.length = 4, 3, 7
+        self.q, self.k, self.v, self.o = (nnx.Linear(12, 12, rngs=rngs) for _ in range(4))
+
+    def init_cache(self, batch):
+        return tuple(jnp.zeros((batch, self.length, self.num_heads, self.size)) for _ in range(2))
+
+    def __call__(self, x):
+        cache = self.init_cache(len(x))
+        q, k, v = (one(x).reshape(*x.shape[:2], -1, self.size) for one in (self.q, self.k, self.v))
+        k, v = (old.at[:, : x.shape[1]].set(new) for old, new in zip(cache, (k, v), strict=True))
+        a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
+        return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(*x.shape[:2], -1))
+
+
+def test_a_cache_is_as_large_as_the_small_model_says():
+    net = SizedByModel(nnx.Rngs(0))
+    zeroed(net.o.kernel, 0, range(3, 9))
+    small = check_nnx(net, SEQUENCES)
+    assert [one.shape for one in small.model.init_cache(2)] == [(2, 7, 2, 3)] * 2 and small.model.length == 7
+
+
+class LinenGroupNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(5, (3, 3))(nn.silu(nn.GroupNorm(num_groups=4)(nn.Conv(16, (3, 3))(x))))
+
+
+class LinenScale(nn.Module):
+    """Parameters of its own, by a field, by a number, and in `setup`."""
+
+    features: int
+
+    def setup(self):
+        self.shift = self.param("shift", nn.initializers.normal(), (self.features,))
+        self.dense = nn.Dense(self.features)
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.normal(), (self.features,))
+        offset = self.param("offset", nn.initializers.normal(), (16,))
+        return self.dense(x) * scale + self.shift + offset
+
+
+class LinenScaled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(5, (3, 3))(nn.silu(LinenScale(16)(x)))
+
+
+class LinenAttention(nn.Module):
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x):
+        q, k, v = (nn.Dense(x.shape[-1])(x).reshape(*x.shape[:2], self.num_heads, 3) for _ in range(3))
+        a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
+        return nn.Dense(x.shape[-1], name="out")(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(*x.shape[:2], -1))
+
+
+class LinenRecurrent(nn.Module):
+    cell: type
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3, name="out")(nn.RNN(self.cell(8), name="rnn")(x)[:, -1])
+
+
+def with_dead(module, x, shape, axis, dead):
+    """The variables of a module with indices zero along an axis of all kernels of a shape."""
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+
+    def zero(leaf):
+        return jnp.moveaxis(jnp.moveaxis(leaf, axis, 0).at[jnp.array(dead)].set(0), 0, axis)
+
+    return jax.tree.map(lambda leaf: zero(leaf) if leaf.shape == shape else leaf, variables)
+
+
+GROUPS = [0, 1, 2, 3, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "shape", "axis", "dead", "sizes"),
+    [
+        (LinenGroupNorm(), IMAGES, (3, 3, 16, 5), 2, GROUPS, {"GroupNorm_0.num_groups": 2}),
+        (LinenScaled(), IMAGES, (3, 3, 16, 5), 2, [1, 5, 7], {}),
+        (LinenAttention(4), SEQUENCES, (12, 12), 0, range(3, 9), {"num_heads": 2}),
+    ],
+    ids=["GroupNorm", "parameters of its own", "attention"],
+)
+def test_linen_modules_run_with_the_sizes_of_their_arrays(module, x, shape, axis, dead, sizes):
+    variables = with_dead(module, x, shape, axis, dead)
+    if sizes == {"num_heads": 2}:
+        # Of the projections alone the output's is read head by head.
+        whole = jax.jit(module.init)(jax.random.key(0), x)["params"]
+        variables = {"params": whole | {"out": variables["params"]["out"]}}
+    small = check_linen(module, x, variables)
+    assert small.sizes == sizes and small.refused == {}
+    assert {leaf.shape for leaf in jax.tree.leaves(small.variables)} != {
+        leaf.shape for leaf in jax.tree.leaves(variables)
+    }
+
+
+@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.SimpleCell])
+def test_the_first_carry_of_a_linen_cell_is_as_large_as_its_arrays(cell):
+    module = LinenRecurrent(cell)
+    variables = jax.jit(module.init)(jax.random.key(0), SEQUENCES)
+    variables = jax.tree.map(lambda a: a.at[:3].set(0) if a.ndim == 2 and a.shape[0] == 8 else a, variables)
+    small = check_linen(module, SEQUENCES, variables)
+    assert small.refused == {} and small.variables["params"]["out"]["kernel"].shape == (5, 3)
+
+
+def test_fit_gives_a_linen_module_other_fields():
+    module = LinenAttention(4)
+    variables = jax.jit(module.init)(jax.random.key(0), SEQUENCES)
+    kernel = variables["params"]["out"]["kernel"].at[3:9].set(0)
+    variables = {"params": variables["params"] | {"out": variables["params"]["out"] | {"kernel": kernel}}}
+
+    def fit(module, variables):
+        return module.clone(num_heads=variables["params"]["out"]["kernel"].shape[0] // 3)
+
+    small = check_linen(module, SEQUENCES, variables, fit=fit)
+    assert small.sizes == {} and small.variables["params"]["out"]["kernel"].shape == (6, 12)
+
+
+def test_static_fields_of_equinox_modules_follow_their_arrays():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        conv: Any
+        norm: Any
+        attention: Any
+        cell: Any
+        last: Any
+
+        def __init__(self, key):
+            keys = jax.random.split(key, 4)
+            self.conv = eqx.nn.Conv2d(3, 12, 1, key=keys[0])
+            self.norm = eqx.nn.GroupNorm(4, 12)
+            self.attention = eqx.nn.MultiheadAttention(4, 12, key=keys[1])
+            self.cell = eqx.nn.GRUCell(12, 6, key=keys[2])
+            self.last = eqx.nn.Linear(6, 2, key=keys[3])
+
+        def __call__(self, x):
+            h = jax.nn.silu(self.norm(self.conv(jnp.moveaxis(x, -1, 0)))).reshape(self.norm.channels, -1).T
+            h = self.attention(h, h, h)
+            carry = jnp.zeros(self.cell.hidden_size)
+            for row in h[:3]:
+                carry = self.cell(row, carry)
+            return self.last(carry)
+
+    net = Net(jax.random.key(0))
+
+    def dead(weight, indices):
+        return weight.at[:, jnp.array(indices)].set(0)
+
+    attention = net.attention
+    names = ("query_proj", "key_proj", "value_proj")
+    readers = [dead(getattr(attention, name).weight, [0, 1, 2, 9, 10, 11]) for name in names]
+    net = eqx.tree_at(lambda net: [getattr(net.attention, name).weight for name in names], net, readers)
+    net = eqx.tree_at(lambda net: net.attention.output_proj.weight, net, replace_fn=lambda w: dead(w, range(3, 6)))
+    net = eqx.tree_at(lambda net: net.last.weight, net, replace_fn=lambda w: dead(w, [0, 4]))
+    net = eqx.tree_at(lambda net: net.cell.weight_hh, net, replace_fn=lambda w: dead(w, [0, 4]))
+    small = compact_model(net, IMAGES, call=lambda model, x: jax.vmap(model)(x), num_random=0)
+    model = small.model
+    assert (model.norm.groups, model.norm.channels, model.attention.num_heads, model.cell.hidden_size) == (2, 6, 3, 4)
+    assert small.refused == {}
+    x = fresh(IMAGES)
+    assert relative_difference(jax.vmap(net)(x), jax.vmap(model)(x)) <= 1e-5
+    assert relative_difference(jax.vmap(net)(x), small.apply(small.variables, x)) <= 1e-5
