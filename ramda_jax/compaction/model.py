@@ -11,6 +11,7 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.planning.slicing import compact, expand
 from ramda_jax.compaction.proof.numbers import check_comparison
+from ramda_jax.compaction.proof.resized import Resized
 from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.search.attempt import Attempts
 from ramda_jax.compaction.search.search import Search
@@ -65,6 +66,10 @@ class Compaction:
         pairs = zip(self.plan.widths, self.dims.widths, strict=True)
         return {makes(traced): len(planned.kept) for planned, traced in pairs if not traced.reason}
 
+    def small_args(self, *args: Any) -> tuple[Any, ...]:
+        """The arguments with which the small model is called: those of the whole one, cut along what `resize` named."""
+        return Resized(self.dims, self.plan).inputs(args)
+
     def save(self, folder: str | Path) -> None:
         """`save_compact` of the plan and the small variables as they were proved, which `load_compact` reads again.
 
@@ -87,6 +92,7 @@ def compact_model(
     fit: Callable[..., Any] | None = None,
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
+    resize: Mapping[Any, Any] | None = None,
     round_to: int = 1,
     threshold: float = 0.0,
     permute: bool = True,
@@ -113,6 +119,10 @@ def compact_model(
             which returns a module. What Flax's layers remember is known; of other modules' numbers those are tried
             that are the size of a width, and kept if the proof needs them.
         overrides, rules: as in `trace_dims`.
+        resize: inputs that may shrink with the model, such as a cache: from their places among the arguments to those
+            of the outputs that they are after the call, or None: `{1: 1}` for a model that is called with (tokens,
+            cache) and returns (logits, cache). A path, such as `"1/key"`, names a part, and `{"cache": 1}` a collection
+            of linen variables. `small.small_args` cuts them.
         round_to, threshold, permute: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
         num_random, tolerance: as in `verify`.
@@ -136,7 +146,9 @@ def compact_model(
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call, fit)
     check_inputs(model, adapter, example_args)
-    dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
+    dims = trace_function(
+        adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules, resize=resize
+    )
     attempt = Search(Attempts(adapter, dims, example_args, round_to, threshold, permute)).run(strict)
     if attempt.mismatches:
         raise CompactionError(f"The small model is not the planned one: {attempt.mismatches[0]}.")

@@ -304,6 +304,84 @@ def test_a_cache_is_as_large_as_the_small_model_says():
     assert [one.shape for one in small.model.init_cache(2)] == [(2, 7, 2, 3)] * 2 and small.model.length == 7
 
 
+def decode(params, x, cache):
+    """One step, with a cache of keys and values and the number of steps before it."""
+    size = params["q"].shape[2]
+    q, k, v = (jnp.einsum("bc,cnh->bnh", x, params[name]) for name in "qkv")
+    k = jax.lax.dynamic_update_slice(cache["k"], k[:, None], (0, cache["step"], 0, 0))
+    v = cache["v"].at[:, cache["step"]].set(v)
+    a = jnp.where(jnp.arange(k.shape[1]) <= cache["step"], jnp.einsum("bnh,bsnh->bns", q, k) * size**-0.5, -1e9)
+    y = jnp.einsum("bnh,nhc->bc", jnp.einsum("bns,bsnh->bnh", jax.nn.softmax(a), v), params["o"])
+    return y, {"k": k, "v": v, "step": cache["step"] + 1}
+
+
+def test_a_cache_that_is_an_argument_shrinks_with_the_model_where_that_is_said():
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=(12, 4, 3)), jnp.float32) for name in "qkv"}
+    params["o"] = jnp.asarray(rng.normal(size=(4, 3, 12)), jnp.float32).at[jnp.array([0, 2])].set(0)
+    cache = {name: jnp.zeros((2, 5, 4, 3)) for name in "kv"} | {"step": jnp.int32(0)}
+    x = SEQUENCES[:, 0]
+    assert compact_model(decode, x, cache, variables=params, num_random=0).plan.changes_nothing
+    small = compact_model(decode, x, cache, variables=params, resize={1: 1})
+    assert small.variables["q"].shape == (12, 2, 3) and small.proof.error <= 1e-5
+    # With a batch of another size, step by step.
+    states = [{name: jnp.zeros((3, 5, 4, 3)) for name in "kv"} | {"step": jnp.int32(0)}]
+    states.append(small.small_args(x, states[0])[1])
+    assert states[1]["k"].shape == (3, 5, 2, 3)
+    for i in range(5):
+        step = fresh(SEQUENCES)[:, i]
+        wanted, states[0] = jax.jit(decode)(params, step, states[0])
+        found, states[1] = jax.jit(small.model)(small.variables, step, states[1])
+        assert relative_difference(wanted, found) <= 1e-5
+    assert small.report(x, cache, rounds=1).after.params < small.report(x, cache, rounds=0).before.params
+    # A part of it, and what there is not.
+    half = compact_model(decode, x, cache, variables=params, resize={"1/k": "1/k"}, num_random=0)
+    assert half.plan.changes_nothing
+    for wrong in ({2: 1}, {1: 3}):
+        with pytest.raises(CompactionError, match=r"`resize` must map inputs to .* there is no (input 2|output 3)"):
+            compact_model(decode, x, cache, variables=params, resize=wrong)
+
+
+def test_the_carry_of_a_recurrent_cell_that_is_an_argument_shrinks():
+    class Cell(nnx.Module):
+        def __init__(self, rngs):
+            self.cell, self.out = nnx.GRUCell(12, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x, carry):
+            carry, h = self.cell(carry, x)
+            return self.out(h), carry
+
+    net = Cell(nnx.Rngs(0))
+    zeroed(net.out.kernel, 0, range(3))
+    zeroed(net.cell.dense_h.kernel, 0, range(3))
+    x, carry = SEQUENCES[:, 0], jnp.ones((2, 8))
+    small = compact_model(net, x, carry, resize={1: 1}, num_random=0)
+    assert small.model.cell.hidden_features == 5
+    wanted, found = net(x, carry), small.model(*small.small_args(x, carry))
+    assert relative_difference(wanted[0], found[0]) <= 1e-5 and found[1].shape == (2, 5)
+
+
+def test_a_cache_of_linen_attention_shrinks_with_its_heads():
+    module = nn.MultiHeadDotProductAttention(4, qkv_features=12, decode=True)
+    variables = module.init(jax.random.key(0), SEQUENCES)
+    kernel = variables["params"]["out"]["kernel"].at[jnp.array([0, 2])].set(0)
+    params = variables["params"] | {"out": variables["params"]["out"] | {"kernel": kernel}}
+    variables = {"params": params, "cache": variables["cache"]}
+
+    def call(module, variables, x):
+        return module.apply(variables, x, mutable=["cache"])
+
+    small = compact_model(module, SEQUENCES[:, :1], variables=variables, call=call, resize={"cache": 1}, num_random=0)
+    assert small.variables["cache"]["cached_key"].shape == (2, 5, 2, 3) and small.refused == {}
+    states = [variables["cache"], small.variables["cache"]]
+    for i in range(3):
+        step = SEQUENCES[:, i : i + 1]
+        wanted, new = call(module, variables | {"cache": states[0]}, step)
+        found, small_new = small.model(small.variables | {"cache": states[1]}, step)
+        states = [new["cache"], small_new["cache"]]
+        assert relative_difference(wanted, found) <= 1e-5
+
+
 class LinenGroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x):

@@ -16,6 +16,7 @@ def trace_dims(
     call: Callable[..., Any] | None = None,
     overrides: Mapping[str, tuple[Any, ...]] | Any = None,
     rules: Mapping[str, Rule] | None = None,
+    resize: Mapping[Any, Any] | None = None,
 ) -> Dims:
     """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
 
@@ -35,6 +36,7 @@ def trace_dims(
         overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
             keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
         rules: from names of primitives to a `Rule` for each, for what has none or in place of the one there is.
+        resize: inputs that may shrink with the model, as in `compact_model`.
 
     Returns:
         `Dims`; print it for a table.
@@ -71,4 +73,6 @@ def trace_dims(
         variables = {} if variables is None else variables
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
-    return trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
+    return trace_function(
+        adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules, resize=resize
+    )

@@ -173,15 +173,16 @@ def compaction_report(
         (64, 16)
     """
     pair = [compaction.whole, (compaction.apply, compaction.variables)]
-    costs = [cost(apply, variables, *args) for apply, variables in pair]
+    inputs = [args, compaction.small_args(*args)]
+    costs = [cost(apply, variables, *own) for (apply, variables), own in zip(pair, inputs, strict=True)]
     if rounds:
         functions = [jax.jit(hold_static(apply, args)[0]) for apply, _ in pair]
-        _, arrays = hold_static(pair[0][0], args)
+        arrays = [hold_static(pair[0][0], own)[1] for own in inputs]
         seconds = np.zeros((rounds + 1, 2))
         for turn in range(rounds + 1):
             for i, (_, variables) in enumerate(pair):
                 start = time.perf_counter()
-                jax.block_until_ready(functions[i](variables, *arrays))
+                jax.block_until_ready(functions[i](variables, *arrays[i]))
                 seconds[turn, i] = time.perf_counter() - start
         # The first turn compiles.
         medians = np.median(seconds[1:], axis=0)

@@ -100,6 +100,7 @@ def compare_outputs(
     batches: Sequence[Sequence[tuple[Any, ...]]],
     tolerance: float | None = None,
     precision: Any = None,
+    resized: Any = None,
 ) -> tuple[float, str | None]:
     """The largest relative difference of outputs.
 
@@ -110,6 +111,7 @@ def compare_outputs(
         precision: the dtype of least precision in what has been shown to be one program, None where nothing has. The
             outputs need to agree to no more than that, nor to more than the program itself where its parameters are
             rounded.
+        resized: a `Resized` of the inputs and outputs that are smaller in the small model, None where none are.
 
     Returns:
         (error, reason): reason is None where all differences are within the tolerance.
@@ -125,8 +127,10 @@ def compare_outputs(
                     "the model itself returns something that is not finite, so that nothing can be compared; give a "
                     "batch of inputs for which it is finite"
                 )
-            small_outputs = jax.tree.leaves(small(small_variables, *args))
-            for output, small_output in zip(outputs, small_outputs, strict=True):
+            small_args = args if resized is None else resized.inputs(args)
+            kept = outputs if resized is None else resized.outputs(outputs)
+            small_outputs = jax.tree.leaves(small(small_variables, *small_args))
+            for output, small_output in zip(kept, small_outputs, strict=True):
                 error, reason = _difference(output, small_output)
                 worst = max(worst, error)
                 if reason is not None:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
@@ -28,6 +29,7 @@ from ramda_jax.compaction.planning.orders import moves_of
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.lines import line_of_error
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, coarsest, compare_outputs
+from ramda_jax.compaction.proof.resized import Resized
 from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch, find_mismatches
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
 from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
@@ -80,12 +82,22 @@ def check_structure(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole model's own have been seen
-            program = trace_program(small_fn, small_variables, *args)
+            program = trace_program(small_fn, small_variables, *Resized(dims, plan).inputs(_shapes(args)))
     except Exception as error:  # whatever a user's code raises for sizes it does not expect
         reason = f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0]
         return [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
     # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
     return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
+
+
+def _shapes(args):
+    """Arguments of which shapes are enough; what is no array stays, by which a program may be chosen."""
+
+    def shape(leaf):
+        is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array else leaf
+
+    return jax.tree.map(shape, args)
 
 
 def precision_of(dims: Dims) -> Any:
@@ -143,7 +155,7 @@ def verify(
         raise CompactionError(f"The small model is not the planned one: {mismatches[0]}.")
     batches = batches_for(example_args, num_random)
     error, reason = compare_outputs(
-        apply_fn, variables, small_fn, small_variables, batches, tolerance, precision_of(dims)
+        apply_fn, variables, small_fn, small_variables, batches, tolerance, precision_of(dims), Resized(dims, plan)
     )
     if reason is not None:
         raise CompactionError(f"The small model is not equal: {reason}.")

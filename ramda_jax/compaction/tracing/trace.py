@@ -18,7 +18,7 @@ from ramda_jax.compaction.tracing.units.free import UnitCount, Units
 from ramda_jax.compaction.tracing.units.part import traced_paths
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, few, find_widths
-from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
+from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves, path_name
 from ramda_jax.tables import text_table
 from ramda_jax.validation import check_arrays
 
@@ -95,9 +95,10 @@ def trace_function(
     *example_args: Any,
     overrides: Mapping[str, tuple[Any, ...]] | Any = None,
     rules: Mapping[str, Rule] | None = None,
+    resize: Mapping[Any, Any] | None = None,
 ) -> Dims:
     """`trace_dims` of a function of (variables, *example_args)."""
-    return label_program(trace_program(function, variables, *example_args), overrides, rules)
+    return label_program(trace_program(function, variables, *example_args), overrides, rules, resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +107,13 @@ class Program:
 
     Attributes:
         jaxpr: closed; its inputs are the leaves of the variables and of the arguments.
-        leaves, inputs: their paths.
+        leaves, inputs, outputs: their paths.
     """
 
     jaxpr: Any
     leaves: tuple[str, ...]
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
@@ -120,17 +122,26 @@ def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: A
     _check_traceable("The variables", variables)
     held, arrays = hold_static(apply_fn, example_args)
     flat, treedef = jax.tree.flatten((variables, arrays))
+    outputs = []
 
     def flat_fn(*leaves):
         inner_variables, args = jax.tree.unflatten(treedef, leaves)
-        return jax.tree.leaves(held(inner_variables, *args))
+        named = [(path_name(path), leaf) for path, leaf in flatten_with_paths(held(inner_variables, *args))[0]]
+        outputs[:] = [name for name, _ in named]
+        return [leaf for _, leaf in named]
 
     jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
-    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(arrays)))
+    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(arrays)), tuple(outputs))
 
 
-def label_program(program: Program, overrides: Any = None, rules: Mapping[str, Rule] | None = None) -> Dims:
+def label_program(
+    program: Program,
+    overrides: Any = None,
+    rules: Mapping[str, Rule] | None = None,
+    resize: Mapping[Any, Any] | None = None,
+) -> Dims:
     """Labels the axes of a traced program: runs the rules, and nothing of the model's code."""
+    inputs_free, outputs_free = _resized(program, resize or {})
     rules = dict(rules or {})
     for name, rule in rules.items():
         if not isinstance(name, str) or not isinstance(rule, Rule):
@@ -142,19 +153,39 @@ def label_program(program: Program, overrides: Any = None, rules: Mapping[str, R
     values = []
     for number, variable in enumerate(program.jaxpr.jaxpr.invars):
         is_leaf = number < len(names)
-        reason = None if is_leaf else "the model's input"
+        is_free = is_leaf or program.inputs[number - len(names)] in inputs_free
+        reason = None if is_free else "the model's input"
         labels = [walk.indices.axis(size, reason) for size in variable.aval.shape]
         values.append(walk.value(variable.aval, labels, Leaf(names[number]) if is_leaf else None))
     leaves = dict(zip(names, values, strict=False))
     inputs = dict(zip(program.inputs, values[len(names) :], strict=True))
     _override(walk, leaves, overrides)
     outputs = walk.run(program.jaxpr, values)
-    for value in outputs:
-        for label in value.labels:
+    for name, value in zip(program.outputs, outputs, strict=True):
+        for label in value.labels if name not in outputs_free else ():
             walk.indices.freeze(label, "the model's output")
     _freeze_unused(walk, leaves)
     nodes = walk.indices.nodes()
     return Dims(find_widths(walk, nodes, leaves), leaves, inputs, outputs, walk, nodes)
+
+
+def _resized(program, resize):
+    """The paths of the inputs and of the outputs that may shrink."""
+
+    def under(paths, place, what):
+        found = {path for path in paths if path == str(place) or path.startswith(f"{place}/")}
+        if not found:
+            raise CompactionError(
+                f"`resize` must map inputs to the outputs that are these after the call, or to None, but there is no "
+                f"{what} {place!r}; the paths are {list(paths)}; use one of these, or how it begins."
+            )
+        return found
+
+    inputs, outputs = set(), set()
+    for place, result in resize.items():
+        inputs |= under((*program.inputs, *program.leaves), place, "input")
+        outputs |= under(program.outputs, result, "output") if result is not None else set()
+    return inputs, outputs
 
 
 def _freeze_unused(walk, leaves):
