@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +24,27 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
             where = tuple(number for number, nodes in enumerate(axes) if node in nodes)
             expected.setdefault((where, reasons[node]), set()).add(node)
     assert [group.tolist() for group in groups] == [sorted(nodes) for nodes in expected.values()]
+
+
+def test_the_table_has_free_widths_first_and_folds_what_was_never_free():
+    def function(params, x):
+        x = jax.lax.conv_general_dilated(x, params["kernel"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+        h = jax.nn.softmax(x @ params["a"], axis=-1)
+        return jnp.tanh(h @ params["b"]) @ params["c"]
+
+    shapes = {"kernel": (3, 2, 5), "a": (5, 6), "b": (6, 7), "c": (7, 2), "other": (4,)}
+    text = str(trace_dims(function, {name: jnp.ones(shape) for name, shape in shapes.items()}, jnp.ones((1, 8, 2))))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines == [
+        "width size members readers frozen because of",
+        "d0 5 kernel[2] a[0]",
+        "d2 7 b[1] c[0]",
+        "d1 6 a[1] b[0] reduce_max runs over it",
+        "never free, the model's output: d3",
+        "never free, a convolution slides over it: d4",
+        "never free, the model's input: d5",
+        "never free, a leaf that the function does not use: d6",
+    ]
 
 
 def test_heads_and_the_sizes_of_their_values_on_one_fused_axis_are_two_widths():

@@ -54,9 +54,9 @@ def trace_dims(
         >>> params = {"in": jnp.ones((5, 8)), "out": jnp.ones((8, 3))}
         >>> print(trace_dims(mlp, params, jnp.ones((1, 5))))
         width  size  members  readers  frozen because of
-        d0     5              in[0]    the model's input
         d1     8     in[1]    out[0]
-        d2     3     out[1]            the model's output
+        never free, the model's input: d0
+        never free, the model's output: d2
 
     References:
         Fang et al., `DepGraph: Towards Any Structural Pruning`, CVPR 2023, arXiv:2301.12900, for the idea of one

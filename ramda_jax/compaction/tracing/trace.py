@@ -17,9 +17,8 @@ from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.compaction.tracing.units.free import UnitCount, Units
 from ramda_jax.compaction.tracing.units.part import traced_paths
 from ramda_jax.compaction.tracing.walk import Walk
-from ramda_jax.compaction.tracing.widths import Width, few, find_widths
+from ramda_jax.compaction.tracing.widths import Width, find_widths, widths_table
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves, path_name
-from ramda_jax.tables import text_table
 from ramda_jax.validation import check_arrays
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
@@ -28,7 +27,8 @@ FROZEN = "frozen"
 
 @dataclasses.dataclass(eq=False)
 class Dims:
-    """What `trace_dims` finds. Printing it gives a table.
+    """What `trace_dims` finds. Printing it gives a table: the free widths, those that something keeps whole, and in a
+    line each what could never go.
 
     Attributes:
         widths: the coupled axes, in the order of the leaves.
@@ -79,11 +79,7 @@ class Dims:
         return self.units.count([(traced[path], path, leaf, one) for path, leaf, one in leaves], gone)
 
     def __str__(self) -> str:
-        rows = [("width", "size", "members", "readers", "frozen because of")]
-        for width in self.widths:
-            members = [member for member in width.members if member not in width.readers]
-            rows.append((width.name, str(width.size), few(members), few(width.readers), width.reason))
-        lines = text_table(rows)
+        lines = widths_table(self.widths)
         if self.opaque:
             lines.append("no rule for: " + ", ".join(f"{name} ({n} times)" for name, n in self.opaque.items()))
         return "\n".join(lines)

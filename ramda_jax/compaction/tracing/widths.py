@@ -10,6 +10,7 @@ from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.union_find import ALWAYS
 from ramda_jax.compaction.tracing.units.sums import read_axes
 from ramda_jax.compaction.tracing.walk import Walk
+from ramda_jax.tables import text_table
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,6 +60,25 @@ def few(members: Sequence[object], limit: int = 4) -> str:
     """The first axes of a list, and how many more there are, for a table."""
     shown = " ".join(map(str, members[:limit]))
     return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
+
+
+#: Why an axis is whole from the start, or by what it is.
+_NEVER = ("the model's input", "the model's output", "a leaf that", "the axis of a scan", "slides over it")
+
+
+def widths_table(widths: Sequence[Width]) -> list[str]:
+    """The lines of a table: the free widths first, those that something has frozen, and in a line each all others."""
+    rows = [("width", "size", "members", "readers", "frozen because of")]
+    folded = {}
+    for width in sorted(widths, key=lambda width: bool(width.reason)):
+        kind = next((reason for reason in _NEVER if reason in width.reason), None)
+        if kind is not None:
+            reason = f"a convolution {kind}" if kind == "slides over it" else width.reason
+            folded.setdefault(reason, []).append(width.name)
+            continue
+        members = [member for member in width.members if member not in width.readers]
+        rows.append((width.name, str(width.size), few(members), few(width.readers), width.reason))
+    return [*text_table(rows), *(f"never free, {reason}: {few(names)}" for reason, names in folded.items())]
 
 
 def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[Width, ...]:
