@@ -456,7 +456,7 @@ MUTATIONS = [
     # compaction
     Mutation(
         "compaction/adapters/equinox.py",
-        "call(eqx.nn.inference_mode(combine(arrays, static)), *args)",
+        "call(eqx.nn.inference_mode(combine(arrays, static), not train), *args)",
         "call(combine(arrays, static), *args)",
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),

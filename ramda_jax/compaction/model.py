@@ -1,11 +1,12 @@
 """The one call: trace, plan, cut, prove."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs
+from ramda_jax.compaction.adapters.choose import TRAINING, adapter_for, check_inputs, other_calls
 from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
@@ -16,8 +17,9 @@ from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.search.attempt import Attempts
 from ramda_jax.compaction.search.search import Search
 from ramda_jax.compaction.storage.save import save_compact
+from ramda_jax.compaction.tracing.jaxprs import count_primitives
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, trace_function
+from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,7 @@ def compact_model(
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
+    also: Sequence[Callable[..., Any]] = (),
     round_to: int = 1,
     threshold: float = 0.0,
     permute: bool = True,
@@ -123,6 +126,9 @@ def compact_model(
             of the outputs that they are after the call, or None: `{1: 1}` for a model that is called with (tokens,
             cache) and returns (logits, cache). A path, such as `"1/key"`, names a part, and `{"cache": 1}` a collection
             of linen variables. `small.small_args` cuts them.
+        also: other ways to call the model, as in `call`, which the small one must be able to do after; each with these
+            arguments. What only they use follows the widths that it shares with the rest. The training of an nnx or
+            Equinox module is one of them, if it can be called with these arguments.
         round_to, threshold, permute: as in `plan_compaction`.
         strict: raise at the first difference instead of keeping what made it.
         num_random, tolerance: as in `verify`.
@@ -146,10 +152,12 @@ def compact_model(
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call, fit)
     check_inputs(model, adapter, example_args)
-    dims = trace_function(
-        adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules, resize=resize
-    )
-    attempt = Search(Attempts(adapter, dims, example_args, round_to, threshold, permute)).run(strict)
+    program = trace_program(adapter.apply, adapter.variables, *example_args)
+    others = _traced(other_calls(model, variables, call, fit, also), example_args, program)
+    dims = label_program(program, overrides, rules, resize, [other for *_, other in others])
+    by_name = {name: other for name, other, _ in others}
+    attempts = Attempts(adapter, dims, example_args, round_to, threshold, permute, by_name)
+    attempt = Search(attempts).run(strict)
     if attempt.mismatches:
         raise CompactionError(f"The small model is not the planned one: {attempt.mismatches[0]}.")
     if attempt.refused and attempt.plan.changes_nothing:
@@ -175,3 +183,22 @@ def compact_model(
     return Compaction(
         small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole), sizes
     )
+
+
+def _traced(calls, args, program):
+    """Those of the calls that compute something else than `program`: (name, adapter, its own program)."""
+    result = []
+    for name, adapter in calls:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is only looked at
+                other = trace_program(adapter.apply, adapter.variables, *args)
+        except Exception as error:  # whatever a model's code raises for arguments that are not those of a training
+            if name == TRAINING:
+                continue
+            raise CompactionError(
+                f"{name} must be a way to call the model with these arguments, but {type(error).__name__}: {error}"
+            ) from error
+        if count_primitives(other.jaxpr) != count_primitives(program.jaxpr):
+            result.append((name, adapter, other))
+    return result

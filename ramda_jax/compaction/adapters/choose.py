@@ -12,12 +12,16 @@ from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import named_leaves
 
+#: The call of a model in the mode of training.
+TRAINING = "training"
+
 
 def adapter_for(
     model: Any,
     variables: Any = None,
     call: Callable[..., Any] | None = None,
     fit: Callable[..., Any] | None = None,
+    train: bool = False,
 ) -> Adapter:
     """The adapter of a model.
 
@@ -28,6 +32,7 @@ def adapter_for(
         call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
             *args) for linen.
         fit: sets sizes that a model on smaller arrays remembers, as in `compact_model`.
+        train: whether an nnx or Equinox module is to be in the mode of training.
 
     Raises:
         CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own;
@@ -37,12 +42,12 @@ def adapter_for(
     if owner is not None:
         function, given = model.__func__, call
         if given is None:
-            return adapter_for(owner, variables, lambda module, *args: function(module, *args), fit)
+            return adapter_for(owner, variables, lambda module, *args: function(module, *args), fit, train)
 
         def call_bound(module, *args):
             return given(types.MethodType(function, module), *args)
 
-        return adapter_for(owner, variables, call_bound, fit)
+        return adapter_for(owner, variables, call_bound, fit, train)
     kind = _kind(model)
     if kind == "linen":
         from ramda_jax.compaction.adapters.linen import linen_adapter
@@ -55,11 +60,11 @@ def adapter_for(
             raise CompactionError(
                 "`variables` must not be given for an nnx module, which holds its own; update them by `nnx.update`."
             )
-        return nnx_adapter(model, call, fit)
+        return nnx_adapter(model, call, fit, train)
     if kind == "equinox" and variables is None:
         from ramda_jax.compaction.adapters.equinox import equinox_adapter
 
-        return equinox_adapter(model, call, fit)
+        return equinox_adapter(model, call, fit, train)
     if not callable(model):
         raise CompactionError(
             f"A model must be an nnx, linen or Equinox module or a function of (variables, *args), got {model!r}; "
@@ -75,6 +80,20 @@ def adapter_for(
     if fit is not None:
         raise CompactionError("`fit` must be for a module, got a function; read the sizes from its variables.")
     return function_adapter(model, _given(variables, "a function"), call)
+
+
+def other_calls(
+    model: Any,
+    variables: Any = None,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[..., Any] | None = None,
+    also: Sequence[Callable[..., Any]] = (),
+) -> list[tuple[str, Adapter]]:
+    """What else a model is to do after: (what it is called, the adapter) for training, and for each call in `also`."""
+    calls = [(f"`also` number {i}", adapter_for(model, variables, other, fit)) for i, other in enumerate(also)]
+    if holds_variables(model):
+        calls.insert(0, (TRAINING, adapter_for(model, variables, call, fit, train=True)))
+    return calls
 
 
 def holds_variables(model: Any) -> bool:

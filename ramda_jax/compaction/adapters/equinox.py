@@ -12,9 +12,12 @@ from ramda_jax.compaction.adapters.remembered import Remembered, numbers_of, wit
 
 
 def equinox_adapter(
-    model: Any, call: Callable[..., Any] | None = None, fit: Callable[[Any], Any] | None = None
+    model: Any,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[[Any], Any] | None = None,
+    train: bool = False,
 ) -> Adapter:
-    """The `Adapter` of an Equinox module, in inference mode."""
+    """The `Adapter` of an Equinox module, in inference mode, or with `train` in that of training."""
     import equinox as eqx
 
     from ramda_jax.compaction.adapters.equinox_sizes import fit_sizes
@@ -37,7 +40,7 @@ def equinox_adapter(
 
     def applied(static):
         def apply(arrays, *args):
-            return call(eqx.nn.inference_mode(combine(arrays, static)), *args)
+            return call(eqx.nn.inference_mode(combine(arrays, static), not train), *args)
 
         return apply
 

@@ -13,15 +13,23 @@ from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree
 
 
-def nnx_adapter(model: Any, call: Callable[..., Any] | None = None, fit: Callable[[Any], Any] | None = None) -> Adapter:
-    """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one."""
+def nnx_adapter(
+    model: Any,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[[Any], Any] | None = None,
+    train: bool = False,
+) -> Adapter:
+    """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one.
+
+    With `train` its functions are those of training.
+    """
     call = call or (lambda model, *args: model(*args))
     graph, state = nnx.split(model)
 
     def applied(graph):
         def apply(state, *args):
             module = nnx.merge(graph, state)
-            module.eval()
+            module.train() if train else module.eval()
             return call(module, *args)
 
         return apply

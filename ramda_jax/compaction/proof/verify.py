@@ -32,7 +32,7 @@ from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, co
 from ramda_jax.compaction.proof.resized import Resized
 from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch, find_mismatches
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
-from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function, trace_program
+from ramda_jax.compaction.tracing.trace import Dims, Program, label_program, trace_function, trace_program
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 
@@ -79,15 +79,24 @@ def check_structure(
     small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
 ) -> list[Mismatch]:
     """The structural part: traces the small model and compares; where it is not the planned one, nowhere if it is."""
+    program = trace_small("the small model", small_fn, small_variables, args, dims, plan)
+    if isinstance(program, Mismatch):
+        return [program]
+    # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
+    return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
+
+
+def trace_small(
+    what: str, small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
+) -> Program | Mismatch:
+    """Traces a small model for the arguments of the whole one, or says why it cannot be."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole model's own have been seen
-            program = trace_program(small_fn, small_variables, *Resized(dims, plan).inputs(_shapes(args)))
+            return trace_program(small_fn, small_variables, *Resized(dims, plan).inputs(_shapes(args)))
     except Exception as error:  # whatever a user's code raises for sizes it does not expect
-        reason = f"the small model cannot be traced: {type(error).__name__}: {error}".split("\n")[0]
-        return [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
-    # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
-    return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
+        reason = f"{what} cannot be traced: {type(error).__name__}: {error}".split("\n")[0]
+        return Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)
 
 
 def _shapes(args):

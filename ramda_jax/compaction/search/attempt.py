@@ -13,7 +13,7 @@ from ramda_jax.compaction.planning.make_plan import Planner
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.lines import line_of_error
 from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch
-from ramda_jax.compaction.proof.verify import check_structure
+from ramda_jax.compaction.proof.verify import check_structure, trace_small
 from ramda_jax.compaction.search.guesses import Guess, Guesses
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.structure.paths import named_leaves
@@ -54,9 +54,10 @@ class Attempts:
         round_to: int = 1,
         threshold: float = 0.0,
         permute: bool = True,
+        others: Mapping[str, Adapter] | None = None,
     ) -> None:
         self.dims = dims
-        self._adapter, self._args = adapter, args
+        self._adapter, self._args, self._others = adapter, args, others or {}
         self._planner = Planner(dims, adapter.variables, round_to, threshold, permute)
         self._places: Sequence[Remembered] | None = None
         self._producers = {value.number: visit for visit in dims.walk.visits for value in visit.outputs}
@@ -81,11 +82,15 @@ class Attempts:
         small = jax.tree.structure(variables).unflatten(leaves)
         try:
             _, apply = self._adapter.rebuild(small, sizes)
+            others = {name: other.rebuild(small, sizes)[1] for name, other in self._others.items()}
         except Exception as error:  # whatever a model's code raises for sizes it does not expect; no rule runs here
             reason = f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]
             mismatches = [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
-        else:
-            mismatches = check_structure(apply, small, self._args, self.dims, plan)
+            return dataclasses.replace(attempt, sizes=sizes, mismatches=mismatches)
+        mismatches = check_structure(apply, small, self._args, self.dims, plan)
+        for name, other in others.items() if not mismatches else ():
+            traced = trace_small(f"{name} of the small model", other, small, self._args, self.dims, plan)
+            mismatches += [traced] if isinstance(traced, Mismatch) else []
         return dataclasses.replace(attempt, sizes=sizes, mismatches=mismatches)
 
     def culprits(self, attempt: Attempt, mismatch: Mismatch) -> list[str]:

@@ -1,5 +1,6 @@
 """What can be read off a jaxpr before it is walked."""
 
+import collections
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -58,6 +59,18 @@ def used_equations(jaxpr: Any, used: Sequence[bool] | None) -> Iterator[tuple[An
             needed.update(atom for atom in equation.invars if not hasattr(atom, "val"))
         found.append((equation, of_outputs))
     return reversed(found)
+
+
+def count_primitives(jaxpr: Any) -> collections.Counter[str]:
+    """How often each primitive occurs in a jaxpr and in those in it."""
+    found = collections.Counter()
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        found[equation.primitive.name] += 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if hasattr(inner, "eqns") or hasattr(getattr(inner, "jaxpr", None), "eqns"):
+                    found += count_primitives(inner)
+    return found
 
 
 def axes_without_change(array: Any) -> list[int]:

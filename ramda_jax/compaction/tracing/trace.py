@@ -135,8 +135,12 @@ def label_program(
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
+    also: Sequence[Program] = (),
 ) -> Dims:
-    """Labels the axes of a traced program: runs the rules, and nothing of the model's code."""
+    """Labels the axes of a traced program: runs the rules, and nothing of the model's code.
+
+    Programs in `also`, of the same variables and inputs, are walked aside: they must run after, and no more.
+    """
     inputs_free, outputs_free = _resized(program, resize or {})
     rules = dict(rules or {})
     for name, rule in rules.items():
@@ -157,6 +161,8 @@ def label_program(
     inputs = dict(zip(program.inputs, values[len(names) :], strict=True))
     _override(walk, leaves, overrides)
     outputs = walk.run(program.jaxpr, values)
+    for other in also:
+        walk.run_aside(other.jaxpr, values)
     for name, value in zip(program.outputs, outputs, strict=True):
         for label in value.labels if name not in outputs_free else ():
             walk.indices.freeze(label, "the model's output")

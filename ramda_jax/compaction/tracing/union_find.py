@@ -17,7 +17,7 @@ class UnionFind:
     Attributes:
         count: how many nodes there are.
         frozen: what was frozen after it was made, in order: arrays of nodes.
-        can_freeze: whether `freeze` does anything.
+        can_freeze: whether anything is frozen.
 
     Example:
         >>> nodes = UnionFind()
@@ -38,7 +38,7 @@ class UnionFind:
         self.count: int = 1
 
     def new(self, size: int, reason: str | None = None) -> np.ndarray:
-        """A label of `size` fresh nodes, frozen where a reason is given."""
+        """A label of `size` fresh nodes, frozen where a reason is given and can be."""
         start, self.count = self.count, self.count + size
         if self.count > len(self._parents):
             length = max(self.count, 2 * len(self._parents))
@@ -46,7 +46,7 @@ class UnionFind:
             self._reason_of = np.concatenate([self._reason_of, np.zeros(length - len(self._reason_of), np.int32)])
         nodes = np.arange(start, self.count)
         self._parents[nodes] = nodes
-        self._reason_of[nodes] = self._reason_number(reason) if reason else 0
+        self._reason_of[nodes] = self._reason_number(reason) if reason and self.can_freeze else 0
         return nodes
 
     def axis(self, size: int, reason: str | None = None) -> np.ndarray:

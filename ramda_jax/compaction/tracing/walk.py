@@ -75,6 +75,11 @@ class Walk:
         constants = [self.constant(array) for array in getattr(closed, "consts", ())]
         return self._body(getattr(closed, "jaxpr", closed), constants, arguments, used)
 
+    def run_aside(self, closed: Any, arguments: Sequence[Value]) -> None:
+        """Walks a jaxpr that must run for the same arguments, and of which no output counts."""
+        with self._aside():
+            self.run(closed, arguments)
+
     def _body(self, jaxpr, constants, arguments, used):
         environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
