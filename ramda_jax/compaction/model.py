@@ -36,7 +36,6 @@ class Compaction:
         proof: what was shown.
         refused: from widths, by name, to the reason why they had to stay whole, for those of which the proof failed.
         whole: the whole model's function and variables, with entries up to the threshold set to zero.
-        sizes: numbers that the model remembers and that had to be others, such as `{"attention.num_heads": 2}`.
     """
 
     model: Any
@@ -47,7 +46,11 @@ class Compaction:
     proof: Proof
     refused: dict[str, str]
     whole: tuple[Callable[..., Any], Any]
-    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers that the model remembers and that had to be others, such as `{"attention.num_heads": 2}`."""
+        return {f"{module}.{name}" if module else name: number for module, name, number in self.plan.sizes}
 
     def report(self, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20) -> Report:
         """`compaction_report` of this compaction: parameters, bytes, FLOPs and latency before and after."""
@@ -163,26 +166,24 @@ def compact_model(
     if attempt.refused and attempt.plan.changes_nothing:
         reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
         raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
-    whole, small = adapter.variables, compact(attempt.plan, adapter.variables)
+    plan = dataclasses.replace(attempt.plan, sizes=tuple((*place, n) for place, n in attempt.sizes.items()))
+    whole, small = adapter.variables, compact(plan, adapter.variables)
     small_model, small_apply = adapter.rebuild(small, attempt.sizes)
     if threshold:
         # What the plan took for zero is zero in the model that the small one is compared with.
-        whole = expand(attempt.plan, small)
+        whole = expand(plan, small)
     proof = verify(
         adapter.apply,
         whole,
         small_apply,
         small,
         *example_args,
-        plan=attempt.plan,
+        plan=plan,
         dims=dims,
         num_random=num_random,
         tolerance=tolerance,
     )
-    sizes = {f"{path}.{name}" if path else name: number for (path, name), number in attempt.sizes.items()}
-    return Compaction(
-        small_model, small, small_apply, attempt.plan, dims, proof, attempt.refused, (adapter.apply, whole), sizes
-    )
+    return Compaction(small_model, small, small_apply, plan, dims, proof, attempt.refused, (adapter.apply, whole))
 
 
 def _traced(calls, args, program):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import CompactionError, compact, compact_model
+from ramda_jax.compaction import CompactionError, Plan, compact, compact_model, rebuild
 from tests.compaction.patterns import relative_difference
 
 SEQUENCES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 12)), jnp.float32)
@@ -144,6 +144,9 @@ def test_numbers_in_a_shared_configuration_are_changed_for_one_layer_alone(confi
     small = check_nnx(Layers(layers), SEQUENCES)
     assert [layer.config.heads for layer in small.model.layers] == [4, 2]
     assert small.model.layers[1].config.classes == 4 and config.heads == 4
+    # The plan holds the numbers, for another process.
+    again = rebuild(Layers(layers), Plan.from_json(small.plan.to_json()), small.variables, SEQUENCES)
+    assert [layer.config.heads for layer in again.layers] == [4, 2]
     assert small.model.layers[1].q.kernel.shape == (12, 6)
 
 
@@ -458,6 +461,8 @@ def test_linen_modules_run_with_the_sizes_of_their_arrays(module, x, shape, axis
         variables = {"params": whole | {"out": variables["params"]["out"]}}
     small = check_linen(module, x, variables)
     assert small.sizes == sizes and small.refused == {}
+    again = rebuild(module, small.plan, small.variables)
+    assert relative_difference(small.model(small.variables, x), again(small.variables, x)) == 0
     assert {leaf.shape for leaf in jax.tree.leaves(small.variables)} != {
         leaf.shape for leaf in jax.tree.leaves(variables)
     }

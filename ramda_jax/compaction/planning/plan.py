@@ -9,7 +9,7 @@ from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
 from ramda_jax.compaction.tracing.widths import few
 from ramda_jax.tables import text_table
 
-#: The second has orders; a plan without any is of the first.
+#: The second has orders and sizes; a plan without any is of the first.
 _FORMATS = (1, 2)
 #: Names that fields have in that format, where not their own.
 _IN_JSON = {"widths": "ids"}
@@ -85,6 +85,8 @@ class Plan:
         widths: a `WidthPlan` for each width that has an axis longer than 1.
         unread_inputs: from the paths of inputs, and an axis, to indices that no parameter reads; they stay.
         round_to, threshold: as given.
+        sizes: numbers that the small model must remember in place of the whole one's: (path of the module, attribute,
+            number).
     """
 
     leaves: dict[str, LeafPlan]
@@ -92,6 +94,7 @@ class Plan:
     unread_inputs: dict[str, tuple[int, ...]]
     round_to: int = 1
     threshold: float = 0.0
+    sizes: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def dead(self) -> tuple[str, ...]:
@@ -117,11 +120,12 @@ class Plan:
     def to_json(self) -> str:
         """The plan as text."""
         fields: dict[str, Any] = {_IN_JSON.get(name, name): value for name, value in dataclasses.asdict(self).items()}
-        has_orders = self.has_orders
-        if not has_orders:
+        is_first = not self.has_orders and not self.sizes
+        if is_first:
+            del fields["sizes"]
             for leaf in fields["leaves"].values():
                 del leaf["orders"]
-        return json.dumps({"format": _FORMATS[has_orders], **fields})
+        return json.dumps({"format": _FORMATS[not is_first], **fields})
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -147,7 +151,8 @@ class Plan:
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
             widths.append(WidthPlan(**values))
         unread = {name: tuple(indices) for name, indices in fields["unread_inputs"].items()}
-        return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]))
+        sizes = tuple((module, name, number) for module, name, number in fields.get("sizes", ()))
+        return cls(leaves, tuple(widths), unread, fields["round_to"], float(fields["threshold"]), sizes)
 
     def _is_reordered(self, width):
         axes = {f"{path}[{order.axis}]" for path, leaf in self.leaves.items() for order in leaf.orders}

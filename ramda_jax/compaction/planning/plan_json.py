@@ -45,9 +45,11 @@ def check_plan(fields: dict[str, Any], formats: tuple[int, int]) -> None:
             f"The plan must have format {formats[0]} or {formats[1]}, got {short(found)}; make a new one by "
             "`plan_compaction`."
         )
-    _keys("the plan", fields, {"format", "leaves", "ids", "unread_inputs", "round_to", "threshold"})
+    is_second = found == formats[1]
+    own = {"sizes"} if is_second else set()
+    _keys("the plan", fields, {"format", "leaves", "ids", "unread_inputs", "round_to", "threshold", *own})
     for path, leaf in _is("leaves", fields["leaves"], dict).items():
-        _check_leaf(f"leaves[{path!r:.80}]", leaf, found == formats[1])
+        _check_leaf(f"leaves[{path!r:.80}]", leaf, is_second)
     names = set()
     for number, width in enumerate(_is("ids", fields["ids"], list)):
         where = f"ids[{number}]"
@@ -58,6 +60,13 @@ def check_plan(fields: dict[str, Any], formats: tuple[int, int]) -> None:
     for name, indices in _is("unread_inputs", fields["unread_inputs"], dict).items():
         _indices(f"unread_inputs[{name!r:.80}]", indices, _LARGEST)
     _count("round_to", fields["round_to"], 1)
+    for number, size in enumerate(_is("sizes", fields.get("sizes", []), list)):
+        where = f"sizes[{number}]"
+        if len(_is(where, size, list)) != 3:
+            _fail(where, "a module, an attribute and a number", size)
+        _is(where, size[0], str)
+        _is(where, size[1], str)
+        _count(where, size[2], 0)
     threshold = fields["threshold"]
     if type(threshold) not in (int, float) or not 0 <= threshold <= sys.float_info.max:
         _fail("threshold", "a finite number of at least 0", threshold)

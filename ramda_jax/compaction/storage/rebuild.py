@@ -17,7 +17,14 @@ from ramda_jax.compaction.tracing.trace import trace_function
 from ramda_jax.structure.paths import named_leaves
 
 
-def rebuild(model: Any, plan: Plan, variables: Any, *example_args: Any, call: Callable[..., Any] | None = None) -> Any:
+def rebuild(
+    model: Any,
+    plan: Plan,
+    variables: Any,
+    *example_args: Any,
+    call: Callable[..., Any] | None = None,
+    fit: Callable[..., Any] | None = None,
+) -> Any:
     """The small model again, in a new process: a fresh model of the sizes before, given the small variables.
 
     Args:
@@ -29,7 +36,7 @@ def rebuild(model: Any, plan: Plan, variables: Any, *example_args: Any, call: Ca
             function cannot take.
         *example_args: a batch, or its shapes and dtypes: with one the small model is traced and compared with the
             whole one as in `compact_model`. That shows code which is not that of the model that was planned.
-        call: as in `compact_model`.
+        call, fit: as in `compact_model`; numbers that it has found by itself are in the plan.
 
     Returns:
         The small model, as `compact_model(...).model`: an nnx or Equinox module; for linen a function like
@@ -57,13 +64,13 @@ def rebuild(model: Any, plan: Plan, variables: Any, *example_args: Any, call: Ca
     leaves = {path: leaf for path, leaf in named_leaves(variables) if hasattr(leaf, "shape")}
     check_small(plan, leaves)
     if holds_variables(model):
-        adapter = adapter_for(model, None, call)
+        adapter = adapter_for(model, None, call, fit)
         whole, small = adapter.variables, _fill(plan, adapter.variables, leaves)
     else:
         small = _nested(variables) if hasattr(model, "bind") else variables
-        adapter, whole = adapter_for(model, small, call), _whole_shapes(plan, small)
+        adapter, whole = adapter_for(model, small, call, fit), _whole_shapes(plan, small)
     try:
-        rebuilt, apply = adapter.rebuild(small)
+        rebuilt, apply = adapter.rebuild(small, {(module, name): number for module, name, number in plan.sizes})
     except Exception as error:  # whatever a model's code raises for sizes it does not expect
         raise CompactionError(
             f"The model must be one of those that the plan was made for, but cannot be built with its small variables "
@@ -71,11 +78,11 @@ def rebuild(model: Any, plan: Plan, variables: Any, *example_args: Any, call: Ca
         ) from error
     if example_args:
         dims = trace_function(adapter.apply, whole, *example_args)
-        mismatch = check_structure(apply, small, example_args, dims, _plan_of(plan, small))
-        if mismatch is not None:
+        mismatches = check_structure(apply, small, example_args, dims, _plan_of(plan, small))
+        if mismatches:
             raise CompactionError(
-                f"The model must be the one that the plan was made for, but is not: {mismatch.reason}; make it by the "
-                "code that made the whole one."
+                f"The model must be the one that the plan was made for, but is not: {mismatches[0].reason}; make it by "
+                "the code that made the whole one."
             )
     return rebuilt
 
