@@ -13,7 +13,14 @@ from ramda_jax.numerics.dtypes import (
 )
 from ramda_jax.numerics.limits import gradient_limit, limited, reachable, saturated
 from ramda_jax.numerics.long_sums import add_evenly
-from ramda_jax.numerics.norms import group_norms, group_scales, norm, norms_for_step, one_pass_norms
+from ramda_jax.numerics.norms import (
+    differentiable_group_norms,
+    group_norms,
+    group_scales,
+    norm,
+    norms_for_step,
+    one_pass_norms,
+)
 from ramda_jax.numerics.selection import is_nan_key, largest, sort_keys
 from ramda_jax.numerics.sharding import gathered, with_type_sharding
 from ramda_jax.numerics.trees import copy, zeros_for_sums
@@ -25,6 +32,7 @@ __all__ = [
     "cbrt",
     "copy",
     "count",
+    "differentiable_group_norms",
     "exact_count",
     "gathered",
     "gradient_limit",

@@ -1,5 +1,7 @@
 """Euclidean norms of which no square over- or underflows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -54,6 +56,20 @@ def norms_for_step(x: jax.Array, axes: Axes) -> jax.Array:
     if not isinstance(x, Tracer):
         return group_norms(x, axes)
     return jax.lax.platform_dependent(x, cpu=lambda x: group_norms(x, axes), default=lambda x: one_pass_norms(x, axes))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def differentiable_group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
+    """`group_norms`, with the subgradient 0 where a norm is 0; the derivative of the root is no number there."""
+    return group_norms(x, axes)
+
+
+@differentiable_group_norms.defjvp
+def _norms_jvp(axes, primals, tangents):
+    [x], [tangent] = primals, tangents
+    norms = group_norms(x, axes)
+    unit = x / jnp.where(norms == 0, 1, norms)
+    return norms, jnp.sum(unit * tangent, axis=axes, keepdims=True)
 
 
 def norm(x: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ramda_jax as rj
+from ramda_jax.numerics import differentiable_group_norms
 from tests.regularizers.cases import CASES, prox
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -85,6 +86,21 @@ def test_a_nan_goes_through(name):
     weight = np.repeat(np.float32([0.0, 1e-3, 1.0, 1e6]), 15)
     found = prox(CASES[name], x, weight)
     assert np.all(np.isnan(found[:, *at]))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not isinstance(CASES[name].regularizer, rj.Projection)])
+def test_the_gradient_of_the_value_is_finite_where_groups_are_zero(name):
+    case, regularizer = CASES[name], resolved(name)
+    gradient = jax.jit(jax.grad(lambda w: jnp.sum(regularizer.value(w))))
+    w = jnp.asarray(np.random.default_rng(0).normal(size=case.shape), jnp.float32)
+    for part in (w * 0, w.at[:2].set(0), w):
+        assert np.isfinite(gradient(part)).all()
+    if case.is_grouped:
+        # Of the norm the smallest subgradient, and where it is not zero the gradient.
+        norms = regularizer.norms(w)
+        own = jax.grad(lambda w: jnp.sum(differentiable_group_norms(w, regularizer.axes_inside(w.ndim))))
+        assert not own(w * 0).any()
+        np.testing.assert_allclose(own(w), w / norms, rtol=1e-5)
 
 
 # 0 has no nearest point on a sphere.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.numerics import norm
+from ramda_jax.numerics import differentiable_group_norms, norm
 from ramda_jax.regularizers.base import widened
 from ramda_jax.regularizers.elementwise import soft_threshold
 from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
@@ -120,7 +120,8 @@ class GroupRegularizer(_PartlyL1):
 
     def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
-        penalty = self.leaf_penalty(w.shape, jnp.ones([], w.dtype)).value(self.norms(w))
+        norms = differentiable_group_norms(w, self.axes_inside(w.ndim))
+        penalty = self.leaf_penalty(w.shape, jnp.ones([], w.dtype)).value(norms)
         value = jnp.sum(jnp.broadcast_to(penalty, self.radii_shape(w.shape))) + self.l1_ratio * jnp.sum(jnp.abs(w))
         return jnp.where(jnp.any(w < 0), jnp.inf, value) if self.non_negative else value
 
