@@ -1,12 +1,12 @@
 """The one call: trace, plan, cut, prove."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ramda_jax.compaction.adapters.choose import TRAINING, adapter_for, check_inputs, other_calls
+from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, other_calls
+from ramda_jax.compaction.adapters.trace_dims import trace_calls
 from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import Plan
@@ -17,9 +17,8 @@ from ramda_jax.compaction.proof.verify import Proof, verify
 from ramda_jax.compaction.search.attempt import Attempts
 from ramda_jax.compaction.search.search import Search
 from ramda_jax.compaction.storage.save import save_compact
-from ramda_jax.compaction.tracing.jaxprs import count_primitives
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_program
+from ramda_jax.compaction.tracing.trace import Dims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +154,9 @@ def compact_model(
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call, fit)
     check_inputs(model, adapter, example_args)
-    program = trace_program(adapter.apply, adapter.variables, *example_args)
-    others = _traced(other_calls(model, variables, call, fit, also), example_args, program)
-    dims = label_program(program, overrides, rules, resize, [other for *_, other in others])
-    by_name = {name: other for name, other, _ in others}
-    attempts = Attempts(adapter, dims, example_args, round_to, threshold, permute, by_name)
+    others = other_calls(model, variables, call, fit, also)
+    dims, others = trace_calls(adapter, others, example_args, overrides, rules, resize)
+    attempts = Attempts(adapter, dims, example_args, round_to, threshold, permute, others)
     attempt = Search(attempts).run(strict)
     if attempt.mismatches:
         raise CompactionError(f"The small model is not the planned one: {attempt.mismatches[0]}.")
@@ -184,22 +181,3 @@ def compact_model(
         tolerance=tolerance,
     )
     return Compaction(small_model, small, small_apply, plan, dims, proof, attempt.refused, (adapter.apply, whole))
-
-
-def _traced(calls, args, program):
-    """Those of the calls that compute something else than `program`: (name, adapter, its own program)."""
-    result = []
-    for name, adapter in calls:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is only looked at
-                other = trace_program(adapter.apply, adapter.variables, *args)
-        except Exception as error:  # whatever a model's code raises for arguments that are not those of a training
-            if name == TRAINING:
-                continue
-            raise CompactionError(
-                f"{name} must be a way to call the model with these arguments, but {type(error).__name__}: {error}"
-            ) from error
-        if count_primitives(other.jaxpr) != count_primitives(program.jaxpr):
-            result.append((name, adapter, other))
-    return result

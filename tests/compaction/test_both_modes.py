@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import CompactionError, compact_model
+from ramda_jax.compaction import CompactionError, compact_model, trace_dims
 from tests.compaction.patterns import relative_difference
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
@@ -129,3 +129,13 @@ def test_dropout_of_an_equinox_module_needs_a_key_and_is_not_looked_at():
         return jax.vmap(lambda row, key: model(row, key=key))(x, keys)
 
     assert compact_model(net, X, call=with_keys, num_random=0).model.layers[0].weight.shape == (5, 6)
+
+
+def test_the_trace_is_the_one_that_compaction_goes_by():
+    """With what only training uses among the members, for groups that span layers."""
+    net = make()
+    dims = trace_dims(net, X)
+    [width] = [width for width in dims.widths if not width.reason]
+    assert "aux/kernel[0]" in set(map(str, width.members)) - set(map(str, width.readers))
+    small = compact_model(net, X, num_random=0)
+    assert [one.name for one in small.plan.widths] == [one.name for one in dims.widths]

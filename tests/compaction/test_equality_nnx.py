@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import compact, compact_model, trace_dims
-from ramda_jax.compaction.adapters.choose import adapter_for
 from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
@@ -29,8 +28,7 @@ def outputs(net, batch):
 def traced(net, batch):
     """(its dims, its state, the module with another state)."""
     graph, state = nnx.split(net)
-    adapter = adapter_for(net)
-    return trace_dims(adapter.apply, adapter.variables, batch), state, lambda state: nnx.merge(graph, state)
+    return trace_dims(net, batch), state, lambda state: nnx.merge(graph, state)
 
 
 def shuffled(batch):

@@ -61,7 +61,7 @@ def check_equal(adapter, variables, small, batch):
 def check_kind(model, batch, member, with_variables, variables=None):
     """Zeros at random indices of every width that can shrink: exactly those go, and the small model is equal."""
     adapter = adapter_for(model, variables)
-    dims = trace_dims(adapter.apply, adapter.variables, batch)
+    dims = trace_dims(model, batch) if variables is None else trace_dims(model, variables, batch)
     assert dims.opaque.keys() <= {"random_fold_in"}
     assert member in {str(one) for width in dims.widths if not width.reason for one in width.members}
     values, alive = zero_readers(dims, adapter.variables, np.random.default_rng(3))

@@ -88,12 +88,12 @@ def other_calls(
     call: Callable[..., Any] | None = None,
     fit: Callable[..., Any] | None = None,
     also: Sequence[Callable[..., Any]] = (),
-) -> list[tuple[str, Adapter]]:
-    """What else a model is to do after: (what it is called, the adapter) for training, and for each call in `also`."""
-    calls = [(f"`also` number {i}", adapter_for(model, variables, other, fit)) for i, other in enumerate(also)]
+) -> dict[str, Adapter]:
+    """What else a model is to do after, by name: training, and each call in `also`."""
+    calls = {}
     if holds_variables(model):
-        calls.insert(0, (TRAINING, adapter_for(model, variables, call, fit, train=True)))
-    return calls
+        calls[TRAINING] = adapter_for(model, variables, call, fit, train=True)
+    return calls | {f"`also` number {i}": adapter_for(model, variables, one, fit) for i, one in enumerate(also)}
 
 
 def holds_variables(model: Any) -> bool:

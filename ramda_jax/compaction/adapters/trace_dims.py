@@ -1,12 +1,15 @@
 """Which axes of a model's parameters belong together, whatever kind of model it is."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, holds_variables
+from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.choose import TRAINING, adapter_for, check_inputs, holds_variables, other_calls
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.tracing.jaxprs import count_primitives
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, trace_function
+from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_program
 
 
 def trace_dims(
@@ -73,6 +76,37 @@ def trace_dims(
         variables = {} if variables is None else variables
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
-    return trace_function(
-        adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules, resize=resize
-    )
+    others = other_calls(model, variables, call)
+    return trace_calls(adapter, others, example_args, overrides, rules, resize)[0]
+
+
+def trace_calls(
+    adapter: Adapter,
+    others: Mapping[str, Adapter],
+    args: tuple[Any, ...],
+    overrides: Any = None,
+    rules: Mapping[str, Rule] | None = None,
+    resize: Mapping[Any, Any] | None = None,
+) -> tuple[Dims, dict[str, Adapter]]:
+    """Traces a model, with what else it is to do walked aside.
+
+    Returns:
+        (the trace, those of `others` that compute something else).
+    """
+    program = trace_program(adapter.apply, adapter.variables, *args)
+    found = {}
+    for name, other in others.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is only looked at
+                traced = trace_program(other.apply, other.variables, *args)
+        except Exception as error:  # whatever a model's code raises for arguments that are not those of a training
+            if name == TRAINING:
+                continue
+            raise CompactionError(
+                f"{name} must be a way to call the model with these arguments, but {type(error).__name__}: {error}"
+            ) from error
+        if count_primitives(traced.jaxpr) != count_primitives(program.jaxpr):
+            found[name] = traced
+    dims = label_program(program, overrides, rules, resize, list(found.values()))
+    return dims, {name: others[name] for name in found}

@@ -7,14 +7,15 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, params_of
+from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, other_calls, params_of
+from ramda_jax.compaction.adapters.trace_dims import trace_calls
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.by_leaf import check_weight, reasons
 from ramda_jax.compaction.grouping.costs import coupled_costs
 from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.parts import COUPLED, Part
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, trace_function
+from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.structure.paths import named_leaves
 
@@ -168,5 +169,5 @@ def couple_model(
     """
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
-    dims = trace_function(adapter.apply, adapter.variables, *example_args, overrides=overrides, rules=rules)
+    dims, _ = trace_calls(adapter, other_calls(model, variables, call), example_args, overrides, rules)
     return couple(dims, params_of(model, adapter), weight)
