@@ -70,7 +70,9 @@ def check_kind(model, batch, member, with_variables, variables=None):
     # On shapes, so that the proof runs nothing and the outputs are compared here alone.
     small = compact_model(with_variables(values), shapes, num_random=0, **given)
     assert small.refused == {}
-    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+    kept = {one.members: one.kept for one in small.plan.widths}
+    wanted = {tuple(map(str, one.members)): alive[one.name] for one in dims.widths if one.name in alive}
+    assert {members: kept.get(members) for members in wanted} == wanted
     check_equal(adapter, values, small, batch)
     return small
 
