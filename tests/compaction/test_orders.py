@@ -238,6 +238,29 @@ def test_what_is_returned_keeps_its_order():
     assert why_not_symmetric(dims, {"up": {}}) == ""
 
 
+def test_the_axis_of_layers_may_lie_elsewhere_in_each_leaf():
+    """And so that what is its place in one leaf is that of the stream, of the same length, in another."""
+
+    def apply(layers, x):
+        def step(x, layer):
+            return x + jnp.tanh(x @ layer["up"]) @ layer["down"], None
+
+        return jax.lax.scan(step, x, {"up": layers["up"], "down": jnp.moveaxis(layers["down"], 1, 0)})[0]
+
+    rng = np.random.default_rng(0)
+    up, down = rng.normal(size=(3, 3, 8)), rng.normal(size=(3, 3, 8))
+    for layer in range(3):
+        down[:, layer, rng.permutation(8)[:4]] = 0
+    layers = {"up": jnp.asarray(up, jnp.float32), "down": jnp.asarray(down, jnp.float32)}
+
+    def run(layers, x):
+        return apply({"up": layers["up"], "down": jnp.swapaxes(layers["down"], 0, 2)}, x)
+
+    small = compact_model(run, X[:, :3], variables=layers, num_random=1)
+    assert jax.tree.map(jnp.shape, small.variables) == {"up": (3, 3, 4), "down": (3, 3, 4)}
+    assert small.plan.leaves["down"].orders[0].by == (1,) and small.plan.leaves["up"].orders[0].by == (0,)
+
+
 def test_heads_have_sizes_of_values_in_orders_of_their_own():
     """Not layers, but axes before a width's own too."""
 

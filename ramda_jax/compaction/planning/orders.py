@@ -60,12 +60,16 @@ def find_orders(
 
 def _options(dims, width, leaves, alive, threshold):
     """Yields how the leaves may move so that more of a width can go, the ways by which most can first."""
-    for number, stacks in enumerate(_stacks(dims, width)):
+    without = []
+    for stacks in _stacks(dims, width):
+        chosen = set(map(id, stacks))
+        if any(chosen <= more for more in without):
+            continue  # by fewer axes no more can go
         own = _moves(dims, width, stacks, leaves, alive, threshold)
         if own:
             yield own
-        elif not number:
-            return  # by fewer axes no more can go
+        else:
+            without.append(chosen)
 
 
 def _all_moves(every: Iterable[Mapping[str, State]]) -> dict[str, State]:
@@ -99,10 +103,14 @@ def _stacks(dims, width):
         common = {key: {} for key in keys} if common is None else {key: common[key] for key in common if key in keys}
         for key, axes in common.items():
             axes[path] = keys[key]
-    # Two keys for the same axes are one.
-    distinct = list({tuple(sorted(axes.items())): axes for axes in (common or {}).values()}.values())[:_MOST]
+    # Labels before places; two keys for the same axes are one.
+    found = [axes for _, axes in sorted((common or {}).items(), key=lambda entry: entry[0][0])]
+    distinct = list({tuple(sorted(axes.items())): axes for axes in found}.values())[:_MOST]
     for count in range(len(distinct), 0, -1):
-        yield from itertools.combinations(distinct, count)
+        for chosen in itertools.combinations(distinct, count):
+            # A place in one leaf may be that of a label in another.
+            if all(len({axes[path] for axes in chosen}) == count for path in chosen[0]):
+                yield chosen
 
 
 def _label_key(dims, label):
