@@ -23,6 +23,8 @@ def _elementwise(visit, states):
     if len(visit.outputs) > 1:  # as many copies
         return states
     shape, result = visit.outputs[0].shape, {}
+    if any(value.shape and len(value.shape) != len(shape) for value in visit.inputs):
+        raise CannotMove("its inputs have other numbers of axes")
     for axis, size in enumerate(shape):
         along = [
             state.get(axis) if value.shape[axis] == size else ANY
@@ -50,6 +52,20 @@ def _elementwise_state(states):
     return result
 
 
+def _window(visit, states):
+    """Pooling: axes that the window does not touch pass."""
+    params, ndim = visit.equation.params, len(visit.outputs[0].shape)
+    whole = {
+        axis: axis
+        for axis in range(ndim)
+        if params["window_dimensions"][axis] == params["window_strides"][axis] == 1
+        and tuple(params["padding"][axis]) == (0, 0)
+        and params["base_dilation"][axis] == params["window_dilation"][axis] == 1
+    }
+    state = _elementwise_state(states[: len(visit.outputs)])
+    return [moved_axes(state, whole) for _ in visit.outputs]
+
+
 def _along(parameter):
     def transfer(visit, states):
         state, axis = _elementwise_state(states), visit.equation.params[parameter]
@@ -62,12 +78,17 @@ def _along(parameter):
     return transfer
 
 
+def _is_reduction(name):
+    return name.startswith(("reduce_", "arg")) and not name.startswith("reduce_window")
+
+
 _REDUCED = {"axes": lambda params: params["axes"], "dimensions": lambda params: params["dimensions"]}
 
 #: From primitives to functions of a visit and the states of its inputs, which return those of its outputs.
 TRANSFERS: dict[str, Callable[[Visit, list[State]], Any]] = (
     {name: _elementwise for name in elementwise.RULES}
-    | {name: _without(_REDUCED["axes"]) for name in reductions.RULES if name.startswith(("reduce_", "arg"))}
+    | {name: _without(_REDUCED["axes"]) for name in reductions.RULES if _is_reduction(name)}
+    | {name: _window for name in reductions.RULES if name.startswith("reduce_window")}
     | {name: _along("axis") for name in reductions.RULES if name.startswith("cum")}
     | {
         "sort": _along("dimension"),
