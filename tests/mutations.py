@@ -551,7 +551,7 @@ MUTATIONS = [
         ("tests/compaction/test_low_rank.py::test_linen_dense_reads_two_factors",),
     ),
     Mutation(
-        "compaction/adapters/nnx_sizes.py",
+        "compaction/adapters/sizes/nnx.py",
         "groups = out // (layer.out_features // groups)",
         "groups = out // per_group",
         ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),

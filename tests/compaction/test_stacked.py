@@ -11,7 +11,7 @@ from flax import nnx
 
 from ramda_jax.compaction import compact, compact_model, plan_compaction, trace_dims
 from ramda_jax.compaction.adapters.choose import adapter_for
-from ramda_jax.compaction.adapters.sizes import own_axes
+from ramda_jax.compaction.adapters.sizes.layers import own_axes
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import build
 from tests.compaction.nets_stacked import EQUINOX, LINEN, NNX, SEQUENCES, TOKENS, in_turn, stack

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ramda_jax.compaction.adapters.remembered import Remembered, Sizes
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes
 
 
 @dataclasses.dataclass(frozen=True)

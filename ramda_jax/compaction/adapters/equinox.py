@@ -8,7 +8,7 @@ import jax
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import Factored, replace_by_factors
-from ramda_jax.compaction.adapters.remembered import Remembered, numbers_of, with_number
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, numbers_of, with_number
 
 
 def equinox_adapter(
@@ -20,7 +20,7 @@ def equinox_adapter(
     """The `Adapter` of an Equinox module, in inference mode, or with `train` in that of training."""
     import equinox as eqx
 
-    from ramda_jax.compaction.adapters.equinox_sizes import fit_sizes
+    from ramda_jax.compaction.adapters.sizes.equinox import fit_sizes
 
     def is_array(leaf):
         return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)

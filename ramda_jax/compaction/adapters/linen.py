@@ -13,7 +13,7 @@ from flax.linen.dtypes import promote_dtype
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
-from ramda_jax.compaction.adapters.remembered import Remembered, Sizes, numbers_of, with_number
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes, numbers_of, with_number
 from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree

@@ -7,7 +7,7 @@ from flax import nnx
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.factored import factor
-from ramda_jax.compaction.adapters.nnx_sizes import fit_sizes, remembered_sizes
+from ramda_jax.compaction.adapters.sizes.nnx import fit_sizes, remembered_sizes
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree

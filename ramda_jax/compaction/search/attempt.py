@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ramda_jax.compaction.adapters.base import Adapter
-from ramda_jax.compaction.adapters.remembered import Remembered, Sizes
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes
 from ramda_jax.compaction.planning.make_plan import Planner
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.lines import line_of_error

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from ramda_jax.compaction.adapters.remembered import Remembered, Sizes
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes
 from ramda_jax.compaction.planning.plan import Plan
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ramda_jax.compaction.adapters.sizes import Fit, fit_layer
+from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer
 
 
 def fit_sizes(module: Any, whole: Any) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from flax import nnx
 
-from ramda_jax.compaction.adapters.remembered import Remembered, Sizes, numbers_of, with_number
-from ramda_jax.compaction.adapters.sizes import Fit, fit_layer
+from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer
+from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes, numbers_of, with_number
 
 
 def fit_sizes(module: Any, whole: Any, sizes: Sizes) -> None:

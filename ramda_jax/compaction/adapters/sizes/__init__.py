@@ -1,0 +1,1 @@
+"""The sizes that layers remember, read from smaller arrays, and other numbers of modules."""
