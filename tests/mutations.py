@@ -497,6 +497,18 @@ MUTATIONS = [
         ("tests/compaction/test_groups.py::test_groups_lie_along_the_axes_that_are_read",),
     ),
     Mutation(
+        "compaction/tracing/zeros.py",
+        '_ALL, _ANY = ("add", "add_any", "sub", "max", "min"), ("mul", "and")',
+        '_ALL, _ANY = (), ("add", "add_any", "sub", "max", "min", "mul", "and")',
+        ("tests/compaction/test_zeros.py::test_what_is_said_to_be_zero_is_zero",),
+    ),
+    Mutation(
+        "compaction/grouping/makers.py",
+        "return not check_structure(apply, small, args, dims, plan)",
+        "return True",
+        ("tests/compaction/test_zeros.py::test_queries_with_keys_and_values_have_groups_of_their_own",),
+    ),
+    Mutation(
         "compaction/tracing/units/savings.py",
         'times.append(times[-1] * equation.params.get("length", 1))',
         "times.append(times[-1])",

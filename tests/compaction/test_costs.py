@@ -77,7 +77,7 @@ def test_what_a_unit_saves_is_what_is_less_without_it(name):
 def test_what_a_channel_saves_is_what_is_less_without_it(name):
     net, batch = make(name)
     adapter = adapter_for(net)
-    check_by_deletion(trace_dims(net, batch), adapter.variables, lambda small: adapter.rebuild(small)[1], batch)
+    check_by_deletion(trace_dims(net, batch), adapter.variables, lambda small: adapter.rebuild(small, {})[1], batch)
 
 
 def test_operations_are_those_that_xla_counts():

@@ -13,6 +13,7 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.by_leaf import check_weight, reasons
 from ramda_jax.compaction.grouping.costs import coupled_costs
 from ramda_jax.compaction.grouping.coupling import Coupling
+from ramda_jax.compaction.grouping.makers import can_do_without, maker_parts
 from ramda_jax.compaction.grouping.parts import COUPLED, Part
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims
@@ -30,7 +31,7 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
     order, with an array for each width, and the same solver solves the same kind of subproblem, exactly.
 
     A leaf that two widths read along different axes, as attention's output projection is by heads and by their entries,
-    goes with the first: whole heads. An `override` of the trace that freezes these leaves it to the other.
+    goes with the first: whole heads. An override of the trace that freezes these leaves it to the other.
 
     Args:
         dims: from `trace_dims`, of the variables that `params` are, or are a part of.
@@ -55,10 +56,15 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
         >>> params = {"in": jnp.ones((5, 8)), "a": jnp.ones((8, 3)), "b": jnp.ones((8, 3))}
         >>> coupling = couple(trace_dims(mlp, params, jnp.ones((1, 5))), params)
         >>> print(coupling)
-        width  groups  size  read by
+        width  groups  size  rows of
         d0          8     6  a[0] b[0]
         >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
     """
+    return _couple(dims, params, weight)
+
+
+def _couple(dims, params, weight, can_go=None):
+    """`couple`, with groups of what makes an index where `can_go` says that it can go."""
     check_weight(weight)
     own = dims.own_paths(params)
     useless: set[str] = set()
@@ -71,6 +77,14 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
         if not found:
             break
         useless |= found
+    if can_go is not None:
+        parts |= maker_parts(dims, own, parts, can_go)
+        parts = {width.name: parts[width.name] for width in dims.widths if width.name in parts}
+        used = {}
+        for part in (part for found in parts.values() for part in found):
+            key = part.path, part.axis
+            used[key] = np.concatenate([used.get(key, np.zeros(0, np.int64)), part.rows.ravel()])
+        axes = {traced: tuple({axis for path, axis in used if path == own[traced]}) for traced in own}
     rest = {}
     for traced, path in own.items():
         [axis, *_] = axes[traced] or (None,)
@@ -144,6 +158,10 @@ def couple_model(
     `metrics.support(coupling.regularizer(), params)` and the other metrics, `describe`, `freeze_structure` and
     `compact_model`. A convolutional net with a flatten needs it: a channel is all of its rows there.
 
+    Besides what reads an index (`couple`), there are groups of what makes one that is multiplied with something else:
+    the columns and biases of a query's and a key's entry, or of a value's. They are there where the model can do
+    without such an index, which is tried: where its code counts them, as a scale of `1 / sqrt(q.shape[-1])` does, not.
+
     Args:
         model, *example_args, variables, call, overrides, rules: as in `compact_model`.
         weight: as in `couple`. With `"saving"` a hidden unit that is read by few entries, but takes many others along,
@@ -170,4 +188,4 @@ def couple_model(
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
     dims, _ = trace_calls(adapter, other_calls(model, variables, call), example_args, overrides, rules)
-    return couple(dims, params_of(model, adapter), weight)
+    return _couple(dims, params_of(model, adapter), weight, can_do_without(adapter, dims, example_args))

@@ -204,7 +204,7 @@ class Coupling:
     def __str__(self) -> str:
         if not self.parts:
             return f"nothing is coupled: {self.why}"
-        return "\n".join(text_table([("width", "groups", "size", "read by"), *self._rows()], right=(1, 2)))
+        return "\n".join(text_table([("width", "groups", "size", "rows of"), *self._rows()], right=(1, 2)))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {groups} groups of {size}" for name, groups, size, _ in self._rows())

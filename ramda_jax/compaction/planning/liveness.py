@@ -9,6 +9,14 @@ from ramda_jax.compaction.tracing.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Reader
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks, zero_terms
+
+
+def _zero_terms(dims, leaves, threshold):
+    """For each contraction which entries of its sum vanish since an activation is always zero there."""
+    masks = {path: zero_masks(leaves[path], threshold) for path, value in dims.leaves.items() if value.shape}
+    zeros = Zeros(dims, masks)
+    return {id(reader): zero_terms(reader, zeros) for reader in dims.walk.readers}
 
 
 class Liveness:
@@ -43,10 +51,11 @@ class Liveness:
                 for reader in dims.walk.readers
             ]
         )
+        self._zero: dict[int, np.ndarray] = like._zero if like is not None else _zero_terms(dims, leaves, threshold)
 
     def read(self, reader: Reader, entries: Sequence[np.ndarray]) -> np.ndarray:
         """Which entries of the sum are read, an array over the contracted axes."""
-        result = np.ones([len(label) for label in reader.contracted], bool)
+        result = ~self._zero[id(reader)]
         for (_, contracted, others), mask in zip(reader.sides, entries, strict=True):
             for axis, label in others.items():
                 alive = self.nodes.mask(label, self.alive)

@@ -28,9 +28,10 @@ def plan_compaction(
     """Decides which indices go.
 
     An index is *alive* if it is frozen, or if a contraction reads it: if along it the parameter that it is multiplied
-    with has an entry that is not zero, at indices of the other axes that are alive themselves. The rest is dead: its
-    value reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it,
-    provided it is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two
+    with has an entry that is not zero, at indices of the other axes that are alive themselves, and its own value there
+    is not zero for every input, as that of a unit is whose kernel and bias are zero. The rest is dead: its value
+    reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it, provided it
+    is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two
     dead units that feed only each other go together.
 
     Where nothing of an axis is alive, one index is kept, as arrays of size 0 are no use; `round_to` keeps more. What

@@ -55,18 +55,21 @@ class Visit:
 
 @dataclasses.dataclass(eq=False)
 class Reader:
-    """A contraction with what comes from parameters: where that is zero, the other side is not read.
+    """A contraction: where one factor is zero, the other is not read.
 
     Attributes:
         name: the primitive's name and place.
         contracted: the labels of the axes that are summed over.
-        sides: the factors made of parameters, one or both, each as (recipe, its contracted axes, the labels of its
-            other axes by axis). An entry of the sum vanishes where either is zero.
+        sides: the factors made of parameters, each as (recipe, its contracted axes, the labels of its other axes by
+            axis). An entry of the sum vanishes where either is zero.
         own: for each of `sides` the labels of its contracted axes as they came, before they were unified with those of
             the other factor; empty where a rule does not say.
+        activations: the factors that depend on the inputs, as (value, its contracted axes in the order of
+            `contracted`). Where what makes them is zero they are zero too.
     """
 
     name: str
     contracted: list[np.ndarray]
     sides: list[tuple[Recipe, tuple[int, ...], dict[int, np.ndarray]]]
     own: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
+    activations: list[tuple[Value, tuple[int, ...]]] = dataclasses.field(default_factory=list)

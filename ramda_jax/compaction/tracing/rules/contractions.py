@@ -33,17 +33,16 @@ def _unify_sums(walk, lhs, rhs, numbers):
 def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int]]]) -> None:
     """Records that axes are summed over: a list of (value, its contracted axes in the order of the sum)."""
     contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
-    sides, own = [], []
+    sides, own, activations = [], [], []
     for value, axes in factors:
-        if value.recipe is not None:
-            others = {axis: label for axis, label in enumerate(value.labels) if axis not in axes}
-            sides.append((value.recipe, tuple(axes), others))
-            own.append([value.labels[axis] for axis in axes])
-    if sides:
-        walk.readers.append(Reader(visit.name, contracted, sides, own))
-        return
-    for label in contracted:
-        walk.indices.freeze(label, f"{visit.name}: {_WITH_ACTIVATION}")
+        if value.recipe is None:
+            activations.append((value, tuple(axes)))
+            continue
+        others = {axis: label for axis, label in enumerate(value.labels) if axis not in axes}
+        sides.append((value.recipe, tuple(axes), others))
+        own.append([value.labels[axis] for axis in axes])
+    if contracted:  # an outer product sums over nothing
+        walk.readers.append(Reader(visit.name, contracted, sides, own, activations))
 
 
 def _ragged_dot_general(walk, visit):
@@ -94,7 +93,9 @@ def _conv_general_dilated(walk, visit):
     if rhs.recipe is not None:
         others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
         own = [rhs.labels[into]]
-        walk.readers.append(Reader(visit.name, own, [(rhs.recipe, (into,), others)], [own]))
+        # Of a grouped one an index of the sum is one of every group.
+        activations = [(lhs, (feature,))] if groups == 1 and lhs.recipe is None else []
+        walk.readers.append(Reader(visit.name, own, [(rhs.recipe, (into,), others)], [own], activations))
     else:
         indices.freeze(features, f"{visit.name}: {_WITH_ACTIVATION}")
 
