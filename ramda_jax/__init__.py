@@ -20,6 +20,7 @@ from ramda_jax.builders import (
 )
 from ramda_jax.inspection import check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
+from ramda_jax.phases import HoldZerosState, hold_zeros, ramda_then_hold
 from ramda_jax.regularizers import (
     L1,
     MCP,
@@ -64,6 +65,7 @@ __all__ = [
     "DualAveragingState",
     "GroupLasso",
     "GroupMCP",
+    "HoldZerosState",
     "IterateAveragingState",
     "L1",
     "MCP",
@@ -96,6 +98,7 @@ __all__ = [
     "describe",
     "dual_averaging",
     "eval_params",
+    "hold_zeros",
     "iterate_averaging",
     "metrics",
     "preconditioned",
@@ -106,6 +109,7 @@ __all__ = [
     "prox_ssi",
     "proximal_point",
     "ramda",
+    "ramda_then_hold",
     "regularizers",
     "rmda",
     "solver_info",

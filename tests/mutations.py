@@ -828,8 +828,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/after/training.py",
-        "unflatten(map(jnp.copy, leaves))",
-        "unflatten(leaves)",
+        "jax.tree.map(jnp.copy, masks_like(params, alive))",
+        "masks_like(params, alive)",
         (
             "tests/compaction/test_training.py::test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_params",
         ),

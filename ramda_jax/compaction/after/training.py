@@ -46,8 +46,8 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         A `GradientTransformationExtraArgs`; the first update sets to zero what is not yet.
 
     Raises:
-        ValueError: in `init`, parameters without the leaves that are held, or of other shapes; in `update`, no params,
-            or updates or a state that do not belong to them.
+        ValueError: a regularizer whose structure is a rank; in `init`, parameters without the leaves that are held, or
+            of other shapes; in `update`, no params, or updates or a state that do not belong to them.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -59,20 +59,14 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
                [0. , 0. ]], dtype=float32)
     """
     check_arrays("Parameters", named_leaves(params))
-    if regularizer is None:
-        alive = {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
-    else:
-        alive = {path: own.support(leaf) for path, leaf, own in regularized_leaves(regularizer, params)}
-        alive = _unpacked(regularizer, alive, params)
-
+    alive = alive_masks(params, regularizer)
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
 
     def init(params):
         check_arrays("Parameters", named_leaves(params))
         _check_held({path: shapes[path] for path in alive}, params)
-        leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
         # Copies, since a state may be donated and `init` called again.
-        return FreezeStructureState(jax.tree.structure(params).unflatten(map(jnp.copy, leaves)))
+        return FreezeStructureState(jax.tree.map(jnp.copy, masks_like(params, alive)))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
@@ -86,10 +80,38 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
         masks = [_filled(mask, shapes_now.get(name, ())) for name, mask in named_leaves(state.alive)]
         alive_now = jax.tree.structure(state.alive).unflatten(masks)
         check_belongs("The state's masks", alive_now, "the parameters", params, FRESH)
-        held = jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, state.alive)
-        return held, state
+        return held_updates(updates, params, state.alive), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def alive_masks(params: Any, regularizer: Any = None) -> dict[str, jax.Array]:
+    """From the paths of the leaves that can be held to what of them is not zero; it broadcasts to the leaf."""
+    if regularizer is None:
+        return {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
+    alive = {path: _is_not_zero(path, leaf, own) for path, leaf, own in regularized_leaves(regularizer, params)}
+    return _unpacked(regularizer, alive, params)
+
+
+def _is_not_zero(path, leaf, regularizer):
+    if regularizer.support_counts == "singular values":
+        raise ValueError(
+            f"What is held must be zeros of the parameters, got {regularizer!r} for '{path}', whose structure is a "
+            "rank; leave it out, or train the thin matrices of `low_rank_model`."
+        )
+    # The structure of single entries may also be a bound or a level, which is no zero.
+    return regularizer.support(leaf) if regularizer.support_counts == "groups" else leaf != 0
+
+
+def masks_like(params: Any, alive: dict[str, jax.Array]) -> Any:
+    """The masks as a tree like the parameters; what is in none is alive."""
+    leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
+    return jax.tree.structure(params).unflatten(leaves)
+
+
+def held_updates(updates: Any, params: Any, alive: Any) -> Any:
+    """The updates, with what is not alive going to zero."""
+    return jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, alive)
 
 
 def _unpacked(regularizer, alive, params):
