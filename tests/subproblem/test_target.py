@@ -162,6 +162,12 @@ def test_a_target_goes_through_optaxs_wrappers(wrap):
     assert abs(float(metrics.group_sparsity(GroupLasso(), {"kernel": structured["kernel"]})) - 0.5) < 0.1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_two_arrays_of_a_fresh_state_are_one_so_that_it_may_be_donated(method):
+    leaves = jax.tree.leaves((PARAMS, METHODS[method](Target(0.5)).init(PARAMS)))
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
 WITH_ZEROS = [
     name for name, case in CASES.items() if case.regularizer.zeroing_weight(jnp.ones(case.shape), 1.0) is not None
 ]

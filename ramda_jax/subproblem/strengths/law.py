@@ -45,10 +45,12 @@ class TargetState(NamedTuple):
 
 def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typing.DTypeLike) -> Any:
     """The strength in a fresh state: 0, or a `TargetState`."""
-    zero = jnp.zeros([], dtype)
     if not isinstance(strength, Target):
-        return zero
-    return TargetState(zero, jnp.asarray(strength.start, dtype), zero, zero, zero, jnp.zeros([], bool))
+        return jnp.zeros([], dtype)
+    # An array each: what is donated must not be there twice.
+    current, weight, model_weight, share = (jnp.zeros([], dtype) for _ in range(4))
+    start = jnp.asarray(strength.start, dtype)
+    return TargetState(current, start, weight, model_weight, share, jnp.zeros([], bool))
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
