@@ -33,9 +33,10 @@ help: ## show this list
 	  printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo "  PYTHON=python3.13 picks the Python, VENV=DIR the environment, JOBS=4 the test workers"
 
-demo: $(VENV)/.installed-examples ## train a network on digits to a settled structure, make it small
+demo: $(VENV)/.installed-examples ## train a network on digits to a settled structure, make it small, then to a size
 	$(VENV_PYTHON) -m examples.digits
 	$(VENV_PYTHON) -m examples.sparse_to_small
+	$(VENV_PYTHON) -m examples.make_it_small --keep 0.3
 
 test: $(VENV)/.installed-test ## the tests and doctests, without the slow ones
 	@failed=0; \

@@ -101,13 +101,13 @@ def hold_zeros(
         alive = jax.tree.map(lambda mask: jnp.ones(mask.shape, bool), masks)
         return HoldZerosState(jnp.zeros([], jnp.int32), method.init(params), tuner.init(params), alive)
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates, state, params: Any = None, **extra_args):
         require_params(params)
         check_state(HoldZerosState, state)
         for what, tree in (("Updates", updates), ("Parameters", params)):
             check_arrays(what, named_leaves(tree))
         check_belongs("Updates", updates, "the parameters", params, "take gradients with respect to these parameters.")
-        step = optax.safe_increment(state.hold_step)
+        step = jnp.asarray(optax.safe_increment(state.hold_step))
 
         def find():
             found, inner = method.update(updates, state.method, params, **extra_args)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from examples import digits, mnist_logistic, sparse_to_small
+from examples import digits, make_it_small, mnist_logistic, sparse_to_small
 from examples.data import idx
 from tests import kills
 from tests.examples.realdata import write_mnist
@@ -52,6 +52,43 @@ def test_sparse_to_small_tells_its_story_on_mnist(tmp_path, capsys):
     report = sparse_to_small.main([*arguments, "--strength", "1e-2"])
     assert report.before.params == 431_080 > report.after.params
     assert "within" in capsys.readouterr().out
+
+
+def test_make_it_small_reaches_the_size_that_is_asked_for_and_tells_its_story(tmp_path, capsys):
+    arguments = ["--net", "mlp", "--keep", "0.3", "--epochs", "12", "--out", str(tmp_path)]
+    report = make_it_small.main(arguments)
+    printed = capsys.readouterr().out
+    for line in ("1. Find", "lambda", "expected revivals", "2. Hold", "3. Compact", "Saved in"):
+        assert line in printed
+    assert "groups that came or went: 0" in printed
+    assert 0.2 < 1 - report.removed_params < 0.4
+    assert all((tmp_path / "compact" / name).stat().st_size > 0 for name in ("plan.json", "variables.safetensors"))
+
+
+@pytest.mark.slow
+def test_make_it_small_goes_by_flops_and_compares_with_ramda_alone(tmp_path, monkeypatch, capsys):
+    arguments = ["--of", "flops", "--keep", "0.5", "--epochs", "8", "--fine-tune", "1", "--out", str(tmp_path)]
+    report = make_it_small.main(arguments)
+    assert "4. Fine-tune" in capsys.readouterr().out
+    assert 0.3 < 1 - report.removed_flops < 0.7
+    monkeypatch.setattr(make_it_small, "TABLE_KEEPS", (0.3,))
+    found = make_it_small.main(["--net", "mlp", "--table", "--epochs", "2", "--seeds", "1"])
+    assert found in capsys.readouterr().out and "RAMDA alone" in found and "recipe" in found
+
+
+@pytest.mark.parametrize("arguments", [["--keep", "1.5"], ["--net", "lenet5"], ["--data-dir", "mnist"]])
+def test_make_it_small_refuses_what_does_not_go_together(arguments, capsys):
+    with pytest.raises(SystemExit):
+        make_it_small.main(arguments)
+    assert "--keep must be" in (message := capsys.readouterr().err) or "go together" in message
+
+
+def test_the_share_of_costs_leaves_what_is_asked_for_where_layers_shrink_alike():
+    # 100 entries that one width has, 400 between two: in the costs these count twice.
+    for keep in (0.1, 0.3, 0.7):
+        f = 1 - make_it_small.share_of_costs(keep, 500, 100 + 2 * 400)
+        assert abs(100 * f + 400 * f**2 - keep * 500) < 1e-6
+    assert make_it_small.share_of_costs(0.3, 100, 100) == pytest.approx(0.7)
 
 
 def test_an_exported_program_is_the_old_or_the_new_one_wherever_a_kill_falls(tmp_path):

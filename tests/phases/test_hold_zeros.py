@@ -149,7 +149,7 @@ def test_it_works_in_chains_wrappers_and_on_part_of_a_tree():
 
 
 def test_the_state_may_be_donated_and_made_abstractly():
-    _, _, optimizer = parts()
+    optimizer = ramda_jax.ramda_then_hold(0.1, REGULARIZER, Target(0.4), total_steps=TOTAL)
     state = optimizer.init(PARAMS)
     step = jax.jit(
         lambda params, state: tiny.apply_step(optimizer, gradient(params), state, params), donate_argnums=(0, 1)

@@ -1,0 +1,212 @@
+"""A net of the size that you ask for: found, held, certified, made small, saved, reported.
+
+    python -m examples.make_it_small --keep 0.3                       # three tenths of the parameters of a conv net
+    python -m examples.make_it_small --keep 0.3 --of flops --net mlp
+    python -m examples.make_it_small --keep 0.1 --data-dir data/mnist --net lenet5 --epochs 10
+    python -m examples.make_it_small --table                          # beside RAMDA alone, over sizes and seeds
+
+RAMDA finds in the first half of the run what the net does not need; then its zeros are held while Adam trains the rest.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tabulate import tabulate
+
+import ramda_jax
+from examples.digits import BATCH, ConvNet
+from examples.models import MLP, LeNet5
+from examples.sparse_to_small import held_out_accuracy, load
+from ramda_jax import compaction, metrics
+
+NETS = {
+    "conv": lambda rngs: ConvNet(rngs),
+    "mlp": lambda rngs: MLP((64, 256, 128, 10), rngs=rngs),
+    "lenet5": lambda rngs: LeNet5(rngs=rngs),
+}
+TABLE_KEEPS = (0.5, 0.3, 0.15)
+
+
+def share_of_costs(keep, whole, worth):
+    """What share of the groups' costs is to go so that `keep` of the whole is left, where all layers shrink alike.
+
+    An entry between two widths is in the costs of both of its groups, and f^2 of such entries are left where f of each
+    width is; of those that only one width has, f are. `whole` is the number of all, `worth` the sum of the costs.
+    """
+    both, one = max(worth - whole, 0.0), min(2 * whole - worth, whole)
+    left = keep * whole
+    f = left / one if both == 0 else (-one + np.sqrt(one * one + 4 * both * left)) / (2 * both)
+    return 1 - float(np.clip(f, 0.01, 0.99))
+
+
+def make_train_step(regularizer):
+    """A step that returns which groups of the new parameters are not zero."""
+
+    @nnx.jit(donate_argnames=("model", "optimizer"))
+    def train_step(model, optimizer, images, labels):
+        def loss_fn(model):
+            return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
+
+        optimizer.update(model, nnx.grad(loss_fn)(model))
+        return metrics.support(regularizer, nnx.state(model, nnx.Param))
+
+    return train_step
+
+
+def train(train_step, model, optimizer, data, steps, shuffle):
+    """Trains a model in place for some steps; returns the history of the structure of W."""
+    images, _, labels, _ = data
+    history = metrics.StructureHistory()
+    order = shuffle.permutation(len(images))
+    for step in range(steps):
+        if len(order) < BATCH:
+            order = shuffle.permutation(len(images))
+        batch, order = order[:BATCH], order[BATCH:]
+        history.add(step, train_step(model, optimizer, images[batch], labels[batch]))
+    return history
+
+
+class Problem:
+    """A net, its data, and the groups whose removal makes it smaller, each at its cost."""
+
+    def __init__(self, net, data, of, seed):
+        self.data, self.seed = data, seed
+        self.model = NETS[net](nnx.Rngs(seed))
+        self.batch = jnp.asarray(data[0][:BATCH])
+        one = self.batch[:1]
+        self.dims = compaction.trace_dims(self.model, one)
+        coupling = compaction.couple(self.dims, nnx.state(self.model, nnx.Param), weight="saving")
+        self.coupling, self.regularizer = coupling, coupling.regularizer()
+        self.train_step = make_train_step(self.regularizer)
+        self.costs = compaction.costs(self.dims, of, self.regularizer)
+        graph, state = nnx.split(self.model)
+        whole = compaction.cost(lambda state, images: nnx.merge(graph, state)(images), state, one)
+        self.whole = whole.params if of == "parameters" else whole.flops
+
+    def target(self, keep):
+        """The `Target` that leaves about `keep`."""
+        worth = sum(float(np.sum(cost)) for cost in self.costs.values())
+        return ramda_jax.Target(share_of_costs(keep, self.whole, worth), of=self.costs)
+
+    def params_left(self, params):
+        """The share of the parameters that compaction would leave."""
+        whole, small = compaction.plan_compaction(self.dims, params).num_params[:2]
+        return small / whole
+
+
+def make_optimizer(problem, method, keep, learning_rate, total_steps):
+    """The recipe, or RAMDA alone for the whole run."""
+    target = problem.target(keep)
+    if method == "recipe":
+        return ramda_jax.ramda_then_hold(learning_rate, problem.regularizer, target, total_steps=total_steps)
+    settings = ramda_jax.stages(learning_rate, total_steps=total_steps)
+    ramda = ramda_jax.ramda(regularizer=problem.regularizer, strength=target, **settings)
+    return problem.coupling.wrap(ramda)
+
+
+def table(net, data, of, learning_rate, epochs, seeds):
+    """The recipe beside RAMDA alone: parameters left and test accuracy, the mean over seeds and each."""
+    steps = epochs * (len(data[0]) // BATCH)
+    rows = []
+    for keep in TABLE_KEEPS:
+        for method in ("recipe", "RAMDA alone"):
+            left, right = [], []
+            for seed in seeds:
+                problem = Problem(net, data, of, seed)
+                tx = make_optimizer(problem, method, keep, learning_rate, steps)
+                optimizer = nnx.Optimizer(problem.model, tx, wrt=nnx.Param)
+                train(problem.train_step, problem.model, optimizer, data, steps, np.random.default_rng(seed))
+                params = nnx.state(problem.model, nnx.Param)
+                nnx.update(problem.model, ramda_jax.eval_params(optimizer.opt_state, params))
+                left.append(problem.params_left(nnx.state(problem.model)))
+                right.append(held_out_accuracy(problem.model, data))
+            rows.append([keep, method, _mean(left), _mean(right)])
+            print("  ".join(map(str, rows[-1])), flush=True)
+    return tabulate(rows, headers=["asked for", "", "parameters left", "test accuracy"], disable_numparse=True)
+
+
+def _mean(values):
+    return f"{statistics.mean(values):.1%} ({' '.join(f'{value:.1%}' for value in values)})"
+
+
+def main(argv=None):
+    """Reads the command line and tells the story; returns the report, or the table."""
+    parser = argparse.ArgumentParser(description="A net of the size that you ask for.")
+    parser.add_argument("--keep", type=float, default=0.3, help="what is to be left, in (0, 1) (default: 0.3)")
+    parser.add_argument("--of", choices=("parameters", "flops"), default="parameters", help="left of what")
+    parser.add_argument("--net", choices=NETS, default="conv", help="lenet5 is for MNIST (default: conv)")
+    parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
+    parser.add_argument("--epochs", type=int, default=60, help="of both phases (default: 60)")
+    parser.add_argument("--fine-tune", type=int, default=0, help="epochs of the small net (default: none)")
+    parser.add_argument("--learning-rate", type=float, default=3e-2, help="RAMDA's; Adam has a tenth (default: 0.03)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("out/make_it_small"), help="folder of what is written")
+    parser.add_argument("--table", action="store_true", help="compare with RAMDA alone instead, over sizes and seeds")
+    parser.add_argument("--seeds", type=int, default=2, help="of the table (default: 2)")
+    args = parser.parse_args(argv)
+    if not 0 < args.keep < 1:
+        parser.error(f"--keep must be above 0 and below 1, got {args.keep}")
+    if (args.net == "lenet5") != (args.data_dir is not None):
+        parser.error("--net lenet5 and --data-dir go together: the other nets are for digits")
+    data = load(args.data_dir)
+    if args.table:
+        found = table(args.net, data, args.of, args.learning_rate, args.epochs, range(1, args.seeds + 1))
+        print(found)
+        return found
+
+    problem = Problem(args.net, data, args.of, args.seed)
+    model, shuffle = problem.model, np.random.default_rng(args.seed)
+    total = args.epochs * (len(data[0]) // BATCH)
+    switch = total // 2
+    recipe = make_optimizer(problem, "recipe", args.keep, args.learning_rate, total)
+    optimizer = nnx.Optimizer(model, recipe, wrt=nnx.Param)
+
+    print(f"1. Find what can go: RAMDA for {switch} steps; {args.keep:.0%} of the {args.of} are to be left")
+    # The last half of RAMDA's last stage, to look back and forth on.
+    part = switch // 4
+    train(problem.train_step, model, optimizer, data, switch - part, shuffle)
+    earlier = jax.tree.map(jnp.copy, optimizer.opt_state)
+    history = train(problem.train_step, model, optimizer, data, part, shuffle)
+    params, opt_state = nnx.state(model, nnx.Param), optimizer.opt_state
+    strength = optax.tree.get(opt_state, "strength")
+    certificate = metrics.certificate(opt_state, params, earlier)
+    print(f"   lambda {float(strength.current[...]):.2g}, parameters left {problem.params_left(nnx.state(model)):.1%}")
+    print(f"   groups that changed in the last {part} steps: {sum(history.changes)}")
+    print("   " + str(certificate).replace("\n", "\n   "))
+    print(f"   test accuracy {held_out_accuracy(model, data):.1%}")
+
+    print(f"\n2. Hold the zeros: Adam trains what is left for {total - switch} steps")
+    held = metrics.support(problem.regularizer, nnx.state(model, nnx.Param))
+    train(problem.train_step, model, optimizer, data, total - switch, shuffle)
+    params = nnx.state(model, nnx.Param)
+    alive = metrics.support(problem.regularizer, params)
+    changed = sum(int(jnp.sum(held[path] != mask)) for path, mask in alive.items())
+    print(f"   test accuracy {held_out_accuracy(model, data):.1%}, groups that came or went: {changed}")
+
+    print("\n3. Compact, and prove it equal")
+    small = compaction.compact_model(model, problem.batch)
+    print("   " + str(small).replace("\n", "\n   "))
+    report = small.report(problem.batch, regularizer=problem.regularizer, params=params)
+
+    if args.fine_tune:
+        print(f"\n4. Fine-tune the small net for {args.fine_tune} epochs")
+        steps = args.fine_tune * (len(data[0]) // BATCH)
+        rate = optax.cosine_decay_schedule(args.learning_rate / 30, steps)
+        tuner = nnx.Optimizer(small.model, optax.adam(rate), wrt=nnx.Param)
+        train(make_train_step(ramda_jax.GroupLasso()), small.model, tuner, data, steps, shuffle)
+        print(f"   test accuracy {held_out_accuracy(small.model, data):.1%}")
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    compaction.save_compact(args.out / "compact", small.plan, nnx.state(small.model))
+    print(f"\nSaved in {args.out / 'compact'}\n\n{report}")
+    return report
+
+
+if __name__ == "__main__":
+    main()
