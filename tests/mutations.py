@@ -945,6 +945,34 @@ MUTATIONS = [
         "np.concatenate([value.labels[dimension] for value in visit.inputs[::-1]])",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),
+    # phases
+    Mutation(
+        "phases/hold_zeros.py",
+        "_choose(step <= switch, find, tune)",
+        "_choose(step < switch, find, tune)",
+        ("tests/phases/test_hold_zeros.py::test_the_switch_goes_to_the_structured_point_of_the_method",),
+    ),
+    Mutation(
+        "phases/hold_zeros.py",
+        "_choose(step == switch, arrive, lambda: (found, state.alive))",
+        "(found, masks_like(params, alive_masks(params, regularizer)))",
+        ("tests/phases/test_hold_zeros.py::test_the_switch_goes_to_the_structured_point_of_the_method",),
+    ),
+    Mutation(
+        "phases/hold_zeros.py",
+        "lambda old, new: new if is_model(old) else old",
+        "lambda old, new: old",
+        (
+            "tests/phases/test_hold_zeros.py::"
+            "test_eval_params_is_the_parameters_after_the_switch_and_lambda_stays_readable",
+        ),
+    ),
+    Mutation(
+        "subproblem/strengths/law.py",
+        "    return TargetState(current, start, weight, model_weight, share,",
+        "    return TargetState(current, start, current, current, current,",
+        ("tests/subproblem/test_target.py::test_no_two_arrays_of_a_fresh_state_are_one_so_that_it_may_be_donated",),
+    ),
     # inspection
     Mutation(
         "inspection/check_last.py",

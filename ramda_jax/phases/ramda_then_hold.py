@@ -71,14 +71,17 @@ def ramda_then_hold(
         >>> optimizer = ramda_jax.ramda_then_hold(0.3, ramda_jax.GroupLasso(), ramda_jax.Target(0.75), total_steps=200)
         >>> params = {"kernel": jnp.full((4, 3), 0.5)}
         >>> state = optimizer.init(params)
-        >>> for step in range(200):
+        >>> @jax.jit
+        ... def train_step(params, state):
         ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        ...     params = optax.apply_updates(params, updates)
+        ...     return optax.apply_updates(params, updates), state
+        >>> for _ in range(200):
+        ...     params, state = train_step(params, state)
         >>> print(params["kernel"][:, 0].round(2))
         [1. 0. 0. 0.]
 
     References:
-        RAMDA's are in `ramda`. That training on with the zeros held pays is an observation of ours.
+        RAMDA's are in `ramda`. The second phase is none of its papers'; docs/guide.md has it beside RAMDA alone.
     """
     check_count("total_steps", total_steps, 2)
     switch = total_steps // 2 if switch is None else switch
