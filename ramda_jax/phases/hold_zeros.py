@@ -81,9 +81,12 @@ def hold_zeros(
         >>> optimizer = ramda_jax.hold_zeros(method, optax.sgd(0.1), 100, regularizer)
         >>> params = {"kernel": jnp.full((4, 3), 0.5)}
         >>> state = optimizer.init(params)
-        >>> for step in range(200):
+        >>> @jax.jit
+        ... def train_step(params, state):
         ...     updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        ...     params = optax.apply_updates(params, updates)
+        ...     return optax.apply_updates(params, updates), state
+        >>> for step in range(200):
+        ...     params, state = train_step(params, state)
         ...     if step in (99, 199):
         ...         print(np.asarray(params["kernel"][:2, 0]).round(3))
         [0.898 0.   ]
