@@ -51,14 +51,14 @@ class ConvNet(nnx.Module):
 NETS = {"conv": ConvNet, "mlp": MLP}
 
 
-def ramda(steps, solver=None, regularizer=REGULARIZER):
+def ramda(steps, solver=None, regularizer: Any = REGULARIZER):
     """RAMDA in three stages; c_t reaches 1 after 100 steps of the last one."""
     ends = tuple(sorted({steps // 3, 2 * steps // 3} - {0}))
     settings = ramda_jax.stages(learning_rate=5e-2, averaging=0.1, eps=1e-6, ends=ends)
     return ramda_jax.ramda(regularizer=regularizer, strength=1e-4, solver=solver, **settings)
 
 
-def prox_adamw(steps, solver=None, regularizer=REGULARIZER):
+def prox_adamw(steps, solver=None, regularizer: Any = REGULARIZER):
     """ProxAdamW at AdamW's usual learning rate."""
     del steps
     return ramda_jax.prox_adamw(1e-3, regularizer, 1e-3, solver=solver)

@@ -599,7 +599,7 @@ MUTATIONS = [
         ("tests/compaction/test_low_rank.py::test_nnx_linears_become_two",),
     ),
     Mutation(
-        "compaction/tracing/nodes.py",
+        "compaction/tracing/labels/nodes.py",
         "mask[roots == product] = all(kept[node] for node in self.products[product])",
         "mask[roots == product] = any(kept[node] for node in self.products[product])",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
@@ -617,10 +617,10 @@ MUTATIONS = [
         ("tests/compaction/test_rules.py::test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof",),
     ),
     Mutation(
-        "compaction/tracing/indices.py",
+        "compaction/tracing/labels/indices.py",
         "            self._freeze(np.array(self._factors[root]), number)\n",
         "            pass\n",
-        ("ramda_jax/compaction/tracing/indices.py",),
+        ("ramda_jax/compaction/tracing/labels/indices.py",),
     ),
     Mutation(
         "compaction/planning/unread_inputs.py",
@@ -635,7 +635,7 @@ MUTATIONS = [
         ("tests/compaction/test_widths.py",),
     ),
     Mutation(
-        "compaction/tracing/union_find.py",
+        "compaction/tracing/labels/union_find.py",
         "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] == 0)",
         "fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] != 0)",
         ("ramda_jax/compaction/adapters/trace_dims.py",),
@@ -666,7 +666,7 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/model.py",
-        "whole = expand(attempt.plan, small)",
+        "whole = expand(plan, small)",
         "pass",
         ("tests/compaction/test_refusals.py::test_a_threshold_is_an_option_of_its_own",),
     ),
@@ -1780,7 +1780,7 @@ MUTATIONS = [
     ),
     # structure
     Mutation(
-        "structure/assignment.py",
+        "structure/alone.py",
         'r")$"\n',
         'r")"\n',
         ("tests/structure/test_assignment.py::test_is_selected_alone",),
@@ -1804,7 +1804,7 @@ MUTATIONS = [
         ("tests/structure/test_assignment.py::test_first_matching_pattern_wins",),
     ),
     Mutation(
-        "structure/assignment.py",
+        "structure/alone.py",
         "return ndim >= 2 and not",
         "return ndim > 2 and not",
         ("tests/structure/test_assignment.py::test_is_selected_alone",),

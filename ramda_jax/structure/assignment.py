@@ -10,20 +10,11 @@ import optax
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
+from ramda_jax.structure.alone import is_selected_alone
 from ramda_jax.structure.packing import packed
 from ramda_jax.structure.paths import check_unique, flatten_with_paths, hidden_paths, path_keys, path_name
 from ramda_jax.typing import RegularizerSpec, Tree
 from ramda_jax.validation import check_arrays
-
-#: Last keys of what a regularizer given alone leaves: biases and scales, tables, tokens and what stands for positions.
-_NEVER_ALONE = re.compile(
-    r"(^|/)("
-    r"scale|gamma|beta|A_log|wte|wpe|queries|"
-    r"([^/]*_)?(bias|embeddings?|embeds?|latents?|tables?|tokens?)|"
-    # Equinox, and ports of PyTorch: of a stack of norms it has two axes, as a matrix has
-    r"(([^/]*_)?(embeddings?|embeds?)|wte|wpe|[^/]*[nN]orm[^/]*|ln_?[^/]{0,2})/weight"
-    r")$"
-)
 
 
 class _Place(NamedTuple):
@@ -147,15 +138,6 @@ def check_pattern(pattern: Any) -> None:
         raise ValueError(
             f"A pattern must be a regular expression, got {pattern!r} ({error}); escape it by `re.escape`."
         ) from None
-
-
-def is_selected_alone(path: str, ndim: int) -> bool:
-    """Whether a regularizer given alone takes a leaf: two axes or more, and not under the last key of a bias, a scale,
-    an embedding or another table, of tokens or latents, in the singular or the plural. One bare rank-1 array (what
-    `optax.flatten` hands over) is taken too."""
-    if path == "":  # no key at all; the name of a leaf under the empty key is another
-        return ndim >= 1
-    return ndim >= 2 and not _NEVER_ALONE.search(path)
 
 
 def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, Any, Regularizer | None]]:

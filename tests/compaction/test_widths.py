@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction import plan_compaction, trace_dims
-from ramda_jax.compaction.tracing.union_find import ALWAYS
+from ramda_jax.compaction.tracing.labels.union_find import ALWAYS
 from ramda_jax.compaction.tracing.widths import group_nodes
 
 

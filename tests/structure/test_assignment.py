@@ -10,7 +10,7 @@ from flax import linen, nnx
 
 from ramda_jax import L1, GroupLasso, Null, proximal_point
 from ramda_jax.structure import assign, assignment, regularized_leaves
-from ramda_jax.structure.assignment import is_selected_alone
+from ramda_jax.structure.alone import is_selected_alone
 
 ROWS, COLUMNS = GroupLasso(group_weight=1.0), GroupLasso("output")
 

@@ -7,9 +7,10 @@ from typing import Any
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.choose import TRAINING, adapter_for, check_inputs, holds_variables, other_calls
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.tracing.function import trace_program
 from ramda_jax.compaction.tracing.jaxprs import count_primitives
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_program
+from ramda_jax.compaction.tracing.trace import Dims, label_program
 
 
 def trace_dims(

@@ -11,7 +11,8 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.hard import HardTarget
 from ramda_jax.regularizers.scaled import Scaled
-from ramda_jax.structure.assignment import assign, is_selected_alone, regularized_leaves
+from ramda_jax.structure.alone import is_selected_alone
+from ramda_jax.structure.assignment import assign, regularized_leaves
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_numbers, check_state
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.structure.paths import hidden_paths, named_leaves

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Reader
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.trace import Dims

@@ -32,7 +32,8 @@ from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, co
 from ramda_jax.compaction.proof.resized import Resized
 from ramda_jax.compaction.proof.structure import READ_SIZE, Masks, Mismatch, find_mismatches
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
-from ramda_jax.compaction.tracing.trace import Dims, Program, label_program, trace_function, trace_program
+from ramda_jax.compaction.tracing.function import Program, trace_program
+from ramda_jax.compaction.tracing.trace import Dims, label_program, trace_function
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 

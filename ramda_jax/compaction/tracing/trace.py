@@ -5,21 +5,19 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.function import Program, trace_program
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.compaction.tracing.units.free import UnitCount, Units
 from ramda_jax.compaction.tracing.units.part import traced_paths
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, find_widths, widths_table
-from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves, path_name
-from ramda_jax.validation import check_arrays
+from ramda_jax.structure.paths import check_unique, flatten_with_paths
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
@@ -95,39 +93,6 @@ def trace_function(
 ) -> Dims:
     """`trace_dims` of a function of (variables, *example_args)."""
     return label_program(trace_program(function, variables, *example_args), overrides, rules, resize)
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A function as JAX has traced it.
-
-    Attributes:
-        jaxpr: closed; its inputs are the leaves of the variables and of the arguments.
-        leaves, inputs, outputs: their paths.
-    """
-
-    jaxpr: Any
-    leaves: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
-    """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
-    names = tuple(name for name, _ in named_leaves(variables))
-    _check_traceable("The variables", variables)
-    held, arrays = hold_static(apply_fn, example_args)
-    flat, treedef = jax.tree.flatten((variables, arrays))
-    outputs = []
-
-    def flat_fn(*leaves):
-        inner_variables, args = jax.tree.unflatten(treedef, leaves)
-        named = [(path_name(path), leaf) for path, leaf in flatten_with_paths(held(inner_variables, *args))[0]]
-        outputs[:] = [name for name, _ in named]
-        return [leaf for _, leaf in named]
-
-    jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
-    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(arrays)), tuple(outputs))
 
 
 def label_program(
@@ -210,17 +175,6 @@ def _freeze_unused(walk, leaves):
                 walk.indices.freeze(label[~np.array(found, bool)], "a leaf that no output depends on")
             else:
                 walk.indices.freeze(label, "a leaf that the function does not use")
-
-
-def _check_traceable(what, tree):
-    others = [(name, leaf) for name, leaf in named_leaves(tree) if not isinstance(leaf, (bool, int, float, complex))]
-    check_arrays(what, others)
-
-
-def _abstract(leaf):
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    return leaf
 
 
 def _is_names(node):

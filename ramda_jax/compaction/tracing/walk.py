@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ramda_jax.compaction.tracing.indices import Indices
 from ramda_jax.compaction.tracing.jaxprs import axes_without_change, body_of_call, scan_counts, used_equations
+from ramda_jax.compaction.tracing.labels.indices import Indices
 from ramda_jax.compaction.tracing.program import Reader, Value, Visit
 from ramda_jax.compaction.tracing.recipes import Applied, Constant, Recipe, ScanStep
 from ramda_jax.compaction.tracing.rules import RULES, Rule

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
+from ramda_jax.compaction.tracing.labels.union_find import ALWAYS
 from ramda_jax.compaction.tracing.program import Value
-from ramda_jax.compaction.tracing.union_find import ALWAYS
 from ramda_jax.compaction.tracing.units.sums import read_axes
 from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.tables import text_table

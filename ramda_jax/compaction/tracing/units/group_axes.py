@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramda_jax.structure.assignment import is_selected_alone
+from ramda_jax.structure.alone import is_selected_alone
 
 if TYPE_CHECKING:
     from ramda_jax.compaction.tracing.trace import Dims

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.nodes import Nodes
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Reader, Value
 from ramda_jax.compaction.tracing.recipes import Leaf
 from ramda_jax.compaction.tracing.walk import Walk

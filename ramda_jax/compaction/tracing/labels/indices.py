@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ramda_jax.compaction.tracing.nodes import Nodes
-from ramda_jax.compaction.tracing.union_find import ALWAYS, UnionFind
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
+from ramda_jax.compaction.tracing.labels.union_find import ALWAYS, UnionFind
 from ramda_jax.typing import Shape
 
 
