@@ -58,13 +58,17 @@ def norms_for_step(x: jax.Array, axes: Axes) -> jax.Array:
     return jax.lax.platform_dependent(x, cpu=lambda x: group_norms(x, axes), default=lambda x: one_pass_norms(x, axes))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def differentiable_group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
     """`group_norms`, with the subgradient 0 where a norm is 0; the derivative of the root is no number there."""
+    return _with_subgradient(x, axes)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _with_subgradient(x, axes):
     return group_norms(x, axes)
 
 
-@differentiable_group_norms.defjvp
+@_with_subgradient.defjvp
 def _norms_jvp(axes, primals, tangents):
     [x], [tangent] = primals, tangents
     norms = group_norms(x, axes)

@@ -84,7 +84,7 @@ def _as_written(setting):
     return repr(dict(setting.rules) if setting.rules else setting.alone)
 
 
-def serialize_with_flax(kind):
+def serialize_with_flax(kind: type[Any]) -> None:
     """Tells `flax.serialization`, where it has been imported, that `kind` has nothing in it to store."""
     serialization = sys.modules.get("flax.serialization")
     if serialization is not None and not serialization.is_serializable(kind):

@@ -79,7 +79,10 @@ class Planner:
     ) -> None:
         check_count("round_to", round_to, 1)
         check_non_negative("threshold", threshold, schedules=False)
-        self.dims, self.round_to, self.threshold, self.permute = dims, int(round_to), float(threshold), permute
+        self.dims: Dims = dims
+        self.round_to: int = int(round_to)
+        self.threshold: float = float(threshold)
+        self.permute: bool = permute
         self._leaves = dict(named_leaves(variables))
         check_leaves({path: value.shape for path, value in dims.leaves.items()}, self._leaves)
         self._first: Liveness | None = None

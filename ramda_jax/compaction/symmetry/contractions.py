@@ -1,5 +1,8 @@
 """How sums over products move."""
 
+from collections.abc import Callable
+from typing import Any
+
 from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, put, with_sources
 
 
@@ -71,4 +74,4 @@ def _convolution(visit, states):
     return [result]
 
 
-TRANSFERS = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
+TRANSFERS: dict[str, Callable[..., Any]] = {"dot_general": _dot_general, "conv_general_dilated": _convolution}

@@ -27,13 +27,14 @@ class Move:
         sources: what its leading axes are, in order.
     """
 
-    table: np.ndarray
+    table: np.ndarray[Any, Any]
     sources: tuple[Source, ...]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Move) and self.sources == other.sources and np.array_equal(self.table, other.table)
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
+    def __hash__(self) -> int:
+        raise TypeError("A move is not hashable: it holds an array.")
 
 
 #: Of an axis along which all entries are the same: any move is one.
@@ -43,7 +44,7 @@ ANY = Move(np.zeros(0, np.int64), (("any", 0),))
 State = dict[int, Move]
 
 
-def move(table: np.ndarray, sources: Iterable[Source]) -> Move | None:
+def move(table: np.ndarray[Any, Any], sources: Iterable[Source]) -> Move | None:
     """A move with its sources in order and those left out on which it does not depend; None where nothing moves."""
     given = list(sources)
     order = sorted(range(len(given)), key=lambda number: given[number])

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ def _regroup(result, state, before, after, sources, targets, rename):
         put(result, axis, move(table, [name for place, name in enumerate(names) if place != last]))
 
 
-TRANSFERS = {
+TRANSFERS: dict[str, Callable[..., Any]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transpose,
     "reshape": _reshape,

@@ -1,6 +1,7 @@
 """Primitives that move, join and cut axes."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _squeeze(walk, visit):
     return [[label for axis, label in enumerate(labels) if axis not in dropped]]
 
 
-def runs(before, after):
+def runs(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[range, range]]:
     """The shortest pairs of runs of axes that hold the same number of entries, as pairs of ranges."""
     i = j = 0
     while i < len(before) or j < len(after):
