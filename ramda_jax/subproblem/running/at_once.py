@@ -22,6 +22,9 @@ def at_once_key(problem: LeafProblem) -> Any:
     assert regularized is not None
     if not regularized.solver.solves_at_once or model.metric.ndim == 0:
         return None
+    # On a mesh with explicit axes both programs would have to give arrays sharded alike: there leaf by leaf.
+    if any(jax.typeof(model.linear).sharding.spec):
+        return None
     # What may be sharded is no part of a vector of all leaves: it would have to be gathered.
     together = problem.path if is_on_several_devices(model.linear) else None
     return regularized.solver, model.linear.dtype, together
