@@ -272,6 +272,19 @@ def test_what_is_wrong_in_a_state_is_named(change, error, message):
         ramda_jax.eval_params(state, params)
 
 
+@pytest.mark.parametrize("kind", [optax.MaskedNode(), None, (), jnp.zeros(2), jnp.zeros([], jnp.int32)], ids=repr)
+@pytest.mark.parametrize("field", ["strength", "current", "next", "weight", "model_weight", "share"])
+def test_what_is_no_strength_in_a_state_is_named(field, kind):
+    params = {"kernel": jnp.ones((3, 2))}
+    strength = 0.1 if field == "strength" else ramda_jax.Target(0.5, hold=5)
+    optimizer = METHODS["ramda"](ROWS, strength=strength)
+    first, middle, last = optimizer.init(params)
+    wrong = kind if field == "strength" else middle.strength._replace(**{field: kind})
+    message = rf"`(strength\.)?{field}` must be one number, .* `optimizer.init\(params\)`"
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(params, (first, middle._replace(strength=wrong), last), params)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
 def test_whole_numbers_are_gradients_too(method, dtype):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ramda_jax.numerics import count, total
 from ramda_jax.structure.assignment import regularized_leaves
@@ -44,9 +45,9 @@ def check_supports(before: Support, after: Support) -> None:
             "for both."
         )
     for path, leaf in before.items():
-        if jnp.shape(leaf) != jnp.shape(after[path]):
+        if np.shape(leaf) != np.shape(after[path]):
             raise ValueError(
-                f"Two supports must have the same shapes, got {jnp.shape(leaf)} and {jnp.shape(after[path])} at "
+                f"Two supports must have the same shapes, got {np.shape(leaf)} and {np.shape(after[path])} at "
                 f"'{path}'; use one regularizer for both, and parameters of one model."
             )
 

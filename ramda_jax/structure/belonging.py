@@ -25,6 +25,9 @@ _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating
 _SUMS = ("grad_sum", "grad_sq_sum")
 # `converged` as any number: wrappers that compute with states, such as Optax's SAM, make an int of a bool.
 _INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": jnp.generic}
+#: What a target keeps in the place of the strength.
+_TARGET: dict[str, Any] = dict.fromkeys(("current", "next", "weight", "model_weight", "share"), jnp.floating)
+_TARGET |= {"is_constant": jnp.generic}
 
 
 def _shape(leaf):
@@ -156,19 +159,29 @@ def check_state(kind: type, state: Any) -> None:
             raise ValueError(f"The state's `{name}` must be of float32 or wider, got {dtypes}; {FRESH}")
     if hasattr(state, "grad_sum") and hasattr(state, "grad_sq_sum"):
         check_belongs("The state's `grad_sq_sum`", state.grad_sq_sum, "its `grad_sum`", state.grad_sum, FRESH)
-    fields: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS if hasattr(state, name)}
-    if isinstance(fields.get("strength"), tuple):  # what a target keeps
-        del fields["strength"]
+    for name, kind in _NUMBERS.items():
+        if hasattr(state, name) and not (name == "strength" and _is_target(state.strength)):
+            _check_number(name, getattr(state, name), kind)
+    if _is_target(getattr(state, "strength", None)):
+        for name, kind in _TARGET.items():
+            _check_number(f"strength.{name}", getattr(state.strength, name), kind)
     if hasattr(state, "info"):
-        fields |= {name: getattr(state.info, name, None) for name in _INFO}
-    for name, field in fields.items():
-        kind, dtype = _NUMBERS.get(name) or _INFO[name], getattr(field, "dtype", None)
-        is_right = dtype is not None and jnp.issubdtype(dtype, kind) and (kind is jnp.generic or dtype.itemsize >= 4)
-        if _shape(field) != () or not is_right:
-            raise ValueError(
-                f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__} of 32 bits, got "
-                f"{dtype or type(field).__name__} of shape {_shape(field)}; {FRESH}"
-            )
+        for name, kind in _INFO.items():
+            _check_number(name, getattr(state.info, name, None), kind)
+
+
+def _is_target(strength):
+    return isinstance(strength, tuple) and all(hasattr(strength, name) for name in _TARGET)
+
+
+def _check_number(name, field, kind):
+    dtype = getattr(field, "dtype", None)
+    is_right = dtype is not None and jnp.issubdtype(dtype, kind) and (kind is jnp.generic or dtype.itemsize >= 4)
+    if _shape(field) != () or not is_right:
+        raise ValueError(
+            f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__} of 32 bits, got "
+            f"{dtype or type(field).__name__} of shape {_shape(field)}; {FRESH}"
+        )
 
 
 def check_same_state(before: Tree, after: Tree) -> None:

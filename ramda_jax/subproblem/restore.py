@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.structure.paths import named_leaves
@@ -59,10 +60,10 @@ def restore_by_path(
             f"{list(current)}; give the parameters that were given to `init`."
         )
     for path, leaf in leaves:
-        if jnp.shape(leaf) != jnp.shape(current[path]):
+        if np.shape(leaf) != np.shape(current[path]):
             raise ValueError(
-                f"`params` must have the shapes that the state was made for, got {jnp.shape(current[path])} where "
-                f"the state has {jnp.shape(leaf)} at '{path}'; give the state of these parameters."
+                f"`params` must have the shapes that the state was made for, got {np.shape(current[path])} where "
+                f"the state has {np.shape(leaf)} at '{path}'; give the state of these parameters."
             )
     check_params((path, current[path]) for path, _ in leaves)
     return dict(restore_solution(state, model, [current[path] for path, _ in leaves]))

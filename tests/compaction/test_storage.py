@@ -285,6 +285,10 @@ def test_like_of_other_shapes_is_refused(tmp_path):
     whole["dense"]["kernel"] = jnp.zeros((7, 4))
     with pytest.raises(CompactionError, match=r"'dense/kernel' has \(7, 4\), not \(8, 4\) or \(2, 4\)"):
         load_compact(tmp_path, like=whole)
+    for strange in (object(), "text", 3):
+        whole["dense"]["kernel"] = strange
+        with pytest.raises(CompactionError, match=r"'dense/kernel' has \(\), not"):
+            load_compact(tmp_path, like=whole)
 
 
 # Hostile folders

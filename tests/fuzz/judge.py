@@ -25,7 +25,10 @@ REMEDY = re.compile(
 
 
 #: What a chain of Optax says of a state before we see it.
-OPTAX = re.compile(r"The number of updates and states has to be the same in chain!|object of type '\w+' has no len\(\)")
+OPTAX = re.compile(
+    r"The number of updates and states has to be the same in chain!|object of type '\w+' has no len\(\)|"
+    r"len\(\) of unsized object"
+)
 
 
 def complaint(error):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.function import function_adapter
@@ -122,9 +123,9 @@ def check_inputs(model: Any, adapter: Adapter, example_args: Sequence[Any]) -> N
     """Raises where a model that holds its variables is given them as an input too."""
     if not holds_variables(model):
         return
-    own = {path: jnp.shape(leaf) for path, leaf in named_leaves(adapter.variables)}
+    own = {path: np.shape(leaf) for path, leaf in named_leaves(adapter.variables)}
     for number, arg in enumerate(example_args):
-        found = {path: jnp.shape(leaf) for path, leaf in named_leaves(arg)}
+        found = {path: np.shape(leaf) for path, leaf in named_leaves(arg)}
         if found and "" not in found and found.items() <= own.items():
             raise CompactionError(
                 f"The inputs must be what the model is called with, but number {number} of them is of the model's own "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ramda_jax.regularizers.base import Regularizer
@@ -61,7 +62,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     """
     check_arrays("Parameters", named_leaves(params))
     alive = alive_masks(params, regularizer)
-    shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
 
     def init(params):
         check_arrays("Parameters", named_leaves(params))
@@ -77,7 +78,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
             check_arrays(what, named_leaves(tree))
         check_numbers("Updates", updates, "take gradients with respect to real floating-point parameters.")
         check_belongs("Updates", updates, "the parameters", params, "take gradients with respect to these parameters.")
-        shapes_now = {name: jnp.shape(leaf) for name, leaf in named_leaves(params)}
+        shapes_now = {name: np.shape(leaf) for name, leaf in named_leaves(params)}
         masks = [_filled(mask, shapes_now.get(name, ())) for name, mask in named_leaves(state.alive)]
         alive_now = jax.tree.structure(state.alive).unflatten(masks)
         check_belongs("The state's masks", alive_now, "the parameters", params, FRESH)
@@ -128,7 +129,7 @@ def _unpacked(regularizer, alive, params):
 
 def _check_held(shapes, params):
     """Raises unless all that is to be held is among `params`, and of the shapes that it had."""
-    found = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    found = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
     # Nothing is known of what `optax.masked` hides, nor of a tree without leaves, as `optax.tree.map_params` gives.
     _, masked = hidden_paths(params)
     for path, shape in shapes.items() if found else ():
@@ -144,9 +145,9 @@ def _check_held(shapes, params):
 
 def _filled(mask, shape):
     """The shape of a mask, with that of the parameter along axes of length one."""
-    if len(jnp.shape(mask)) != len(shape):
-        return jax.ShapeDtypeStruct(jnp.shape(mask), bool)
-    lengths = [n if m == 1 else m for m, n in zip(jnp.shape(mask), shape, strict=True)]
+    if len(np.shape(mask)) != len(shape):
+        return jax.ShapeDtypeStruct(np.shape(mask), bool)
+    lengths = [n if m == 1 else m for m, n in zip(np.shape(mask), shape, strict=True)]
     return jax.ShapeDtypeStruct(tuple(lengths), bool)
 
 

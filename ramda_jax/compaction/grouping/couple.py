@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, other_calls, params_of
@@ -94,7 +93,7 @@ def _couple(dims, params, weight, can_go=None):
         left = np.setdiff1d(np.arange(dims.leaves[traced].shape[axis]), used[path, axis])
         if len(left):
             rest[path] = (axis, left)
-    shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
     coupling = Coupling(parts, rest, shapes, why="" if parts else reasons(dims))
     if weight == "size":
         return coupling

@@ -198,7 +198,7 @@ def _own_rounding(whole, variables, args, outputs, precision):
     def nudge(leaf):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             return leaf
-        return jnp.asarray(leaf * (1 + eps * rng.choice((-1.0, 1.0), jnp.shape(leaf))), jnp.result_type(leaf))
+        return jnp.asarray(leaf * (1 + eps * rng.choice((-1.0, 1.0), np.shape(leaf))), jnp.result_type(leaf))
 
     nudged = jax.tree.leaves(whole(jax.tree.map(nudge, variables), *args))
     errors = [_difference(output, other)[0] for output, other in zip(outputs, nudged, strict=True)]

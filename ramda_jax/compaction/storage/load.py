@@ -162,9 +162,9 @@ def _fill(like, plan, kinds, arrays):
         )
     for path, leaf in named:
         leaf_plan = plan.leaves[path]
-        if jnp.shape(leaf) not in (leaf_plan.shape, leaf_plan.small_shape):
+        if np.shape(leaf) not in (leaf_plan.shape, leaf_plan.small_shape):
             raise CompactionError(
-                f"`like` must have the shapes before or after, but '{path}' has {jnp.shape(leaf)}, not "
+                f"`like` must have the shapes before or after, but '{path}' has {np.shape(leaf)}, not "
                 f"{leaf_plan.shape} or {leaf_plan.small_shape}; give the variables of that model."
             )
         is_key = jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)

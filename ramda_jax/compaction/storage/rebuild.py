@@ -121,9 +121,9 @@ def _fill(plan, whole, leaves):
             filled.append(leaf)
             continue
         shape = plan.leaves[path].shape
-        if jnp.shape(leaf) != shape:
+        if np.shape(leaf) != shape:
             raise CompactionError(
-                f"The model must be a fresh one of the sizes before, but '{path}' has shape {jnp.shape(leaf)}, not "
+                f"The model must be a fresh one of the sizes before, but '{path}' has shape {np.shape(leaf)}, not "
                 f"{shape}; make it by the code that made the whole one."
             )
         if path not in leaves or _is_key(leaves[path]) != _is_key(leaf):

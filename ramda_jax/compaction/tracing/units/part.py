@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import named_leaves
@@ -25,7 +25,7 @@ def traced_paths(shapes: Mapping[str, Shape], params: Any) -> dict[str, str]:
     Raises:
         CompactionError: a leaf of `params` that was not traced, or that may be any of several.
     """
-    own = {path: tuple(jnp.shape(leaf)) for path, leaf in named_leaves(params)}
+    own = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
     if all(shapes.get(path) == shape for path, shape in own.items()):
         return {path: path for path in own}
     first = next(iter(own))
