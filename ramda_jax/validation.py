@@ -4,6 +4,7 @@ Values that are traced (under `jax.jit`, or injected by `optax.inject_hyperparam
 schedules cannot be looked at without a host sync or before their time: they pass unchecked.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,14 @@ def _number(name: str, value: Any, rule: Callable[[float], bool], remedy: str) -
         value = value.item()
     if not (_is_known(value) or callable(value) or isinstance(value, jax.Array)):
         raise TypeError(f"`{name}` must be a real number or a schedule, got {value!r}; {remedy}")
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize < 4:
+        warnings.warn(
+            f"`{name}` should be of float32 or wider, got {value.dtype}, which rounds it (0.999 to "
+            f"{float(jnp.asarray(0.999, value.dtype))}); give `hyperparam_dtype=jnp.float32` to "
+            "`optax.inject_hyperparams`, which makes numbers of the parameters' dtype.",
+            UserWarning,
+            stacklevel=2,
+        )
     try:
         return not _is_known(value) or rule(float(value))  # pyright: ignore[reportArgumentType]
     except OverflowError:  # an int beyond all floats

@@ -377,6 +377,18 @@ def test_converges_to_the_closed_form_with_its_support(factory):
 
 
 @every_chain
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_numbers_that_optax_would_round_to_the_parameters_dtype_are_warned_of(factory, dtype):
+    """0.999 is 1 in bfloat16: `optax.inject_hyperparams` makes all numbers of the parameters' dtype."""
+    params = {"kernel": jnp.ones((3, 2), dtype)}
+    with pytest.warns(
+        UserWarning, match=rf"should be of float32 or wider, got {dtype}.*`hyperparam_dtype=jnp.float32`"
+    ):
+        optax.inject_hyperparams(factory.make)(0.1, strength=0.1).init(params)
+    wide = optax.inject_hyperparams(factory.make, hyperparam_dtype=jnp.float32)(0.1, strength=0.1)
+    assert {leaf.dtype for leaf in wide.init(params).hyperparams.values()} == {jnp.dtype("float32")}
+
+
 @pytest.mark.contract("`inject_hyperparams`")
 def test_inject_hyperparams(factory):
     settings = {"averaging": 0.5} if factory.averages else {}

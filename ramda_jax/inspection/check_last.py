@@ -1,6 +1,7 @@
 """Whether a transformation after ours spoils what ours has put out."""
 
 import inspect
+import re
 from typing import Any
 
 import jax
@@ -42,7 +43,8 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
     Raises:
         ValueError: what arrives is not what our part has put out; or nothing of ours has answered in 64 steps, because
             there is none, or because a wrapper does not hand on keyword arguments.
-        TypeError: parameters that are not real floating-point arrays; what is no Optax transformation.
+        TypeError: parameters that are not real floating-point arrays; what is no Optax transformation; an argument in
+            `extra_args` that a wrapper needs, such as `value`, is missing.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax
@@ -73,6 +75,16 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
         return optimizer.update(grads, state, params, **extra_args, **{PROBE_POINT: target})
 
     state = optimizer.init(params)
+    try:
+        jax.eval_shape(step, state, jnp.zeros([]))
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        needed = " and ".join(re.findall(r"'(\w+)'", str(error)))
+        raise TypeError(
+            f"`check_last` must be given what `update` needs beside gradients, state and parameters, got {extra_args} "
+            f"without {needed}; give it by name, as in `check_last(optimizer, params, value=1.0)`."
+        ) from error
     for _ in range(_MAX_STEPS):
         to_zero, new_state = step(state, jnp.zeros([]))
         to_one, _ = step(state, jnp.ones([]))

@@ -128,6 +128,25 @@ def test_what_begins_later_is_seen_in_later_steps_only():
     check_last(optax.chain(method(), optax.zero_nans(), optax.clip(1e4)), make_params())
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "needed"),
+    [
+        (optax.contrib.reduce_on_plateau(0.5), "value"),
+        (optax.polyak_sgd(), "value"),
+        (optax.lbfgs(), "value and grad and value_fn"),
+    ],
+)
+def test_an_argument_that_a_wrapper_needs_is_asked_for(wrapper, needed):
+    with pytest.raises(TypeError, match=rf"must be given what .* got \{{\}} without {needed}; give it by name, as in"):
+        check_last(optax.chain(wrapper, method()), make_params())
+
+
+def test_another_type_error_stays_as_it_is():
+    broken = optax.GradientTransformation(lambda params: (), lambda updates, state, params=None: len(3))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"object of type 'int' has no len\(\)"):
+        check_last(optax.chain(broken, method()), make_params())
+
+
 def test_bad_arguments_are_refused_by_name():
     with pytest.raises(TypeError, match="`optimizer` must be an Optax transformation, got 3; of"):
         check_last(3, make_params())
