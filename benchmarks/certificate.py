@@ -71,8 +71,8 @@ def conv_net():
         keys = jax.random.split(key, len(shapes))
         he = jax.nn.initializers.he_normal()
         return {
-            name: {"kernel": he(one, shape), "bias": jnp.zeros(shape[-1])}
-            for one, (name, shape) in zip(keys, shapes.items(), strict=True)
+            name: {"kernel": he(key, shape), "bias": jnp.zeros(shape[-1])}
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
         }
 
     def patches(x):
@@ -165,14 +165,14 @@ def observe(problem, regularizer, strength, learning_rate, num_steps, times, see
 def rows_of(name, times, found):
     """A row for each t, and one for each class of bounds over all t."""
     rows = []
-    for t, one in zip(times, found, strict=True):
-        zero, revived = one["zero"], one["zero"] & one["revived"]
+    for t, record in zip(times, found, strict=True):
+        zero, revived = record["zero"], record["zero"] & record["revived"]
         row = {"problem": name, "t": t, "zero": float(zero.sum(1).mean()), "revived": float(revived.sum(1).mean())}
         row["revived_standard_error"] = float(revived.sum(1).std(ddof=1) / np.sqrt(len(zero)))
         for bound in ("bound", "bound_with_drift"):
-            row[f"expected_by_{bound}"] = float(np.sum(one[bound], where=zero, axis=1).mean())
-        row["drifting"] = float((zero & one["drifting"]).sum(1).mean())
-        row["revived_and_drifting"] = float((revived & one["drifting"]).sum(1).mean())
+            row[f"expected_by_{bound}"] = float(np.sum(record[bound], where=zero, axis=1).mean())
+        row["drifting"] = float((zero & record["drifting"]).sum(1).mean())
+        row["revived_and_drifting"] = float((revived & record["drifting"]).sum(1).mean())
         rows.append(row)
     return rows
 
@@ -181,9 +181,9 @@ def classes_of(name, found):
     """How often groups with a bound in a class came back: over all t and seeds."""
     rows = []
     for kind in ("bound", "bound_with_drift"):
-        zero = np.concatenate([one["zero"].ravel() for one in found])
-        bound = np.concatenate([one[kind].ravel() for one in found])
-        revived = np.concatenate([one["revived"].ravel() for one in found])
+        zero = np.concatenate([record["zero"].ravel() for record in found])
+        bound = np.concatenate([record[kind].ravel() for record in found])
+        revived = np.concatenate([record["revived"].ravel() for record in found])
         for low, high in itertools.pairwise(LEVELS):
             here = zero & ((bound > low) | (low == 0)) & (bound <= high)
             if here.any():

@@ -87,7 +87,7 @@ def main(argv=None):
     }
     pairs = [(method, "group_lasso") for method in args.methods]
     rows = []
-    for name, make_tree, size in (one for study in args.studies for one in studies[study]):
+    for name, make_tree, size in (case for study in args.studies for case in studies[study]):
         for row, _ in measured(name, make_tree(size), "float32", pairs, args.seconds, warm_up, rounds):
             rows.append(row)
             print(f"  {name}, {size:,}, {row['method']}: {row['ratio']:.2f}", flush=True)

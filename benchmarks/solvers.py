@@ -78,7 +78,7 @@ def row(study, tree, method, **values):
 
 def accuracy_rows(tree, method, names, recorded, rounds):
     """One row for each solver: how exact, how many iterations, how long, over all the leaves of all recorded steps."""
-    exact = {step: [Exact(one) for one in subproblems] for step, subproblems in recorded.items()}
+    exact = {step: [Exact(subproblem) for subproblem in subproblems] for step, subproblems in recorded.items()}
     chosen = {name: solver for name, solver in solvers(method).items() if name in names}
     solutions, times = {name: [] for name in chosen}, []
     for step, subproblems in recorded.items():
@@ -88,20 +88,22 @@ def accuracy_rows(tree, method, names, recorded, rounds):
             solutions[name] += zip(exact[step], run(), strict=True)
     rows = []
     for name, pairs in solutions.items():
-        compared = [one.compare(solution.value) for one, solution in pairs]
+        compared = [exact_solution.compare(solution.value) for exact_solution, solution in pairs]
         iterations = [int(solution.num_steps) for _, solution in pairs]
-        quarter, median, three_quarters = np.quantile(np.concatenate([one[name] for one in times]), (0.25, 0.5, 0.75))
+        quarter, median, three_quarters = np.quantile(
+            np.concatenate([seconds[name] for seconds in times]), (0.25, 0.5, 0.75)
+        )
         values = {
             "iterations": float(np.mean(iterations)),
             "most_iterations": max(iterations),
             "converged": float(np.mean([solution.converged for _, solution in pairs])),
             "ratio": float(median),
             "ratio_quartiles": [float(quarter), float(three_quarters)],
-            "kkt_residual": max(one["kkt_residual"] for one in compared),
-            "error": float(np.nanmedian([one["error"] for one in compared])),
-            "largest_error": float(np.nanmax([one["error"] for one in compared])),
+            "kkt_residual": max(measured["kkt_residual"] for measured in compared),
+            "error": float(np.nanmedian([measured["error"] for measured in compared])),
+            "largest_error": float(np.nanmax([measured["error"] for measured in compared])),
         }
-        counts = {key: sum(one[key] for one in compared) for key in ("zeros", "zeros_missed", "zeros_false")}
+        counts = {key: sum(measured[key] for measured in compared) for key in ("zeros", "zeros_missed", "zeros_false")}
         rows.append(row("solvers", tree, method, solver=name, subproblems=len(pairs), **values, **counts))
     return rows
 
@@ -114,11 +116,13 @@ def rate_row(tree, method, recorded, decades):
     """Iterations of proximal gradient in float64 until condition (7) holds with tolerance = 10^-k ||rhs||."""
     iterations = []
     with jax.enable_x64(True):
-        for one in itertools.chain.from_iterable(recorded.values()):
-            one = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), one)
-            one = dataclasses.replace(one, share=1.0, model=one.model._replace(objective_scale=jnp.ones([])))
-            size = jnp.linalg.norm(one.model.rhs)
-            asked = [dataclasses.replace(one, step=10.0**-k * size) for k in decades]
+        for subproblem in itertools.chain.from_iterable(recorded.values()):
+            subproblem = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), subproblem)
+            subproblem = dataclasses.replace(
+                subproblem, share=1.0, model=subproblem.model._replace(objective_scale=jnp.ones([]))
+            )
+            size = jnp.linalg.norm(subproblem.model.rhs)
+            asked = [dataclasses.replace(subproblem, step=10.0**-k * size) for k in decades]
             iterations.append([int(solve([problem], RATE_SOLVER)[0].num_steps) for problem in asked])
     # Lines through the second half: the theorem is about small tolerances, and before them slow modes hide.
     x = np.array(decades)[len(decades) // 2 :]
@@ -158,7 +162,7 @@ def print_tables(rows):
     """The three tables."""
 
     def select(study):
-        return [one for one in rows if one["study"] == study]
+        return [row for row in rows if row["study"] == study]
 
     def spread(values):
         return f"{100 * np.mean(values):.1f} ± {100 * np.std(values):.1f}"

@@ -97,7 +97,7 @@ def programs(task, methods):
             return step(params, state, gradient(params, *batch))
 
         result[method, "whole"] = Program(whole, params, optimizer.init(params), task.batches)
-        result[method, "step"] = Program(step, params, optimizer.init(params), [(one,) for one in gradients])
+        result[method, "step"] = Program(step, params, optimizer.init(params), [(grads,) for grads in gradients])
     return result
 
 

@@ -102,7 +102,9 @@ def row(method, reports):
     is_share = metric == "accuracy"
 
     def both(key, name):
-        return " / ".join(spread([one[f"{key}_{which}"][name] for one in reports], 100) for which in ("W", "W_hat"))
+        return " / ".join(
+            spread([report[f"{key}_{which}"][name] for report in reports], 100) for which in ("W", "W_hat")
+        )
 
     line = {
         "method": method,
@@ -117,7 +119,7 @@ def row(method, reports):
     # The papers print the best epoch of some methods.
     line["sparsest epoch of W"] = spread([report["sparsest_epoch"]["W"] for report in reports], 100)
     if first["identified"]:
-        shares = (spread([one["identified"][which] for one in reports], 100) for which in ("W", "W_hat"))
+        shares = (spread([report["identified"][which] for report in reports], 100) for which in ("W", "W_hat"))
         line["groups as in the truth, W / W_hat"] = " / ".join(shares)
     for which in ("W", "W_hat"):
         changes = [report[f"last_change_epoch_{which}"] for report in reports]

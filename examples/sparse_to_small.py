@@ -34,7 +34,7 @@ def load(folder) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         images, test_images, labels, test_labels = map(np.asarray, digits())
         return images, test_images, labels, test_labels
     train, test = load_mnist(folder)
-    images, test_images = (np.asarray(one.images, np.float32) / 255 for one in (train, test))
+    images, test_images = (np.asarray(split.images, np.float32) / 255 for split in (train, test))
     return images, test_images, np.asarray(train.labels), np.asarray(test.labels)
 
 

@@ -77,10 +77,10 @@ def train_one(strength, learning_rate, images, labels, steps=STEPS):
 def sweep(strengths, learning_rates, images, labels, steps=STEPS):
     """The parameters of all pairs, stacked along two new axes."""
 
-    def one(strength, learning_rate):
+    def run(strength, learning_rate):
         return train_one(strength, learning_rate, images, labels, steps)
 
-    over_rates = jax.vmap(one, in_axes=(None, 0))
+    over_rates = jax.vmap(run, in_axes=(None, 0))
     return jax.jit(jax.vmap(over_rates, in_axes=(0, None)))(jnp.asarray(strengths), jnp.asarray(learning_rates))
 
 

@@ -147,7 +147,7 @@ def test_a_browser_shows_the_page(browser, page):
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
     # Chromium's own first tab is still in the log.
-    requested = [one["request"]["url"] for one in requests if not one["documentURL"].startswith("chrome")]
+    requested = [sent["request"]["url"] for sent in requests if not sent["documentURL"].startswith("chrome")]
     assert requested and all(urlparse(url).scheme in ("file", "data", "blob") for url in requested), requested
     assert browser.get_log("browser") == []
 

@@ -35,7 +35,7 @@ def random_resized_crop(key, images, side, scale=(0.67, 1.0), ratio=(3 / 4, 4 / 
     """
     height, width = images.shape[1:3]
 
-    def one(key, image):
+    def crop_and_resize(key, image):
         area_key, ratio_key, corner_key = jax.random.split(key, 3)
         area = height * width * jax.random.uniform(area_key, (10,), minval=scale[0], maxval=scale[1])
         low, high = jnp.log(ratio[0]), jnp.log(ratio[1])
@@ -50,7 +50,7 @@ def random_resized_crop(key, images, side, scale=(0.67, 1.0), ratio=(3 / 4, 4 / 
         shape = (side, side, image.shape[2])
         return jax.image.scale_and_translate(image, shape, (0, 1), factor, -corner * factor, "linear", antialias=True)
 
-    return jax.vmap(one)(jax.random.split(key, len(images)), images.astype(jnp.float32))
+    return jax.vmap(crop_and_resize)(jax.random.split(key, len(images)), images.astype(jnp.float32))
 
 
 def block_masks(key, count, grid=14, blocks=7, share=0.6):

@@ -16,12 +16,12 @@ def require(data_dir, names, source, name):
         source: where to get them.
         name: the data set, for the message.
     """
-    listed = "".join(f"\n  {one}" for one in names)
+    listed = "".join(f"\n  {name}" for name in names)
     if data_dir is None:
         raise DataError(f"{name} needs --data-dir, a folder with{listed}\nGet them from {source}")
-    missing = [one for one in names if not (Path(data_dir) / one).exists()]
+    missing = [name for name in names if not (Path(data_dir) / name).exists()]
     if missing:
-        listed = "".join(f"\n  {one}" for one in missing)
+        listed = "".join(f"\n  {name}" for name in missing)
         raise DataError(
             f"{name} is not complete in {Path(data_dir).resolve()}, which lacks{listed}\nGet them from {source} and "
             "put them there."

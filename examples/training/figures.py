@@ -56,7 +56,8 @@ def draw_runs(reports, path):
     for (top, bottom), config in zip(axes.T, configs, strict=True):
         # What averages is drawn last, on top.
         runs = sorted(
-            (one for one in reports if one["config"] == config), key=lambda one: -METHODS.index(one["method"])
+            (report for report in reports if report["config"] == config),
+            key=lambda report: -METHODS.index(report["method"]),
         )
         first = runs[0]
         known = first["identified"] is not None

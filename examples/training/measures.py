@@ -19,7 +19,7 @@ MEASURES = {
 def is_low_rank(regularizer):
     """Whether some leaf gets a nuclear norm, whose structure is a rank and not zeros."""
     return any(
-        isinstance(one, ramda_jax.NuclearNorm) for one in ramda_jax.structure.assignment(regularizer).regularizers
+        isinstance(part, ramda_jax.NuclearNorm) for part in ramda_jax.structure.assignment(regularizer).regularizers
     )
 
 
@@ -38,7 +38,7 @@ def structure(regularizer, params):
 def changes(before, after):
     """How many groups came or went between two structures (for ranks: by how many they differ)."""
     differences = (jnp.abs(before[path].astype(jnp.int32) - after[path].astype(jnp.int32)) for path in before)
-    return sum((jnp.sum(one) for one in differences), jnp.zeros([], jnp.int32))
+    return sum((jnp.sum(difference) for difference in differences), jnp.zeros([], jnp.int32))
 
 
 def sparsities(regularizer, params):
@@ -56,7 +56,7 @@ def sparsities(regularizer, params):
 def identified(regularizer, params, truth):
     """The share of groups that are zero or not as in `truth`, a dict of leaves by path."""
     right, total = jnp.zeros([], jnp.int32), 0
-    for path, leaf, one in regularized_leaves(regularizer, params):
-        same = one.support(leaf) == one.support(jnp.asarray(truth[path]))
+    for path, leaf, resolved in regularized_leaves(regularizer, params):
+        same = resolved.support(leaf) == resolved.support(jnp.asarray(truth[path]))
         right, total = right + jnp.sum(same), total + same.size
     return right / total

@@ -62,7 +62,7 @@ def make_report(run, trainer, log, objective):
         "reported": {"metric": metric, "sparsity": sparsity},
         "rounds": series(rounds, task.metric, config.measure),
         # Of the first few steps there is little else to see.
-        "step_losses": [[one["step"], _short(one["loss"])] for one in log.steps] if run["steps"] else None,
+        "step_losses": [[record["step"], _short(record["loss"])] for record in log.steps] if run["steps"] else None,
     }
 
 

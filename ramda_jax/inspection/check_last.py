@@ -88,7 +88,7 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
     for _ in range(_MAX_STEPS):
         to_zero, new_state = step(state, jnp.zeros([]))
         to_one, _ = step(state, jnp.ones([]))
-        ours = [path for path, zero, one in _zipped(to_zero, to_one) if not np.array_equal(zero, one)]
+        ours = [path for path, zero, to_1 in _zipped(to_zero, to_one) if not np.array_equal(zero, to_1)]
         if ours:
             left = optax.apply_updates(params, to_zero)
             spoiled = [path for path, leaf in named_leaves(left) if path in ours and np.any(np.asarray(leaf) != 0)]

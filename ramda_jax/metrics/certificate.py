@@ -159,10 +159,10 @@ def _second_moment(leaf, state, squares, moments, path):
     """The weighted mean of the squared gradient, summed over each group; None where nothing in the state has it."""
     if squares is not None:
         return leaf.sums(squares / leaf.alpha)
-    for one in moments:
-        if isinstance(one.grad_sq_sum, dict) and path in one.grad_sq_sum:
+    for moment in moments:
+        if isinstance(moment.grad_sq_sum, dict) and path in moment.grad_sq_sum:
             # Kept since the same start, by the same restarts; else it is the mean of something else.
-            is_same = one.stage_step == state.stage_step
-            sums = one.grad_sq_sum[path]
-            return jnp.where(is_same, sums / one.weight_sum.astype(sums.dtype), jnp.inf)
+            is_same = moment.stage_step == state.stage_step
+            sums = moment.grad_sq_sum[path]
+            return jnp.where(is_same, sums / moment.weight_sum.astype(sums.dtype), jnp.inf)
     return None

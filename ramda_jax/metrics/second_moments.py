@@ -71,10 +71,10 @@ def second_moments(
         return {
             path: jnp.sum(
                 jnp.square(leaf.astype(sums_dtype(leaf.dtype))),
-                axis=() if one.elementwise else one.inner_axes(leaf.ndim),
+                axis=() if resolved.elementwise else resolved.inner_axes(leaf.ndim),
                 keepdims=True,
             )
-            for path, leaf, one in regularized_leaves(spec, tree)
+            for path, leaf, resolved in regularized_leaves(spec, tree)
         }
 
     def init(params) -> Any:

@@ -53,11 +53,11 @@ def stationarity(
     check_belongs("Gradients", grads, "the parameters", params, "give the gradient at these parameters.")
     distances = [jnp.zeros([])]
     slopes = named_leaves(packed(regularizer, grads))
-    for (_, w, one), (_, grad) in zip(assign(regularizer, params), slopes, strict=True):
+    for (_, w, resolved), (_, grad) in zip(assign(regularizer, params), slopes, strict=True):
         dtype = sums_dtype(w.dtype)
         w, slope = w.astype(dtype), -grad.astype(dtype)
         weight = jnp.asarray(strength, dtype)
-        distances.append(norm(slope) if one is None else one.subdifferential_distance(w, slope, weight))
+        distances.append(norm(slope) if resolved is None else resolved.subdifferential_distance(w, slope, weight))
     return norm(jnp.stack(distances))
 
 
@@ -105,8 +105,8 @@ def scale_effect(regularizer: RegularizerSpec, loss: Callable[[Tree], Scalar], p
 
     here = loss(params)
     effects = {}
-    for place, (path, _, one) in enumerate(assign(regularizer, params)):
-        if one is None:
+    for place, (path, _, resolved) in enumerate(assign(regularizer, params)):
+        if resolved is None:
             continue
         doubled, turned = (jnp.abs(with_scale(place, scale) - here) for scale in (2, -1))
         # Differences of losses have the losses' rounding.

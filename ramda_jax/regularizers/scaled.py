@@ -105,8 +105,8 @@ class Scaled(Regularizer):
         return self if here is self.regularizer else self._of(here)
 
     def together(self, subproblems: Any) -> list[Regularizer]:
-        alone = self.regularizer.together([(one.regularizer, rhs, metric) for one, rhs, metric in subproblems])
-        return [one._of(found) for (one, *_), found in zip(subproblems, alone, strict=True)]
+        alone = self.regularizer.together([(scaled.regularizer, rhs, metric) for scaled, rhs, metric in subproblems])
+        return [scaled._of(found) for (scaled, *_), found in zip(subproblems, alone, strict=True)]
 
     def value(self, w: jax.Array) -> jax.Array:
         # Not 0 times infinity.

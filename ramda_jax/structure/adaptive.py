@@ -53,21 +53,23 @@ def adaptive_weights(
     check_positive("power", power, schedules=False)
     check_positive("eps", eps)
     result = {}
-    for path, leaf, one in regularized_leaves(regularizer, params):
-        if not isinstance(one, GroupRegularizer):
+    for path, leaf, resolved in regularized_leaves(regularizer, params):
+        if not isinstance(resolved, GroupRegularizer):
             raise ValueError(
-                f"`adaptive_weights` must be given regularizers of group norms, got {one!r} for '{path}'; use "
+                f"`adaptive_weights` must be given regularizers of group norms, got {resolved!r} for '{path}'; use "
                 "`GroupLasso(groups=(0, 1))`, whose groups are entries, or leave it out by patterns."
             )
-        norms = np.asarray(jax.device_get(one.norms(leaf.astype(np.promote_types(leaf.dtype, np.float32)))), np.float64)
+        norms = np.asarray(
+            jax.device_get(resolved.norms(leaf.astype(np.promote_types(leaf.dtype, np.float32)))), np.float64
+        )
         mean = np.mean(norms) if norms.size else 0.0
         relative = norms / mean if mean > 0 else np.ones_like(norms)
-        weights = np.asarray(one.weights(leaf.shape)) * (relative + eps) ** -float(power)
-        result[f"^{re.escape(path)}$"] = _weighing(one, weights)
+        weights = np.asarray(resolved.weights(leaf.shape)) * (relative + eps) ** -float(power)
+        result[f"^{re.escape(path)}$"] = _weighing(resolved, weights)
     return result
 
 
-def _weighing(one, weights):
-    if isinstance(one, ScaledGroups):
-        return dataclasses.replace(one, regularizer=_weighing(one.regularizer, weights))
-    return dataclasses.replace(one, group_weight=weights)
+def _weighing(regularizer, weights):
+    if isinstance(regularizer, ScaledGroups):
+        return dataclasses.replace(regularizer, regularizer=_weighing(regularizer.regularizer, weights))
+    return dataclasses.replace(regularizer, group_weight=weights)

@@ -17,15 +17,17 @@ def uncoupled(
         subproblems: for each leaf its regularizer or None, and the `rhs` and the `metric` of its model.
         step: the 0-based step, None where there is none.
     """
-    alone = [one for one, *_ in subproblems]
+    alone = [regularizer for regularizer, *_ in subproblems]
     families = {}
-    for index, one in enumerate(alone):
-        if one is not None and one.coupling is not None:
-            families.setdefault(one.coupling, []).append(index)
+    for index, regularizer in enumerate(alone):
+        if regularizer is not None and regularizer.coupling is not None:
+            families.setdefault(regularizer.coupling, []).append(index)
     for members in families.values():
         # By what the user has said they are a family, which at a step may have arrays in it.
         here = [alone[index] if step is None else alone[index].at_step(step) for index in members]
-        found = here[0].together([(one, *subproblems[index][1:]) for one, index in zip(here, members, strict=True)])
-        for index, one in zip(members, found, strict=True):
-            alone[index] = one
+        found = here[0].together(
+            [(regularizer, *subproblems[index][1:]) for regularizer, index in zip(here, members, strict=True)]
+        )
+        for index, regularizer in zip(members, found, strict=True):
+            alone[index] = regularizer
     return alone

@@ -92,9 +92,9 @@ def _decoupled(problems, step):
         (None if regularized is None else regularized.regularizer, model.rhs, model.metric)
         for _, model, regularized in problems
     ]
-    for problem, one in zip(problems, uncoupled(subproblems, step), strict=True):
+    for problem, regularizer in zip(problems, uncoupled(subproblems, step), strict=True):
         if problem.regularized is not None:
-            problem = problem._replace(regularized=problem.regularized._replace(regularizer=one))
+            problem = problem._replace(regularized=problem.regularized._replace(regularizer=regularizer))
         yield problem
 
 

@@ -77,13 +77,13 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
         return packing.unpack(prox(plain, packing.pack(params), strength, metric), params)
     leaves = assign(regularizer, params)
     subproblems = []
-    for (_, leaf, one), diagonal in zip(leaves, _metrics(metric, params), strict=True):
+    for (_, leaf, resolved), diagonal in zip(leaves, _metrics(metric, params), strict=True):
         dtype = sums_dtype(leaf.dtype)
-        subproblems.append((one, leaf.astype(dtype), jnp.asarray(diagonal, dtype)))
-    alone = uncoupled([(one, x * diagonal, diagonal) for one, x, diagonal in subproblems])
+        subproblems.append((resolved, leaf.astype(dtype), jnp.asarray(diagonal, dtype)))
+    alone = uncoupled([(resolved, x * diagonal, diagonal) for resolved, x, diagonal in subproblems])
     solved = []
-    for (_, leaf, _), one, (_, x, diagonal) in zip(leaves, alone, subproblems, strict=True):
-        w = x if one is None else _solution(one, x, diagonal, jnp.asarray(strength, x.dtype))
+    for (_, leaf, _), resolved, (_, x, diagonal) in zip(leaves, alone, subproblems, strict=True):
+        w = x if resolved is None else _solution(resolved, x, diagonal, jnp.asarray(strength, x.dtype))
         solved.append(w.astype(leaf.dtype))
     return jax.tree.structure(params).unflatten(solved)
 
@@ -107,38 +107,38 @@ def _metrics(metric, params):
     return numbers
 
 
-def _solution(one, x, metric, weight):
+def _solution(regularizer, x, metric, weight):
     """The minimiser for one leaf; where the weight is 0, x itself."""
-    if isinstance(one, GroupRegularizer):
-        w = _of_groups(one, x * metric, metric, weight)
-    elif one.elementwise or one.any_metric:
-        w = one.solve_scaled(x * metric, metric, weight)
+    if isinstance(regularizer, GroupRegularizer):
+        w = _of_groups(regularizer, x * metric, metric, weight)
+    elif regularizer.elementwise or regularizer.any_metric:
+        w = regularizer.solve_scaled(x * metric, metric, weight)
     elif metric.ndim > 0:
-        w = _by_iterations(one, x, metric, weight)
-    elif isinstance(one, NuclearNorm):
-        w = _of_singular_values(one, x, weight / metric)
+        w = _by_iterations(regularizer, x, metric, weight)
+    elif isinstance(regularizer, NuclearNorm):
+        w = _of_singular_values(regularizer, x, weight / metric)
     else:
-        w = one.prox(x, weight / metric)
+        w = regularizer.prox(x, weight / metric)
     return jnp.where(weight == 0, x, w)
 
 
-def _solved(one, rhs, metric, weight, start):
+def _solved(regularizer, rhs, metric, weight, start):
     """By the default solver."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
-    solver = default_solver(one, "scalar" if metric.ndim == 0 else "diagonal")
+    solver = default_solver(regularizer, "scalar" if metric.ndim == 0 else "diagonal")
     if isinstance(solver, ProximalGradient):
         # That of a step ends where the next step goes on.
         solver = ProximalGradient(max_steps=1000, tolerance=0.0)
-    return solve_leaf(solver, one, model, Context(start)).value
+    return solve_leaf(solver, regularizer, model, Context(start)).value
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _of_groups(one, rhs, metric, weight):
-    return _solved(one, rhs, metric, weight, jnp.zeros_like(rhs))
+def _of_groups(regularizer, rhs, metric, weight):
+    return _solved(regularizer, rhs, metric, weight, jnp.zeros_like(rhs))
 
 
 @_of_groups.defjvp
-def _of_groups_jvp(one, primals, tangents):
+def _of_groups_jvp(regularizer, primals, tangents):
     """The derivative of `(metric + s) w = reduced(rhs)`, with s = P'(r) / r and r = ||w||, group by group.
 
     Along w it is an equation for dr, whose factor is
@@ -149,19 +149,19 @@ def _of_groups_jvp(one, primals, tangents):
     """
     rhs, metric, weight = primals
     d_rhs, d_metric, d_weight = tangents
-    w = _of_groups(one, rhs, metric, weight)
-    axes = one.inner_axes(rhs.ndim)
-    alive = one.support(w)
+    w = _of_groups(regularizer, rhs, metric, weight)
+    axes = regularizer.inner_axes(rhs.ndim)
+    alive = regularizer.support(w)
 
     def over_groups(x):
         return jnp.sum(x, axis=axes, keepdims=True)
 
     # Ones in the place of zero groups: nothing of what is not selected may be NaN.
-    r = one.norms(jnp.where(alive, w, 1))
-    penalty = one.leaf_penalty(rhs.shape, jnp.ones([], rhs.dtype))
+    r = regularizer.norms(jnp.where(alive, w, 1))
+    penalty = regularizer.leaf_penalty(rhs.shape, jnp.ones([], rhs.dtype))
     shift = penalty.derivative(r) / r
     bend = 0.0 if penalty.knee is None else jnp.where(r < penalty.knee, -penalty.concavity * weight, 0)
-    _, d_reduced = jax.jvp(one.reduced, (rhs, weight), (d_rhs, d_weight))
+    _, d_reduced = jax.jvp(regularizer.reduced, (rhs, weight), (d_rhs, d_weight))
     denominator = jnp.where(alive, metric + weight * shift, 1)
     d_free = (d_reduced - w * (d_metric + shift * d_weight)) / denominator
     direction = w / r
@@ -172,22 +172,22 @@ def _of_groups_jvp(one, primals, tangents):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _of_singular_values(one, x, weight):
-    return one.prox(x, weight)
+def _of_singular_values(regularizer, x, weight):
+    return regularizer.prox(x, weight)
 
 
 @_of_singular_values.defjvp
-def _of_singular_values_jvp(one, primals, tangents):
+def _of_singular_values_jvp(regularizer, primals, tangents):
     """The derivative of a function f of the singular values, without the singular vectors' own, which are not unique.
 
     In the singular bases, K = U^T dX V, it is (f_i - f_j) / (s_i - s_j) times the symmetric part of K and
     (f_i + f_j) / (s_i + s_j) times the antisymmetric one; outside of them f_i / s_i.
     """
     (x, weight), (d_x, d_weight) = primals, tangents
-    u, s, vt = jnp.linalg.svd(one.matrix(x), full_matrices=False)
-    v, d_x = vt.T, one.matrix(d_x)
-    is_kept = s > weight * one.factor
-    f = jnp.where(is_kept, s - weight * one.factor, 0)
+    u, s, vt = jnp.linalg.svd(regularizer.matrix(x), full_matrices=False)
+    v, d_x = vt.T, regularizer.matrix(d_x)
+    is_kept = s > weight * regularizer.factor
+    f = jnp.where(is_kept, s - weight * regularizer.factor, 0)
 
     def quotient(a, b):
         return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
@@ -198,22 +198,22 @@ def _of_singular_values_jvp(one, primals, tangents):
     inside = u.T @ d_x @ v
     symmetric, antisymmetric = (inside + inside.T) / 2, (inside - inside.T) / 2
     core = slopes * symmetric + quotient(f[:, None] + f, s[:, None] + s) * antisymmetric
-    core -= jnp.diag(is_kept * (one.factor * d_weight))
+    core -= jnp.diag(is_kept * (regularizer.factor * d_weight))
     shrinking = quotient(f, s)
     left = (d_x @ v - u @ inside) * shrinking  # of the columns outside of u
     right = shrinking[:, None] * (u.T @ d_x - inside @ vt)
     d_w = u @ core @ vt + left @ vt + u @ right
-    return one.prox(x, weight), d_w.reshape(x.shape)
+    return regularizer.prox(x, weight), d_w.reshape(x.shape)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_iterations(one, x, metric, weight):
-    return _solved(one, x * metric, metric, weight, x)
+def _by_iterations(regularizer, x, metric, weight):
+    return _solved(regularizer, x * metric, metric, weight, x)
 
 
 @_by_iterations.defjvp
-def _by_iterations_jvp(one, primals, tangents):
+def _by_iterations_jvp(regularizer, primals, tangents):
     raise ValueError(
-        f"The prox of {one!r} has no derivative in a metric of one number per entry, where it is found by iterations; "
-        "use one number as `metric`."
+        f"The prox of {regularizer!r} has no derivative in a metric of one number per entry, where it comes from "
+        "iterations; use one number as `metric`."
     )

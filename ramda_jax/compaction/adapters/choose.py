@@ -94,7 +94,7 @@ def other_calls(
     calls = {}
     if holds_variables(model):
         calls[TRAINING] = adapter_for(model, variables, call, fit, train=True)
-    return calls | {f"`also` number {i}": adapter_for(model, variables, one, fit) for i, one in enumerate(also)}
+    return calls | {f"`also` number {i}": adapter_for(model, variables, call, fit) for i, call in enumerate(also)}
 
 
 def holds_variables(model: Any) -> bool:

@@ -59,8 +59,8 @@ def groups(
         {'^out$': GroupLasso(groups=(1,), group_weight='sqrt_size', non_negative=False)}
     """
     patterns = regularizer if isinstance(regularizer, Mapping) else {"": regularizer or GroupLasso()}
-    for one in patterns.values():
-        check_grouped(one)
+    for part in patterns.values():
+        check_grouped(part)
     check_weight(weight)
     axes = group_axis_of(dims)
     found: Mapping[str, Any] = {}
@@ -70,7 +70,7 @@ def groups(
         found = {path: weight.get(path, weight.get(path.removeprefix(PARAMS))) for path in axes}
     result = {}
     for path, axis in axes.items():
-        given = next((one for pattern, one in patterns.items() if re.search(pattern, path)), None)
+        given = next((part for pattern, part in patterns.items() if re.search(pattern, path)), None)
         if given is not None:
             result[pattern_of(path)] = with_weights(_along(given, axis), found.get(path), path)
     if not result:

@@ -78,7 +78,9 @@ def costs(
         axes = {path: (axis,) for path, axis in chosen.items() if path in names}
     else:
         leaves = {name: jax.ShapeDtypeStruct(shapes[path], np.float32) for path, name in names.items()}
-        given = {name: one.groups for name, _, one in assign(regularizer, leaves) if isinstance(one, Grouped)}
+        given = {
+            name: resolved.groups for name, _, resolved in assign(regularizer, leaves) if isinstance(resolved, Grouped)
+        }
         axes = {path: given[name] for path, name in names.items() if name in given}
     found = leaf_costs(dims, axes, saved)
     if params is None and all(path.startswith(PARAMS) for path in found):

@@ -154,10 +154,10 @@ class Coupling:
         if isinstance(coupled, Mapping):
             found = dict(coupled)
         else:
-            one = GroupLasso(groups=0) if coupled is None else coupled
-            found = {f"^{COUPLED}/{name}$": _weighing(one, weights) for name, weights in (self.weights or {}).items()}
+            base = GroupLasso(groups=0) if coupled is None else coupled
+            found = {f"^{COUPLED}/{name}$": _weighing(base, weights) for name, weights in (self.weights or {}).items()}
             if self.parts and not found:
-                found = {f"^{COUPLED}/": one}
+                found = {f"^{COUPLED}/": base}
         result = CoupledRegularizers(found | dict(rest or {}))
         result.packing = self
         return result
@@ -186,8 +186,8 @@ class Coupling:
     def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> dict[str, UnitCount]:
         """As that of `Dims`, of packed leaves: every coupled group is a unit."""
         counts = {}
-        for path, leaf, one in leaves:
-            if path.startswith(f"{COUPLED}/") and one is not None:
+        for path, leaf, regularizer in leaves:
+            if path.startswith(f"{COUPLED}/") and regularizer is not None:
                 size = leaf.shape[0]
                 has_values = not isinstance(leaf, jax.ShapeDtypeStruct)
                 zero = int((~np.asarray(jax.device_get(leaf)).any(axis=1)).sum()) if has_values else 0
@@ -215,14 +215,14 @@ def _is_packed(leaves):
     return bool(leaves) and all(path.startswith((f"{COUPLED}/", f"{REST}/")) for path in leaves)
 
 
-def _weighing(one, weights):
+def _weighing(regularizer, weights):
     """A regularizer whose groups weigh these numbers, unless it has weights of its own."""
-    if isinstance(one, Scaled):
-        return dataclasses.replace(one, regularizer=_weighing(one.regularizer, weights))
-    if not isinstance(one, GroupRegularizer) or one.group_weight != "sqrt_size":
-        return one
+    if isinstance(regularizer, Scaled):
+        return dataclasses.replace(regularizer, regularizer=_weighing(regularizer.regularizer, weights))
+    if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
+        return regularizer
     is_same = not len(weights) or np.ptp(weights) == 0
-    return dataclasses.replace(one, group_weight=float(weights[0]) if is_same else weights[:, None])
+    return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
 
 
 def _put(leaf, axis, rows, values):

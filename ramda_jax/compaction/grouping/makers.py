@@ -84,9 +84,9 @@ def _vanishes(dims, own, node, index, makers):
         zero[name, part.axis] = np.zeros(dims.nodes.count, bool)
         zero[name, part.axis][node] = True
     zeros = Zeros(dims, masks)
-    for reader, one in zip(dims.walk.readers, dims.units.sums, strict=True):
-        is_here = one.nodes == node
-        if not is_here.any() or one.unread(zero, dims.nodes.count)[is_here].all():
+    for reader, unit_sum in zip(dims.walk.readers, dims.units.sums, strict=True):
+        is_here = unit_sum.nodes == node
+        if not is_here.any() or unit_sum.unread(zero, dims.nodes.count)[is_here].all():
             continue
         terms = zero_terms(reader, zeros)
         for place, label in enumerate(reader.contracted):

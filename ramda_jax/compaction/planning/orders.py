@@ -179,7 +179,7 @@ def _composed(first: State, second: State) -> State:
         before = result.pop(axis, None)
         lengths = joined_sources([before, found])
         size = found.table.shape[-1]
-        tables = [spread(one, tuple(lengths), tuple(lengths.values()), size) for one in (before, found)]
+        tables = [spread(table, tuple(lengths), tuple(lengths.values()), size) for table in (before, found)]
         both = move(np.take_along_axis(tables[0], tables[1], -1), lengths)
         if both is not None:
             result[axis] = both

@@ -103,7 +103,7 @@ def _check_order(where, order, shape):
     axis = order["axis"]
     if type(axis) is not int or not 0 <= axis < len(shape) or axis in by:
         _fail(f"{where}.axis", "an axis that is not one of `by`", axis)
-    _check_rows(f"{where}.indices", order["indices"], [shape[one] for one in by], shape[axis])
+    _check_rows(f"{where}.indices", order["indices"], [shape[number] for number in by], shape[axis])
 
 
 def _check_rows(where, rows, lengths, size):

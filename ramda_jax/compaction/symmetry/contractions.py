@@ -44,8 +44,8 @@ def _contract(sides):
 
     for name, place in places.items():
         found = [moves.get(name) for moves in named]
-        one = agreed(found) if name[0] == "axis" else found[name[1] // 1000]
-        put(result, place, with_sources(one, renumber))
+        move = agreed(found) if name[0] == "axis" else found[name[1] // 1000]
+        put(result, place, with_sources(move, renumber))
     return result
 
 

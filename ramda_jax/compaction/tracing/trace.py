@@ -74,7 +74,7 @@ class Dims:
             A `UnitCount` by path, of the leaves that have groups.
         """
         traced = {path: traced for traced, path in self.own_paths({path: leaf for path, leaf, _ in leaves}).items()}
-        return self.units.count([(traced[path], path, leaf, one) for path, leaf, one in leaves], gone)
+        return self.units.count([(traced[path], path, leaf, regularizer) for path, leaf, regularizer in leaves], gone)
 
     def __str__(self) -> str:
         lines = widths_table(self.widths)

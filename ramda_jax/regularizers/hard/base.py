@@ -108,11 +108,11 @@ class TopBlocks(HardTarget):
         return self._with("share", jnp.clip(jnp.asarray(self.share(step), jnp.result_type(float)), 0, 1))
 
     def together(self, subproblems: Any) -> list[Regularizer]:
-        sizes = [one.block_norms(rhs / jnp.sqrt(metric)) for one, rhs, metric in subproblems]
+        sizes = [regularizer.block_norms(rhs / jnp.sqrt(metric)) for regularizer, rhs, metric in subproblems]
         keys = [sort_keys(x.astype(jnp.result_type(*sizes))) for x in sizes]
         total = sum(x.size for x in keys)
         masks = largest(keys, total - _number_of_zeros(self, total))
-        return [one._with("_found", mask) for (one, *_), mask in zip(subproblems, masks, strict=True)]
+        return [regularizer._with("_found", mask) for (regularizer, *_), mask in zip(subproblems, masks, strict=True)]
 
     def kept(self, keys: jax.Array) -> jax.Array:
         found = self._found

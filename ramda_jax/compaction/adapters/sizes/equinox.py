@@ -30,7 +30,7 @@ def _modules(node: Any) -> Iterator[Any]:
     """Yields all modules in a tree, outer ones first."""
     if isinstance(node, eqx.Module):
         yield node
-    for child in jax.tree.leaves(node, is_leaf=lambda one: one is not node):
+    for child in jax.tree.leaves(node, is_leaf=lambda child: child is not node):
         if child is not node:
             yield from _modules(child)
 

@@ -46,7 +46,7 @@ class Units:
 
     def __init__(self, dims: "Dims") -> None:
         self.sums: list[Sum] = sums(dims.walk, dims.nodes, dims.leaves)
-        self._read = {key for one in self.sums for factor in one.factors for key in factor.axes}
+        self._read = {key for unit_sum in self.sums for factor in unit_sum.factors for key in factor.axes}
         self._count = dims.nodes.count
         self.free: np.ndarray = np.zeros(self._count, bool)
         for width in dims.widths:
@@ -71,8 +71,8 @@ class Units:
         The first is that of the width whose members come first: of attention's output projection the heads.
         """
         first: dict[str, dict[int, int]] = {}
-        for one in self.sums:
-            for factor in one.factors:
+        for unit_sum in self.sums:
+            for factor in unit_sum.factors:
                 for (path, axis), nodes in zip(factor.axes, factor.nodes, strict=True):
                     nodes = nodes[self.free[nodes]]
                     if len(nodes):
@@ -95,8 +95,8 @@ class Units:
     def unread(self, zero: Mapping[tuple[str, int], np.ndarray]) -> np.ndarray:
         """Which free nodes are read by zeros only: a boolean for each node; see `Sum.unread`."""
         result = self.free.copy()
-        for one in self.sums:
-            result[one.nodes] &= one.unread(zero, self._count)
+        for unit_sum in self.sums:
+            result[unit_sum.nodes] &= unit_sum.unread(zero, self._count)
         return result
 
     def zero(self, path: str, leaf: Any, axes: Iterable[int]) -> dict[tuple[str, int], np.ndarray]:
@@ -120,8 +120,12 @@ class Units:
             leaves: of (path in the trace, name, leaf or its shape, resolved regularizer or None).
             gone: a boolean for each node that says which are ready; None for those read by zeros only.
         """
-        grouped = [(path, name, leaf, one) for path, name, leaf, one in leaves if isinstance(one, Grouped)]
-        group_axes: dict[str, Any] = {path: one.groups for path, _, _, one in grouped}
+        grouped = [
+            (path, name, leaf, regularizer)
+            for path, name, leaf, regularizer in leaves
+            if isinstance(regularizer, Grouped)
+        ]
+        group_axes: dict[str, Any] = {path: regularizer.groups for path, _, _, regularizer in grouped}
         removable = self.removable(group_axes)
         has_values = all(not isinstance(leaf, jax.ShapeDtypeStruct) for _, _, leaf, _ in leaves)
         if gone is None and has_values:
@@ -130,8 +134,8 @@ class Units:
                 zero |= self.zero(path, leaf, [axis for axis in range(np.ndim(leaf)) if (path, axis) in self._read])
             gone = self.unread(zero)
         result = {}
-        for path, name, leaf, one in grouped:
-            shape = one.radii_shape(tuple(leaf.shape))
+        for path, name, leaf, regularizer in grouped:
+            shape = regularizer.radii_shape(tuple(leaf.shape))
             mask, units = np.zeros(shape, bool), []
             for axis in group_axes[path]:
                 if self.is_read(path, axis) and (path, axis) in self.on_axis:
@@ -141,7 +145,7 @@ class Units:
                     mask |= here.reshape([-1 if other == axis else 1 for other in range(len(shape))])
                     units.append(nodes[removable[nodes]])
             found = np.unique(np.concatenate(units)) if units else np.zeros(0, np.int64)
-            zero = int((mask & ~np.asarray(jax.device_get(one.support(leaf)))).sum()) if has_values else 0
+            zero = int((mask & ~np.asarray(jax.device_get(regularizer.support(leaf)))).sum()) if has_values else 0
             ready = 0 if gone is None else int(gone[found].sum())
             result[name] = UnitCount(int(mask.sum()), len(found), zero, ready)
         return result

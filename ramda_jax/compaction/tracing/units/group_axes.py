@@ -23,9 +23,9 @@ def group_axis_of(dims: "Dims") -> dict[str, int]:
     candidates = {path: list(axes) for path, axes in units.read_axes().items() if path not in units.tables}
     alone = {
         path
-        for one in units.sums
-        for number, factor in enumerate(one.factors)
-        if not any(other.axes for place, other in enumerate(one.factors) if place != number)
+        for unit_sum in units.sums
+        for number, factor in enumerate(unit_sum.factors)
+        if not any(other.axes for place, other in enumerate(unit_sum.factors) if place != number)
         for path, _ in factor.axes
     }
     # Of two factors made of parameters, such as latents and what projects them, the one that is a kernel.
