@@ -119,7 +119,7 @@ def test_the_default_solver_is_no_other_where_it_is_named(method):
     params = PARAMS | {"c": PARAMS["a"]}
     regularizer = {"a/kernel": ROWS, "c/kernel": ramda_jax.L1()}
     default = METHODS[method](regularizer, strength=0.1)
-    solvers = {key: ramda_jax.default_solver(one, kind) for key, one in regularizer.items()}
+    solvers = {key: ramda_jax.default_solver(part, kind) for key, part in regularizer.items()}
     named = METHODS[method](regularizer, strength=0.1, solver=solvers)
     traced(named, params, params, (default, params))
     traced(default, params, params, (named, params))
@@ -136,7 +136,7 @@ def test_the_parts_of_a_chain_refuse_what_is_not_theirs():
         (jnp.ones((1, 2)), jnp.ones(()), r"model's `linear` .* \(1, 2\).*\(3, 2\) at 'kernel'"),
         (whole, jnp.ones((3, 1)), r"model's `metric` .* \(3, 1\).*\(3, 2\) at 'kernel'"),
     ):
-        trees = ({"kernel": one} for one in (linear, whole, metric))
+        trees = ({"kernel": leaf} for leaf in (linear, whole, metric))
         model = ramda_jax.QuadraticModel(*trees, weight=jnp.ones(()))
         with pytest.raises(ValueError, match=message):
             middle.update(model, middle.init(params), params)

@@ -76,15 +76,15 @@ def meaning(name, path, axes, ndim):
 def table(name):
     """The rows of `docs/layers.md` for one layer: its regularized leaves."""
     rows = []
-    for path, leaf, one in assign(GroupLasso(), LAYERS[name]()):
-        if one is not None:
-            groups = one.radii_shape(leaf.shape)
+    for path, leaf, resolved in assign(GroupLasso(), LAYERS[name]()):
+        if resolved is not None:
+            groups = resolved.radii_shape(leaf.shape)
             number = 1
             for size in groups:
                 number *= size
-            text = meaning(name, path, one.groups, leaf.ndim)
-            cells = [f"`{cell}`" for cell in (name, path, tuple(leaf.shape), one.groups)]
-            rows.append("| " + " | ".join([*cells, text, str(number), str(one.sizes(leaf.shape))]) + " |")
+            text = meaning(name, path, resolved.groups, leaf.ndim)
+            cells = [f"`{cell}`" for cell in (name, path, tuple(leaf.shape), resolved.groups)]
+            rows.append("| " + " | ".join([*cells, text, str(number), str(resolved.sizes(leaf.shape))]) + " |")
     return rows
 
 

@@ -16,7 +16,7 @@ def test_random_inputs_work_or_are_refused_with_rule_value_and_remedy(count):
     assert not faults
     # Every stage was there, and neither all was refused nor nothing.
     assert {stage for stage, _ in counts} == {stage.__name__ for stage in STAGES}
-    found = {kind: sum(n for (_, one), n in counts.items() if one == kind) for _, kind in counts}
+    found = {kind: sum(n for (_, wanted), n in counts.items() if wanted == kind) for _, kind in counts}
     assert found["worked"] > 0.2 * count
     for kind in ("TypeError", "ValueError", "CompactionError"):
         assert found[f"refused, {kind}"] > 0.05 * count

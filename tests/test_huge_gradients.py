@@ -24,7 +24,9 @@ REGULARIZERS = {
     "quantized": ramda_jax.Quantized((-1.0, 0.0, 1.0)),
 }
 # A leaf for each regularizer, so that one program has them all; group LASSO also by proximal gradient.
-RULES = {name: one for name, one in REGULARIZERS.items() if one is not None} | {"inexact": ramda_jax.GroupLasso(0)}
+RULES = {name: regularizer for name, regularizer in REGULARIZERS.items() if regularizer is not None} | {
+    "inexact": ramda_jax.GroupLasso(0)
+}
 # In order, as JAX has the keys of a dict.
 LEAVES = tuple(sorted((*REGULARIZERS, "inexact")))
 SOLVERS = {"inexact": ProximalGradient(), "nuclear_norm": ProximalGradient(max_steps=3, tolerance=1e-3)}

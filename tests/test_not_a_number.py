@@ -47,7 +47,7 @@ METHODS = {"ramda": ramda_jax.ramda, "prox_sgd": ramda_jax.prox_sgd}
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda regularizer: type(regularizer).__name__)
 def test_solver_info_of_a_step_with_a_gradient_that_is_not_finite_has_not_converged(method, regularizer):
     optimizer = METHODS[method](0.1, regularizer, strength=0.1)
     params = {"kernel": jnp.ones((2, 3))}

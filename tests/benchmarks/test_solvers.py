@@ -20,7 +20,7 @@ def test_recorder_keeps_whole_leaves_that_are_solved_by_tiles_otherwise():
         return updates, list(recorder.subproblems)
 
     updates, found = step(jax.jit(optimizer.init)(params), params)
-    shapes = [one.model.linear.shape for one in found]
+    shapes = [problem.model.linear.shape for problem in found]
     assert sorted(shapes) == sorted(update.shape for update in jax.tree.leaves(updates))
 
 

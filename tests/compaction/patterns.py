@@ -16,8 +16,8 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
     """The parameters with a share of the groups of each regularized leaf set to zero, at random."""
     regularizer = regularizer or ramda_jax.GroupLasso("input")
     values = dict(named_leaves(params))
-    for path, leaf, one in regularized_leaves(regularizer, params):
-        shape = one.radii_shape(leaf.shape)
+    for path, leaf, resolved in regularized_leaves(regularizer, params):
+        shape = resolved.radii_shape(leaf.shape)
         values[path] = jnp.asarray(np.where(rng.random(shape) < share, 0, np.asarray(leaf)), leaf.dtype)
     return jax.tree.structure(params).unflatten(values[path] for path, _ in named_leaves(params))
 

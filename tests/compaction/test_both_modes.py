@@ -138,4 +138,4 @@ def test_the_trace_is_the_one_that_compaction_goes_by():
     [width] = [width for width in dims.widths if not width.reason]
     assert "aux/kernel[0]" in set(map(str, width.members)) - set(map(str, width.readers))
     small = compact_model(net, X, num_random=0)
-    assert [one.name for one in small.plan.widths] == [one.name for one in dims.widths]
+    assert [width.name for width in small.plan.widths] == [width.name for width in dims.widths]

@@ -96,9 +96,11 @@ def test_costs_are_shaped_as_the_norms_and_parts_of_a_unit_add_up():
     regularizer = groups(dims)
     for of in ("parameters", "flops"):
         found = costs(dims, of)
-        leaves = {path: (leaf, one) for path, leaf, one in assign(regularizer, params) if one is not None}
+        leaves = {
+            path: (leaf, resolved) for path, leaf, resolved in assign(regularizer, params) if resolved is not None
+        }
         assert {path: array.shape for path, array in found.items()} == {
-            path: one.radii_shape(leaf.shape) for path, (leaf, one) in leaves.items()
+            path: resolved.radii_shape(leaf.shape) for path, (leaf, resolved) in leaves.items()
         }
     by_parameters = costs(dims)
     # A hidden unit of the last layer: 8 entries and a bias that make it, 5 that read it.
@@ -153,29 +155,29 @@ def test_groups_weigh_the_root_of_what_they_save():
     # 432 + 10 for a channel of conv1, 6,489 for one of conv2, 2,363 for a hidden unit.
     saved = [442.0, 6489.0, 2363.0]
     coupling = couple_model(model, images, weight="saving")
-    weights = [one.group_weight for one in coupling.regularizer().values()]
+    weights = [resolved.group_weight for resolved in coupling.regularizer().values()]
     assert weights == [math.sqrt(x) for x in saved]
     dims = trace_dims(model, images)
-    by_leaf = [one.group_weight for one in groups(dims, weight="saving").values()]
+    by_leaf = [resolved.group_weight for resolved in groups(dims, weight="saving").values()]
     assert by_leaf == [math.sqrt(x) for x in (442, 6489 / 49, 2363)]
     scaled = groups(dims, 2.0 * GroupLasso(), weight="saving")
-    assert [one.regularizer.group_weight for one in scaled.values()] == by_leaf
+    assert [resolved.regularizer.group_weight for resolved in scaled.values()] == by_leaf
     # By operations, from their costs.
     operations = costs(dims, "flops")
     by_operations = groups(dims, weight=operations)
-    assert [one.group_weight for one in by_operations.values()] == [
+    assert [resolved.group_weight for resolved in by_operations.values()] == [
         math.sqrt(array.flat[0]) for array in operations.values()
     ]
     plain = couple_model(model, images)
     params = nnx.state(model, nnx.Param)
     of_coupling = costs(dims, "flops", plain.regularizer())
     heavy = couple(dims, params, weight=of_coupling)
-    assert [one.group_weight for one in heavy.regularizer().values()] == [
+    assert [resolved.group_weight for resolved in heavy.regularizer().values()] == [
         math.sqrt(array.flat[0]) for array in of_coupling.values()
     ]
     # A weight of the user's own stays.
     own = coupling.regularizer(GroupLasso(0, group_weight=3.0))
-    assert {one.group_weight for one in own.values()} == {3.0}
+    assert {resolved.group_weight for resolved in own.values()} == {3.0}
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -139,7 +139,9 @@ def test_zeros_are_held_by_the_models_own_parameters(trained):
         grads = jax.tree.map(jnp.ones_like, params)
         after, _ = tiny.apply_step(optimizer, grads, optimizer.init(structured), structured)
         found = zero_groups(coupling, after)
-        assert {name: one.tolist() for name, one in found.items()} == {name: one.tolist() for name, one in zero.items()}
+        assert {name: mask.tolist() for name, mask in found.items()} == {
+            name: mask.tolist() for name, mask in zero.items()
+        }
         # Nothing else is held.
         assert not jnp.array_equal(dict(named_leaves(after))["conv1/kernel"], model.conv1.kernel[...])
     # Packed parameters would hold nothing of the model's.

@@ -64,7 +64,7 @@ def test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size():
         stream = jnp.concatenate([params[name]["kernel"] for name in ("up", "left", "right")], axis=1)
         wanted = np.sqrt(14) * jnp.linalg.norm(stream, axis=1).sum()
         wanted += np.sqrt(8) * jnp.linalg.norm(params["down"]["kernel"], axis=1).sum()
-        value = sum(one.value(leaf) for _, leaf, one in regularized_leaves(coupling.regularizer(), packed))
+        value = sum(resolved.value(leaf) for _, leaf, resolved in regularized_leaves(coupling.regularizer(), packed))
         assert float(value) == pytest.approx(float(wanted), rel=1e-12)
 
 
@@ -123,7 +123,7 @@ def test_what_ramda_zeroes_is_exactly_what_is_removed():
         assert all(0 < len(kept) for kept in alive.values())
         assert sum(map(len, alive.values())) < 18 - 2
         plan = plan_compaction(dims, structured)
-        assert {one.name: one.kept for one in plan.widths if one.name in alive} == alive
+        assert {width.name: width.kept for width in plan.widths if width.name in alive} == alive
         small = compact_model(residual, jnp.asarray(X), variables=structured)
         assert small.proof.error <= 1e-12
         assert small.plan.num_params[1] < small.plan.num_params[0]
@@ -141,7 +141,7 @@ def test_the_rest_may_have_regularizers_of_its_own():
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), initial())
     coupling = couple(trace_dims(residual, params, jnp.asarray(X, jnp.float32)), params)
     regularizer = coupling.regularizer(rest={r"in/kernel$": ramda_jax.GroupLasso("input")})
-    groups = {path: one.groups for path, _, one in regularized_leaves(regularizer, coupling.pack(params))}
+    groups = {path: resolved.groups for path, _, resolved in regularized_leaves(regularizer, coupling.pack(params))}
     assert {path.split("/", 1)[1] for path in groups} == {*coupling.parts, "in/kernel"}
 
 
@@ -183,8 +183,8 @@ def test_parameters_may_be_a_part_of_what_was_traced_by_one_prefix():
     dims = trace_dims(module, variables, x)
     whole = couple(dims, variables)
     part = couple(dims, variables["params"])
-    assert [[one.path for one in parts] for parts in whole.parts.values()] == [
-        [f"params/{one.path}" for one in parts] for parts in part.parts.values()
+    assert [[leaf.path for leaf in parts] for parts in whole.parts.values()] == [
+        [f"params/{leaf.path}" for leaf in parts] for parts in part.parts.values()
     ]
     assert set(part.parts) and set(part.shapes) == {path for path, _ in named_leaves(variables["params"])}
     # What was traced may be the collection alone.

@@ -19,7 +19,7 @@ def check(function, params, x, seed=0):
     """Deletes exactly what is read by nothing, twice is once, and outputs are those of the whole; in float64."""
     params, alive = zero_readers(trace_dims(function, params, x), params, np.random.default_rng(seed))
     small = compact_model(function, x, variables=params, num_random=1)
-    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+    assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
     assert small.refused == {}
     assert small.proof.error <= 1e-12
     assert compact_model(function, x, variables=small.variables, num_random=0).plan.changes_nothing
@@ -119,7 +119,7 @@ def tiled(params, x):
     """Two heads of keys and values for four of queries, as some decoders write it."""
     q, k, v = (jnp.einsum("tc,cnh->tnh", x, params[name]) for name in "qkv")
     times = q.shape[1] // k.shape[1]
-    k, v = (jnp.tile(one[:, :, None], (1, 1, times, 1)).reshape(len(x), -1, one.shape[-1]) for one in (k, v))
+    k, v = (jnp.tile(array[:, :, None], (1, 1, times, 1)).reshape(len(x), -1, array.shape[-1]) for array in (k, v))
     weights = jax.nn.softmax(jnp.einsum("tnh,snh->nts", q, k))
     return jnp.einsum("tnh,nho->to", jnp.einsum("nts,snh->tnh", weights, v), params["out"])
 
@@ -172,7 +172,7 @@ def test_compact_function_computes_the_same(name):
             small = check(function, params, x, seed)
             assert small.dims.opaque == {}
             assert small.plan.num_params[1] < small.plan.num_params[0]
-            shrunk |= {one.name for one in small.plan.widths if len(one.kept) < one.size}
+            shrunk |= {width.name for width in small.plan.widths if len(width.kept) < width.size}
         # Of every width that is free and read by a leaf something has gone in one of the two.
         assert shrunk == {width.name for width in small.dims.widths if not width.reason and width.readers}
 
@@ -277,7 +277,7 @@ def test_equinox_module_becomes_a_small_equinox_module():
     net = eqx.tree_at(lambda net: [layer.weight for layer in net.layers[1:]], net, kernels)
     small = compact_model(net, batch, call=lambda model, batch: jax.vmap(model)(batch))
     assert [layer.weight.shape for layer in small.model.layers] == [(3, 5), (4, 3), (3, 4)]
-    whole, little = (jax.vmap(eqx.nn.inference_mode(one))(batch) for one in (net, small.model))
+    whole, little = (jax.vmap(eqx.nn.inference_mode(module))(batch) for module in (net, small.model))
     assert relative_difference(whole, little) <= 1e-5
 
 
@@ -317,5 +317,5 @@ def test_round_to_keeps_a_multiple_or_all(round_to, width):
     x = jnp.asarray(rng.normal(size=(3, 4)))
     small = compact_model(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], x, variables=params, round_to=round_to)
     assert small.variables["a"].shape == (4, width)
-    [inner] = [one for one in small.plan.widths if not one.reason]
+    [inner] = [width for width in small.plan.widths if not width.reason]
     assert len(inner.padding) == width - 100

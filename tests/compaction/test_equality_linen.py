@@ -27,7 +27,7 @@ def test_compact_linen_model_deletes_what_nothing_reads_and_computes_the_same_in
         # On shapes, so that the proof runs nothing and the outputs are compared here alone.
         small = compact_model(module, jax.ShapeDtypeStruct(batch.shape, batch.dtype), variables=variables, num_random=0)
         assert small.refused == small.dims.opaque == {}
-        assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+        assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(small.variables)} == {"float64"}
         outputs = jax.jit(small.model)(small.variables, batch)
         assert relative_difference(jax.jit(module.apply)(variables, batch), outputs) <= TOLERANCES["float64"]

@@ -62,7 +62,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
         assert small.proof.batches == 0
         wanted = {name: kept for name, kept in alive.items() if name not in small.refused}
-        assert {one.name: one.kept for one in small.plan.widths if one.name in wanted} == wanted
+        assert {width.name: width.kept for width in small.plan.widths if width.name in wanted} == wanted
         assert set(small.refused) == REFUSED.get(name, set())
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(nnx.state(small.model, nnx.Param))} == {"float64"}
         other = shuffled(batch)
@@ -80,7 +80,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_at_full_depth(name):
     assert set(NETS[name][2]) <= free
     state, alive = zero_readers(dims, state, np.random.default_rng(3))
     small = compact_model(with_state(state), jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
-    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+    assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
     assert small.refused == {}
 
 
@@ -116,7 +116,7 @@ def test_gradients_and_batch_statistics_of_the_compact_model_are_the_kept_slices
         assert relative_difference(before, statistics) > 0.01
         kept = compact(small.plan, statistics)
         assert relative_difference(kept, nnx.state(small.model, nnx.BatchStat)) <= 1e-12
-        sizes = [sum(leaf.size for leaf in jax.tree.leaves(one)) for one in (grads, small_grads)]
+        sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (grads, small_grads)]
         assert sizes[1] < sizes[0]
 
 
@@ -124,10 +124,10 @@ def test_compact_model_rounds_widths_up():
     net, batch = make("mlp")
     net = with_zeros(net, seed=1)
     small = compact_model(net, batch, round_to=8)
-    widths = [len(one.kept) for one in small.plan.widths if not one.reason]
-    sizes = [one.size for one in small.plan.widths if not one.reason]
+    widths = [len(width.kept) for width in small.plan.widths if not width.reason]
+    sizes = [width.size for width in small.plan.widths if not width.reason]
     assert all(width % 8 == 0 or width == size for width, size in zip(widths, sizes, strict=True))
-    assert any(one.padding for one in small.plan.widths)
+    assert any(width.padding for width in small.plan.widths)
     assert relative_difference(outputs(net, batch), outputs(small.model, batch)) <= TOLERANCES["float32"]
     assert compact_model(small.model, batch, round_to=8).plan.changes_nothing
 

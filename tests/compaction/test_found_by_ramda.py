@@ -77,7 +77,7 @@ def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros(name):
             name: tuple(np.flatnonzero(np.asarray(leaf).any(axis=1)).tolist())
             for name, leaf in coupling.pack(params)["coupled"].items()
         }
-        found = {one.name: tuple(i for i in one.kept if i not in one.padding) for one in small.plan.widths}
+        found = {width.name: tuple(i for i in width.kept if i not in width.padding) for width in small.plan.widths}
         assert {name: found[name] for name in alive} == alive
         assert sum(map(len, alive.values())) > 0.3 * sum(len(parts[0].rows) for parts in coupling.parts.values())
     else:

@@ -163,15 +163,15 @@ CASES = {
 
 
 def axes_by_path(found, params):
-    return {path: one.groups for path, _, one in assign(found, params) if one is not None}
+    return {path: resolved.groups for path, _, resolved in assign(found, params) if resolved is not None}
 
 
 def zero_half(found, params):
     """The parameters with the first half of the groups of each leaf at zero."""
     result = dict(params)
-    for path, leaf, one in assign(found, params):
-        if one is not None:
-            [axis] = one.groups
+    for path, leaf, resolved in assign(found, params):
+        if resolved is not None:
+            [axis] = resolved.groups
             result[path] = jnp.moveaxis(jnp.moveaxis(leaf, axis, 0).at[: leaf.shape[axis] // 2].set(0), 0, axis)
     return result
 
@@ -201,14 +201,16 @@ def test_groups_of_a_net_are_all_removable_and_no_others_are(name):
     dims, params = trace_dims(net, batch), nnx.state(net, nnx.Param)
     found = groups(dims)
     counts = dims.count_units(assign(found, params))
-    for path, leaf, one in assign(found, params):
-        assert (one is None) == (path not in counts)
-        if one is not None:
-            assert counts[path].removable == np.prod(one.radii_shape(leaf.shape))
+    for path, leaf, resolved in assign(found, params):
+        assert (resolved is None) == (path not in counts)
+        if resolved is not None:
+            assert counts[path].removable == np.prod(resolved.radii_shape(leaf.shape))
     # Of what is left out, but for tables, no group can go even if every entry is one.
     rest = {f"^{path}$": GroupLasso(tuple(range(leaf.ndim))) for path, leaf in named_leaves(params)}
     rest |= {f"^{path}$": None for path in dims.units.tables}
-    left = dims.count_units(assign({**found, **{key: one for key, one in rest.items() if key not in found}}, params))
+    left = dims.count_units(
+        assign({**found, **{key: given for key, given in rest.items() if key not in found}}, params)
+    )
     assert {path for path, count in left.items() if count.removable} == set(counts)
 
 
@@ -233,7 +235,7 @@ def test_any_regularizer_with_groups_is_put_on_the_axes():
     dims = trace_dims(function, params, x)
     for regularizer in (ramda_jax.GroupMCP(omega=3.0), 2.0 * GroupLasso(group_weight=1.0), ramda_jax.TopGroups(0.5)):
         found = groups(dims, regularizer)
-        assert {type(one) for one in found.values()} == {type(regularizer)}
+        assert {type(part) for part in found.values()} == {type(regularizer)}
         assert axes_by_path(found, params) == {"square": (1,), "out": (1,)}
     chosen = groups(dims, {"square": None, "": GroupLasso(group_weight=1.0)})
     assert axes_by_path(chosen, params) == {"out": (1,)}

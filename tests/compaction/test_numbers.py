@@ -77,8 +77,8 @@ def test_random_floats_are_normal_or_from_the_range_of_each_feature():
     x = jnp.asarray(np.random.default_rng(0).uniform([[-3, 2]], [[-1, 5]], (50, 2)), jnp.float32)
     (normal,), (drawn,), (shuffled,) = random_batches((x,), 1)[0]
     assert normal[:, 0].max() > 1 and normal[:, 1].min() < 0
-    for one in (drawn, shuffled):
-        assert (one.min(0) >= x.min(0)).all() and (one.max(0) <= x.max(0)).all() and not jnp.array_equal(one, x)
+    for batch in (drawn, shuffled):
+        assert (batch.min(0) >= x.min(0)).all() and (batch.max(0) <= x.max(0)).all() and not jnp.array_equal(batch, x)
     np.testing.assert_array_equal(jnp.sort(shuffled, axis=0), jnp.sort(x, axis=0))
     # A single row has a range only as a whole; what is one number stays, and so does what is not finite.
     _, (row,), _ = random_batches((jnp.array([[1.0, 2.0, 4.0]]),), 1)[0]
@@ -87,7 +87,7 @@ def test_random_floats_are_normal_or_from_the_range_of_each_feature():
     assert (constant == 1).all()
     _, (masked,), _ = random_batches((jnp.array([[1.0, -jnp.inf], [2.0, 3.0], [0.0, 1.0]]),), 1)[0]
     assert masked[0, 1] == -jnp.inf and jnp.isfinite(masked[1:]).all()
-    assert [one.shape for (one,) in random_batches((jnp.ones((0, 2)),), 1)[0]] == [(0, 2)] * 3
+    assert [array.shape for (array,) in random_batches((jnp.ones((0, 2)),), 1)[0]] == [(0, 2)] * 3
 
 
 def logarithm(params, x):

@@ -107,9 +107,11 @@ def test_orbax_refuses_a_whole_checkpoint_for_small_shapes_unless_it_is_told_to_
         def restored(item=part, **settings):
             given = orbax.checkpoint.checkpoint_utils.construct_restore_args(item)
             if settings.pop("cut", False):
-                one = part[path]
+                array = part[path]
                 given = {
-                    path: orbax.checkpoint.ArrayRestoreArgs(sharding=one.sharding, global_shape=one.shape, strict=False)
+                    path: orbax.checkpoint.ArrayRestoreArgs(
+                        sharding=array.sharding, global_shape=array.shape, strict=False
+                    )
                 }
             return checkpointer.restore(tmp_path / "whole", args=args.PyTreeRestore(item, given, **settings))
 

@@ -153,10 +153,10 @@ def test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices():
 def without(plan, name, index):
     """The plan that deletes one more index of a width."""
     widths = tuple(
-        dataclasses.replace(one, kept=tuple(i for i in one.kept if i != index)) if one.name == name else one
-        for one in plan.widths
+        dataclasses.replace(width, kept=tuple(i for i in width.kept if i != index)) if width.name == name else width
+        for width in plan.widths
     )
-    [members] = [one.members for one in plan.widths if one.name == name]
+    [members] = [width.members for width in plan.widths if width.name == name]
     leaves = {}
     for path, leaf in plan.leaves.items():
         kept = list(leaf.kept)

@@ -26,8 +26,8 @@ def fresh(x):
 def assert_same(grads, small_grads):
     """Of two trees of gradients, some of which are zero but for rounding."""
     pairs = list(zip(jax.tree.leaves(grads), jax.tree.leaves(small_grads), strict=True))
-    largest = max(float(jnp.abs(one).max()) for one, _ in pairs)
-    assert all(float(jnp.abs(one - other).max()) <= 1e-5 * largest for one, other in pairs)
+    largest = max(float(jnp.abs(array).max()) for array, _ in pairs)
+    assert all(float(jnp.abs(array - other).max()) <= 1e-5 * largest for array, other in pairs)
 
 
 def check_nnx(model, x, *, fit=None):
@@ -93,8 +93,8 @@ class Attention(nnx.Module):
     def __call__(self, x):
         b, t, _ = x.shape
         q = self.q(x).reshape(b, t, self.num_heads, self.head_dim)
-        k, v = (one(x).reshape(b, t, self.num_kv_heads, self.head_dim) for one in (self.k, self.v))
-        k, v = (jnp.repeat(one, self.num_heads // self.num_kv_heads, axis=2) for one in (k, v))
+        k, v = (project(x).reshape(b, t, self.num_kv_heads, self.head_dim) for project in (self.k, self.v))
+        k, v = (jnp.repeat(array, self.num_heads // self.num_kv_heads, axis=2) for array in (k, v))
         a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k) * self.head_dim**-0.5)
         return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(b, t, self.num_heads * self.head_dim))
 
@@ -108,7 +108,7 @@ class WithConfig(nnx.Module):
 
     def __call__(self, x):
         shape = (*x.shape[:2], self.config.heads, self.config.size)
-        q, k, v = (one(x).reshape(shape) for one in (self.q, self.k, self.v))
+        q, k, v = (project(x).reshape(shape) for project in (self.q, self.k, self.v))
         a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
         return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(*x.shape[:2], -1))
 
@@ -294,7 +294,7 @@ class SizedByModel(nnx.Module):
 
     def __call__(self, x):
         cache = self.init_cache(len(x))
-        q, k, v = (one(x).reshape(*x.shape[:2], -1, self.size) for one in (self.q, self.k, self.v))
+        q, k, v = (project(x).reshape(*x.shape[:2], -1, self.size) for project in (self.q, self.k, self.v))
         k, v = (old.at[:, : x.shape[1]].set(new) for old, new in zip(cache, (k, v), strict=True))
         a = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
         return self.o(jnp.einsum("bnts,bsnh->btnh", a, v).reshape(*x.shape[:2], -1))
@@ -304,7 +304,7 @@ def test_a_cache_is_as_large_as_the_small_model_says():
     net = SizedByModel(nnx.Rngs(0))
     zeroed(net.o.kernel, 0, range(3, 9))
     small = check_nnx(net, SEQUENCES)
-    assert [one.shape for one in small.model.init_cache(2)] == [(2, 7, 2, 3)] * 2 and small.model.length == 7
+    assert [array.shape for array in small.model.init_cache(2)] == [(2, 7, 2, 3)] * 2 and small.model.length == 7
 
 
 def decode(params, x, cache):

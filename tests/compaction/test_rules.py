@@ -18,7 +18,7 @@ OF_ONE_VERSION = {"closed_call": "0.10", "log2": "0.12", "one_minus_square": "0.
 
 def test_every_row_is_of_a_primitive_that_jax_has():
     gc.unfreeze()  # what `conftest.py` has frozen is not among the collector's objects
-    names = {one.name for one in gc.get_objects() if isinstance(one, Primitive)}
+    names = {thing.name for thing in gc.get_objects() if isinstance(thing, Primitive)}
     assert {*RULES, *CALLS} - names <= OF_ONE_VERSION.keys()
 
 
@@ -35,7 +35,7 @@ def test_parameters_that_may_differ_are_parameters_of_the_primitive():
     found = {}
     for equation in jax.make_jaxpr(every)(jnp.ones((2, 12)), jnp.ones((3, 4, 4))).jaxpr.eqns:
         bodies = [equation] if "jaxpr" not in equation.params else equation.params["jaxpr"].eqns
-        found |= {one.primitive.name: one.params.keys() for one in bodies}
+        found |= {equation.primitive.name: equation.params.keys() for equation in bodies}
     with_sizes = {name: rule.size_params for name, rule in RULES.items() if rule.size_params}
     assert with_sizes.keys() <= found.keys()
     for name, parameters in with_sizes.items():

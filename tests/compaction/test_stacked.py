@@ -33,17 +33,17 @@ def value_and_grads(apply, variables, batch):
 
     def with_floats(floats, rest):
         floats, rest = iter(floats), iter(rest)
-        return jax.tree.structure(variables).unflatten(next(floats if one else rest) for one in is_float)
+        return jax.tree.structure(variables).unflatten(next(floats if floating else rest) for floating in is_float)
 
     def loss(floats, rest):
         outputs = apply(with_floats(floats, rest), batch)
         return jnp.sum(jnp.sin(outputs)), outputs
 
     leaves = jax.tree.leaves(variables)
-    floats = [leaf for leaf, one in zip(leaves, is_float, strict=True) if one]
-    rest = [leaf for leaf, one in zip(leaves, is_float, strict=True) if not one]
+    floats = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if floating]
+    rest = [leaf for leaf, floating in zip(leaves, is_float, strict=True) if not floating]
     (_, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(floats, rest)
-    names = [name for (name, _), one in zip(named_leaves(variables), is_float, strict=True) if one]
+    names = [name for (name, _), floating in zip(named_leaves(variables), is_float, strict=True) if floating]
     return outputs, dict(zip(names, grads, strict=True))
 
 
@@ -63,15 +63,15 @@ def check_kind(model, batch, member, with_variables, variables=None):
     adapter = adapter_for(model, variables)
     dims = trace_dims(model, batch) if variables is None else trace_dims(model, variables, batch)
     assert dims.opaque.keys() <= {"random_fold_in"}
-    assert member in {str(one) for width in dims.widths if not width.reason for one in width.members}
+    assert member in {str(axis) for width in dims.widths if not width.reason for axis in width.members}
     values, alive = zero_readers(dims, adapter.variables, np.random.default_rng(3))
     shapes = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
     given = {} if variables is None else {"variables": values}
     # On shapes, so that the proof runs nothing and the outputs are compared here alone.
     small = compact_model(with_variables(values), shapes, num_random=0, **given)
     assert small.refused == {}
-    kept = {one.members: one.kept for one in small.plan.widths}
-    wanted = {tuple(map(str, one.members)): alive[one.name] for one in dims.widths if one.name in alive}
+    kept = {width.members: width.kept for width in small.plan.widths}
+    wanted = {tuple(map(str, width.members)): alive[width.name] for width in dims.widths if width.name in alive}
     assert {members: kept.get(members) for members in wanted} == wanted
     check_equal(adapter, values, small, batch)
     return small
@@ -102,12 +102,12 @@ def test_a_stack_of_equinox_layers_loses_what_nothing_reads_in_any_of_them():
         return jax.vmap(model)(x)
 
     dims = trace_dims(lambda model, x: call(eqx.combine(model, static), x), eqx.filter(model, eqx.is_array), batch)
-    assert member in {str(one) for width in dims.widths if not width.reason for one in width.members}
+    assert member in {str(axis) for width in dims.widths if not width.reason for axis in width.members}
     values, alive = zero_readers(dims, eqx.filter(model, eqx.is_array), np.random.default_rng(3))
     model = eqx.combine(values, static)
     small = compact_model(model, jax.ShapeDtypeStruct(batch.shape, batch.dtype), call=call, num_random=0)
     assert small.refused == {}
-    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive
+    assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
     check_equal(adapter_for(model, call=call), values, small, batch)
 
 
@@ -133,7 +133,7 @@ def test_equinox_layers_remember_the_sizes_of_their_arrays():
     arrays, static = eqx.partition(model, eqx.is_array)
     values, alive = zero_readers(trace_dims(model, x), arrays, np.random.default_rng(1))
     small = compact_model(eqx.combine(values, static), x, num_random=1)
-    assert {one.name: one.kept for one in small.plan.widths if one.name in alive} == alive and not small.refused
+    assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive and not small.refused
     net, kept = small.model, {width.size: len(width.kept) for width in small.plan.widths if not width.reason}
     assert net.attention.num_heads == kept[4] < 4 and net.attention.query_proj.out_features == 2 * kept[4]
     assert net.depthwise.groups == net.depthwise.in_channels == net.cell.input_size == kept[6] < 6

@@ -178,8 +178,8 @@ def test_every_dtype_of_jax_comes_back_bit_by_bit(tmp_path, dtype, shape):
 
 def test_arrays_in_any_layout_and_byte_order_come_back(tmp_path):
     leaf = np.arange(6, dtype=np.float32).reshape(2, 3)
-    for one in (leaf.T, leaf[:, ::2], leaf.astype(">f4")):
-        assert np.array_equal(save_leaf(tmp_path, one), one)
+    for array in (leaf.T, leaf[:, ::2], leaf.astype(">f4")):
+        assert np.array_equal(save_leaf(tmp_path, array), array)
 
 
 def test_numbers_of_64_bits_are_never_rounded_in_silence(tmp_path):
@@ -517,6 +517,6 @@ def test_random_hostile_folders_are_refused_or_read_as_their_plan_says(tmp_path,
         shutil.copytree(tmp_path / "good", tmp_path / "bad")
         outcomes.append(outcome(seed, tmp_path / "bad"))
         shutil.rmtree(tmp_path / "bad")
-    print({one: outcomes.count(one) for one in set(outcomes)})
+    print({outcome: outcomes.count(outcome) for outcome in set(outcomes)})
     # A few changes, such as of a reason or to a link, leave a model.
     assert 0 < outcomes.count("loaded") < 0.2 * count

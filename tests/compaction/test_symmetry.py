@@ -69,7 +69,7 @@ CONVOLUTIONS_OF_A_STACK = {("vmap", "convolution"), ("vmap", "depthwise")}
 
 
 def program(steps, kind):
-    def one(x, layer):
+    def layer_output(x, layer):
         h = jnp.tanh(x @ layer["up"])
         for step in steps:
             h = STEPS[step](h, layer)
@@ -78,14 +78,16 @@ def program(steps, kind):
     def run(layers, x):
         if kind == "loop":
             for number in range(3):
-                x = one(x, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
+                x = layer_output(x, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
             return x
         if kind == "vmap":
-            return jax.vmap(lambda layer: one(x, layer))(layers).sum(0)
+            return jax.vmap(lambda layer: layer_output(x, layer))(layers).sum(0)
         if kind == "mixed":
             turned = jax.tree.map(lambda leaf: leaf[::-1], layers)
-            return jax.vmap(lambda layer: one(x, layer))(turned).sum(0) + one(x, jax.tree.map(lambda a: a[0], layers))
-        return jax.lax.scan(lambda x, layer: (one(x, layer), None), x, layers, reverse=kind == "reverse")[0]
+            return jax.vmap(lambda layer: layer_output(x, layer))(turned).sum(0) + layer_output(
+                x, jax.tree.map(lambda a: a[0], layers)
+            )
+        return jax.lax.scan(lambda x, layer: (layer_output(x, layer), None), x, layers, reverse=kind == "reverse")[0]
 
     return run
 
@@ -93,7 +95,7 @@ def program(steps, kind):
 def orders(rng, style):
     """An order of 8 units for each of 3 layers, of a kind that some programs allow."""
 
-    def one():
+    def order():
         four = rng.permutation(4)
         return {
             "any": rng.permutation(8),
@@ -102,7 +104,7 @@ def orders(rng, style):
             "in pairs": np.stack([2 * four, 2 * four + 1], -1).ravel(),
         }[style]
 
-    return np.stack([one() for _ in range(3)])
+    return np.stack([order() for _ in range(3)])
 
 
 def permuted(layers, moves):
@@ -135,8 +137,8 @@ def check_random_programs(seed, number):
                 axes = {"up": {2: table}, "scale": {1: table}, "down": {1: other}, "square": {1: table, 2: table}}
                 moves = {}
                 for path, own in axes.items():
-                    found = {axis: move(one, [("axis", 0)]) for axis, one in own.items()}
-                    moves[path] = {axis: one for axis, one in found.items() if one is not None}
+                    found = {axis: move(moved, [("axis", 0)]) for axis, moved in own.items()}
+                    moves[path] = {axis: moved for axis, moved in found.items() if moved is not None}
                 if why_not_symmetric(dims, moves) == "":
                     shown += 1
                     outputs, others = run(layers, x), run(permuted(layers, moves), x)

@@ -160,7 +160,7 @@ def test_groups_would_weigh_less_without_keep_group_weights():
 
 
 def value(regularizer, params):
-    return sum(float(one.value(leaf)) for _, leaf, one in regularized_leaves(regularizer, params))
+    return sum(float(resolved.value(leaf)) for _, leaf, resolved in regularized_leaves(regularizer, params))
 
 
 def test_compact_state_slices_what_map_params_finds():
@@ -174,7 +174,7 @@ def test_compact_state_slices_what_map_params_finds():
 
     def cut(leaf, path):
         kept = zip(leaf.shape, plan.leaves[path].kept, strict=True)
-        return np.asarray(leaf)[np.ix_(*[range(n) if one is None else one for n, one in kept])]
+        return np.asarray(leaf)[np.ix_(*[range(n) if indices is None else indices for n, indices in kept])]
 
     wanted = optax.tree.map_params(optimizer, cut, state, paths)
     found = compact(plan, state)

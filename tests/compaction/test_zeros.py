@@ -100,7 +100,7 @@ def test_queries_with_keys_and_values_have_groups_of_their_own():
     params = attention_params()
     for function, wanted in (
         (attention(), [heads, both, values]),
-        (attention(between=rope), [heads, [f"{one} x2" for one in both], values]),
+        (attention(between=rope), [heads, [f"{axis} x2" for axis in both], values]),
         # A scale that is read from the shape, and statistics over the width.
         (attention(scale=None), [heads, values]),
         (attention(between=lambda q: q / jnp.abs(q).mean(-1, keepdims=True)), [heads, values]),

@@ -68,7 +68,7 @@ def numbers(made):
 
 def records(out):
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in one.items() if key != "seconds"} for one in lines]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def check_continued(out, undisturbed, monkeypatch):
 def test_the_undisturbed_run_has_rounds_and_steps(undisturbed):
     made, written, _ = undisturbed
     assert made["steps"] == 6 and made["steps_per_epoch"] == 3
-    assert [one["step"] for one in written] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [record["step"] for record in written] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert len(made["rounds"]["loss"]) == 2 and len(made["step_losses"]) == 6
     # A round's loss is the mean of its steps'.
     for first, loss in ((0, made["rounds"]["loss"][0]), (3, made["rounds"]["loss"][1])):

@@ -61,9 +61,9 @@ def test_models_have_the_papers_sizes(make, regularizer, expected):
     leaves = regularized_leaves(regularizer, params)
     groups = sum(
         min(math.prod(leaf.shape[:-1]), leaf.shape[-1])
-        if isinstance(one, ramda_jax.NuclearNorm)
-        else math.prod(one.radii_shape(leaf.shape))
-        for _, leaf, one in leaves
+        if isinstance(resolved, ramda_jax.NuclearNorm)
+        else math.prod(resolved.radii_shape(leaf.shape))
+        for _, leaf, resolved in leaves
     )
     regularised = sum(math.prod(leaf.shape) for _, leaf, _ in leaves)
     assert (size(params), regularised, len(leaves), groups) == expected
@@ -76,7 +76,11 @@ def test_transformer_xl_has_its_parameters_in_the_layers():
 
 def test_tacotron2_has_groups_of_one_where_there_is_one_output():
     params = abstract_params(models.Tacotron2)
-    alone = {path: leaf.shape[0] for path, leaf, one in regularized_leaves(LASSO, params) if one.sizes(leaf.shape) == 1}
+    alone = {
+        path: leaf.shape[0]
+        for path, leaf, resolved in regularized_leaves(LASSO, params)
+        if resolved.sizes(leaf.shape) == 1
+    }
     assert alone == {"decoder/attention/v/kernel": 128, "decoder/gate/kernel": 1536}
 
 

@@ -30,13 +30,13 @@ def test_there_is_no_other_table_of_runs_than_those_of_the_reports():
 
 
 def test_the_settings_of_the_reports_are_those_of_the_experiments():
-    for one in REPORTS:
-        config = CONFIGS[one["config"]]
-        rate = one.get("learning_rate_scale", 1.0) * config.methods[one["method"]].learning_rate
-        config = config.with_method(one["method"], learning_rate=rate)
+    for entry in REPORTS:
+        config = CONFIGS[entry["config"]]
+        rate = entry.get("learning_rate_scale", 1.0) * config.methods[entry["method"]].learning_rate
+        config = config.with_method(entry["method"], learning_rate=rate)
         defaults = {field.name: field.default for field in dataclasses.fields(Method)}  # a report may be older than one
-        settings = json.loads(json.dumps(config.methods[one["method"]].as_dict()))
-        assert defaults | one["settings"] == settings, (one["config"], one["method"])
+        settings = json.loads(json.dumps(config.methods[entry["method"]].as_dict()))
+        assert defaults | entry["settings"] == settings, (entry["config"], entry["method"])
 
 
 def test_every_figure_and_experiment_that_is_named_is_there():
@@ -49,24 +49,29 @@ def test_every_figure_and_experiment_that_is_named_is_there():
 
 
 def of(config, *methods):
-    found = [one for one in REPORTS if one["config"] == config and one["method"] in methods and not one["stops_after"]]
+    found = [
+        entry
+        for entry in REPORTS
+        if entry["config"] == config and entry["method"] in methods and not entry["stops_after"]
+    ]
     assert found
     return found
 
 
 @pytest.mark.parametrize("config", ["synthetic_logistic", "synthetic_conv"])
 def test_what_averages_finds_the_truth_and_keeps_it_and_the_others_do_not(config):
-    for one in of(config, "ramda", "rmda"):
-        assert one["identified"] == {"W": 1.0, "W_hat": 1.0}
-        assert one["last_change_step_W"] < 0.8 * one["steps"]
-        assert one["last_change_epoch_W_hat"] < 0.8 * one["steps"] / one["steps_per_epoch"]
-    for one in of(config, "prox_sgd", "prox_adamw", "prox_ssi"):
-        assert one["identified"]["W"] < 1 or one["last_change_step_W"] > 0.8 * one["steps"]
+    for entry in of(config, "ramda", "rmda"):
+        assert entry["identified"] == {"W": 1.0, "W_hat": 1.0}
+        assert entry["last_change_step_W"] < 0.8 * entry["steps"]
+        assert entry["last_change_epoch_W_hat"] < 0.8 * entry["steps"] / entry["steps_per_epoch"]
+    for entry in of(config, "prox_sgd", "prox_adamw", "prox_ssi"):
+        assert entry["identified"]["W"] < 1 or entry["last_change_step_W"] > 0.8 * entry["steps"]
 
 
 def test_the_logistic_regressions_have_the_papers_sparsity():
     share = {
-        one["method"]: one["sparsity_W"]["weighted"] for one in of("mnist_logistic", *CONFIGS["mnist_logistic"].methods)
+        entry["method"]: entry["sparsity_W"]["weighted"]
+        for entry in of("mnist_logistic", *CONFIGS["mnist_logistic"].methods)
     }
     assert share["rmda"] == pytest.approx(0.5702, abs=1e-3) and share["ramda"] == pytest.approx(0.5740, abs=2e-3)
     assert max(share[method] for method in ("prox_sgd", "prox_adamw", "prox_ssi")) < 0.45
@@ -74,10 +79,10 @@ def test_the_logistic_regressions_have_the_papers_sparsity():
 
 def test_rmda_has_the_papers_sparsity_in_three_seeds_and_settles_and_is_above_the_others_who_do_not():
     found = of("fashion_mlp_iclr", "rmda")
-    assert len({one["seed"] for one in found}) == 3
-    for one in found:
-        assert one["sparsity_W"]["kernel"] == pytest.approx(0.429, abs=0.03)
-        assert one["last_change_step_W"] < 0.9 * one["steps"]
+    assert len({entry["seed"] for entry in found}) == 3
+    for entry in found:
+        assert entry["sparsity_W"]["kernel"] == pytest.approx(0.429, abs=0.03)
+        assert entry["last_change_step_W"] < 0.9 * entry["steps"]
     for other in of("fashion_mlp_iclr", "prox_sgd", "prox_ssi"):
-        assert other["sparsity_W"]["kernel"] < min(one["sparsity_W"]["kernel"] for one in found)
+        assert other["sparsity_W"]["kernel"] < min(entry["sparsity_W"]["kernel"] for entry in found)
         assert other["last_change_step_W"] > 0.99 * other["steps"]

@@ -191,9 +191,9 @@ def test_every_experiment_has_settings_for_every_method_and_says_whose(name, met
     assert settings.learning_rate > 0 and settings.source
     assert (settings.averaging is not None) == (method in ("ramda", "rmda"))
     assert (settings.strength > 0) == (method not in ("msgd", "adam", "adamw", "rigl"))
-    assert set(config.reported) <= {one for one, value in config.methods.items() if value.source == "the paper's"} | {
-        "msgd"
-    }
+    assert set(config.reported) <= {
+        method for method, value in config.methods.items() if value.source == "the paper's"
+    } | {"msgd"}
 
 
 def test_experiments_that_are_not_in_the_papers_do_not_claim_their_settings():
@@ -478,9 +478,9 @@ def test_the_joined_table_has_means_deviations_and_the_papers_row(tmp_path, caps
     for seed, accuracy in ((1, 0.91), (2, 0.93)):
         place = tmp_path / f"rmda-{seed}"
         place.mkdir()
-        one = row | {"seed": seed, "accuracy": accuracy}
-        one |= {"sparsity_W": {"weighted": 0.5, "kernel": 0.25}, "sparsity_W_hat": {"weighted": 0.6, "kernel": 0.25}}
-        (place / "report.json").write_text(json.dumps(one))
+        report = row | {"seed": seed, "accuracy": accuracy}
+        report |= {"sparsity_W": {"weighted": 0.5, "kernel": 0.25}, "sparsity_W_hat": {"weighted": 0.6, "kernel": 0.25}}
+        (place / "report.json").write_text(json.dumps(report))
     report.main([str(tmp_path), "--figure", str(tmp_path / "runs.png")])
     printed = capsys.readouterr().out
     assert "| rmda" in printed and "92.00 ± 1.41" in printed and "91.34" in printed and "57.02" in printed

@@ -64,7 +64,7 @@ def outcome(seed, number, only_stage=None):
             warnings.filterwarnings("ignore", "overflow encountered in cast")
             result = stage(Draw(numbers))
     except (TypeError, ValueError) as error:
-        kind = next(one for one in (CompactionError, TypeError, ValueError) if isinstance(error, one))
+        kind = next(kind for kind in (CompactionError, TypeError, ValueError) if isinstance(error, kind))
         lacks = complaint(error)
         if lacks:
             return name, "fault", f"{kind.__name__} with {lacks}: {last_lines(error)}"

@@ -332,7 +332,7 @@ def compact_model(draw):
             elif kind == 1:
                 settings["num_random"] = draw.one((-1, "1", None, 1.5, True))
             elif kind == 2:
-                model = draw.one([one for one in OTHERS if not callable(one)])
+                model = draw.one([thing for thing in OTHERS if not callable(thing)])
             elif kind == 3:
                 settings["variables"] = None
             elif kind == 4:

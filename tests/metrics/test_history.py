@@ -96,11 +96,11 @@ def test_history_goes_on_from_a_file_as_if_uninterrupted(tmp_path, steps):
     history, file = fed(steps, max_records=20), tmp_path / "history"
     history.save(file)
     history.save(file)  # over the old one
-    assert [one.name for one in tmp_path.iterdir()] == ["history"]
+    assert [file.name for file in tmp_path.iterdir()] == ["history"]
     again = StructureHistory.load(file)
-    for one in (history, again):
-        one.add(100, {"a": np.ones((4, 1), bool), "b/c": np.zeros(3, bool)})
-        one.add(105, {"a": np.ones((4, 1), bool), "b/c": np.ones(3, bool)})
+    for watched in (history, again):
+        watched.add(100, {"a": np.ones((4, 1), bool), "b/c": np.zeros(3, bool)})
+        watched.add(105, {"a": np.ones((4, 1), bool), "b/c": np.ones(3, bool)})
     assert snapshot(again) == snapshot(history)
     assert again._max_records == 20
 

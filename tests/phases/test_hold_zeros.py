@@ -93,9 +93,9 @@ def test_after_the_switch_it_is_the_tuner_with_the_zeros_held():
     held = optax.chain(tuner, compaction.freeze_structure(start, REGULARIZER))
     wanted, _ = after(held, TOTAL - SWITCH, start)
     close(params, wanted)
-    for path, one in named_leaves(params):
+    for path, leaf in named_leaves(params):
         was = np.asarray(dict(named_leaves(start))[path])
-        assert (np.asarray(one)[was == 0] == 0).all() and np.any(np.asarray(one) != was), path
+        assert (np.asarray(leaf)[was == 0] == 0).all() and np.any(np.asarray(leaf) != was), path
 
     # It no longer shrinks: what lives has come nearer to what it is to be.
     def distance(params):

@@ -147,12 +147,12 @@ def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
     rng = np.random.default_rng(seed)
     decades = DECADES[metric]
     shapes = [] if metric == "scalar" else shape
-    one = [num] + [1] * len(shape)
-    scale = 10.0 ** rng.uniform(-2, 2, size=one[: 1 + len(shapes)])
+    scalar_shape = [num] + [1] * len(shape)
+    scale = 10.0 ** rng.uniform(-2, 2, size=scalar_shape[: 1 + len(shapes)])
     diagonal = scale * 10.0 ** (-decades * rng.uniform(size=[num, *shapes]))
     expanded = diagonal.reshape(diagonal.shape + (1,) * (len(shape) + 1 - diagonal.ndim))
     # The centre is of the size of one times the root of the metric, or less; a quarter of the parts is much weaker.
-    rhs = 2 * rng.normal(size=[num, *shape]) * expanded ** rng.choice([0.5, 1], size=one)
+    rhs = 2 * rng.normal(size=[num, *shape]) * expanded ** rng.choice([0.5, 1], size=scalar_shape)
     for axis in range(1, len(shape) + 1):
         sizes = [n if i in (0, axis) else 1 for i, n in enumerate([num, *shape])]
         rhs *= 10.0 ** (-2 * (rng.uniform(size=sizes) < 0.15))
@@ -164,12 +164,12 @@ def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
 
 @functools.partial(jax.jit, static_argnames=("regularizer", "solver"))
 def _solve(problems, regularizer, solver):
-    def one(rhs, metric, weight, start):
+    def solution(rhs, metric, weight, start):
         # The anchor is 0, so that the model's rhs is the given one to the bit; a tolerance is one relative to ||rhs||.
         model = rj.QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight, jnp.linalg.norm(rhs))
         return solver.solve(model, regularizer, Context(start))
 
-    return jax.vmap(one)(*problems)
+    return jax.vmap(solution)(*problems)
 
 
 def solve(case, solver, problems):

@@ -523,8 +523,8 @@ def test_leaves_of_equal_shape_are_solved_in_one_batch_as_if_alone(metric):
     assert "tensor<3x6x4xf32>" in text  # three of the leaves at once
     steps = []
     for k in shapes:
-        one = rj.QuadraticModel({k: linear[k]}, {k: anchor[k]}, {k: diagonal[k]}, model.weight)
-        alone, alone_info = jax.jit(solve)(one, {k: start[k]})
+        leaf_model = rj.QuadraticModel({k: linear[k]}, {k: anchor[k]}, {k: diagonal[k]}, model.weight)
+        alone, alone_info = jax.jit(solve)(leaf_model, {k: start[k]})
         steps.append(int(alone_info.num_steps))
         scale = np.max(np.abs(alone[k])) + np.max(np.abs(linear[k] / diagonal[k]))
         np.testing.assert_allclose(together[k], alone[k], rtol=0, atol=3e-6 * scale)

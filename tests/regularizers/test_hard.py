@@ -95,8 +95,8 @@ def test_largest_are_those_of_a_stable_sort(shape):
 def test_the_number_of_zeros_is_rounded_up_and_is_that_of_a_schedule(share, total, zeros):
     x = jnp.arange(1.0, total + 1)
     for given in (share, lambda step: share):
-        one = rj.TopEntries(given).at_step(jnp.array(3))
-        assert int(np.sum(np.asarray(one.prox(x, 1.0)) == 0)) == zeros
+        target = rj.TopEntries(given).at_step(jnp.array(3))
+        assert int(np.sum(np.asarray(target.prox(x, 1.0)) == 0)) == zeros
     assert np.isinf(rj.TopEntries(share).value(x)) == (zeros > 0)
 
 
@@ -225,12 +225,12 @@ def test_without_a_weight_there_is_no_constraint():
 
 def test_a_leaf_of_all_has_no_psi_of_its_own():
     x = jnp.ones((4, 3))
-    for one in (rj.TopGroups(0.5, over="all"), rj.TopEntries(0.5, over="all")):
-        for call in (lambda one=one: one.prox(x, 1.0), lambda one=one: one.value(x)):
+    for target in (rj.TopGroups(0.5, over="all"), rj.TopEntries(0.5, over="all")):
+        for call in (lambda target=target: target.prox(x, 1.0), lambda target=target: target.value(x)):
             with pytest.raises(ValueError, match=r"One leaf alone has no psi under .*or use over='leaf'"):
                 call()
         with pytest.raises(ValueError, match=r"ProximalGradient cannot solve .* one of all leaves together"):
-            rj.ramda(0.1, one, 1.0, solver=rj.ProximalGradient())
+            rj.ramda(0.1, target, 1.0, solver=rj.ProximalGradient())
     with pytest.raises(ValueError, match=r"is a function of the step; use `at_step\(step\)`"):
         rj.TopGroups(lambda step: 0.5).prox(x, 1.0)
 

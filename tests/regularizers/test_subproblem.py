@@ -272,11 +272,11 @@ def test_scalar_metric_is_the_ordinary_prox_of_the_center(name, dtype):
     case = CASES[name]
     eps = np.finfo(dtype).eps
     problems, closed = solved(name, rj.ClosedForm(), "scalar", dtype)
-    one = problems.metric.reshape([-1] + [1] * len(case.shape))
+    scalar = problems.metric.reshape([-1] + [1] * len(case.shape))
     weight = problems.weight / problems.metric
-    ordinary = prox(case, problems.rhs / one, weight)
+    ordinary = prox(case, problems.rhs / scalar, weight)
     # A difference of eps in x can be one in the zeros: of two answers both right, what counts is how far they are.
-    size = np.max(np.abs(problems.rhs / one), axis=tuple(range(1, ordinary.ndim)), keepdims=True) + 1
+    size = np.max(np.abs(problems.rhs / scalar), axis=tuple(range(1, ordinary.ndim)), keepdims=True) + 1
     # Next to where two minima are equally deep rounding decides which: none of these problems is so near.
     assert np.max(np.abs(ordinary - closed.value) / size) <= 40 * eps
     for solver in case.exact_solvers("scalar", dtype)[1:]:
@@ -284,7 +284,7 @@ def test_scalar_metric_is_the_ordinary_prox_of_the_center(name, dtype):
         assert np.max(np.abs(ordinary - other.value) / size) <= 40 * eps
     # A diagonal metric that is constant; strength within the metric's own solver.
     for solver in case.exact_solvers("8 decades", dtype)[:1]:
-        metric = np.broadcast_to(one, problems.rhs.shape)
+        metric = np.broadcast_to(scalar, problems.rhs.shape)
         other = solve(case, solver, problems._replace(metric=metric))
         assert np.max(np.abs(ordinary - other.value) / size) <= 40 * eps
 
@@ -361,8 +361,8 @@ def test_without_a_weight_the_solution_is_the_center(name, dtype):
             if isinstance(solver, rj.NewtonRaphson):
                 continue
             value = solve(case, solver, problems._replace(weight=0 * problems.weight)).value
-            one = problems.metric.reshape(problems.metric.shape + (1,) * (value.ndim - problems.metric.ndim))
-            np.testing.assert_allclose(value, problems.rhs / one, rtol=4 * np.finfo(dtype).eps)
+            scalar = problems.metric.reshape(problems.metric.shape + (1,) * (value.ndim - problems.metric.ndim))
+            np.testing.assert_allclose(value, problems.rhs / scalar, rtol=4 * np.finfo(dtype).eps)
 
 
 @every_dtype

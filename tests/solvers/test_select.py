@@ -143,10 +143,10 @@ def test_users_regularizer_trains_in_every_method(x64):
     rng = np.random.default_rng(0)
     params = {"kernel": jnp.asarray(rng.normal(size=(4, 3)))}
     metric = jnp.asarray(rng.uniform(0.1, 1, size=(4, 3)))
-    for one in (metric, jnp.float64(0.5)):
-        model = QuadraticModel(params, params, {"kernel": one}, jnp.float64(3.0))
-        optimizer = proximal_point(Ridge(), 0.5, None if one.ndim == 0 else ProximalGradient(tolerance=0.0))
+    for diagonal in (metric, jnp.float64(0.5)):
+        model = QuadraticModel(params, params, {"kernel": diagonal}, jnp.float64(3.0))
+        optimizer = proximal_point(Ridge(), 0.5, None if diagonal.ndim == 0 else ProximalGradient(tolerance=0.0))
         value, state = optimizer.update(model, optimizer.init(params), params)
         assert state.radii == {}
-        expected = (one * params["kernel"] - params["kernel"]) / (one + 1.5)
+        expected = (diagonal * params["kernel"] - params["kernel"]) / (diagonal + 1.5)
         np.testing.assert_allclose(value["kernel"], expected, rtol=1e-13)

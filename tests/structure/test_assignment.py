@@ -312,7 +312,7 @@ NNX_ALONE = {
 def test_nnx_state_before_and_after_as_pure_and_as_dict_get_the_same(spec):
     state = nnx.state(Network(nnx.Rngs(0)), nnx.Param)
     for tree in (state, nnx.as_pure(state), nnx.to_pure_dict(state)):
-        assert {name: one.groups for name, one in given_to(spec, tree).items()} == NNX_ALONE
+        assert {name: resolved.groups for name, resolved in given_to(spec, tree).items()} == NNX_ALONE
 
 
 def test_a_pattern_that_also_takes_a_layers_bias_is_refused_by_name():

@@ -80,7 +80,7 @@ def test_arguments_of_one_name_are_refused():
 
 
 def given_to(spec, params):
-    return {path for path, _, one in assign(spec, params) if one is not None}
+    return {path for path, _, resolved in assign(spec, params) if resolved is not None}
 
 
 def test_a_trees_subtree_is_told_from_a_key_with_its_path_in_it():

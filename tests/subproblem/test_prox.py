@@ -123,8 +123,8 @@ def test_dtypes_batches_and_no_strength():
     assert prox(rows, x[0], 0.5).dtype == jnp.bfloat16
     np.testing.assert_array_equal(prox(rows, x[0], 0.0), x[0])
     batch = jax.vmap(lambda x: prox(rows, x, 0.5, jnp.full((4, 2), 2.0)))(x)
-    for one, row in zip(batch, x, strict=True):
-        np.testing.assert_allclose(one, prox(rows, row, 0.5, 2.0), rtol=1e-2)
+    for found, row in zip(batch, x, strict=True):
+        np.testing.assert_allclose(found, prox(rows, row, 0.5, 2.0), rtol=1e-2)
     np.testing.assert_array_equal(prox(rj.L1(), jnp.array([3.0, -0.5]), 1.0), [2, 0])
 
 

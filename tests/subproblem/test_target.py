@@ -87,10 +87,10 @@ def test_held_at_a_restart_the_run_is_that_of_the_number_bit_by_bit():
         part._replace(strength=jnp.float32(strength), problem=number.init(PARAMS)[1].problem)
         if part is proximal else part for part in state
     ]  # fmt: skip
-    (one, ours), _ = noisy(found, params, state, 100, jax.random.key(1))
+    (params_of_number, ours), _ = noisy(found, params, state, 100, jax.random.key(1))
     (other, theirs), _ = noisy(number, params, tuple(as_number), 100, jax.random.key(1))
-    chex.assert_trees_all_equal(one, other)
-    chex.assert_trees_all_equal(ramda_jax.eval_params(ours, one), ramda_jax.eval_params(theirs, other))
+    chex.assert_trees_all_equal(params_of_number, other)
+    chex.assert_trees_all_equal(ramda_jax.eval_params(ours, params_of_number), ramda_jax.eval_params(theirs, other))
 
 
 def test_held_inside_a_stage_the_weight_of_psi_tends_to_that_of_the_number():

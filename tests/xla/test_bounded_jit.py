@@ -84,7 +84,11 @@ def test_an_eager_step_in_a_scalar_metric_makes_no_new_program(solver):
     at_zero = ramda_jax.rmda(0.1, ramda_jax.GroupLasso(), 0.0, solver=solver)
     plain = ramda_jax.rmda(0.1)
     for one, other in zip(
-        *(jax.tree.leaves(one.update(params, one.init(params), params)[0]) for one in (at_zero, plain)), strict=True
+        *(
+            jax.tree.leaves(optimizer.update(params, optimizer.init(params), params)[0])
+            for optimizer in (at_zero, plain)
+        ),
+        strict=True,
     ):
         np.testing.assert_array_equal(one, other)
 

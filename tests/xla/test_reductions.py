@@ -25,8 +25,8 @@ def test_fused_sums_are_the_sums(shape, axes, cut):
     x = np.random.default_rng(0).random(shape, np.float32)
     assert reductions._cut(jax.typeof(jnp.asarray(x)), axes) == cut
     sums = jax.jit(lambda x: reductions.fused_sums((x, x * x, 1 / x), axes))(x)
-    for one, terms in zip(sums, (x, x * x, 1 / x), strict=True):
-        np.testing.assert_allclose(one, np.sum(terms, axes, np.float64, keepdims=True), rtol=1e-6)
+    for found, terms in zip(sums, (x, x * x, 1 / x), strict=True):
+        np.testing.assert_allclose(found, np.sum(terms, axes, np.float64, keepdims=True), rtol=1e-6)
 
 
 def test_fused_sums_keep_a_nan_in_its_group():
