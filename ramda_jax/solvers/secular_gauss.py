@@ -12,13 +12,37 @@ from ramda_jax.xla.reductions import plain_sums
 SHORTEST = -63 / 64
 
 
-class GaussStep(NamedTuple):
-    """Where one pass has come to; one number per group, with axes of length one inside the groups.
+class Moments(NamedTuple):
+    """The sums of q^2 h^k over each group for k = 0 to 3: what a pass over the data has to find out.
+
+    At the radius r of a group q = rhs / (metric r + lam), and h = metric r / (metric r + lam) is in [0, 1).
 
     Attributes:
-        radii: left of the root; 0 where the group is zero, and where the pass has found out nothing.
-        error: bound on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where the group is zero, infinite where the pass has
-            found out nothing.
+        total: of q^2, which is S(r).
+        first: of q^2 h.
+        second: of q^2 h^2.
+        third: of q^2 h^3.
+    """
+
+    total: jax.Array
+    first: jax.Array
+    second: jax.Array
+    third: jax.Array
+
+
+def moment_terms(q: jax.Array, h: jax.Array) -> Moments:
+    """What is summed over each group to get the `Moments`: one array of the leaf's shape for each."""
+    b = q * h
+    return Moments(q * q, q * b, b * b, (b * h) * b)
+
+
+class GaussStep(NamedTuple):
+    """The result of one pass; one number per group, with axes of length one inside the groups.
+
+    Attributes:
+        radii: left of the root; 0 where the group is zero, and where the pass could not tell.
+        error: bound on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where the group is zero, infinite where the pass
+            could not tell.
     """
 
     radii: jax.Array
@@ -28,17 +52,17 @@ class GaussStep(NamedTuple):
 def gauss_step(
     rhs: jax.Array, metric: jax.Array, lam: Scalar, axes: Axes, radii: jax.Array, sums: Sums = plain_sums
 ) -> GaussStep:
-    """Nearer to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
+    """Takes one step to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
 
     With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group
 
         S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
 
-    the integral of a function of h by the weights q^2. The sums of q^2 h^k for k = 0 to 3 give the Gauss rule with
-    two nodes; the root of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.)
-    As the function's fourth derivative is positive, the rule is nowhere above S, and its root is left of S's, from
-    whichever side one comes. The error is of fourth order, and bounded without another pass: with v and a of
-    `gauss_root`
+    the integral of a function of h by the weights q^2. Its `Moments` give the Gauss rule with two nodes, and the root
+    of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.) The fourth derivative
+    of the function is positive. So the rule is nowhere above S, and its root lies left of the root of S, whether the
+    step starts left or right of it. The error is of fourth order, and it is bounded without another pass: with v and a
+    of `gauss_root`
 
         0 <= S - rule <= 5 S(r) tau^4 v a (1 - a) / (1 + min(tau, 0))^6.
 
@@ -56,29 +80,24 @@ def gauss_step(
     is_zero = radii == 0
     growth = metric * radii
     t = growth + jnp.where(is_zero & (lam == 0), 1, lam)
-    q, h = rhs / t, growth / t
-    b = q * h
-    total, s1, s2, s3 = sums((q * q, q * b, b * b, (b * h) * b), axes)
-    tau, error = gauss_root(total, s1, s2, s3)
-    # Not where the weight is 0 too: what S is there cannot be told from q.
-    stays_zero = is_zero & (total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
-    # From many decades away the rule's own numbers overflow: such a radius is no better than none.
-    known = ~is_zero & (tau > -0.5) & (total < jnp.inf) & (error < jnp.inf)
+    moments = Moments(*sums(moment_terms(rhs / t, growth / t), axes))
+    tau, error = gauss_root(moments)
+    # With a weight of 0 q is not rhs / lam, and total says nothing about S(0).
+    stays_zero = is_zero & (moments.total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
+    # From many decades away the rule's own numbers overflow. Such a radius is worth nothing.
+    known = ~is_zero & (tau > -0.5) & (moments.total < jnp.inf) & (error < jnp.inf)
     radii = jnp.where(known, radii * (1 + tau), 0)
     return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.inf)))
 
 
 def gauss_root(
-    total: jax.Array,
-    s1: jax.Array,
-    s2: jax.Array,
-    s3: jax.Array,
+    moments: Moments,
     lowest: Scalar | None = None,
     highest: Scalar = 1.0,
     longest: Scalar | None = None,
     num_steps: int = 2,
 ) -> tuple[jax.Array, jax.Array]:
-    """tau > -1 where the Gauss rule has the value 1, and a bound on `|S^(1/2) - 1|` there.
+    """The tau > -1 at which the Gauss rule has the value 1, and a bound on `|S^(1/2) - 1|` there.
 
     With the mean c and the variance v of h, and a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
 
@@ -87,18 +106,22 @@ def gauss_root(
     the derivative of tau times the second convergent of the continued fraction of E[1 / (1 + h tau)].
 
     Args:
-        total: the sum of q^2 over each group.
-        s1: that of q^2 h; s2 that of q^2 h^2, s3 that of q^2 h^3.
-        lowest: below all h, <= 0; None for 0.
-        highest: above all h. The bound is one for 1 only.
-        longest: the largest tau, where `1 + lowest tau` is positive; None for no end.
+        moments: of each group.
+        lowest: a lower bound on all h, <= 0; None for 0.
+        highest: an upper bound on all h. Only with 1 is the second result a bound.
+        longest: the largest tau allowed, for which `1 + lowest tau` is positive; None for no limit.
         num_steps: of Newton's method for the root of the rule.
+
+    Returns:
+        tau and the bound, one number per group.
     """
+    # The names of the formula: mean is c, variance is v, other is a. The nodes of the rule are not needed themselves.
+    total = moments.total
     inverse = 1 / jnp.where(total > 0, total, 1)
-    mean, second = s1 * inverse, s2 * inverse
-    variance = jnp.maximum(second - mean * mean, 0)
-    skew = s3 * inverse - mean * (3 * variance + mean * mean)
-    # Where the variance is rounding one node is enough, and what the skewness would say of the other is noise.
+    mean, mean_square = moments.first * inverse, moments.second * inverse
+    variance = jnp.maximum(mean_square - mean * mean, 0)
+    skew = moments.third * inverse - mean * (3 * variance + mean * mean)
+    # Where the variance is rounding, one node is enough: the skewness would only add noise.
     spread = variance > 16 * jnp.finfo(total.dtype).eps * (mean * mean)
     other = mean + skew / jnp.where(spread, variance, 1)
     other = jnp.where(spread, jnp.clip(other, 0 if lowest is None else lowest, highest), mean)
@@ -128,5 +151,6 @@ def gauss_root(
     left = 1 + jnp.minimum(tau, 0 if lowest is None else lowest * tau)
     left = left * left
     error = (1.5 * (length * length) * (left * left) + remainder) / (left * left * left)
-    # The moments' rounding grows with the distance: from afar the point is good to start from, and not to stay at.
+    # The rounding of the moments grows with the distance. A radius far from where the pass began is good to start the
+    # next pass from, but not accurate enough to stop at.
     return tau, jnp.where(jnp.abs(mean * tau) < 0.25, error, jnp.maximum(error, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.groups import GroupRegularizer, is_beyond_knee
 from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
 from ramda_jax.solvers.secular_passes import LeafEquations, roots_by_passes
@@ -24,29 +24,32 @@ class SecularNewton(Solver):
         w_g = 0                            if ||rhs_g|| <= lam_g
         w_g = rhs_g / (metric + lam_g / r) otherwise, where r = ||w_g|| solves ||rhs_g / (metric r + lam_g)|| = 1
 
-    where rhs is `regularizer.reduced(model.rhs, weight)` and lam_g the slope of `leaf_penalty` at 0. One scalar
-    equation per group, all groups at once. A solve starts from the radii of the last step's solution, where they are
-    known, as in the methods' chains. One pass over the data (`gauss_step`) improves them with an error of fourth order
-    and bounds that error. In training this pass is usually enough. If any group's bound is above rounding, Newton's
-    method (`newton_root`), which cannot overshoot, continues for the whole leaf or tile. Without radii Newton's method
-    starts from zero; it took 3 steps on subproblems of real training. The KKT residual is at rounding, a few machine
-    eps times ||rhs||.
+    where rhs is `regularizer.reduced(model.rhs, weight)` and lam_g the slope of `leaf_penalty` at 0. There is one
+    scalar equation per group, and all groups are solved together.
 
-    For group MCP it is the global minimiser, for any metric. Let m = metric - weight / omega. The equation in m stays
-    concave for r up to the knee, even if entries of m are negative. So only two candidates exist: the smallest root
-    below the knee (or 0), and the unpenalised rhs / metric beyond it. The lower one is taken.
+    A solve starts from the radii of the last step's solution, where they are known, as in the methods' chains. One pass
+    over the data (`gauss_step`) improves them with an error of fourth order and bounds that error. In training this
+    pass is usually enough. If any group's bound is above rounding, Newton's method (`newton_root`), which cannot
+    overshoot, continues for the whole leaf or tile. Without radii Newton's method starts from zero; it took 3 steps on
+    subproblems of real training. The KKT residual is at rounding, a few machine eps times ||rhs||.
+
+    For group MCP the result is the global minimiser, for any metric. Let m = metric - concavity (`NormPenalty`). The
+    equation in m stays concave for r up to the knee, even if entries of m are negative. So only two candidates exist:
+    the smallest root below the knee (or 0), and the unpenalised rhs / metric beyond it. The lower one is taken.
 
     On accelerators the library solves all leaves by a fixed number of passes (`secular_passes`), unless `strict`.
-    Zeros are exact there too. A group that two passes do not bring to rounding keeps a bound in `SolverInfo`, and the
-    next step continues from there.
+    Zeros are exact there too. If two passes do not bring a group to rounding, `SolverInfo` has a bound on its error,
+    and the next step continues from there.
 
     Args:
-        max_steps: most steps per solve; 40 is more than was seen to be needed over 12 decades of metric.
-        strict: whether every group must be at rounding on every kind of device. On a GPU a branch and a loop for every
-            leaf follow from that, for each of which the device waits for the host.
+        max_steps: an int >= 1, the most Newton steps per solve; 40 is more than any problem needed in tests over 12
+            decades of metric.
+        strict: whether every group must be at rounding on every kind of device. This needs a branch and a loop for
+            every leaf, and a GPU waits for the host at each of them.
 
     Raises:
-        ValueError, TypeError: max_steps below 1, or not an int; a strict that is no bool.
+        ValueError: max_steps is below 1.
+        TypeError: max_steps is not an int, or strict is not a bool.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -83,9 +86,9 @@ class SecularNewton(Solver):
         return None
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
-        assert isinstance(regularizer, GroupRegularizer)  # why_not
+        assert isinstance(regularizer, GroupRegularizer)  # `why_not` has refused every other
         # `run` only steers XLA (`xla.execution`). With the plain `Execution`, `keep(x, ...)` is x and
-        # `right_hand_side(...)` is rhs; a start from the last radii reads rhs in a pass, a branch and the solution.
+        # `right_hand_side(...)` is rhs, which a start from the last radii reads in a pass, a branch and the solution.
         run = context.run
         model = model._replace(metric=run.keep(model.metric, model.anchor))
         right_hand_side = run.each_pass(lambda model: regularizer.reduced(model.rhs, model.weight), model)
@@ -93,22 +96,13 @@ class SecularNewton(Solver):
         penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
         axes = regularizer.inner_axes(rhs.ndim)
         if penalty.knee is not None:
-            root = newton_root(
-                rhs, model.metric - penalty.concavity, penalty.lam, axes, self.max_steps, limit=penalty.knee
-            )
-            root = root._replace(radii=_lower_minimum(rhs, model.metric, penalty, root, regularizer))
+            root = self._concave_root(rhs, model.metric, penalty, regularizer)
         elif context.radii is None:
             root = newton_root(rhs, model.metric, penalty.lam, axes, self.max_steps)
         else:
             root = self._root_from(context.radii, rhs, right_hand_side, model.metric, penalty.lam, axes, run)
             rhs = right_hand_side(after=root.num_steps)
-        # A bound on the norm of all groups' residuals; computing the norm itself would dominate the cost for small
-        # leaves.
-        residual = math.sqrt(root.error.size) * jnp.max(penalty.lam * root.error, initial=0)
-        # The point beyond the knee of a concave psi is found without the root.
-        converged = root.converged if penalty.knee is None else root.converged & jnp.all(jnp.isfinite(root.radii))
-        value = penalty.point(rhs, model.metric, root.radii)
-        return Solution(value, root.radii, root.num_steps, residual, converged)
+        return _solution(rhs, model.metric, penalty, root)
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
         roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
@@ -117,6 +111,12 @@ class SecularNewton(Solver):
             for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
         ]
         return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
+
+    def _concave_root(self, rhs, metric, penalty, regularizer):
+        """The radii of the global minimum for a concave penalty: the root below the knee, 0, or beyond the knee."""
+        axes = regularizer.inner_axes(rhs.ndim)
+        root = newton_root(rhs, metric - penalty.concavity, penalty.lam, axes, self.max_steps, limit=penalty.knee)
+        return root._replace(radii=_lower_minimum(rhs, metric, penalty, root.radii, regularizer))
 
     def _root_from(self, last_radii, rhs, right_hand_side, metric, lam, axes, run):
         """One pass from the last radii, and Newton's method where one pass is not enough."""
@@ -127,13 +127,13 @@ class SecularNewton(Solver):
         def one_pass():
             return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
 
-        def go_on():
+        def newton():
             root = newton_root(
                 right_hand_side(), metric, lam, axes, self.max_steps - 1, start=step.radii, sums=run.sums
             )
             return root._replace(num_steps=root.num_steps + 1)
 
-        return run.unless(done, one_pass, go_on)
+        return run.unless(done, one_pass, newton)
 
 
 def _equations(model, regularizer, context):
@@ -146,9 +146,19 @@ def _equations(model, regularizer, context):
     return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
 
 
-def _lower_minimum(rhs, metric, penalty, root, regularizer):
-    """Of the stationary point at the root (below the knee, or 0) and the one beyond the knee, the lower."""
-    inner = penalty.point(rhs, metric, root.radii)
+def _solution(rhs, metric, penalty, root):
+    """The minimiser that belongs to a root, and what is known about it."""
+    # A bound on the norm of all groups' residuals. Computing the norm itself would dominate the cost for small leaves.
+    residual = math.sqrt(root.error.size) * jnp.max(penalty.lam * root.error, initial=0)
+    # For a concave penalty `root.converged` is about the root alone, and the point may lie beyond the knee.
+    converged = root.converged if penalty.knee is None else root.converged & jnp.all(jnp.isfinite(root.radii))
+    value = penalty.point(rhs, metric, root.radii)
+    return Solution(value, root.radii, root.num_steps, residual, converged)
+
+
+def _lower_minimum(rhs, metric, penalty, radii, regularizer):
+    """The radii of the lower of two minima: the stationary point below the knee (or 0), and the one beyond it."""
+    inner = penalty.point(rhs, metric, radii)
     outer = rhs / metric
     outer_radii = regularizer.norms(outer)
     axes = regularizer.inner_axes(inner.ndim)
@@ -157,8 +167,7 @@ def _lower_minimum(rhs, metric, penalty, root, regularizer):
         terms = w * (0.5 * metric * w - rhs)
         return jnp.sum(terms, axis=axes, keepdims=True) + penalty.value(r)
 
-    is_outer = (outer_radii >= penalty.knee) & (objective(outer, outer_radii) < objective(inner, root.radii))
-    # If 0 is not stationary and no root lies below the knee, the minimiser lies beyond it, even if rounding puts its
-    # norm just below it.
-    is_outer |= (root.radii == 0) & (regularizer.norms(rhs) > penalty.lam)
-    return jnp.where(is_outer | jnp.isnan(outer_radii), outer_radii, root.radii)
+    is_lower = objective(outer, outer_radii) < objective(inner, radii)
+    leaves_zero = regularizer.norms(rhs) > penalty.lam
+    is_outer = is_beyond_knee(radii, outer_radii, is_lower, leaves_zero, penalty.knee)
+    return jnp.where(is_outer, outer_radii, radii)

@@ -1,6 +1,7 @@
-"""A fixed number of passes to the roots of several leaves' secular equations: no branch and no loop.
+"""The roots of several leaves' secular equations by a fixed number of passes over the data, for accelerators.
 
-So an accelerator never waits for its host. What is one number per group is one vector for all leaves.
+Without a branch and a loop the device never waits for its host. The numbers of all leaves' groups are one vector, so
+that kernels and compile time do not grow with the number of leaves (`python -m benchmarks.compiled` counts both).
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.regularizers.groups import NormPenalty
-from ramda_jax.solvers.secular_gauss import gauss_root
+from ramda_jax.regularizers.groups import NormPenalty, is_beyond_knee
+from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
 from ramda_jax.typing import Axes, Sums
 from ramda_jax.xla.many_leaves import join
 
@@ -41,11 +42,11 @@ class LeafEquations(NamedTuple):
 
 
 class Roots(NamedTuple):
-    """Where the passes have come to.
+    """The result of the passes.
 
     Attributes:
-        radii: by leaf, the norms of the solution's groups; exactly 0 where the group is.
-        passes: how many there were.
+        radii: by leaf, the norms of the solution's groups; exactly 0 where the group is zero.
+        passes: the number of passes.
         residual: `[]`, a bound on the distance of 0 to the subdifferential over all leaves, rounding aside.
         converged: bool `[]`, whether all are at rounding.
     """
@@ -65,10 +66,11 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
 
         S(lam tau) = sum_i (rhs_i / lam)^2 (1 + h_i tau)^-2,
 
-    so that the same rule has its root at r = lam tau. What is left undone is bounded by `residual`. The next step's
-    solve continues from there.
+    so that the same rule has its root at r = lam tau. `residual` bounds the error that is left. The next step's solve
+    continues from there.
 
-    A concave penalty has a third pass, which compares the objective at the root below the knee with that beyond it.
+    A concave penalty needs a third pass. It compares the objective at the root below the knee with that at the point
+    beyond it.
 
     Args:
         leaves: the equations.
@@ -77,25 +79,25 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
     groups, split = _groups(leaves)
     # Beyond the knee there is no root to start from.
     radii = jnp.where(groups.start < groups.knee, groups.start, 0)
-    # Without a weight every radius gives the same point, and 0 none.
+    # Without a weight every radius but 0 gives the same point, rhs / metric.
     radii = jnp.where((radii > 0) | (groups.lam > 0), radii, 1)
     is_zero, error = jnp.zeros(radii.shape, bool), jnp.full_like(radii, jnp.inf)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
     for number in range(passes):
         at = zip(leaves, split(radii), split(jnp.where(radii == 0, groups.lam, radii)), strict=True)
-        moments = [_leaf_sums(*leaf, sums, number == 0) for leaf in at]
-        at_zero, *moments = [join(column)[0] for column in zip(*moments, strict=True)]
+        by_leaf = [_leaf_sums(*leaf, sums, number == 0) for leaf in at]
+        at_zero, *moments = [join(column)[0] for column in zip(*by_leaf, strict=True)]
         if number == 0:
             is_zero = at_zero <= jnp.where(groups.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
-        radii, error = _next_radii(*moments, radii, groups)
+        radii, error = _next_radii(Moments(*moments), radii, groups)
         radii = jnp.where(is_zero, 0, radii)
     error = jnp.where(is_zero | (groups.lam == 0), 0, error)
     if groups.is_concave:
         radii, error = _lower_minimum(leaves, split, groups, radii, error, is_zero, sums)
-    # What is not finite is not at rounding. (Both are largest numbers: sharded, they are one all-reduce.)
     error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
-    missing = jnp.where(error > 0, jnp.where(groups.lam > 0, groups.lam, 1) * error, 0)
-    residual = jnp.max(missing, initial=0) * jnp.sqrt(jnp.asarray(radii.size, radii.dtype))
+    bounds = jnp.where(error > 0, jnp.where(groups.lam > 0, groups.lam, 1) * error, 0)
+    # This and `converged` below both take the largest of all groups: on a mesh XLA makes them one all-reduce.
+    residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(radii.size, radii.dtype))
     return Roots(split(radii), passes, residual, jnp.max(error, initial=0) <= jnp.finfo(radii.dtype).eps)
 
 
@@ -123,21 +125,19 @@ def _groups(leaves):
 
 
 def _leaf_sums(leaf, radii, reach, sums, is_first):
-    """The sums over each group of (rhs / lam)^2, for a first pass, and of q^2 h^k for k = 0 to 3.
+    """The sum over each group of (rhs / lam)^2 in a first pass (later any number), and the four `Moments`.
 
     Args:
-        reach: what the metric is multiplied by in h: the radius, and at r = 0 lam, which leaves the metric.
+        reach: what the metric is multiplied by in h: the radius, and lam at r = 0, where h is then the metric.
     """
     rhs, metric, penalty, axes, _ = leaf
     lam = penalty.lam
     if penalty.knee is not None:
         metric = metric - penalty.concavity
-    # One division for both. At least the smallest normal number: 0 times infinity would be NaN.
+    # One division for q and h. The divisor is at least the smallest normal number: 0 times infinity would be NaN.
     tiny = jnp.finfo(rhs.dtype).tiny
     inverse = 1 / jnp.maximum(metric * radii + lam, tiny)
-    q, h = rhs * inverse, metric * (reach * inverse)
-    b = q * h
-    terms = [q * q, q * b, b * b, (b * h) * b]
+    terms = moment_terms(rhs * inverse, metric * (reach * inverse))
     if not is_first:
         moments = sums(terms, axes)
         return (moments[0], *moments)
@@ -145,37 +145,38 @@ def _leaf_sums(leaf, radii, reach, sums, is_first):
     return sums([at_zero * at_zero, *terms], axes)
 
 
-def _next_radii(total, s1, s2, s3, radii, groups):
+def _next_radii(moments, radii, groups):
     """The radii after a pass, 0 where there is no root, and the bound of `gauss_root`, infinite if it is not known."""
     from_zero = radii == 0
-    is_finite = (total < jnp.inf) & (s1 < jnp.inf)
-    total_now, s1 = jnp.where(is_finite, total, 1), jnp.where(is_finite, s1, 0)
-    # At r = 0 the moments are in units of the metric: then of its mean. The higher moments may have left the range, and
-    # one node must do.
-    mean = s1 / jnp.where(total_now > 0, total_now, 1)
+    is_finite = (moments.total < jnp.inf) & (moments.first < jnp.inf)
+    total, first = jnp.where(is_finite, moments.total, 1), jnp.where(is_finite, moments.first, 0)
+    # At r = 0 h is the metric, which may be of any size: take its mean as the unit.
+    mean = first / jnp.where(total > 0, total, 1)
     unit = jnp.where(from_zero & (mean > 0), mean, 1)
-    s1, s2, s3 = s1 / unit, s2 / unit / unit, s3 / unit / unit / unit
-    in_range = is_finite & (s2 < jnp.inf) & (jnp.abs(s3) < jnp.inf) & (s3 != 0)
-    s2 = jnp.where(in_range, s2, s1 * (s1 / jnp.where(total_now > 0, total_now, 1)))
-    s3 = jnp.where(in_range, s3, 0)
+    first, second, third = first / unit, moments.second / unit / unit, moments.third / unit / unit / unit
+    # Where the higher moments have over- or underflowed, take those of the rule with one node, Newton's step.
+    in_range = is_finite & (second < jnp.inf) & (jnp.abs(third) < jnp.inf) & (third != 0)
+    second = jnp.where(in_range, second, first * (first / jnp.where(total > 0, total, 1)))
+    third = jnp.where(in_range, third, 0)
     lowest, to_knee = _limits(radii, groups, unit) if groups.is_concave else (None, jnp.inf)
     longest, highest = jnp.minimum(to_knee, FARTHEST), jnp.where(from_zero, jnp.inf, 1)
-    tau, error = gauss_root(total_now, s1, s2, s3, lowest, highest, longest, num_steps=4)
+    tau, error = gauss_root(Moments(total, first, second, third), lowest, highest, longest, num_steps=4)
     known = ~from_zero & (tau > -0.5) & is_finite & (error < jnp.inf)
-    # Where even the first sums have left the range the radius is too small by as much.
+    # Where even the first two moments have overflowed, the radius is that many decades too small.
     tau = jnp.where(is_finite, tau, 2.0**60)
     new = jnp.where(from_zero, groups.lam / unit * tau, radii * (1 + tau))
     if groups.is_concave:
-        has_root = (s1 > 0) & (tau < to_knee)
+        has_root = (first > 0) & (tau < to_knee)
         new = jnp.where(has_root | (groups.knee == jnp.inf), new, 0)
     # A NaN is not zero, and must not become a number.
-    return jnp.where(jnp.isnan(total), total, new), jnp.where(known, error, jnp.inf)
+    return jnp.where(jnp.isnan(moments.total), moments.total, new), jnp.where(known, error, jnp.inf)
 
 
 def _limits(radii, groups, unit):
-    """What is below all h where a penalty is concave, and the tau at its knee; 0 and infinity where it is convex.
+    """A lower bound on all h for concave penalties, and the tau at the knee; 0 and infinity for convex ones.
 
-    There metric - concavity is negative at most by the concavity, and `1 + h tau` is positive as far as the knee.
+    With a concave penalty the entries of metric - concavity are at least -concavity. `1 + h tau` is positive up to the
+    knee.
     """
     from_zero, is_convex = radii == 0, groups.knee == jnp.inf
     left = jnp.where(is_convex, 1, groups.knee - radii)
@@ -186,12 +187,15 @@ def _limits(radii, groups, unit):
 
 
 def _lower_minimum(leaves, split, groups, radii, error, is_zero, sums):
-    """Of the stationary point below a knee and the one beyond it the lower: its radii and its error."""
+    """The radii and errors of the lower of two minima: the stationary point below the knee, and the one beyond it.
+
+    The objective is summed by the same kind of pass as the moments.
+    """
     terms = []
     for leaf, r in zip(leaves, split(radii), strict=True):
         rhs, metric, penalty, axes, _ = leaf
         if penalty.knee is None:
-            terms.append((r, r, r))  # read by nobody
+            terms.append((r, r, r))  # not read: a convex penalty has one minimum
             continue
         # In units in which the knee and the slope at 0 are 1: no square leaves the range.
         push = rhs / jnp.where(penalty.lam > 0, penalty.lam, 1)
@@ -204,9 +208,7 @@ def _lower_minimum(leaves, split, groups, radii, error, is_zero, sums):
     outer = jnp.sqrt(square)
     inner = radii / groups.knee
     is_lower = 0.5 - 0.5 * gain < inner_value + inner * (1 - 0.5 * inner)
-    # If 0 is not stationary and no root lies below the knee, the minimiser lies beyond it, even if rounding puts its
-    # norm just below it.
-    is_outer = ((outer >= 1) & is_lower) | ((radii == 0) & ~is_zero) | (groups.lam == 0)
-    is_outer = (is_outer | jnp.isnan(outer)) & (groups.knee < jnp.inf)
+    is_outer = is_beyond_knee(radii, outer, is_lower, ~is_zero, knee=1)
+    is_outer = (is_outer | (groups.lam == 0)) & (groups.knee < jnp.inf)
     outer = outer * jnp.where(groups.knee < jnp.inf, groups.knee, 0)
     return jnp.where(is_outer, outer, radii), jnp.where(is_outer, 0, error)

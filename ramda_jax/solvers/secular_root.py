@@ -70,7 +70,7 @@ def newton_root(
     sum_squares, in_metric = sums((x * x, (x * metric) * x), axes)
     length_of_x = jnp.sqrt(sum_squares)
     exists = ~(length_of_x * scale <= lam)
-    # Zero groups go through the motions on harmless numbers: no inf * 0 for `jax.debug_nans` to find.
+    # Zero groups are computed too, with harmless numbers: otherwise `jax.debug_nans` would find inf * 0.
     lam = jnp.where(exists, lam, 0) / scale
     # Newton's step from r = 0, where phi(0) = lam / ||rhs||. Next to the border rounding could make it negative.
     mean_metric = in_metric / jnp.where(sum_squares == 0, 1, sum_squares)
@@ -92,13 +92,14 @@ def newton_root(
         t = growth + lam
         t = jnp.where(t > 0, t, 1)
         q = x / t
-        # The second times rho, so that it is at most the first.
-        s2, s3 = sums((q * q, (q * (growth / t)) * q), axes)
+        # The moments of order 0 and 1 of `secular_gauss.Moments`: the second is at most the first.
+        total, first = sums((q * q, (q * (growth / t)) * q), axes)
         if limit is not None:
-            exists &= ~active | ~(s3 <= 0)
+            exists &= ~active | ~(first <= 0)
             active &= exists
-        # (1 - phi) / phi' written without cancellation at the root, where s2 = 1, and without the product s2^2
-        length = rho * (s2 / jnp.where(s3 == 0, 1, s3)) * ((s2 - 1) / (jnp.sqrt(s2) + 1))
+        # Newton's step (1 - phi) / phi', where phi = total^(-1/2) and phi' = first / (rho total^(3/2)). Written so that
+        # nothing cancels at the root, where total = 1, and without the product total^2, which may overflow.
+        length = rho * (total / jnp.where(first == 0, 1, first)) * ((total - 1) / (jnp.sqrt(total) + 1))
         length = jnp.where(active, jnp.maximum(length, 0), 0)
         new = rho + length
         relative = jnp.where(active, length / jnp.where(new == 0, 1, new), relative)
@@ -108,7 +109,8 @@ def newton_root(
         *_, active, num_steps = carry
         return jnp.any(active) & (num_steps < max_steps)
 
-    relative = jnp.where(active, jnp.ones_like(rho), 0)  # what no step has shown to be less
+    # The relative error is taken for 1 until a step has shown that it is smaller.
+    relative = jnp.where(active, jnp.ones_like(rho), 0)
     rho, relative, exists, _, num_steps = jax.lax.while_loop(
         is_unfinished, step, (rho, relative, exists, active, jnp.zeros([], jnp.int32))
     )

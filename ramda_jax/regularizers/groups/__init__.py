@@ -3,7 +3,7 @@
 from ramda_jax.regularizers.groups.axes import GROUP_NAMES, check_groups, group_axes
 from ramda_jax.regularizers.groups.grouped import Grouped
 from ramda_jax.regularizers.groups.lasso import GroupLasso, SparseGroupLasso
-from ramda_jax.regularizers.groups.norm_penalty import NormPenalty
+from ramda_jax.regularizers.groups.norm_penalty import NormPenalty, is_beyond_knee
 from ramda_jax.regularizers.groups.per_group import PerGroup
 from ramda_jax.regularizers.groups.regularizer import GROUP_WEIGHTS, GroupRegularizer
 
@@ -18,4 +18,5 @@ __all__ = [
     "SparseGroupLasso",
     "check_groups",
     "group_axes",
+    "is_beyond_knee",
 ]

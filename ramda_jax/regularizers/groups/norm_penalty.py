@@ -75,3 +75,22 @@ class NormPenalty(NamedTuple):
         # Questions that a NaN in the norms, the metric or the weight answers must not end in a zero.
         unknown = norms + slope + self.lam
         return jnp.where(jnp.isnan(unknown), unknown, radii)
+
+
+def is_beyond_knee(
+    radii: jax.Array, outer: jax.Array, is_lower: jax.Array, leaves_zero: jax.Array, knee: Scalar
+) -> jax.Array:
+    """Whether a group's minimum lies beyond the knee of a concave penalty: the rule by which two candidates are judged.
+
+    The candidates are the stationary point below the knee, or 0, and the unpenalised `rhs / metric` beyond it.
+
+    Args:
+        radii: norms of the candidates below the knee; 0 where there is no root.
+        outer: norms of the candidates beyond it, in the unit of `knee`; below the knee they are none.
+        is_lower: whether the objective is lower at the candidate beyond the knee.
+        leaves_zero: whether 0 is not stationary. If there is no root either, the minimum lies beyond the knee, even if
+            rounding puts its norm just below it.
+        knee: where the penalty becomes flat.
+    """
+    # A NaN is chosen, so that it does not become a silent zero.
+    return ((outer >= knee) & is_lower) | ((radii == 0) & leaves_zero) | jnp.isnan(outer)
