@@ -133,13 +133,13 @@ def preconditioned(
         anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
         if numerator is None:
             diagonal = jax.tree.map(_without_overflow, diagonal, direction)
-            linear, factor = jax.tree.map(lambda u, d: u * d, direction, diagonal), rate
+            linear, linear_factor = jax.tree.map(lambda u, d: u * d, direction, diagonal), rate
         else:
-            linear, factor = numerator(direction_state)
-            factor = rate * factor
+            linear, linear_factor = numerator(direction_state)
+            linear_factor = rate * linear_factor
         if decay_after_step:
-            factor = factor * kept
-        model = QuadraticModel(linear, anchor, diagonal, weight=rate, objective_scale=rate, linear_factor=factor)
+            linear_factor = linear_factor * kept
+        model = QuadraticModel(linear, anchor, diagonal, weight=rate, objective_scale=rate, linear_factor=linear_factor)
         new_state = PreconditionedState(next_count(state.model_step), direction_state)
         return model, new_state
 

@@ -20,15 +20,16 @@ class MCP(ElementwiseRegularizer):
 
         psi(w) = sum_i |w_i| - w_i^2 / (2 omega)  where |w_i| <= omega,   omega / 2 beyond
 
-    Entries beyond omega are not shrunk at all. It is not convex; `ClosedForm` finds the global minimiser of the
-    subproblem in any diagonal metric. With strength outside, the papers' lambda |w| - w^2 / (2 omega') is
+    Entries beyond omega are not shrunk at all. The penalty is not convex. `ClosedForm` finds the global minimiser of
+    the subproblem in any diagonal metric. The papers have the strength inside: their lambda |w| - w^2 / (2 omega') is
     `strength = lambda, omega = lambda * omega'`.
 
     Args:
         omega: where the penalty becomes flat, > 0.
 
     Raises:
-        ValueError, TypeError: an omega that is not above 0, or no number.
+        ValueError: omega is not above 0.
+        TypeError: omega is not a number.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -55,7 +56,7 @@ class MCP(ElementwiseRegularizer):
 
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         radii = self._penalty(weight).radii(jnp.abs(rhs), metric)
-        # No -0.0.
+        # `sign(rhs) * 0` may be -0.0.
         return jnp.where(radii == 0, 0, jnp.sign(rhs) * radii)
 
     def zeroing_weight(self, rhs: jax.Array, metric: Scalar) -> jax.Array:
@@ -90,7 +91,7 @@ class _GroupConcave(GroupRegularizer):
         check_positive(name, getattr(self, name), f"use for example {name}=1.0.", schedules=False)
 
     def omega_of(self, group_weight: Scalar) -> Scalar:
-        """omega for groups of that weight."""
+        """The parameter omega for groups of that weight."""
         if self.omega is not None:
             return self.omega
         assert self.gamma is not None
@@ -124,22 +125,25 @@ class _GroupConcave(GroupRegularizer):
 class GroupMCP(_GroupConcave):
     """The minimax concave penalty of group norms.
 
-        psi(w) = sum_g omega_g r - r^2 / (2 omega)  where r = ||w_g|| <= omega omega_g,   omega omega_g^2 / 2 beyond
+        psi(w) = sum_g omega_g (r - r^2 / (2 knee_g))  where r = ||w_g|| <= knee_g,   omega_g knee_g / 2 beyond
 
-    with omega_g the group's weight. Groups beyond the knee are not shrunk at all. It is not convex;
-    `SecularNewton` finds the global minimiser of the subproblem in any diagonal metric, and
-    `ProximalGradient`, the papers' way, a stationary point, with half the step. With strength outside, the papers'
-    lambda_g r - r^2 / (2 omega'), lambda_g = lambda omega_g, is `strength = lambda, omega = lambda * omega'`, and
-    where their omega' is gamma omega_g, `gamma = lambda * gamma'`.
+    Here omega_g is the group's weight, and the knee is `omega` times that weight. Groups beyond the knee are not shrunk
+    at all. The penalty is not convex. `SecularNewton` finds the global minimiser of the subproblem in any diagonal
+    metric. `ProximalGradient`, the papers' solver, finds a stationary point, with half the step.
+
+    The papers have the strength inside: lambda_g r - r^2 / (2 omega') with lambda_g = lambda omega_g. This is
+    `strength = lambda, omega = lambda * omega'`. Where their omega' is gamma' omega_g, it is `strength = lambda, gamma
+    = lambda * gamma'`.
 
     Args:
         groups: see `GroupRegularizer`.
         group_weight: see `GroupRegularizer`.
-        omega: > 0, the same for all groups. Give this or gamma.
-        gamma: > 0; omega is gamma times the group's weight.
+        omega: > 0, the knee of a group of weight 1. Give this or gamma.
+        gamma: > 0; omega is then gamma times the group's weight.
 
     Raises:
-        ValueError, TypeError: as `GroupLasso`; omega or gamma not above 0, both or neither given.
+        ValueError, TypeError: as `GroupLasso`.
+        ValueError: omega or gamma is not above 0; both or neither are given.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -157,11 +161,11 @@ class GroupMCP(_GroupConcave):
 
 @dataclasses.dataclass(frozen=True)
 class SparseGroupMCP(_GroupConcave):
-    """Group MCP plus l1: whole groups at zero without shrinking large ones, and single entries within.
+    """Group MCP plus l1: zeroes whole groups without shrinking large ones, and single entries within the others.
 
         psi(w) = l1_ratio ||w||_1 + (1 - l1_ratio) GroupMCP(w)
 
-    The "l1 + group MCP" of the ICLR paper's regularizer study.
+    This is the "l1 + group MCP" of the ICLR paper's regularizer study.
 
     Args:
         groups: see `GroupRegularizer`.

@@ -132,8 +132,8 @@ class ProximalGradient(Solver):
             # Restart where the momentum points uphill (O'Donoghue and Candes, 2015).
             is_uphill = jnp.sum((y - new) * (new - z)) > 0
             next_momentum = jnp.where(is_uphill, 1, (1 + jnp.sqrt(1 + 4 * jnp.square(momentum))) / 2)
-            factor = jnp.where(is_uphill, 0, (momentum - 1) / next_momentum)
-            return new, new + factor * (new - z), next_momentum, new_q, residual, is_done, num_steps + 1
+            extrapolation = jnp.where(is_uphill, 0, (momentum - 1) / next_momentum)
+            return new, new + extrapolation * (new - z), next_momentum, new_q, residual, is_done, num_steps + 1
 
         def is_unfinished(carry):
             *_, is_done, num_steps = carry

@@ -106,10 +106,7 @@ class SecularNewton(Solver):
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
         roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
-        values = [
-            regularizer.point(context.run.read_again(model), radii)  # pyright: ignore[reportAttributeAccessIssue]
-            for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
-        ]
+        values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
         return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
 
     def _concave_root(self, rhs, metric, penalty, regularizer):
@@ -144,6 +141,11 @@ def _equations(model, regularizer, context):
         radii = jnp.zeros(regularizer.radii_shape(rhs.shape), rhs.dtype)
     penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
     return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
+
+
+def _point(model, regularizer, context, radii):
+    """The solution of one leaf whose groups have the norms `radii`."""
+    return regularizer.point(context.run.read_again(model), radii)
 
 
 def _solution(rhs, metric, penalty, root):

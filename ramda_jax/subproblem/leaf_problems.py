@@ -46,6 +46,11 @@ class LeafProblem(NamedTuple):
     model: QuadraticModel
     regularized: RegularizedLeaf | None
 
+    def as_regularized(self) -> RegularizedLeaf:
+        """`regularized` of a leaf that has it."""
+        assert self.regularized is not None
+        return self.regularized
+
 
 def leaf_problems(
     problem: ProximalProblem, model: QuadraticModel, weight: Any, step: Any, params: Any, radii: Any

@@ -141,11 +141,11 @@ def _of_groups(regularizer, rhs, metric, weight):
 def _of_groups_jvp(regularizer, primals, tangents):
     """The derivative of `(metric + s) w = reduced(rhs)`, with s = P'(r) / r and r = ||w||, group by group.
 
-    Along w it is an equation for dr, whose factor is
+    Its component along w is an equation for dr. The coefficient of dr is
 
         sum_g w^2 / r^2 (metric + P''(r)) / (metric + s)
 
-    and is above 0 where the minimum is one of second order. A zero group stays zero.
+    which is above 0 at a minimum of second order. A zero group stays zero.
     """
     rhs, metric, weight = primals
     d_rhs, d_metric, d_weight = tangents
@@ -156,7 +156,7 @@ def _of_groups_jvp(regularizer, primals, tangents):
     def over_groups(x):
         return jnp.sum(x, axis=axes, keepdims=True)
 
-    # Ones in the place of zero groups: nothing of what is not selected may be NaN.
+    # Zero groups are computed with ones: `where` below does not select them, but a NaN there would spoil derivatives.
     r = regularizer.norms(jnp.where(alive, w, 1))
     penalty = regularizer.leaf_penalty(rhs.shape, jnp.ones([], rhs.dtype))
     shift = penalty.derivative(r) / r
@@ -165,8 +165,8 @@ def _of_groups_jvp(regularizer, primals, tangents):
     denominator = jnp.where(alive, metric + weight * shift, 1)
     d_free = (d_reduced - w * (d_metric + shift * d_weight)) / denominator
     direction = w / r
-    factor = over_groups(jnp.square(direction) * (metric + bend) / denominator)
-    d_r = over_groups(direction * d_free) / jnp.where(alive, factor, 1)
+    coefficient = over_groups(jnp.square(direction) * (metric + bend) / denominator)
+    d_r = over_groups(direction * d_free) / jnp.where(alive, coefficient, 1)
     d_w = d_free - direction / denominator * (bend - weight * shift) * d_r
     return w, jnp.where(alive, d_w, 0)
 

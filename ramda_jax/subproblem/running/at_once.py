@@ -18,26 +18,23 @@ from ramda_jax.xla.reductions import is_on_several_devices
 
 def at_once_key(problem: LeafProblem) -> Any:
     """What the leaves have in common that may be solved at once; None for a leaf that is solved by itself."""
-    model, regularized = problem.model, problem.regularized
-    assert regularized is not None
-    if not regularized.solver.solves_at_once or model.metric.ndim == 0:
+    model, solver = problem.model, problem.as_regularized().solver
+    if not solver.solves_at_once or model.metric.ndim == 0:
         return None
     # On a mesh with explicit axes both programs would have to give arrays sharded alike: there leaf by leaf.
     if any(jax.typeof(model.linear).sharding.spec):
         return None
     # What may be sharded is no part of a vector of all leaves: it would have to be gathered.
     together = problem.path if is_on_several_devices(model.linear) else None
-    return regularized.solver, model.linear.dtype, together
+    return solver, model.linear.dtype, together
 
 
 def solve_at_once(problems: Sequence[LeafProblem]) -> Solutions:
     """Solves leaves of one solver and one dtype."""
-    solver = problems[0].regularized.solver  # pyright: ignore[reportOptionalMemberAccess]
-    regularizers = tuple(problem.regularized.regularizer for problem in problems)  # pyright: ignore
-    models = [problem.model for problem in problems]
-    contexts = [dataclasses.replace(problem.regularized.context, run=AtOnce()) for problem in problems]  # pyright: ignore
+    models, how = [problem.model for problem in problems], [problem.as_regularized() for problem in problems]
+    contexts = [dataclasses.replace(leaf.context, run=AtOnce()) for leaf in how]
     solve = _solve if isinstance(models[0].linear, Tracer) else _solve_compiled
-    return solve(solver, regularizers, models, contexts)
+    return solve(how[0].solver, tuple(leaf.regularizer for leaf in how), models, contexts)
 
 
 def _solve(solver: Solver, regularizers: tuple[Regularizer, ...], models, contexts):
