@@ -10,7 +10,7 @@ goes; `search`, what can go together; `proof`, that nothing has changed; `adapte
 which groups to train for; `storage`, the small model on disk; `after`, living with it.
 """
 
-from ramda_jax.compaction.adapters.factored import Factored, factor
+from ramda_jax.compaction.adapters.factors.matrix import Factored, factor
 from ramda_jax.compaction.adapters.trace_dims import trace_dims
 from ramda_jax.compaction.after.picture import draw_report
 from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost

@@ -10,10 +10,12 @@ import numpy as np
 
 from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.adapters.choose import adapter_for
+from ramda_jax.compaction.adapters.factors.matrix import PRODUCT, Cut, Layout
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.verify import Proof
 from ramda_jax.compaction.tracing.static_args import hold_static
+from ramda_jax.structure.alone import is_selected_alone
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import check_non_negative
 
@@ -44,7 +46,7 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
 
     Args:
         variables: a pytree of arrays; looked at are leaves of two axes and a floating-point dtype, all finite, except
-            embeddings.
+            embeddings and other tables, and what is called a bias or a scale.
         rtol: singular values of up to rtol times the largest count as zero; None for the larger side times the machine
             eps, as in `metrics.numerical_rank`.
 
@@ -58,20 +60,16 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
     """
     if rtol is not None:
         check_non_negative("rtol", rtol, schedules=False)
-    ranks = {}
-    for path, leaf in named_leaves(variables):
-        is_matrix = jnp.ndim(leaf) == 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
-        if not is_matrix or path.split("/")[-1].endswith("embedding"):
-            continue
-        rows, columns = leaf.shape
-        if not np.size(leaf) or not np.isfinite(np.asarray(leaf, np.float64)).all():
-            continue  # of no rank that would be known
-        singular = np.linalg.svd(np.asarray(leaf, np.float64), compute_uv=False)
-        limit = (max(rows, columns) * float(jnp.finfo(leaf.dtype).eps) if rtol is None else rtol) * singular.max()
-        rank = max(int(np.sum(~(singular <= limit))), 1)
-        if rank * (rows + columns) < rows * columns:
-            ranks[path] = rank
-    return ranks
+    return {
+        path: rank
+        for path, leaf in named_leaves(variables)
+        if _may_be_factored(path, leaf) and np.ndim(leaf) == 2 and (rank := PRODUCT.rank(leaf, rtol)) is not None
+    }
+
+
+def _may_be_factored(path, leaf):
+    is_kernel = jnp.issubdtype(leaf.dtype, jnp.floating) and is_selected_alone(path, np.ndim(leaf))
+    return is_kernel and np.size(leaf) > 0 and np.isfinite(np.asarray(leaf, np.float64)).all()
 
 
 def low_rank_model(
@@ -85,9 +83,13 @@ def low_rank_model(
 ) -> LowRank:
     """Makes each kernel of low rank two thin ones, and shows that the model computes the same.
 
-    In nnx, a `Linear` becomes two, the first without bias; in linen, `Dense` reads `kernel_left` and `kernel_right`; in
-    Equinox and in functions the matrix is a `Factored`, which knows how to be multiplied. A matrix that the model
-    uses in any other way stays.
+    In nnx a layer becomes two, the first without bias: `Linear`, `LinearGeneral`, `Einsum`, `Conv` and `ConvTranspose`,
+    those of attention too. In linen these layers read `kernel_left` and `kernel_right`. In Equinox a convolution
+    becomes two. Kernels of stacked layers are factored layer by layer, all to the largest rank. A convolution becomes
+    one to r channels and one of size 1.
+
+    Any other matrix, also a parameter in a module of your own, becomes a `Factored`, which knows how to be multiplied
+    by `@`. A kernel that the model uses in any other way stays, and `refused` says why.
 
     Args:
         model, *example_args, variables, call: as in `compact_model`.
@@ -109,14 +111,25 @@ def low_rank_model(
     """
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
-    ranks = low_rank_plan(adapter.variables, rtol)
-    refused = {}
-    for path in list(ranks):
-        reason = _reason_against(adapter, {path: ranks[path]}, example_args)
+    layouts = adapter.layouts(*example_args)
+    cuts, refused = {}, {}
+    for path, leaf in named_leaves(adapter.variables):
+        if not _may_be_factored(path, leaf):
+            continue
+        layout = layouts[path]
+        if isinstance(layout, str):
+            if any(other.rank(leaf, rtol) is not None for other in _layouts(np.ndim(leaf))):
+                refused[path] = layout
+            continue
+        rank = layout.rank(leaf, rtol)
+        if rank is None:
+            continue
+        reason = _reason_against(adapter, {path: Cut(layout, rank)}, example_args)
         if reason:
             refused[path] = reason
-            del ranks[path]
-    small_model, small, apply = adapter.factorize(ranks)
+        else:
+            cuts[path] = Cut(layout, rank)
+    small_model, small, apply = adapter.factorize(cuts)
     batches = batches_for(example_args, num_random)
     if not batches:
         raise CompactionError(
@@ -127,13 +140,19 @@ def low_rank_model(
     if reason is not None:
         raise CompactionError(f"The model of low rank is not equal: {reason}.")
     before, after = (sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree)) for tree in (adapter.variables, small))
+    ranks = {path: cut.rank for path, cut in cuts.items()}
     return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), (before, after))
 
 
-def _reason_against(adapter: Adapter, ranks, args):
+def _layouts(ndim):
+    """All that a leaf of so many axes may be as one matrix."""
+    return [Layout(0, split) for split in range(1, ndim)]
+
+
+def _reason_against(adapter: Adapter, cuts, args):
     """Why the model cannot run with that one kernel factored, or ""."""
     try:
-        _, small, apply = adapter.factorize(ranks)
+        _, small, apply = adapter.factorize(cuts)
         held, arrays = hold_static(apply, args)
         jax.eval_shape(held, small, *arrays)
     except Exception as error:  # whatever a model's code raises for what is no array

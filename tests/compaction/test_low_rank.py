@@ -1,3 +1,5 @@
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -123,3 +125,233 @@ def test_low_rank_model_refuses_what_changes_the_outputs():
     kernel = jnp.asarray(left * np.repeat([1.0, 0.4], [3, 7]) @ right, jnp.float32)
     with pytest.raises(CompactionError, match="The model of low rank is not equal: outputs differ by"):
         low_rank_model(lambda w, x: x @ w, jnp.ones((2, 10)), variables=kernel, rtol=0.5)
+
+
+def low(rank, *shape, split):
+    """An array that is a matrix of that rank, with the axes before `split` as rows."""
+    rows, columns = np.prod(shape[:split]), np.prod(shape[split:])
+    return of_rank(rank, int(rows), int(columns)).reshape(shape)
+
+
+def images(*shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+class Layers(nnx.Module):
+    """Every layer of nnx with a kernel that may be two, in a row."""
+
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 12, (3, 3), strides=2, rngs=rngs)
+        self.up = nnx.ConvTranspose(12, 12, (2, 2), strides=(2, 2), use_bias=False, rngs=rngs)
+        self.split = nnx.LinearGeneral(12, (3, 4), rngs=rngs)
+        self.join = nnx.LinearGeneral((3, 4), 10, axis=(-2, -1), rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 10, decode=False, rngs=rngs)
+        self.forth = nnx.Einsum("...d,dnh->...nh", (10, 2, 6), (2, 6), rngs=rngs)
+        self.back = nnx.Einsum("bsnh,dnh->bsd", (9, 2, 6), rngs=rngs)
+
+    def __call__(self, x):
+        x = self.join(self.split(self.up(nnx.relu(self.conv(x)))))
+        x = self.attention(x.reshape(x.shape[0], -1, x.shape[-1]))
+        return self.back(self.forth(x))
+
+
+RANKS = {
+    "conv": (2, 3),
+    "up": (3, 3),
+    "split": (1, 1),
+    "join": (2, 2),
+    "attention/query": (2, 1),
+    "attention/out": (1, 2),
+    "forth": (2, 1),
+    "back": (1, 1),
+}
+
+
+def test_every_layer_of_nnx_becomes_two():
+    net, x = Layers(nnx.Rngs(0)), images(2, 6, 6, 3)
+    whole, saved = {}, 0
+    for path, (rank, split) in RANKS.items():
+        layer = net
+        for name in path.split("/"):
+            layer = getattr(layer, name)
+        shape = layer.kernel.get_value().shape
+        layer.kernel.set_value(low(rank, *shape, split=split))
+        if layer.bias is not None:
+            layer.bias.set_value(images(*layer.bias.get_value().shape))
+        whole[f"{path}/kernel"] = rank
+        rows, columns = np.prod(shape[:split]), np.prod(shape[split:])
+        saved += int(rows * columns - rank * (rows + columns))
+    small = low_rank_model(net, x)
+    assert small.ranks == whole and not small.refused
+    assert small.num_params[0] - small.num_params[1] == saved
+    assert relative_difference(net(x), small.model(x)) <= 1e-5
+    assert isinstance(net.conv, nnx.Conv) and isinstance(net.attention.query, nnx.LinearGeneral)
+
+
+def test_stacked_layers_are_factored_one_by_one():
+    class Block(nnx.Module):
+        def __init__(self, rngs):
+            self.up, self.down = nnx.Linear(6, 12, rngs=rngs), nnx.Linear(12, 6, rngs=rngs)
+
+        def __call__(self, x):
+            return x + self.down(nnx.gelu(self.up(x)))
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.blocks = nnx.vmap(Block)(rngs.split(3))
+
+        def __call__(self, x):
+            return nnx.scan(lambda x, block: (block(x), None), in_axes=(nnx.Carry, 0))(x, self.blocks)[0]
+
+    net, x = Net(nnx.Rngs(0)), images(2, 6)
+    net.blocks.up.kernel.set_value(jnp.stack([of_rank(rank, 6, 12) for rank in (1, 2, 1)]))
+    small = low_rank_model(net, x)
+    assert small.ranks == {"blocks/up/kernel": 2}
+    assert small.num_params[0] - small.num_params[1] == 3 * (6 * 12 - 2 * 18)
+    assert relative_difference(net(x), small.model(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("read", [lambda kernel: kernel, lambda kernel: kernel[...], lambda kernel: kernel.get_value()])
+def test_a_users_own_linear_layer_multiplies_by_both(read):
+    class Own(nnx.Module):
+        def __init__(self):
+            self.weight = nnx.Param(of_rank(2, 9, 8))
+
+        def __call__(self, x):
+            return x @ read(self.weight)
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.own, self.bent = Own(), nnx.Param(of_rank(1, 8, 8))
+
+        def __call__(self, x):
+            return self.own(x) + jnp.sum(self.bent[...] ** 2)
+
+    net, x = Net(), images(3, 9)
+    small = low_rank_model(net, x)
+    assert small.ranks == {"own/weight": 2}
+    assert list(small.refused) == ["bent"]
+    assert relative_difference(net(x), small.model(x)) <= 1e-5
+    assert {tuple(leaf.shape) for leaf in jax.tree.leaves(nnx.state(small.model))} == {(9, 2), (2, 8), (8, 8)}
+
+
+REFUSED = {
+    "groups": (lambda rngs: nnx.Conv(8, 8, (1, 1), feature_group_count=2, rngs=rngs), "must be without groups"),
+    "batch_axis": (
+        lambda rngs: nnx.LinearGeneral(8, 8, batch_axis={0: 2}, rngs=rngs),
+        "must be without `batch_axis`",
+    ),
+    "shared axis": (
+        lambda rngs: nnx.Einsum("bnd,ndh->bnh", (2, 8, 8), rngs=rngs),
+        "must be summed with the inputs, or in the result alone",
+    ),
+    "summed apart": (
+        lambda rngs: nnx.Einsum("bnd,nhd->bh", (2, 8, 8), rngs=rngs),
+        "that are summed must be next to each other",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_two_layers_is_refused_by_its_reason(case):
+    make, reason = REFUSED[case]
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = make(rngs)
+
+        def __call__(self, x):
+            return self.layer(x)
+
+    net = Net(nnx.Rngs(0))
+    shape = net.layer.kernel.get_value().shape
+    net.layer.kernel.set_value(jnp.ones(shape))
+    x = images(2, 2, 8) if case != "groups" else images(2, 3, 3, 8)
+    small = low_rank_model(net, x)
+    assert not small.ranks and reason in small.refused["layer/kernel"]
+    assert relative_difference(net(x), small.model(x)) == 0
+
+
+def test_every_layer_of_linen_reads_two_factors():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(12, (3, 3), strides=2, name="conv")(x))
+            x = nn.ConvTranspose(12, (2, 2), strides=(2, 2), use_bias=False, name="up")(x)
+            x = nn.DenseGeneral((3, 4), name="split")(x)
+            x = nn.DenseGeneral(10, axis=(-2, -1), name="join")(x)
+            x = nn.MultiHeadDotProductAttention(2, name="attention")(x.reshape(x.shape[0], -1, x.shape[-1]))
+            x = nn.Einsum((10, 2, 6), "bsd,dnh->bsnh", name="forth")(x)
+            x = nn.Einsum((9, 2, 6), "bsnh,dnh->bsd", use_bias=False, name="back")(x)
+            return x @ self.param("own", nn.initializers.normal(), (9, 8))
+
+    x = images(2, 6, 6, 3)
+    variables = Net().init(jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: images(*leaf.shape), variables["params"])
+    params["own"] = of_rank(1, 9, 8)
+    for path, (rank, split) in RANKS.items():
+        layer = params
+        for name in path.split("/"):
+            layer = layer[name]
+        layer["kernel"] = low(rank, *layer["kernel"].shape, split=split)
+    variables = {"params": params}
+    small = low_rank_model(Net(), x, variables=variables, tolerance=1e-4)
+    assert small.ranks == {f"params/{path}/kernel": rank for path, (rank, _) in RANKS.items()} | {"params/own": 1}
+    assert not small.refused
+    assert small.variables["params"]["attention"]["query"]["kernel_left"].shape == (10, 2)
+    assert relative_difference(Net().apply(variables, x), small.model(small.variables, x)) <= 1e-4
+    jax.grad(lambda variables: small.model(variables, x).sum())(small.variables)
+
+
+def test_linen_layers_in_a_scan_are_factored_one_by_one():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return x + nn.Dense(6, name="down")(nn.gelu(nn.Dense(12, name="up")(x))), None
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+            return stack(name="blocks")(x, None)[0]
+
+    x = images(2, 6)
+    variables = Net().init(jax.random.key(0), x)
+    kernel = jnp.stack([of_rank(rank, 6, 12) for rank in (1, 2, 1)])
+    variables["params"]["blocks"]["up"]["kernel"] = kernel
+    small = low_rank_model(Net(), x, variables=variables)
+    assert small.ranks == {"params/blocks/up/kernel": 2}
+    assert small.variables["params"]["blocks"]["up"]["kernel_left"].shape == (3, 6, 2)
+    assert relative_difference(Net().apply(variables, x), small.model(small.variables, x)) <= 1e-5
+
+
+def test_equinox_convolutions_become_two_and_attention_multiplies_by_both():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        conv: Any
+        grouped: Any
+        attention: Any
+
+        def __call__(self, x):
+            x = jax.nn.relu(self.grouped(self.conv(x)))
+            x = x.reshape(x.shape[0], -1).T
+            return self.attention(x, x, x)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    net = Net(
+        eqx.nn.Conv2d(3, 8, 3, padding=1, key=keys[0]),
+        eqx.nn.Conv2d(8, 8, 3, groups=8, key=keys[1]),
+        eqx.nn.MultiheadAttention(2, 8, key=keys[2]),
+    )
+    net = eqx.tree_at(
+        lambda net: (net.conv.weight, net.grouped.weight, net.attention.query_proj.weight),
+        net,
+        (low(2, 8, 3, 3, 3, split=1), jnp.ones((8, 1, 3, 3)), of_rank(1, 8, 8)),
+    )
+    x = images(3, 5, 5)
+    small = low_rank_model(net, x)
+    assert small.ranks == {"conv/weight": 2, "attention/query_proj/weight": 1}
+    assert list(small.refused) == ["grouped/weight"]
+    assert relative_difference(net(x), small.model(x)) <= 1e-5
+    assert small.num_params[0] - small.num_params[1] == 8 * 27 - 2 * 35 + 64 - 16

@@ -1,13 +1,14 @@
 """Equinox modules on smaller arrays: the same module with other leaves, and layers told the sizes of theirs."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from ramda_jax.compaction.adapters.base import Adapter
-from ramda_jax.compaction.adapters.factored import Factored, replace_by_factors
+from ramda_jax.compaction.adapters.factors.equinox import layouts, with_factors
+from ramda_jax.compaction.adapters.factors.matrix import Factored, products, replace_by_factors
+from ramda_jax.compaction.adapters.modules import fields_of, modules_of
 from ramda_jax.compaction.adapters.sizes.remembered import Remembered, numbers_of, with_number
 
 
@@ -47,7 +48,7 @@ def equinox_adapter(
     def rebuild(small, sizes):
         module = combine(small)
         fit_sizes(module, model)
-        modules = dict(_modules(module, ""))
+        modules = dict(modules_of(module))
         for (path, name), number in sizes.items():
             first, _, rest = name.partition(".")
             number = with_number(getattr(modules[path], first), rest, number) if rest else number
@@ -55,37 +56,24 @@ def equinox_adapter(
         module = module if fit is None else fit(module)
         return module, applied(eqx.partition(module, is_array)[1])
 
-    def factorize(ranks):
-        small = replace_by_factors(arrays, ranks)
-        return combine(small), small, applied(static)
+    def factorize(cuts):
+        small, rest = eqx.partition(with_factors(model, cuts), is_array)
+        small = replace_by_factors(small, {path: cut for path, cut in cuts.items() if not cut.layout.is_known})
+        return combine(small, rest), small, applied(rest)
 
-    return Adapter(applied(static), arrays, rebuild, factorize, lambda *args: _remembered(model))
+    return Adapter(
+        applied(static),
+        arrays,
+        rebuild,
+        lambda *args: products(arrays) | layouts(model),
+        factorize,
+        lambda *args: _remembered(model),
+    )
 
 
 def _remembered(model):
     return [
         Remembered(path, f"{type(module).__module__}.{type(module).__qualname__}", name, value)
-        for path, module in _modules(model, "")
-        for name, value in numbers_of({name: getattr(module, name, None) for name in _fields(module)})
+        for path, module in modules_of(model)
+        for name, value in numbers_of({name: getattr(module, name, None) for name in fields_of(module)})
     ]
-
-
-def _fields(module):
-    return [field.name for field in dataclasses.fields(module)]
-
-
-def _modules(node, path):
-    """Yields (path, module) for a module and those in it."""
-    import equinox as eqx
-
-    if isinstance(node, eqx.Module):
-        yield path, node
-        children = ((name, getattr(node, name, None)) for name in _fields(node))
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    elif isinstance(node, dict):
-        children = node.items()
-    else:
-        return
-    for name, child in children:
-        yield from _modules(child, f"{path}/{name}" if path else str(name))

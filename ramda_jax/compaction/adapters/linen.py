@@ -3,19 +3,17 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 
 from ramda_jax.compaction.adapters.base import Adapter
-from ramda_jax.compaction.adapters.factored import factor
+from ramda_jax.compaction.adapters.factors.linen import layouts, with_factors
 from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes, numbers_of, with_number
 from ramda_jax.compaction.tracing.static_args import hold_static
-from ramda_jax.structure.paths import keys_by_name
 from ramda_jax.typing import Tree
 
 
@@ -34,8 +32,18 @@ def linen_adapter(
         function = sizes_from_variables(functools.partial(call, fitted), sizes)
         return function, function
 
-    factorize = functools.partial(split_kernels, apply, variables)
-    return Adapter(apply, variables, rebuild, factorize, functools.partial(remembered_sizes, apply, variables))
+    def factorize(cuts):
+        factored, small = with_factors(sizes_from_variables(apply), variables, cuts)
+        return factored, small, factored
+
+    return Adapter(
+        apply,
+        variables,
+        rebuild,
+        functools.partial(layouts, apply, variables),
+        factorize,
+        functools.partial(remembered_sizes, apply, variables),
+    )
 
 
 def _apply(module, variables, *args, **kwargs):
@@ -184,56 +192,3 @@ def _fields(module, values):
     finally:
         for name, value in before.items():
             object.__setattr__(module, name, value)
-
-
-LEFT, RIGHT = "kernel_left", "kernel_right"
-
-
-def split_kernels(
-    apply: Callable[..., Any], variables: Tree, ranks: Mapping[str, int]
-) -> tuple[Callable[..., Any], Tree, Callable[..., Any]]:
-    """A linen model whose kernels named in `ranks` (from paths to ranks) are `kernel_left` and `kernel_right`.
-
-    Returns:
-        (a function, its variables, the function).
-    """
-    keys_of = keys_by_name(variables)
-    variables = jax.tree.map(lambda leaf: leaf, variables)
-    for path, rank in ranks.items():
-        *parents, name = keys_of[path]
-        layer = variables
-        for key in parents:
-            layer = layer[key]
-        factors = factor(layer.pop(name), rank)
-        layer |= {LEFT: factors.left, RIGHT: factors.right}
-    factored = kernels_from_factors(apply)
-    return factored, variables, factored
-
-
-def kernels_from_factors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function run the `nn.Dense` layers that have `kernel_left` and `kernel_right` as two thin products.
-
-    Args:
-        function: for example `module.apply`.
-
-    Returns:
-        A function with the same arguments.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        with nn.intercept_methods(_factored_dense):
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
-def _factored_dense(next_function, args, kwargs, context):
-    module = context.module
-    if type(module) is not nn.Dense or context.method_name != "__call__" or not module.has_variable("params", LEFT):
-        return next_function(*args, **kwargs)
-    names = [LEFT, RIGHT, *(["bias"] if module.use_bias else [])]
-    values = [module.get_variable("params", name) for name in names]
-    inputs, left, right, *bias = promote_dtype(*args, *values, dtype=module.dtype)
-    outputs = inputs @ left @ right
-    return outputs + bias[0] if bias else outputs

@@ -1,11 +1,10 @@
 """The sizes that Equinox layers remember, read from smaller arrays."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
-import jax
 
+from ramda_jax.compaction.adapters.modules import modules_of
 from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer
 
 
@@ -20,19 +19,10 @@ def fit_sizes(module: Any, whole: Any) -> None:
         module: with smaller arrays, and the sizes of the whole ones; nothing else may hold it.
         whole: with the arrays that these sizes are of; they may be abstract.
     """
-    for layer, before in zip(_modules(module), _modules(whole), strict=True):
+    for (_, layer), (_, before) in zip(modules_of(module), modules_of(whole), strict=True):
         for kind, fit in _FITS:
             if isinstance(layer, kind):
                 fit_layer(layer, before, fit)
-
-
-def _modules(node: Any) -> Iterator[Any]:
-    """Yields all modules in a tree, outer ones first."""
-    if isinstance(node, eqx.Module):
-        yield node
-    for child in jax.tree.leaves(node, is_leaf=lambda child: child is not node):
-        if child is not node:
-            yield from _modules(child)
 
 
 def _linear(layer, own):
