@@ -108,6 +108,7 @@ def _interceptor(next_function, args, kwargs, context):
     bias = nn.unbox(module.get_variable("params", "bias")) if module.use_bias else None
     equations = None
     if type(module) is nn.Einsum:
+        assert module.einsum_str is not None
         both = two_einsums(module.einsum_str, factors[0].ndim + factors[1].ndim - 2)
         assert not isinstance(both, str)
         factors, equations = factors if both.is_left_first else factors[::-1], both
