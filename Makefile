@@ -93,8 +93,9 @@ notebooks: $(VENV)/.installed-notebooks ## execute the notebooks, into out/noteb
 out/notebooks/.executed: $(wildcard notebooks/*.ipynb)
 	@$(MAKE) notebooks
 
-lint: $(VENV)/.installed-lint ## ruff's lint rules, and the order of the package's folders
+lint: $(VENV)/.installed-lint ## ruff's lint rules, the spelling, and the order of the package's folders
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m codespell_lib
 	PYTHONPATH=. $(VENV_PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
 
 format: $(VENV)/.installed-lint ## rewrite files in ruff's format

@@ -66,7 +66,7 @@ def with_dead_channels(net, batch, share, seed=0):
 
 
 def saving_row(name, net, batch, share, rounds, round_to=1, png=None):
-    """One row: what is gone, and how much faster the rest is."""
+    """One row: what was removed, and how much faster the rest is."""
     net = with_dead_channels(net, batch, share)
     start = time.perf_counter()
     small = compact_model(net, batch, round_to=round_to)
@@ -142,7 +142,7 @@ def analysis_row(small, rounds=3):
 def print_tables(rows):
     """The two tables."""
     print("\nCompaction of nets with dead channels (latency: median and quartiles of the ratio, round by round)")
-    headers = ["net", "dead\nchannels", "weighted\nsparsity", "parameters\ngone", "FLOPs\ngone"]
+    headers = ["net", "dead\nchannels", "weighted\nsparsity", "parameters\nremoved", "FLOPs\nremoved"]
     headers += [
         "largest\ndifference",
         "seconds to\ncompact",
@@ -180,7 +180,7 @@ def main(arguments=None):
     parser.add_argument("--png", type=Path, help="draw what is left of VGG19 to this file")
     parser.add_argument("--rounds", type=int, default=30, help="timed calls of each net")
     parser.add_argument("--share", type=float, default=0.75, help="share of the channels that are dead")
-    parser.add_argument("--round-to", type=int, default=1, help="widths become multiples of so many")
+    parser.add_argument("--round-to", type=int, default=1, help="widths become multiples of this number")
     parser.add_argument("--small", action="store_true", help="tiny nets: only shows that it runs")
     options = parser.parse_args(arguments)
     rows = []

@@ -99,7 +99,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description="The minimiser of the MNIST experiment, with a certificate.")
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder of MNIST's four files")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of runs to compare")
-    parser.add_argument("--samples", type=int, help="only the first so many images, to try")
+    parser.add_argument("--samples", type=int, help="take only the first images, this many, for a trial")
     parser.add_argument("--json", type=Path, help="also write what is printed to this file")
     args = parser.parse_args(argv)
     problem = load(args.data_dir, args.samples)

@@ -26,7 +26,7 @@ MOST_CHANGE = 1.5
 
 
 def square_leaves(parameters):
-    """Ten square matrices of about so many parameters in all."""
+    """Ten square matrices with about `parameters` entries in all."""
     side = round(math.sqrt(parameters / LEAVES))
     return generated([(side, side)] * LEAVES)
 

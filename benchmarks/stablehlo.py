@@ -104,7 +104,7 @@ _HANDING_ON = ("func.func", "call @", "return", "stablehlo.while", "cond {", "},
 
 
 def array_operations(text):
-    """How often a program has each operation in which an array occurs that is no scalar."""
+    """How often a program has each operation in which an array occurs that is not a scalar."""
     lines = (line.strip() for line in text.splitlines() if not any(word in line for word in _HANDING_ON))
     return collections.Counter(_NAMES.sub("%", line) for line in lines if re.search(r"tensor<\d", line))
 

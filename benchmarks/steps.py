@@ -86,7 +86,7 @@ class Step:
         return [int(count) for count in self._iterations]
 
     def warm_up(self, steps, seconds):
-        """At most so many steps, none after so many seconds; returns their number and the seconds of the last."""
+        """Takes at most `steps` steps, none after `seconds`; returns their number and the seconds of the last."""
         begin, last, done = time.perf_counter(), 0.0, 0
         while done < steps and (done == 0 or time.perf_counter() - begin < seconds):
             start = time.perf_counter()

@@ -81,7 +81,7 @@ def train_step(model, optimizer, images, labels):
 
 @nnx.jit
 def accuracy(model, images, labels):
-    """The share of images that the model labels rightly."""
+    """The share of images that the model labels correctly."""
     return jnp.mean(jnp.argmax(model(images), axis=-1) == labels)
 
 

@@ -64,7 +64,7 @@ def train(model, optimizer, data, epochs, seed=1, is_ours=True):
 
 
 def held_out_accuracy(model, data):
-    """The share of test images that the model labels rightly."""
+    """The share of test images that the model labels correctly."""
     return float(accuracy(model, data[1], data[3]))
 
 
@@ -86,7 +86,7 @@ def main(argv=None):
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
     parser.add_argument("--epochs", type=int, help="of training (default: 240 on digits, 10 on MNIST)")
     parser.add_argument("--strength", type=float, default=1e-4, help="of the group LASSO (default: 1e-4)")
-    parser.add_argument("--round-to", type=int, default=1, help="keep a multiple of so many channels (default: 1)")
+    parser.add_argument("--round-to", type=int, default=1, help="keep a multiple of this many channels (default: 1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of what is written (default: out)")
     args = parser.parse_args(argv)

@@ -47,9 +47,9 @@ class Arguments:
     seed: int = 1
     """Of initial weights, order, augmentation and dropout."""
     steps: int | None = None
-    """Take only the first so many steps of the schedule, to try; --scale shortens the schedule itself."""
+    """Stop after this number of steps of the schedule, for a trial; --scale shortens the schedule itself."""
     valid_batches: int | None = None
-    """Evaluate on only the first so many batches of the validation split, to try."""
+    """Evaluate on only this number of batches of the validation split, for a trial."""
     out: Path | None = None
     """The run's folder; out/CONFIG/METHOD-SEED where none is given."""
     list: bool = False

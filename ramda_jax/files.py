@@ -13,7 +13,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-#: Beginning of the names of files that are being written; what a killed process leaves of them is of no use.
+#: Beginning of the names of files that are being written; a killed process may leave them behind, and they may be
+#: deleted.
 UNFINISHED = ".unfinished-"
 
 
@@ -77,7 +78,7 @@ class TooLarge(OSError):
 
 
 def read_regular(path: Path, largest: int) -> bytes:
-    """The content of a regular file of at most so many bytes.
+    """The content of a regular file of at most `largest` bytes.
 
     Raises:
         FileNotFoundError: no such file.
@@ -87,7 +88,7 @@ def read_regular(path: Path, largest: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         if status.st_size > largest:
             raise TooLarge(f"it has {status.st_size} bytes, not the {largest} that it may have")
         # Not `largest`: Python allocates what it is asked to read.

@@ -130,7 +130,7 @@ def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
     steps = tuple(int(step) for step in steps)
     if any(a >= b for a, b in zip((0, *steps), steps, strict=False)):
         raise ValueError(f"`{name}` must be positive and increasing, got {restarts!r}; {remedy}")
-    # At its end the counter stays, and a stage that began there would begin anew at every step.
+    # At its end the counter stays, and a stage that began there would begin again at every step.
     if steps and steps[-1] >= LAST_COUNT:
         raise ValueError(
             f"`{name}` must be below {LAST_COUNT}, where the counter of steps ends, got {restarts!r}; leave out what "
@@ -168,7 +168,7 @@ def check_real_number(name: str, value: Any, remedy: str) -> None:
 
 
 def check_arrays(what: str, named_leaves: Iterable[tuple[str, Any]]) -> None:
-    """Raises a `TypeError` that names the first leaf that is no array of numbers, of booleans or of PRNG keys."""
+    """Raises a `TypeError` that names the first leaf that is not an array of numbers, of booleans or of PRNG keys."""
     for path, leaf in named_leaves:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not hasattr(leaf, "shape") or getattr(dtype, "kind", "f") in "OSUMm":

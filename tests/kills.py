@@ -99,7 +99,7 @@ def changes_of(folder, action):
 
 
 class StopAfter:
-    """Stops a run once it has been asked so many times, as Ctrl-C would; until then it is a run like any other."""
+    """Stops a run once it was asked `asked` times, as Ctrl-C would; until then it is a run like any other."""
 
     def __init__(self, asked):
         self.left = asked

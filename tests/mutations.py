@@ -1285,7 +1285,7 @@ MUTATIONS = [
     Mutation(
         "builders/preconditioned.py",
         "diagonal, weight=rate, objective_scale=rate, linear_factor=linear_factor",
-        "diagonal, weight=rate, linear_factor=factor",
+        "diagonal, weight=rate, linear_factor=linear_factor",
         (
             "tests/methods/test_equivalences.py::test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype",
         ),

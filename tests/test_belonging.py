@@ -107,7 +107,7 @@ def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method
     ):
         with pytest.raises(ValueError, match=message):
             traced(optimizer, PARAMS, PARAMS, (other, PARAMS))
-    # Numbers are no part of it: a rate or a strength may change, and functions that were made anew are the same.
+    # Numbers do not belong to it: a rate or a strength may change, and functions that were made again are the same.
     traced(optimizer, PARAMS, PARAMS, (make(ROWS, strength=0.5), PARAMS))
     one, other = (ramda_jax.ProximalGradient(tolerance=ramda_jax.summable_tolerance(1.0)) for _ in range(2))
     traced(make(ROWS, strength=0.1, solver=one), PARAMS, PARAMS, (make(ROWS, strength=0.1, solver=other), PARAMS))

@@ -2,7 +2,7 @@
 
 A row of the kernel is zero in the minimiser W* of `f(W) + strength psi(W)` where ||grad f(W*)_row|| is below
 strength * sqrt(size). An optimizer that sees f only through minibatches must tell that from noisy gradients, at every
-step anew:
+step again:
 
 - Proximal SGD compares the *last* gradient (or a momentum of fixed length) with the threshold. Where samples disagree
   at W* its noise does not shrink as training goes on, and the step size multiplies both sides of the comparison, so

@@ -405,7 +405,7 @@ def test_inject_hyperparams(factory):
     for mine, theirs in [(inner[0], expected_state[0]), (inner[2], expected_state[2])]:
         chex.assert_trees_all_close(mine, theirs, atol=tolerance, rtol=tolerance)
     chex.assert_trees_all_close(inner[1].radii, expected_state[1].radii, atol=tolerance, rtol=tolerance)
-    # By hand: everything that is regularized vanishes, and nothing is compiled anew.
+    # By hand: everything that is regularized vanishes, and nothing is compiled again.
     state.hyperparams["strength"] = jnp.asarray(1e4, jnp.float32)
     programs = tiny.advance._cache_size()
     params, state = tiny.advance(injected, gradient, params, state, 10)

@@ -42,7 +42,7 @@ def executed(app, docname, source):
 
 
 def add_contents(app, docname, source):
-    """Appends the contents to README.md, the site's first page, and to two others: GitHub has no use for them."""
+    """Appends the contents to README.md, the site's first page, and to two others: GitHub does not need them."""
     if docname == app.config.root_doc:
         source[0] += "\n" + Path(app.confdir, "contents.txt").read_text()
     if docname in PARTS:

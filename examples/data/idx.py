@@ -39,7 +39,7 @@ def read_idx(path):
     entries = content[4 + 4 * dims :]
     if content[:3] != b"\0\0\x08" or len(entries) != math.prod(shape):
         raise DataError(
-            f"{path} is no IDX file of {' x '.join(map(str, shape))} bytes (it has {len(entries)}); "
+            f"{path} is not an IDX file of {' x '.join(map(str, shape))} bytes (it has {len(entries)}); "
             "delete it and run again."
         )
     return np.frombuffer(entries, np.uint8).reshape(shape)

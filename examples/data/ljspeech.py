@@ -70,7 +70,7 @@ def english_cleaners(text):
 
 
 def symbol_ids(text):
-    """The symbols of a text; what is no symbol is left out."""
+    """The symbols of a text; what is not a symbol is left out."""
     return np.array([SYMBOL_IDS[c] for c in english_cleaners(text) if c in SYMBOL_IDS and c != "_"], np.int32)
 
 

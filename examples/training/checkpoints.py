@@ -104,7 +104,7 @@ class Checkpoints:
     def _damaged(self, reason):
         return RunError(
             f"The checkpoint in {self._folder} cannot be read ({reason}); put back a copy of it, or delete that folder "
-            "to train anew. Nothing was changed."
+            "to train from the start. Nothing was changed."
         )
 
 

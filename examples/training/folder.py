@@ -83,7 +83,7 @@ def _check_same(out, mine, theirs, besides):
     ]
     if different:
         raise RunError(
-            f"{out} holds another run ({'; '.join(different)}); use another --out, or delete the folder to start anew. "
+            f"{out} holds another run ({'; '.join(different)}); use another --out, or delete it to start again. "
             "(Data that were only moved: correct data_dir in its run.json.)"
         )
 

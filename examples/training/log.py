@@ -38,7 +38,7 @@ class Stopper:
 
 
 class Log:
-    """The run's records, one JSON object a line of a file that is made anew from those of the checkpoint.
+    """The run's records, one JSON object a line, in a file that is written again from those of the checkpoint.
 
     Args:
         path: of the file; what is there is replaced.

@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
         carry: what a batch hands to the next (a memory).
         structure: of W and of W_hat at the end of the last round.
         loss_sum: of the round's steps so far.
-        changed: how many groups of W have come or gone in the round, step by step.
+        changed: how many groups of W became zero or nonzero, for each step of the round.
         last_change: the last step at which one did, 1-based; 0 for none.
     """
 
@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 class Trainer:
     """A method on an experiment: makes the state, takes steps, measures.
 
-    Randomness depends on (seed, step) alone, so that a run that is continued goes as it would have gone.
+    Randomness depends on (seed, step) alone, so that a continued run is the same as one without interruption.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class Trainer:
         return found, structure
 
     def evaluate(self, state, batches=None):
-        """(what is measured at the end of a round, on so many validation batches; the state that begins the next)."""
+        """(measurements at the end of a round, on `batches` validation batches; the state that begins the next)."""
         total, count, carry = 0.0, 0.0, None
         for number, batch in enumerate(itertools.islice(self.data.valid_batches(), batches)):
             if carry is None:

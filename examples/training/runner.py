@@ -36,8 +36,8 @@ class Run:
         devices: over which a batch is split.
         dtype: of the layers' arithmetic; the parameters are float32.
         seed: of data order, augmentation, dropout and initial weights.
-        steps: only the first so many of the schedule, to try; None for all.
-        valid_batches: only the first so many of the validation split, to try; None for all.
+        steps: how many of the schedule to take, for a trial; None for all.
+        valid_batches: how many of the validation split to take, for a trial; None for all.
     """
 
     config: str

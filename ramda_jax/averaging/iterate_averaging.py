@@ -53,7 +53,7 @@ def iterate_averaging(
 
     Raises:
         ValueError: averaging outside (0, 1]; in `update`, no params, or points or a state that do not belong to them.
-        TypeError: an `iterate_dtype` that is no real floating-point dtype.
+        TypeError: an `iterate_dtype` that is not a real floating-point dtype.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

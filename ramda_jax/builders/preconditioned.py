@@ -68,7 +68,7 @@ def preconditioned(
     Raises:
         ValueError: a negative learning rate or weight decay; in `update`, no params, or gradients or a state that do
             not belong to them.
-        TypeError: transform is no Optax transformation; parameters or gradients that are not real floating-point
+        TypeError: transform is not an Optax transformation; parameters or gradients that are not real floating-point
             arrays.
 
     Example:
@@ -114,7 +114,8 @@ def preconditioned(
                 limit(updates, params), state.direction_state, widen(params, params), **extra_args
             )
         except Exception as error:
-            # What has failed on the state of another method says so by another name. (Only now: to ask is dear.)
+            # What has failed on the state of another method says so by another name. (Checked only now, because the
+            # check is expensive.)
             own = jax.eval_shape(transform.init, jax.eval_shape(zeros_for_sums, params))
             try:
                 check_same_state(state.direction_state, own)

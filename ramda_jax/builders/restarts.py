@@ -1,4 +1,4 @@
-"""Stages: the step at which dual averaging starts anew from where it is."""
+"""Stages: the steps at which dual averaging starts again from where it is."""
 
 from collections.abc import Sequence
 

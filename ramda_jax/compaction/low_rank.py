@@ -155,6 +155,6 @@ def _reason_against(adapter: Adapter, cuts, args):
         _, small, apply = adapter.factorize(cuts)
         held, arrays = hold_static(apply, args)
         jax.eval_shape(held, small, *arrays)
-    except Exception as error:  # whatever a model's code raises for what is no array
+    except Exception as error:  # whatever a model's code raises for what is not an array
         return f"{type(error).__name__}: {error}".split("\n")[0]
     return ""

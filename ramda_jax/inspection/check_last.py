@@ -43,8 +43,8 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
     Raises:
         ValueError: what arrives is not what our part has put out; or nothing of ours has answered in 64 steps, because
             there is none, or because a wrapper does not hand on keyword arguments.
-        TypeError: parameters that are not real floating-point arrays; what is no Optax transformation; an argument in
-            `extra_args` that a wrapper needs, such as `value`, is missing.
+        TypeError: parameters that are not real floating-point arrays; something that is not an Optax transformation; an
+            argument in `extra_args` that a wrapper needs, such as `value`, is missing.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

@@ -49,7 +49,7 @@ def ramda(
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule. Only at 1 does
             the iterate itself have exact zeros (`sqrt_growth`, `stages`); `eval_params` has them always.
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
-        restarts: 1-based step counts after which dual averaging starts anew from where it is.
+        restarts: 1-based step counts after which dual averaging starts again from where it is.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
         iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average

@@ -65,7 +65,7 @@ class StructureHistory:
         Raises:
             ValueError: a step that does not come after the last or has more than 64 bits, or a support of other leaves
                 or shapes; the history is then as it was.
-            TypeError: a step that is no whole number, or a support that is not of boolean arrays.
+            TypeError: a step that is not a whole number, or a support that does not consist of boolean arrays.
         """
         try:
             step = operator.index(step)
@@ -182,7 +182,7 @@ class StructureHistory:
                     raise ValueError("steps and changes that do not belong together")
         except _DAMAGES as error:
             raise ValueError(
-                f"'{file}' must be what `StructureHistory.save` has written, but is not ({error}); save it anew."
+                f"'{file}' must be what `StructureHistory.save` has written, but is not ({error}); save it again."
             ) from error
         history._changed_at = {name: at for name, (at, _) in parts.items()}
         history._support = None if record["is_empty"] else {name: alive for name, (_, alive) in parts.items()}

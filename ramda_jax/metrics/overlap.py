@@ -60,7 +60,7 @@ def overlap(first: Support, second: Support, *, of: str = "alive", units: Sequen
     """
     check_supports(first, second)
     if of not in ("alive", "zero"):
-        raise ValueError(f'`of` must be "alive" or "zero", got {of!r}; use "zero" for the groups that are gone.')
+        raise ValueError(f'`of` must be "alive" or "zero", got {of!r}; use "zero" for the groups that are zero.')
     a, b = (
         {path: np.asarray(leaf, bool) == (of == "alive") for path, leaf in each.items()} for each in (first, second)
     )

@@ -51,7 +51,7 @@ def second_moments(
 
     Raises:
         ValueError: restarts that do not increase; at `init`, what `init` of `rmda` would raise.
-        TypeError: something that is no regularizer.
+        TypeError: something that is not a regularizer.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

@@ -45,7 +45,7 @@ def next_count(count: jax.Array) -> jax.Array:
 def weight_of_average(decay: Scalar, count: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`1 - decay^count`, what the weights of a moving average of `count` values sum to; a scalar of `dtype`.
 
-    By a power of floats: outside of `jit` JAX compiles one anew for every value of an integer exponent.
+    By a power of floats: outside of `jit` JAX compiles a new program for every value of an integer exponent.
     """
     if isinstance(decay, float) and decay < 1 and np.asarray(decay, dtype) == 1:
         # A decay that rounds to 1 would leave nothing to divide by.

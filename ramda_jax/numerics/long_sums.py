@@ -1,4 +1,4 @@
-"""Sums over so many steps that a single term is less than a rounding of the sum."""
+"""Sums over long runs, in which a single term becomes smaller than a rounding error of the sum."""
 
 import jax
 import jax.numpy as jnp

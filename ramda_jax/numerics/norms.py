@@ -59,7 +59,7 @@ def norms_for_step(x: jax.Array, axes: Axes) -> jax.Array:
 
 
 def differentiable_group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
-    """`group_norms`, with the subgradient 0 where a norm is 0; the derivative of the root is no number there."""
+    """`group_norms`, with the subgradient 0 where a norm is 0; the derivative of the root is not a number there."""
     return _with_subgradient(x, axes)
 
 
@@ -84,7 +84,7 @@ def norm(x: jax.Array) -> jax.Array:
 def group_scales(x: jax.Array, axes: Axes | None) -> tuple[jax.Array, jax.Array]:
     """A power of two near each group's largest entry, kept as axes of length one, and its inverse.
 
-    Both are powers of two that are no denormals, so that scaling rounds nothing, and the inverse is there so that
+    Both are powers of two that are not denormals, so that scaling rounds nothing, and the inverse is there so that
     it is a multiplication: XLA would keep the results of a division in an array of their own.
     """
     largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
@@ -93,7 +93,7 @@ def group_scales(x: jax.Array, axes: Axes | None) -> tuple[jax.Array, jax.Array]
     integer = jnp.int32 if info.bits == 32 else jnp.int64
     exponent = jax.lax.bitcast_convert_type(largest, integer) >> info.nmant
     bias = info.maxexp - 1
-    # Zeros as they are: XLA may square the inverse first, and 0 * inf is no 0.
+    # Zeros as they are: XLA may square the inverse first, and 0 * inf is not 0.
     exponent = jnp.where(largest == 0, bias, exponent)
     exponent = jnp.clip(exponent, 2, 2 * bias - 2)
     scale = jax.lax.bitcast_convert_type(exponent << info.nmant, x.dtype)

@@ -25,7 +25,7 @@ def is_nan_key(keys: jax.Array) -> jax.Array:
     return keys > jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, floating), keys.dtype)
 
 
-# Compiled by itself: outside of a user's `jit` its loop would be compiled anew at every call.
+# Compiled by itself: outside of a user's `jit` its loop would be compiled again at every call.
 @jax.jit
 def largest(keys: Sequence[jax.Array], number: jax.typing.ArrayLike) -> list[jax.Array]:
     """The `number` largest of all entries of some arrays, of equal ones the first.
@@ -91,7 +91,7 @@ def _first(mask, number):
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         sums = jnp.cumsum(gathered(jnp.sum(mask & inside, axis=others, dtype=jnp.int32)), dtype=jnp.int32)
-        # So many slices are taken whole, and of the next one a part.
+        # This number of slices is taken whole, and a part of the next one.
         whole = jnp.sum(sums <= number, dtype=jnp.int32)
         number -= jnp.max(jnp.where(sums <= number, sums, 0), initial=0)
         index = jax.lax.broadcasted_iota(jnp.int32, mask.shape, axis)

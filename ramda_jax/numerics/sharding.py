@@ -4,7 +4,7 @@ import jax
 
 
 def with_type_sharding(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """x in `sharding`, that of another array's type; of use on meshes whose axes are explicit, elsewhere x itself."""
+    """x in `sharding`, that of another array's type; needed only on meshes with explicit axes, elsewhere x itself."""
     return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
 
 

@@ -68,8 +68,8 @@ def hold_zeros(
     Raises:
         ValueError: a switch below 1; a regularizer whose structure is a rank; in `update`, no params, or updates or a
             state that do not belong to them.
-        TypeError: a switch that is no integer; what is no Optax transformation; at `init`, parameters that are no
-            arrays.
+        TypeError: a switch that is not an integer; what is not an Optax transformation; at `init`, parameters that are
+            no arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np, optax, ramda_jax

@@ -31,7 +31,7 @@ class Regularizer(abc.ABC):
     support_counts: ClassVar[str] = "entries"
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
-    #: Whether `solve_scaled` holds for any diagonal metric, though psi is no sum over single entries.
+    #: Whether `solve_scaled` holds for any diagonal metric, though psi is not a sum over single entries.
     any_metric: ClassVar[bool] = False
     #: Where leaves have to be solved together (`together`): something hashable that is equal for these; else None.
     coupling: Any = None

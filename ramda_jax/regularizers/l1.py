@@ -24,7 +24,7 @@ class L1(ElementwiseRegularizer):
             factor of 0 that is all that psi asks for.
 
     Raises:
-        ValueError, TypeError: a factor that is negative or no number, a non_negative that is no bool.
+        ValueError, TypeError: a factor that is negative or no number, a non_negative that is not a bool.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -33,8 +33,8 @@ class NuclearNorm(Regularizer):
             not. Below a threshold of sqrt(eps) s_1, 3e-4 s_1 in float32, the rank found means nothing.
 
     Raises:
-        ValueError, TypeError: a negative factor, a split that is no int, a gram that is no bool; at `init`, a leaf of
-            fewer than two axes, a split that leaves no rows or no columns.
+        ValueError, TypeError: a negative factor, a split that is not an int, a gram that is not a bool; at `init`, a
+            leaf of fewer than two axes, a split that leaves no rows or no columns.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

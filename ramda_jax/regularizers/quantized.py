@@ -26,7 +26,7 @@ class Quantized(ElementwiseRegularizer):
         levels: two or more different numbers, or one.
 
     Raises:
-        ValueError, TypeError: no levels, equal ones, or something that is no finite number.
+        ValueError, TypeError: no levels, equal ones, or something that is not a finite number.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

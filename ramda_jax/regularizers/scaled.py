@@ -28,10 +28,10 @@ class Scaled(Regularizer):
 
     Args:
         regularizer: a `Regularizer`.
-        factor: >= 0; 0 is no regularizer.
+        factor: a Python number >= 0; 0 means no regularizer.
 
     Raises:
-        TypeError: no regularizer, a factor that is no number.
+        TypeError: no regularizer, a factor that is not a number.
         ValueError: a negative factor.
 
     Example:
@@ -144,7 +144,7 @@ class Scaled(Regularizer):
         return self.regularizer.subdifferential_distance(w, slope, weight * self.factor)
 
 
-# Properties in the place of variables, and of the class that a method returns.
+# Properties instead of variables, and the class that a method returns.
 class ScaledGroups(Scaled, GroupRegularizer):  # pyright: ignore
     """`Scaled` of a psi of the group norms."""
 

@@ -32,7 +32,7 @@ class ClosedForm(Solver):
 
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
         if metric_kind == "diagonal" and not (regularizer.elementwise or regularizer.any_metric):
-            return "its psi is no sum over single entries, so that there is no closed form in such a metric"
+            return "its psi is not a sum over single entries, so that there is no closed form in such a metric"
         return None
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
@@ -45,7 +45,7 @@ class ClosedForm(Solver):
         else:
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
             radii = regularizer.norms(value) if isinstance(regularizer, Grouped) else None
-        # A formula has always done its part, but a NaN is no solution. Of groups the radii tell, which are fewer. To
+        # A formula has always done its part, but a NaN is not a solution. Of groups the radii tell, which are fewer. To
         # look at the entries where psi is a sum over them would take a step half as long again: `solver_info` looks
         # for what is not finite in the state.
         is_solved = jnp.ones([], bool)

@@ -25,7 +25,7 @@ def adaptive_weights(
     with omega_g the weight that the group has in `regularizer`. Long groups are shrunk less, short ones are zeroed
     sooner. Norms count relative to their leaf's mean, so that a leaf of equal groups keeps its weights but for eps, and
     the strength its meaning. The weights are numbers from then on: call it between two stages, and make the optimizer
-    anew with what it returns, and its state by `optimizer.init(params)`.
+    again with what it returns, and its state by `optimizer.init(params)`.
 
     Args:
         regularizer: what the optimizer was given: of group norms, every one of them.

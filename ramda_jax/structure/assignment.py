@@ -89,7 +89,7 @@ def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
 
     Raises:
         TypeError: something in it is neither a regularizer nor None.
-        ValueError: a pattern is no regular expression; two paths of a tree have one name.
+        ValueError: a pattern is not a regular expression; two paths of a tree have one name.
 
     Example:
         >>> import ramda_jax

@@ -46,7 +46,7 @@ def check_belongs(what: str, tree: Tree, like: str, params: Tree, remedy: str) -
     """
     found, wanted = jax.tree.leaves(tree), jax.tree.leaves(params)
     if len(found) == len(wanted) and all(_shape(a) == _shape(b) for a, b in zip(found, wanted, strict=True)):
-        # Names are dearer to make. Of the trees that differ in nothing else `jax.tree.map` sees the difference.
+        # Names take longer to make. `jax.tree.map` sees the difference of trees that differ in nothing else.
         if jax.tree.structure(tree) == jax.tree.structure(params):
             return
     shapes = {name: _shape(leaf) for name, leaf in named_leaves(tree)}
@@ -85,7 +85,7 @@ def _why_apart(tree, other):
 
 
 def check_real(what: str, tree: Tree, remedy: str) -> None:
-    """Raises a `TypeError` that names the first leaf of `tree` that is no array of real floating-point numbers."""
+    """Raises a `TypeError` that names the first leaf of `tree` that is not an array of real floating-point numbers."""
     _check_leaves(what, tree, _is_floating, "real floating-point numbers", remedy)
 
 
@@ -94,7 +94,7 @@ def _is_floating(leaf):
 
 
 def check_numbers(what: str, tree: Tree, remedy: str) -> None:
-    """Raises a `TypeError` that names the first leaf of `tree` that is no array of real numbers, whole ones too."""
+    """Raises a `TypeError` that names the first leaf of `tree` that is not an array of real numbers, whole ones too."""
     _check_leaves(what, tree, _is_real, "real numbers", remedy)
 
 
@@ -205,7 +205,7 @@ def _kind(leaf):
 def is_same_setting(one: Any, other: Any) -> bool:
     """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; of functions that is not known.
 
-    Factories that are called anew make functions anew, which differ and mean the same.
+    A factory makes new functions at every call, which differ and mean the same.
     """
     if one == other or (callable(one) and callable(other)):
         return True

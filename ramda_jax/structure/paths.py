@@ -23,7 +23,7 @@ def path_name(path: KeyPath) -> str:
     """The '/'-joined key path of a leaf, such as `"conv/kernel"`; a bare array has the name `""`.
 
     A trailing attribute `value` is dropped: the variables of nnx and the boxes of linen put it there
-    at `init`, but not at `update`. A leaf under the empty key alone is named `"''"`: it is no bare array.
+    at `init`, but not at `update`. A leaf under the empty key alone is named `"''"`: it is not a bare array.
 
     Args:
         path: a key path as `jax.tree_util` has them.

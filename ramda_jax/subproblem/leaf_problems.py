@@ -63,7 +63,7 @@ def leaf_problems(
         weight: of psi, with the strength in it.
         step: the 0-based step.
         params: the current parameters, leaves in the model's order.
-        radii: the last radii by path; what is no dict is taken for none.
+        radii: the last radii by path; what is not a dict is taken for none.
 
     Raises:
         ValueError: radii that are not those of the parameters' groups.
@@ -92,7 +92,7 @@ def _by_leaf(problem, leaves, models, step, params, radii, regularized):
 
 
 def _decoupled(problems, step):
-    """The problems with regularizers that couple nothing in the place of those that couple leaves."""
+    """The problems, with regularizers that couple nothing instead of those that couple leaves."""
     subproblems = [
         (None if regularized is None else regularized.regularizer, model.rhs, model.metric)
         for _, model, regularized in problems

@@ -49,7 +49,7 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
     Raises:
         ValueError: a negative strength; a regularizer or a metric that does not fit a leaf; in a derivative, a psi that
             is solved by iterations.
-        TypeError: something that is no regularizer; params of no floating-point numbers.
+        TypeError: something that is not a regularizer; params that are not floating-point arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, ramda_jax

@@ -39,8 +39,8 @@ def proximal_point(
     Args:
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
-        strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, bit by bit
-            what it is without a regularizer. Or a `Target`. Must be given with a regularizer.
+        strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, the
+            same bits as without a regularizer. Or a `Target`. Must be given with a regularizer.
         solver: a `Solver` for all the regularizers; a mapping of patterns (`re.search` on the '/'-joined key path,
             first match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
@@ -52,7 +52,7 @@ def proximal_point(
             `init` and `update`, a regularizer that does not fit a leaf, a pattern that matches no leaf; in `update`, no
             params, or a model or state that does not belong to them, such as the state of another regularizer or
             solver.
-        TypeError: something that is no regularizer or solver; in `update`, updates that are no `QuadraticModel`.
+        TypeError: something that is not a regularizer or solver; in `update`, updates that are not a `QuadraticModel`.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

@@ -60,7 +60,7 @@ def solver_rules(solver: SolverSpec) -> SolverRules:
 
     Raises:
         TypeError: something that is neither a solver nor None nor a mapping of patterns to these.
-        ValueError: a pattern is no regular expression.
+        ValueError: a pattern is not a regular expression.
     """
     if isinstance(solver, Mapping):
         for pattern, named in solver.items():

@@ -19,8 +19,8 @@ class BoundedJit:
     Args:
         function: of some static arguments, then pytrees of arrays, all by position.
         num_static: how many static arguments there are; hashable.
-        size: most programs that are kept. One that was not used since `size` others were is gone, so it should be more
-            than what takes turns.
+        size: most programs that are kept. A program is released once `size` others have been used since. So this
+            should be more than the number of programs that take turns.
 
     Example:
         >>> import jax.numpy as jnp

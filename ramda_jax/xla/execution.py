@@ -87,7 +87,7 @@ class InTurn(Execution):
     def each_pass(
         self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
     ) -> Callable[..., jax.Array]:
-        # Each pass computes its array anew: if XLA kept that of the first pass for the later ones, it would be one
+        # Each pass computes its array again: if XLA kept that of the first pass for the later ones, it would be one
         # temporary more (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
         def of_pass(after=None):
             if after is None:

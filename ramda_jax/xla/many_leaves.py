@@ -107,8 +107,9 @@ def _at(x, start, size):
 def _indices(length, scalar):
     """0, 1, ..., int32 `[]`, but unknown to the compiler.
 
-    XLA for CPUs compiles once what is the same for many leaves, but a slice at a known place anew for each place, some
-    12 ms. That an index is the last plus 1 is hidden by a division, which XLA takes for too dear to repeat.
+    XLA for CPUs compiles identical kernels once, but a slice at a constant offset is a new kernel for each offset, some
+    12 ms (`benchmarks/NOTES.md`). With unknown offsets all leaves of a shape share a kernel. A division hides that an
+    index is the one before it plus 1, and it is so expensive in XLA's cost model that its result is stored.
     """
     indices = [opaque_zero(scalar)]
     one = indices[0] + 1

@@ -117,7 +117,7 @@ def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
         right += 0.5 * np.sqrt(steps) * np.sum((w - np.asarray(start)) ** 2)
         assert left <= right
         tightest = min(tightest, (right - left) / abs(right))
-    assert tightest < 1  # it is no bound that anything meets
+    assert tightest < 1  # it is not a bound that anything meets
 
 
 def test_radius_of_rmda_goes_as_theorem_5_says_on_every_path(x64):

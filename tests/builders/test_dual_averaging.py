@@ -196,7 +196,7 @@ def test_restart_is_lazy(method):
     parameters, gradients = run_of_inputs(6)
     restarted = run(make(method, 0.3, 1e-3, restarts=(5,)), parameters, gradients)
     straight = run(make(method, 0.3, 1e-3), parameters, gradients)
-    # After the stage's last step the state still is the stage's, bit by bit, and gives its model.
+    # After the stage's last step the state still is the stage's, bit for bit, and gives its model.
     for number in range(5):
         jax.tree.map(np.testing.assert_array_equal, restarted[number], straight[number])
     model, state = restarted[4]

@@ -280,7 +280,7 @@ def make(name, dtype=jnp.float32):
 
 
 def build(kind, dtype=jnp.float32):
-    """The net with random kernels, biases and statistics, so that a dead channel is no zero."""
+    """The net with random kernels, biases and statistics, so that a dead channel is not zero."""
     graph, state = nnx.split(nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
 

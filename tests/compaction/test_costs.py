@@ -45,7 +45,7 @@ def plan_without(dims, node):
 
 
 def check_by_deletion(dims, variables, rebuild, x):
-    """Every width's first unit, deleted and counted anew."""
+    """Every width's first unit, deleted and counted again."""
     for of in ("parameters", "flops"):
         saved, whole, found = savings(dims, of), total(dims, of), 0
         for width in dims.widths:
@@ -238,5 +238,5 @@ def test_a_target_of_costs_is_met(of):
     gradient = jax.grad(lambda params: jnp.mean((net(params, x) - jnp.sin(2 * x[:, :3])) ** 2))
     params, _ = tiny.train(coupling.wrap(method), gradient, params, 2000)
     alive = ramda_jax.metrics.support(coupling.regularizer(), params)
-    gone = sum(float(array[~np.asarray(alive[path])].sum()) for path, array in worth.items())
-    assert gone / sum(array.sum() for array in worth.values()) == pytest.approx(0.5, abs=0.05)
+    removed = sum(float(array[~np.asarray(alive[path])].sum()) for path, array in worth.items())
+    assert removed / sum(array.sum() for array in worth.values()) == pytest.approx(0.5, abs=0.05)

@@ -173,7 +173,7 @@ def test_compact_function_computes_the_same(name):
             assert small.dims.opaque == {}
             assert small.plan.num_params[1] < small.plan.num_params[0]
             shrunk |= {width.name for width in small.plan.widths if len(width.kept) < width.size}
-        # Of every width that is free and read by a leaf something has gone in one of the two.
+        # Every width that is free and read by a leaf loses something in one of the two.
         assert shrunk == {width.name for width in small.dims.widths if not width.reason and width.readers}
 
 

@@ -101,7 +101,7 @@ X = jax.random.normal(jax.random.key(0), (4, 6))
 
 
 def make_layers(seed=0, dead=(3, 4, 5)):
-    """Three layers of 8 units, with so many dead, in other places each."""
+    """Three layers of 8 units with this number of dead units, in other places each."""
     rng = np.random.default_rng(seed)
     up, down = rng.normal(size=(3, 6, 8)), rng.normal(size=(3, 8, 6))
     for layer, number in zip(down, dead, strict=True):
@@ -189,7 +189,7 @@ def other_layer(layers, x):
 
 
 def turned(layers, x):
-    """The second side is gone over from the last layer to the first."""
+    """The scan goes over the second side from the last layer to the first."""
 
     def step(x, layer):
         return x + jnp.tanh(x @ layer["up"]) @ layer["down"], None

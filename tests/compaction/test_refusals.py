@@ -263,7 +263,7 @@ def test_what_was_suspected_first_and_is_innocent_goes_all_the_same():
 
 
 def test_parameters_of_equations_are_compared_to_the_last_entry():
-    """As text, NumPy's long arrays have an ellipsis in the place of what may differ."""
+    """As text, NumPy's long arrays have an ellipsis in place of what may differ."""
     one, other = np.zeros(2000), np.zeros(2000)
     other[1000] = 1e-3
     assert str(one) == str(other)

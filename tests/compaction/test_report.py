@@ -51,7 +51,7 @@ def test_report_counts_what_can_be_counted_by_hand(tmp_path):
     assert report.speedup > 0
     assert report.error == small.proof.error
     text = str(report)
-    for part in ("parameters", "80", "20", "75.0% gone", "ms of a call", "25.0%", "a/kernel", "6x8", "6x2"):
+    for part in ("parameters", "80", "20", "75.0% removed", "ms of a call", "25.0%", "a/kernel", "6x8", "6x2"):
         assert part in text
     draw_report(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")

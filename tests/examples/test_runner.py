@@ -359,7 +359,7 @@ def test_a_scale_of_the_learning_rate_scales_the_first_step_and_stands_in_the_ta
     capsys.readouterr()
     report.main([str(tmp_path)])
     printed = capsys.readouterr().out
-    assert printed.count("**mnist_logistic**") == 2, "runs of different learning rates are no seeds of one"
+    assert printed.count("**mnist_logistic**") == 2, "runs of different learning rates are not seeds of one"
     assert printed.count("0.25 times the learning rates") == 1
 
 

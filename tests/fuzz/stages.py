@@ -284,7 +284,7 @@ def plan_compaction(draw):
 
 
 def changed_arrays(draw, tree, probability=0.5):
-    """A changed tree with NumPy arrays in the place of shapes."""
+    """A changed tree with NumPy arrays in place of shapes."""
 
     def filled(leaf):
         return np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
@@ -410,7 +410,7 @@ def plan_json(draw):
     assert str(plan)
 
 
-#: From stages to their shares of the inputs, in percent. Those that trace a step or write files are the dear ones.
+#: From stages to their shares of the inputs, in percent. Those that trace a step or write files are the expensive ones.
 STAGES = {
     parts: 16,
     factories: 12,

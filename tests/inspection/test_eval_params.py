@@ -301,7 +301,7 @@ def test_eval_params_works_with_either_solver(solver):
     "tolerance", [None, ramda_jax.summable_tolerance(1e-2)], ids=["released rule", "condition (7)"]
 )
 def test_eval_params_with_inexact_proximal_gradient_is_structured_and_near_the_step(tolerance):
-    # Its solve anew starts at the new parameters: another point within the tolerance of the same model.
+    # Its second solve starts at the new parameters: another point within the tolerance of the same model.
     optimizer = recorded_ramda(ALL, solver=ProximalGradient(tolerance=tolerance))
     evaluate = jax.jit(ramda_jax.eval_params)
     for params, state in train(optimizer, init_params(), num_steps=6):
@@ -368,7 +368,7 @@ def test_eval_params_where_every_group_is_zero(method):
 
 @every_method
 def test_zeros_of_groups_at_the_border_are_those_of_the_step(method):
-    # ||rhs|| = weight up to a few units in the last place: computed anew, jitted or not, it may come out on the other
+    # ||rhs|| = weight up to a few units in the last place: computed again, jitted or not, it may come out on the other
     # side.
     rng = np.random.default_rng(0)
     shape = (2_000, 37)

@@ -477,7 +477,8 @@ def test_nuclear_screening_is_never_wrong(shape, seed, rank, exponent, relative)
     screened = _screen(jnp.asarray(matrix), weight)
     if spectral > weight * (1 + 1e-6):
         assert not screened
-    # It is of use: certain for every weight from the Frobenius norm on, and never for a matrix with a NaN in it.
+    # The screen is useful: certain for every weight from the Frobenius norm on, and never for a matrix with a NaN in
+    # it.
     assert _screen(jnp.asarray(matrix), np.float32(np.linalg.norm(matrix.astype(float)) * (1 + 1e-5)))
     assert not _screen(jnp.asarray(matrix).at[0, 0].set(jnp.nan), np.float32(3e38))
 

@@ -439,7 +439,7 @@ SOLVERS = [rj.ClosedForm(), rj.SecularNewton(), rj.NewtonRaphson(), rj.ProximalG
 
 @pytest.mark.parametrize("metric", ["scalar", "diagonal"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-@pytest.mark.parametrize("name", [name for name in CASES if name != "Null"])  # that is no regularizer there
+@pytest.mark.parametrize("name", [name for name in CASES if name != "Null"])  # that is not a regularizer there
 def test_solver_that_does_not_fit_is_refused_by_name_with_the_remedy(name, solver, metric):
     case = CASES[name]
     fits = {

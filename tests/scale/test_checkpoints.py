@@ -100,7 +100,7 @@ def test_old_checkpoint_is_restored_by_path_and_continued(factory):
     assert int(optax.tree.get(state, "proximal_step")) == make_old_checkpoint.STOP
     params, _ = make_old_checkpoint.train(factory.name, params, state, make_old_checkpoint.STOP)
     for name, value in make_old_checkpoint.by_path(params).items():
-        # Not bit by bit: the fixture may have been made by another processor and version of JAX.
+        # Not bitwise: the fixture may have been made by another processor and version of JAX.
         np.testing.assert_allclose(value, stored[f"later{name}"], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(value == 0, stored[f"later{name}"] == 0)
 

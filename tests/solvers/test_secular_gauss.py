@@ -133,7 +133,7 @@ def test_what_a_pass_can_tell_at_radius_zero(dtype):
     lam = np.array([[5.0], [4.9], [1.0], [0.0]], dtype)
     with jax.enable_x64(dtype == np.float64):
         step = one_pass(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
-    # Zero at the border; not known where the group lives, where it is no number, and where it has no weight.
+    # Zero at the border; not known where the group lives, where it is not a number, and where it has no weight.
     np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
     np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
 

@@ -210,7 +210,7 @@ def test_what_matches_nothing_raises_and_lists_the_paths():
         assign({"dens": None, "kernel": ROWS}, PARAMS)
     with pytest.raises(ValueError, match=r"path 'dense/kernel' matches no leaf"):
         assign({"dense": {"kernel": ROWS}}, PARAMS)
-    # A pattern that only never comes first is no mistake.
+    # A pattern that only never comes first is not a mistake.
     assert set(given_to({"conv/kernel": ROWS, "conv": None}, PARAMS)) == {"conv/kernel"}
     # Nor is a None of a tree at what is not there.
     assert set(given_to({"conv": {"kernel": ROWS}, "dense": {"kernel": None}})) == {"conv/kernel"}

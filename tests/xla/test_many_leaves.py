@@ -74,7 +74,7 @@ def test_an_ensemble_under_vmap_is_its_members():
 
 
 def number_of_kernels(count):
-    """How many different fusions a compiled step of RAMDA has for so many leaves, of two shapes."""
+    """How many different fusions a compiled step of RAMDA has for `count` leaves of two shapes."""
     params = {f"{number:03}": jnp.ones((4, 3) if number % 2 else (5,)) for number in range(count)}
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.1)
     text = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile().as_text()

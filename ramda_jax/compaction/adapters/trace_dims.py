@@ -35,7 +35,7 @@ def trace_dims(
             are given by name: a pytree of arrays, or of anything with shape and dtype, of parameters and all other
             state that depends on their sizes. The others are pytrees of the same kind, whose axes, and those of the
             outputs, stay; Python booleans, ints and strings among them are held as they are.
-        variables: for linen modules and functions, in the place of the first argument.
+        variables: for linen modules and functions, in place of the first argument.
         call: as in `compact_model`.
         overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
             keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
@@ -48,7 +48,7 @@ def trace_dims(
     Raises:
         CompactionError: an override that fits no leaf; rules that are none; variables that are missing, or given to a
             model that holds its own.
-        TypeError: a leaf of the variables that is no array and no number.
+        TypeError: a leaf of the variables that is neither an array nor a number.
         ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
     Example:

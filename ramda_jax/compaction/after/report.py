@@ -49,8 +49,8 @@ class Report:
             a zero group of a channel that another layer reads takes nothing.
         layers: for each leaf that shrank (path, shape before, shape after).
         widths: for each width that could shrink (one of its axes, indices alive, indices in all).
-        groups: for each leaf with zero groups (path, zero groups, groups, units gone, units) of those that can ever be
-            removed: 49 zero rows behind a flatten may be one channel. Empty without a regularizer.
+        groups: for each leaf with zero groups (path, zero groups, groups, units removed, units) of those that can ever
+            be removed: 49 zero rows behind a flatten may be one channel. Empty without a regularizer.
         error: the largest relative difference of outputs that the proof has seen.
     """
 
@@ -64,12 +64,12 @@ class Report:
 
     @property
     def removed_params(self) -> float:
-        """The share of parameters that are gone."""
+        """The share of parameters that were removed."""
         return 1 - self.after.params / self.before.params
 
     @property
     def removed_flops(self) -> float:
-        """The share of FLOPs that are gone."""
+        """The share of FLOPs that were removed."""
         return 1 - self.after.flops / self.before.flops
 
     @property
@@ -81,9 +81,9 @@ class Report:
         """The table as a list of (name, before, after, note)."""
         a, b = self.before, self.after
         rows = [
-            ("parameters", f"{a.params:,}", f"{b.params:,}", f"{self.removed_params:.1%} gone"),
-            ("bytes", f"{a.bytes:,}", f"{b.bytes:,}", f"{1 - b.bytes / a.bytes:.1%} gone"),
-            ("FLOPs of a call", f"{a.flops:,.0f}", f"{b.flops:,.0f}", f"{self.removed_flops:.1%} gone"),
+            ("parameters", f"{a.params:,}", f"{b.params:,}", f"{self.removed_params:.1%} removed"),
+            ("bytes", f"{a.bytes:,}", f"{b.bytes:,}", f"{1 - b.bytes / a.bytes:.1%} removed"),
+            ("FLOPs of a call", f"{a.flops:,.0f}", f"{b.flops:,.0f}", f"{self.removed_flops:.1%} removed"),
         ]
         if not math.isnan(a.seconds):
             rows.append(
@@ -102,9 +102,9 @@ class Report:
             *((f"  {name}", str(size), str(alive), "") for name, alive, size in self.widths),
         ]
         if self.groups:
-            rows.append(("zero groups, units gone", "", "", ""))
-        for path, zero, groups, gone, units in self.groups:
-            rows.append((f"  {path}", f"{zero:,} of {groups:,}", f"{gone:,} of {units:,}", ""))
+            rows.append(("zero groups, units removed", "", "", ""))
+        for path, zero, groups, removed, units in self.groups:
+            rows.append((f"  {path}", f"{zero:,} of {groups:,}", f"{removed:,} of {units:,}", ""))
         return "\n".join(text_table(rows, right=(1, 2)))
 
 
@@ -192,10 +192,10 @@ def compaction_report(
     if regularizer is not None:
         params = compaction.whole[1] if params is None else params
         sparsity = float(weighted_group_sparsity(regularizer, params))
-        gone = ~Masks(compaction.dims, compaction.plan).kept
+        removed = ~Masks(compaction.dims, compaction.plan).kept
         packing: Any = packing_of(regularizer)
         leaves = assign(regularizer, params)
-        counts = compaction.dims.count_units(leaves, gone) if packing is None else packing.count_units(leaves)
+        counts = compaction.dims.count_units(leaves, removed) if packing is None else packing.count_units(leaves)
         groups = tuple((path, c.zero, c.removable, c.ready, c.units) for path, c in counts.items() if c.zero)
     small = dict(named_leaves(compaction.variables))
     layers = tuple(

@@ -35,7 +35,7 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     Raises:
         CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
-        TypeError: no optimizer, or parameters that are no arrays.
+        TypeError: no optimizer, or parameters that are not arrays.
 
     Example:
         >>> import optax

@@ -101,7 +101,7 @@ def _is_not_zero(path, leaf, regularizer):
             f"What is held must be zeros of the parameters, got {regularizer!r} for '{path}', whose structure is a "
             "rank; leave it out, or train the thin matrices of `low_rank_model`."
         )
-    # The structure of single entries may also be a bound or a level, which is no zero.
+    # The structure of single entries may also be a bound or a level, which is not a zero.
     return regularizer.support(leaf) if regularizer.support_counts == "groups" else leaf != 0
 
 
@@ -154,7 +154,7 @@ def _filled(mask, shape):
 def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
     """The regularizer for a small model in which every group weighs what it weighs in the whole one.
 
-    A group's weight is the root of its size, and in the small model it has fewer entries. With this in the place of
+    A group's weight is the root of its size, and in the small model it has fewer entries. With this instead of
     `regularizer`, the small model trains as the whole one would with all that was deleted held at zero.
 
     Args:

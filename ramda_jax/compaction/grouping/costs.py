@@ -38,8 +38,8 @@ def costs(
     never go is worth nothing.
 
     Each unit counts for itself: what two of them share, such as the entries of a kernel between two layers, is in both,
-    so that all groups together are worth more than there is. A share of costs is near the share that is gone while both
-    are small or the layers shrink alike; the report has the exact one.
+    so that all groups together are worth more than there is. A share of costs is near the share that is removed while
+    both are small or the layers shrink alike; the report has the exact one.
 
     Args:
         dims: from `trace_dims`.
@@ -123,7 +123,9 @@ def coupled_costs(dims: Dims, coupling: Coupling, saved: np.ndarray) -> Costs:
     widths = {width.name: width for width in dims.widths}
     for name, parts in coupling.parts.items():
         if name not in widths or len(parts[0].rows) != widths[name].size:
-            raise CompactionError(f"The coupling must be of the model that was traced, but {name} is not; couple anew.")
+            raise CompactionError(
+                f"The coupling must be of the model that was traced, but {name} is not; couple it again."
+            )
     return {name: saved[widths[name].nodes] for name in coupling.parts}
 
 

@@ -164,7 +164,7 @@ def couple_model(
     Args:
         model, *example_args, variables, call, overrides, rules: as in `compact_model`.
         weight: as in `couple`. With `"saving"` a hidden unit that is read by few entries, but takes many others along,
-            is as dear as it should be.
+            is as expensive as it should be.
 
     Returns:
         A `Coupling` of the parameters: those of type `nnx.Param`; the floating-point arrays of an Equinox module; of

@@ -12,7 +12,7 @@ from ramda_jax.compaction.planning.slicing import find_leaves
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     """The coupling of the small model, with which training goes on with the groups there were.
 
-    To couple the small model anew would give other names to the widths, and none to those of which one index is left.
+    Coupling the small model again would give other names to the widths, and none to those of which one index is left.
     What is kept of a packed array is found by packing a mask of the kept entries as the parameters are packed.
 
     Args:

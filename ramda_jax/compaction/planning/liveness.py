@@ -86,7 +86,7 @@ class Liveness:
                         changed = True
 
     def with_padding(self, round_to: int) -> np.ndarray:
-        """The alive nodes, and so many more that no axis of any value is empty and widths have round sizes."""
+        """The alive nodes, and as many more as it takes to leave no axis empty and to make sizes round."""
         kept = self.alive.copy()
         for width in self.dims.widths:
             alive = int(kept[width.nodes].sum())

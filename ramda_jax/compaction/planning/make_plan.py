@@ -34,14 +34,14 @@ def plan_compaction(
     is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two
     dead units that feed only each other go together.
 
-    Where nothing of an axis is alive, one index is kept, as arrays of size 0 are no use; `round_to` keeps more. What
-    these compute does not count, and what only they read may go.
+    Where nothing of an axis is alive, one index is kept, because most layers refuse arrays of size 0; `round_to` keeps
+    more. What these compute does not count, and what only they read may go.
 
     Args:
         dims: what `trace_dims` has found.
         variables: the pytree that was traced, with its values; of a leaf that is only a shape and a dtype no entry
             counts as zero.
-        round_to: keep a multiple of so many indices of each width, or all, for hardware that likes 8, 16 or 128.
+        round_to: keep a multiple of this number of indices of each width, or all, for hardware that likes 8, 16 or 128.
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.
         keep: names of widths that stay whole, such as `{"d3": "why"}`.
@@ -144,5 +144,5 @@ def check_leaves(shapes: Mapping[str, Shape], leaves: Mapping[str, Any]) -> None
         path = wrong[0]
         raise CompactionError(
             f"The leaves must be those that were traced, but '{path}' has shape {found.get(path)}, not "
-            f"{shapes.get(path)} (None: no such leaf); trace and plan anew for other variables."
+            f"{shapes.get(path)} (None: no such leaf); trace and plan again for other variables."
         )

@@ -132,7 +132,7 @@ class Plan:
         """The plan that `to_json` has written.
 
         Raises:
-            CompactionError: text that is no plan, or one of another format: shapes, ranges, order and uniqueness of
+            CompactionError: text that is not a plan, or one of another format: shapes, ranges, order and uniqueness of
                 indices are checked.
         """
         return cls.from_fields(parse_json(text, "the text"))

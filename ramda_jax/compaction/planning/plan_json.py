@@ -26,7 +26,7 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
         return fields
 
     def refuse(name):
-        raise ValueError(f"{name} is no number of JSON")
+        raise ValueError(f"{name} is not a JSON number")
 
     try:
         fields = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)

@@ -47,7 +47,7 @@ def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[li
 
     Floats are normal. Where a model is not finite for these, as a logarithm or the root of a variance may be, they are
     drawn from the range that each feature (index of the last axis) has in the arguments, or are the arguments' own
-    entries, shuffled within their feature; without values, from 0.1 to 0.9. What is no float is shuffled always.
+    entries, shuffled within their feature; without values, from 0.1 to 0.9. What is not a float is shuffled always.
     """
     rng = np.random.default_rng(seed)
 

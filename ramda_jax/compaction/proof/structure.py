@@ -102,7 +102,7 @@ class Partners:
         ours, others = _entries(value.literal), _entries(theirs.literal)
         kept = [np.flatnonzero(self._masks(label)) for label in value.labels]
         ours = ours[np.ix_(*kept, *map(range, ours.shape[len(kept) :]))]
-        # Bit by bit: a NaN is the same as itself, and 0 is not -0.
+        # Bitwise: a NaN is the same as itself, and 0 is not -0.
         return ours.shape == others.shape and ours.dtype == others.dtype and ours.tobytes() == others.tobytes()
 
 

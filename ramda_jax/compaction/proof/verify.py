@@ -1,4 +1,4 @@
-"""The proof that a small model computes what the whole one does, made anew for every model.
+"""The proof that a small model computes what the whole one does, made for every model by itself.
 
 Structural: both are traced, and the small trace must be the whole one with the planned indices deleted: the same
 primitives in the same order, each fed with the corresponding values, with the same parameters and literals, and with
@@ -101,7 +101,7 @@ def trace_small(
 
 
 def _shapes(args):
-    """Arguments of which shapes are enough; what is no array stays, by which a program may be chosen."""
+    """Arguments of which shapes are enough; what is not an array stays, by which a program may be chosen."""
 
     def shape(leaf):
         is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")

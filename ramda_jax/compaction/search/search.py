@@ -11,7 +11,7 @@ from ramda_jax.compaction.search.attempt import Attempt, Attempts
 from ramda_jax.compaction.search.guesses import Guess, Source
 from ramda_jax.compaction.tracing.widths import Width
 
-#: At most so many guesses for one kind of widths.
+#: The most guesses for one kind of widths.
 _MOST_GUESSES = 40
 
 

@@ -35,7 +35,7 @@ class ArrayKind:
 
     Attributes:
         dtype: of the numbers: of a PRNG key, those that it is made of.
-        key: the PRNG's name, "" where it is no key.
+        key: the PRNG's name, "" where it is not a key.
         key_shape: of the numbers of one key.
     """
 

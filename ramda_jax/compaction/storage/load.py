@@ -17,7 +17,7 @@ from ramda_jax.compaction.storage.array_bytes import from_stored, kind_named
 from ramda_jax.compaction.storage.document import ARRAYS, LARGEST_PLAN, NEXT, PLAN, digest_in
 from ramda_jax.structure.paths import named_leaves
 
-#: Where a save goes on while a load reads; each time the load begins anew.
+#: Where a save goes on while a load reads; each time the load begins again.
 _TRIES = 1000
 
 

@@ -37,8 +37,8 @@ def _elementwise(visit, states):
 
 def _without(axes_of):
     def transfer(visit, states):
-        gone = axes_of(visit.equation.params)
-        left = [axis for axis in range(len(visit.inputs[0].shape)) if axis not in gone]
+        removed = axes_of(visit.equation.params)
+        left = [axis for axis in range(len(visit.inputs[0].shape)) if axis not in removed]
         agreed_state = _elementwise_state(states)
         return [moved_axes(agreed_state, {axis: place for place, axis in enumerate(left)}) for _ in visit.outputs]
 

@@ -68,7 +68,7 @@ class _Follow:
         states = [self.state(value) for value in visit.inputs]
         transfer = TRANSFERS.get(visit.equation.primitive.name)
         if not any(found is not ANY for state in states for found in state.values()):
-            # Nothing moves: only what is the same along an axis is of use.
+            # Nothing moves: only what is the same along an axis may move.
             if transfer is None or not (any(states) or visit.equation.primitive.name == "broadcast_in_dim"):
                 return
             try:
@@ -128,7 +128,7 @@ def _parts(visit):
     name, inputs, inside = visit.equation.primitive.name, visit.inputs, visit.outputs
     pairs = list(zip(inputs[len(inputs) - len(inside) :], inside, strict=True))
     if name == "scan":
-        # What is gone over has an axis less inside.
+        # What a scan iterates over has one axis less inside.
         steps = sum(len(b.shape) < len(a.shape) for a, b in pairs)
         return pairs[: len(pairs) - steps], pairs[len(pairs) - steps :]
     return pairs, []

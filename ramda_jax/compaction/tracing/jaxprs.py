@@ -21,7 +21,7 @@ CALLS = {
 
 
 def body_of_call(equation: Any) -> Any:
-    """The jaxpr that stands in an equation's place, None where it is no call."""
+    """The jaxpr that stands in an equation's place, None where it is not a call."""
     name = equation.primitive.name
     if name == "call_hi_primitive":  # JAX 0.12 has some functions of its own as primitives that expand themselves
         primitive = equation.params["_prim"]

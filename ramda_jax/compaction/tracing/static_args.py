@@ -1,4 +1,4 @@
-"""What of a model's inputs is no array: flags, counts and names, by which a program is chosen and not fed."""
+"""What of a model's inputs is not an array: flags, counts and names, by which a program is chosen and not fed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ def hold_static(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Ca
         args: pytrees.
 
     Returns:
-        (the function of (variables, *arrays), the arrays): `args` with None in the place of what is held, so that
+        (the function of (variables, *arrays), the arrays): `args` with None in place of what is held, so that
         all other leaves keep their paths.
 
     Example:

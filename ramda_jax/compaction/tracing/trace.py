@@ -63,18 +63,20 @@ class Dims:
         shapes = {path: value.shape for path, value in self.leaves.items()}
         return {traced: path for path, traced in traced_paths(shapes, params).items()}
 
-    def count_units(self, leaves: Sequence[tuple[str, Any, Any]], gone: Any = None) -> dict[str, UnitCount]:
+    def count_units(self, leaves: Sequence[tuple[str, Any, Any]], deleted: Any = None) -> dict[str, UnitCount]:
         """How many groups of each leaf can ever be removed, for `describe`.
 
         Args:
             leaves: of (path, leaf, resolved regularizer or None), all of the parameters.
-            gone: for each node of the trace whether it goes; None for those that are read by zeros only.
+            deleted: for each node of the trace whether it goes; None for those that are read by zeros only.
 
         Returns:
             A `UnitCount` by path, of the leaves that have groups.
         """
         traced = {path: traced for traced, path in self.own_paths({path: leaf for path, leaf, _ in leaves}).items()}
-        return self.units.count([(traced[path], path, leaf, regularizer) for path, leaf, regularizer in leaves], gone)
+        return self.units.count(
+            [(traced[path], path, leaf, regularizer) for path, leaf, regularizer in leaves], deleted
+        )
 
     def __str__(self) -> str:
         lines = widths_table(self.widths)

@@ -26,7 +26,7 @@ class Grouped(Regularizer):
 
     support_counts = "groups"
 
-    # No field, for this is no dataclass: subclasses declare it in their own field order.
+    # No field, for this is not a dataclass: subclasses declare it in their own field order.
     groups: GroupSpec = "input"
 
     def __post_init__(self) -> None:

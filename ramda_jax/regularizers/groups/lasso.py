@@ -24,7 +24,7 @@ class GroupLasso(GroupRegularizer):
 
     Raises:
         ValueError: an unknown name, repeated axes, a negative weight; at `init`, axes that the leaf lacks.
-        TypeError: something that is no name, axes or number.
+        TypeError: something that is not a name, axes or number.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -56,7 +56,7 @@ class NormPenalty(NamedTuple):
         """The minimising radii where the metric is one number (per group): `norms` are those of rhs.
 
         For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it. Where metric >
-        concavity the sum is convex and only one of them exists; otherwise the one below the knee is no minimum.
+        concavity the sum is convex and only one of them exists; otherwise the one below the knee is not a minimum.
         """
         # A NaN is not zero: it goes through.
         below = jnp.where(norms <= self.lam, 0, norms - self.lam)

@@ -26,7 +26,7 @@ GROUP_WEIGHTS = ("sqrt_size", "sqrt_layer_size")
 
 
 class _PartlyL1(Grouped):
-    """Has a share of l1 and may be of one sign, which are no fields here: a class that lets users choose them does."""
+    """Has a share of l1 and may be of one sign, which are not fields here: a class that lets users choose them does."""
 
     l1_ratio: float = 0.0
     #: Whether psi is infinite where an entry is negative.
@@ -68,7 +68,7 @@ class GroupRegularizer(_PartlyL1):
             resolved.group_weight.check_fits(resolved.radii_shape(shape), path)
             return resolved
         weights = resolved.weights(shape)
-        # A subclass may give one number per group, which is no setting of the regularizer.
+        # A subclass may give one number per group, which is not a setting of the regularizer.
         return dataclasses.replace(resolved, group_weight=float(weights)) if jnp.ndim(weights) == 0 else resolved
 
     def inner_axes(self, ndim: int) -> Axes:

@@ -76,12 +76,12 @@ class HardTarget(Regularizer):
 class TopBlocks(HardTarget):
     """A share of the blocks of a leaf, or of all leaves together, is zero.
 
-    A subclass has the fields `share` and `over`, in its own field order: this is no dataclass.
+    A subclass has the fields `share` and `over`, in its own field order: this is not a dataclass.
     """
 
     share: Any = 0.0  # a float or a function of the step
     over: str = "leaf"
-    # The groups or entries of a leaf that `together` keeps. No field: it is no part of what a user says.
+    # The groups or entries of a leaf that `together` keeps. Not a field: it is not a setting of the user.
     _found = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from ramda_jax.typing import Axes, Shape
 from ramda_jax.validation import check_count
 from ramda_jax.xla.hints import stored
 
-# Up to so many neighbours are compared pair by pair, more are sorted.
+# Up to this number of neighbours are compared pair by pair; more are sorted.
 _PAIRWISE = 16
 
 
@@ -37,7 +37,7 @@ class NofM(HardTarget):
     Raises:
         ValueError: n is not in 0 to m, m is below 1; at `init`, a leaf that lacks the axis or whose length there is no
             multiple of m.
-        TypeError: something that is no whole number.
+        TypeError: something that is not a whole number.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -45,7 +45,7 @@ class TopGroups(TopBlocks, Grouped):
         ValueError: a share outside [0, 1]; unknown groups or `over`; repeated axes; at `init`, axes that the leaf
             lacks; a `prox` or `value` of one leaf where the share is over all leaves, or is a function of the step (use
             `at_step`).
-        TypeError: something that is no number, function, name or axes.
+        TypeError: something that is not a number, function, name or axes.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

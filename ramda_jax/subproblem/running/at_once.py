@@ -24,7 +24,7 @@ def at_once_key(problem: LeafProblem) -> Any:
     # On a mesh with explicit axes both programs would have to give arrays sharded alike: there leaf by leaf.
     if any(jax.typeof(model.linear).sharding.spec):
         return None
-    # What may be sharded is no part of a vector of all leaves: it would have to be gathered.
+    # A leaf that may be sharded does not go into the vector of all leaves: it would have to be gathered.
     together = problem.path if is_on_several_devices(model.linear) else None
     return solver, model.linear.dtype, together
 

@@ -23,7 +23,7 @@ SAMPLE = 2**16
 
 
 class TargetState(NamedTuple):
-    """What a `Target` keeps from step to step, in the place of the strength.
+    """What a `Target` keeps from step to step, instead of the strength.
 
     Attributes:
         current: `[]`, lambda of the last step.
@@ -75,7 +75,7 @@ def strength_at_step(
         problems: gives the list of `LeafProblem`, of any weight.
 
     Returns:
-        The strength for the state, and q_t, None for what is no target.
+        The strength for the state, and q_t, None for what is not a target.
 
     Raises:
         ValueError: the state of a number's optimizer for a target, or the other way round.

@@ -112,13 +112,13 @@ class Units:
         return result
 
     def count(
-        self, leaves: Sequence[tuple[str, str, Any, Any]], gone: np.ndarray | None = None
+        self, leaves: Sequence[tuple[str, str, Any, Any]], deleted: np.ndarray | None = None
     ) -> dict[str, UnitCount]:
         """`UnitCount` by name, of the leaves that have groups.
 
         Args:
             leaves: of (path in the trace, name, leaf or its shape, resolved regularizer or None).
-            gone: a boolean for each node that says which are ready; None for those read by zeros only.
+            deleted: a boolean for each node that says which are ready; None for those read by zeros only.
         """
         grouped = [
             (path, name, leaf, regularizer)
@@ -128,11 +128,11 @@ class Units:
         group_axes: dict[str, Any] = {path: regularizer.groups for path, _, _, regularizer in grouped}
         removable = self.removable(group_axes)
         has_values = all(not isinstance(leaf, jax.ShapeDtypeStruct) for _, _, leaf, _ in leaves)
-        if gone is None and has_values:
+        if deleted is None and has_values:
             zero = {}
             for path, _, leaf, _ in leaves:
                 zero |= self.zero(path, leaf, [axis for axis in range(np.ndim(leaf)) if (path, axis) in self._read])
-            gone = self.unread(zero)
+            deleted = self.unread(zero)
         result = {}
         for path, name, leaf, regularizer in grouped:
             shape = regularizer.radii_shape(tuple(leaf.shape))
@@ -146,7 +146,7 @@ class Units:
                     units.append(nodes[removable[nodes]])
             found = np.unique(np.concatenate(units)) if units else np.zeros(0, np.int64)
             zero = int((mask & ~np.asarray(jax.device_get(regularizer.support(leaf)))).sum()) if has_values else 0
-            ready = 0 if gone is None else int(gone[found].sum())
+            ready = 0 if deleted is None else int(deleted[found].sum())
             result[name] = UnitCount(int(mask.sum()), len(found), zero, ready)
         return result
 
