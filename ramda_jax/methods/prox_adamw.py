@@ -28,20 +28,20 @@ def prox_adamw(
         m_t = b1 m_{t-1} + (1 - b1) g_t,  v_t = b2 v_{t-1} + (1 - b2) g_t^2,  D_t = sqrt(v_t / (1 - b2^t)) + eps
         W_t = argmin_W <eta_t m_t / (1 - b1^t), W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + strength eta_t psi(W)
 
-    Weight decay comes before the step, the metric is bias-corrected: `prox_ssi` does both differently. By
-    default the subproblem is solved exactly where it can be; `solver=ProximalGradient(tolerance=...)` is the
-    papers' inexact solution (Algorithm 3, Theorem 4). Without a regularizer it is `optax.adamw`, with `amsgrad`
-    AMSGrad as Optax has it (the largest of the bias-corrected v).
+    Weight decay comes before the step, and the metric is bias-corrected; `prox_ssi` does both differently. By default
+    the subproblem is solved exactly if it has an exact solver. `solver=ProximalGradient(tolerance=...)` is the papers'
+    inexact solution (Algorithm 3, Theorem 4). Without a regularizer the method is `optax.adamw`, and with `amsgrad` it
+    is AMSGrad as in Optax, with the largest of the bias-corrected v.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
-        b1, b2: decay of the averages of the gradient and its square, in [0, 1).
-        eps: added to the metric, > 0.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
+        b1, b2: decay of the averages of the gradient and of its square, in [0, 1).
+        eps: a number > 0 that is added to the metric.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
-        amsgrad: a metric that never shrinks; one more buffer.
+        amsgrad: whether the metric is the largest so far. This needs one more buffer.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
 
@@ -50,7 +50,8 @@ def prox_adamw(
         (three with amsgrad).
 
     Raises:
-        ValueError, TypeError: as `ramda`; b1 or b2 outside [0, 1).
+        ValueError, TypeError: as `ramda`.
+        ValueError: b1 or b2 is outside [0, 1).
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax

@@ -29,22 +29,22 @@ def prox_gen(
 
         W_t = argmin_W <eta_t D_t u_t, W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + strength eta_t psi(W)
 
-    with u_t what `transform` makes of the gradient and D_t = `metric(its state)`; `preconditioned` has the table of
-    transformations and metrics. The iterate is exactly structured at every step, but by the noise of
-    the last gradients its structure need not settle: that is what `ramda` is for.
+    Here u_t is the output of `transform` for the gradient, and D_t is `metric` of its state; `preconditioned` has a
+    table of transformations and metrics. The iterate is exactly structured at every step. But the noise of the last
+    gradients may change its structure at every step; with `ramda` it settles.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
         transform: from gradients to u_t, unscaled, such as `optax.scale_by_adam()`.
-        metric: from the transformation's state to D_t > 0; None for 1. (Under `optax.inject_hyperparams` name it
-            in `static_args`, which takes functions for schedules.)
+        metric: a function from the transformation's state to D_t > 0, a tree of the parameters' shapes; None for 1.
+            (Under `optax.inject_hyperparams` name it in `static_args`: Optax takes other functions for schedules.)
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
-        decay_after_step: decay what the step has made instead of what it starts from.
-        numerator: from the transformation's state to (v, a), a tree and a scalar, with D_t u_t = a v, which saves
-            arrays in memory; None to go by u_t. (A function too: see `metric`.)
+        decay_after_step: whether to decay the result of the step instead of the point that it starts from.
+        numerator: a function from the transformation's state to (v, a), a tree and a scalar with D_t u_t = a v. It
+            saves arrays in memory. None to multiply u_t by D_t. (Name it in `static_args` too.)
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
 

@@ -21,15 +21,16 @@ def prox_sgd(
         m_t = b1 m_{t-1} + (1 - b1) g_t        (m_0 = 0, no bias correction)
         W_t = argmin_W <eta_t m_t, W> + 1/2 ||W - W_{t-1}||^2 + strength eta_t psi(W)
 
-    The unit step of the papers' code: the iterate is the minimiser (the paper of ProxSGD averages the two). Against
-    `rmda` it steps from the last iterate along the last gradients, whose noise does not vanish, and so its zeros
-    come and go. Without a regularizer it is `optax.chain(optax.ema(b1, debias=False), optax.sgd(learning_rate))`.
+    The new iterate is the minimiser itself, as in the RAMDA papers' code; the paper of ProxSGD averages it with the
+    last iterate. Unlike `rmda`, the method steps from the last iterate along the last gradients. Their noise does not
+    vanish, and so its zeros come and go. Without a regularizer it is `optax.chain(optax.ema(b1, debias=False),
+    optax.sgd(learning_rate))`.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
         b1: decay of the average of gradients, in [0, 1); 0 for none. (The papers' "momentum" is 1 - b1.)
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
@@ -38,7 +39,8 @@ def prox_sgd(
         A `GradientTransformationExtraArgs`; `update` needs params. Its state holds one buffer of the parameters' size.
 
     Raises:
-        ValueError, TypeError: as `ramda`; b1 outside [0, 1).
+        ValueError, TypeError: as `ramda`.
+        ValueError: b1 is outside [0, 1).
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax

@@ -23,24 +23,24 @@ def prox_ssi(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """ProxSSI: as its authors' code has it, a step of AdamW, then the prox in its metric.
+    """ProxSSI, as in its authors' code: a step of AdamW, then the prox in its metric.
 
         m_t = b1 m_{t-1} + (1 - b1) g_t,  v_t = b2 v_{t-1} + (1 - b2) g_t^2,  D_t = sqrt(v_t) + eps
         Z_t = (1 - eta_t wd) (W_{t-1} - eta_t sqrt(1 - b2^t) / (1 - b1^t) m_t / D_t)
         W_t = argmin_W 1/2 ||W - Z_t||^2_{D_t} + strength eta_t psi(W)
 
-    It is not `prox_adamw` with another solver: the metric has no bias correction, so that at the first step the
-    prox is 1 / sqrt(1 - b2), about 32 times, stronger and still 3 % after 2,800 steps; eps is 1e-6; the decay comes
-    after the step. The solver of its authors is `NewtonRaphson()`; the default is `SecularNewton`, which solves
-    the same equation exactly in fewer steps.
+    ProxSSI differs from `prox_adamw` in more than the solver. The metric has no bias correction, so that the prox is
+    stronger: by the factor 1 / sqrt(1 - b2), about 32, at the first step, and still by 3 % after 2,800 steps. eps is
+    1e-6. The decay comes after the step. Its authors' solver is `NewtonRaphson()`; the default here is `SecularNewton`,
+    which solves the same equation exactly in fewer steps.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
-        b1, b2: decay of the averages of the gradient and its square, in [0, 1).
-        eps: added to the metric, > 0.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
+        b1, b2: decay of the averages of the gradient and of its square, in [0, 1).
+        eps: a number > 0 that is added to the metric.
         weight_decay: wd >= 0, decoupled; a scalar or a schedule.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
@@ -49,7 +49,8 @@ def prox_ssi(
         A `GradientTransformationExtraArgs`; `update` needs params. Its state holds two buffers of the parameters' size.
 
     Raises:
-        ValueError, TypeError: as `ramda`; b1 or b2 outside [0, 1).
+        ValueError, TypeError: as `ramda`.
+        ValueError: b1 or b2 is outside [0, 1).
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax

@@ -22,48 +22,50 @@ def ramda(
     solver: SolverSpec = None,
     iterate_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """RAMDA: dual averaging in an adaptive metric, whose iterates reach the structure of their limit.
+    """RAMDA: dual averaging in an adaptive metric. Its iterates reach the structure of their limit and keep it.
 
         s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   U_t = U_{t-1} + s_t g_t^2,   alpha_t = alpha_{t-1} + s_t
         W_hat = argmin_W <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + strength alpha_t psi(W)
         W_t   = (1 - c_t) W_{t-1} + c_t W_hat
 
-    Where the iterates converge to a nondegenerate point, the structure of W_hat (its zero groups, its rank) is that of
-    this point after finitely many steps, almost surely, and stays. Without a regularizer it is MADGRAD. It must be the
-    last in a chain: what rescales updates after it revives the zeros. Zero gradients are not a no-op, the regularizer
-    acts all the same; to freeze leaves use `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so
-    in its entry and group, until the next restart: `optax.apply_if_finite` around it skips such steps whole.
+    If the iterates converge to a nondegenerate point, the structure of W_hat (its zero groups, its rank) is that of
+    this point after finitely many steps, almost surely, and it stays. Without a regularizer RAMDA is MADGRAD.
 
-    It is a chain of three parts, to take apart and put together differently:
+    RAMDA must be the last part of a chain: a transformation that rescales its updates makes zeros nonzero again. A step
+    with zero gradients still moves the parameters, because the regularizer acts; to freeze leaves use
+    `optax.partition`. A NaN or infinity in a gradient stays in the sums, and so in its entry and group, until the next
+    restart. `optax.apply_if_finite` around the optimizer skips such steps.
+
+    RAMDA is a chain of three parts, which can also be combined differently:
     `optax.chain(adaptive_dual_averaging(...), proximal_point(...), iterate_averaging(...))`.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
-        regularizer: which leaf gets which psi: None (psi = 0); a `Regularizer` alone, for every leaf with two
-            axes or more whose last key is not bias, scale, embedding, *_embedding or *_token; a mapping of patterns
-            for `re.search` on the '/'-joined key paths, first match wins, to a `Regularizer` or None; or a pytree
-            of these, of the parameters' structure or a prefix. `describe` prints who gets what. Leaves that
-            get none are trained by the same method with psi = 0.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
-        averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule. Only at 1 does
-            the iterate itself have exact zeros (`sqrt_growth`, `stages`); `eval_params` has them always.
+        regularizer: which leaf gets which psi. None: psi = 0. A `Regularizer`: for every leaf with two axes or more
+            whose last key is not bias, scale, embedding, *_embedding or *_token. A mapping from patterns to a
+            `Regularizer` or None: `re.search` on the '/'-joined key path decides, the first match wins. Or a pytree of
+            these, of the parameters' structure or a prefix of it. `describe` prints the result. Leaves without a
+            regularizer are trained by the same method with psi = 0.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
+        averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule. Only at 1
+            has the iterate itself exact zeros (`sqrt_growth` and `stages` lead there). `eval_params` always has them.
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts again from where it is.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
-        iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
-            would stall: keeps the iterate in the state too (`iterate_averaging`).
+        iterate_dtype: the dtype in which the state keeps the iterate too, or None. Use `jnp.float32` for parameters in
+            bfloat16 or float16 with a small c_t: otherwise their average stalls (`iterate_averaging`).
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds three buffers of the
         parameters' size (sums in at least float32) and one number per group.
 
     Raises:
-        ValueError: a number outside its range; a regularizer without strength; a solver that cannot solve it; at
-            `init`, a pattern that matches no leaf, or groups that a leaf does not have. Traced values
-            and schedules cannot be checked.
-        TypeError: something of the wrong kind; at `init`, integer or complex parameters.
+        ValueError: a number is outside its range; a regularizer has no strength, or the solver cannot solve it; at
+            `init`, a pattern matches no leaf, or a leaf does not have such groups. Traced values and schedules are not
+            checked.
+        TypeError: an argument is of the wrong kind; at `init`, parameters are integers or complex numbers.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax

@@ -21,34 +21,33 @@ def rmda(
     solver: SolverSpec = None,
     iterate_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """RMDA: dual averaging whose iterates reach the structure of their limit.
+    """RMDA: dual averaging in the Euclidean metric. Its iterates reach the structure of their limit and keep it.
 
         s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   alpha_t = alpha_{t-1} + s_t
         W_hat = argmin_W <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + strength alpha_t psi(W)
         W_t   = (1 - c_t) W_{t-1} + c_t W_hat
 
-    RAMDA without the adaptive metric: the step is the ordinary prox, in closed form, and the learning rate is
-    that of SGD, not that of Adam. Everything else is as in `ramda`.
+    This is RAMDA without the adaptive metric. The step is the ordinary prox, in closed form, and suitable learning
+    rates are those of SGD, not those of Adam. Everything else is as in `ramda`.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi; a scalar or a schedule; or a `Target`, the share that is to be zero.
-            Must be given with a regularizer.
-        averaging: c_t in (0, 1], the weight on the *new* point, 1 for none; a scalar or a schedule.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+            Required with a regularizer.
+        averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts again from where it is.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
             `default_solver`.
-        iterate_dtype: `jnp.float32` for parameters in bfloat16 or float16 and a small c_t, with which their average
-            would stall: keeps the iterate in the state too (`iterate_averaging`).
+        iterate_dtype: the dtype in which the state keeps the iterate too, or None. Use `jnp.float32` for parameters in
+            bfloat16 or float16 with a small c_t: otherwise their average stalls (`iterate_averaging`).
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds two buffers of the
         parameters' size (sums in at least float32) and one number per group.
 
     Raises:
-        ValueError: as `ramda`.
-        TypeError: as `ramda`.
+        ValueError, TypeError: as `ramda`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax

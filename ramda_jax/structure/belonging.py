@@ -25,7 +25,7 @@ _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating
 _SUMS = ("grad_sum", "grad_sq_sum")
 # `converged` as any number: wrappers that compute with states, such as Optax's SAM, make an int of a bool.
 _INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": jnp.generic}
-#: What a target keeps in the place of the strength.
+#: What a target keeps instead of the strength.
 _TARGET: dict[str, Any] = dict.fromkeys(("current", "next", "weight", "model_weight", "share"), jnp.floating)
 _TARGET |= {"is_constant": jnp.generic}
 
