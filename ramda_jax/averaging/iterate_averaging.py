@@ -17,7 +17,7 @@ class IterateAveragingState(NamedTuple):
 
     Attributes:
         averaging_step: int32 `[]`, steps taken; what a schedule is called with.
-        iterate: W_{t-1} in `iterate_dtype`, a tree like the parameters; None without one.
+        iterate: W_{t-1} in `iterate_dtype`, a tree like the parameters; None without an `iterate_dtype`.
     """
 
     averaging_step: jax.Array
@@ -31,29 +31,30 @@ def iterate_averaging(
 
         W_t = (1 - c_t) W_{t-1} + c_t W_hat,    updates = W_t - W_{t-1} = c_t (W_hat - W_{t-1})
 
-    The last part of a chain after `proximal_point`. Nothing that changes updates may come after it. Where
-    c_t = 1, what is zero in W_hat is exactly 0.0 after `optax.apply_updates`; below 1 the iterate only comes
-    closer to its zeros, and `eval_params` gives the structured point.
+    This is the last part of a chain, after `proximal_point`. Nothing after it may change the updates. If c_t = 1, the
+    zeros of W_hat are exactly 0.0 after `optax.apply_updates`. If c_t < 1, the iterate only comes closer to these
+    zeros, and `eval_params` gives the structured point.
 
-    In bfloat16 W_t is rounded to 8 bits: a step c_t (W_hat - W_{t-1}) of less than 1/512 of W_{t-1} is lost, so that
-    with a small c_t the iterate stops on its way, off by up to 1 / (256 c_t) of itself. With
-    `iterate_dtype=jnp.float32` the average is kept in the state in float32 and the parameters are its rounding.
+    In bfloat16 W_t is rounded to 8 bits. A step c_t (W_hat - W_{t-1}) of less than 1/512 of W_{t-1} is then lost, and
+    with a small c_t the iterate stops on its way, with a relative error of up to 1 / (256 c_t). With
+    `iterate_dtype=jnp.float32` the state keeps the average in float32, and the parameters are its rounding.
 
     Args:
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule of
             the 0-based step.
         iterate_dtype: the dtype in which the state keeps the iterate, at 4 bytes a parameter for float32; None to
-            keep it only as the parameters. For parameters in bfloat16 or float16 with c_t below about 0.1; leaves of a
-            wider dtype keep theirs. What else changes the parameters between steps is then undone by the next. (Under
-            `optax.inject_hyperparams` write `"float32"`, or name it in `static_args`: `jnp.float32` is callable
-            and taken for a schedule.)
+            keep it only as the parameters. Useful for parameters in bfloat16 or float16 with c_t below about 0.1;
+            leaves of a wider dtype keep theirs. Any other change to the parameters between steps is then overwritten by
+            the next step. (Under `optax.inject_hyperparams` write `"float32"`, or name the argument in `static_args`:
+            Optax takes `jnp.float32`, which is callable, for a schedule.)
 
     Returns:
         A `GradientTransformationExtraArgs` from W_hat to updates in the parameters' dtypes.
 
     Raises:
-        ValueError: averaging outside (0, 1]; in `update`, no params, or points or a state that do not belong to them.
-        TypeError: an `iterate_dtype` that is not a real floating-point dtype.
+        ValueError: averaging is outside (0, 1]; in `update`, params are missing, or the points or the state do not
+            belong to them.
+        TypeError: `iterate_dtype` is not a real floating-point dtype.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -19,18 +19,19 @@ from ramda_jax.validation import (
 def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
     """The averaging schedule of the NeurIPS paper: c until `start`, then `min(c sqrt(i), 1)`, i = 1, 2, ...
 
-    It must reach 1, at i = 1 / c^2, for the iterate itself to have exact zeros: with c = 0.01 the last
-    stage must be longer than 10,000 steps.
+    The iterate itself has exact zeros only after the schedule has reached 1, at i = 1 / c^2. With c = 0.01 the last
+    stage must therefore be longer than 10,000 steps.
 
     Args:
         averaging: c in (0, 1].
-        start: steps before the last stage; i counts those after it.
+        start: the number of steps before the last stage, an int >= 0; i counts the steps after it.
 
     Returns:
         A schedule of the 0-based step.
 
     Raises:
-        ValueError: averaging outside (0, 1], a negative start.
+        ValueError: averaging is outside (0, 1], or start is negative.
+        TypeError: averaging is a schedule, or start is not an int.
 
     Example:
         >>> import ramda_jax
@@ -44,8 +45,8 @@ def sqrt_growth(averaging: float, start: int = 0) -> optax.Schedule:
     check_no_schedule("averaging", averaging, "use for example 0.1.")
     check_averaging(averaging)
     check_count("start", start, 0)
-    # 1 / c^2 in Python's arithmetic: the step at which c_t is to be exactly 1, not 1 less a rounding.
-    # By a product, which overflows to infinity where a power raises.
+    # 1 / c^2 in Python's arithmetic: from this step on c_t must be exactly 1, not 1 less a rounding error.
+    # As a product, because a product overflows to infinity where a power raises an error.
     inverse = 1 / float(averaging)
     full = inverse * inverse - 1e-6
     # A step that the counter does not reach; beyond int32 JAX could not compare with it.
@@ -65,16 +66,16 @@ def stage_growth(averaging: float, ends: tuple[int, ...], growth: float = 10.0) 
     """The averaging schedule of the ICLR paper: c, times `growth` after every stage, at most 1.
 
     Args:
-        averaging: c in (0, 1], that of the first stage.
+        averaging: c in (0, 1], the weight of the first stage.
         ends: 1-based step counts after which a stage ends.
-        growth: above 1.
+        growth: a number > 1.
 
     Returns:
         A schedule of the 0-based step.
 
     Raises:
-        ValueError: averaging outside (0, 1], ends that do not increase or end beyond the step counter, growth of 1 or
-            less.
+        ValueError: averaging is outside (0, 1]; ends do not increase, or lie beyond the step counter; growth is at
+            most 1.
 
     Example:
         >>> import ramda_jax

@@ -92,28 +92,30 @@ def stages(
 ) -> StageSettings | AdaptiveStageSettings:
     """The papers' stage-wise training, as keyword arguments of `ramda` or (without eps) of `rmda`.
 
-    After each of `ends` steps a stage ends: dual averaging restarts, and learning rate and eps are
+    A stage ends after each number of steps in `ends`. Then dual averaging restarts, and the learning rate and eps are
     multiplied by `factor`. In the last stage the averaging grows as `sqrt_growth`.
 
-    With `total_steps`, all that must be known is the length T of the run. Stages end after T/4, 3T/8 and T/2 steps,
-    so that the last one is half of the run, as in the ICLR paper; and c is such that c_t reaches 1, and the parameters
-    have exact zeros, after a fifth of the last stage. `print(stages(...))` says what was chosen. A `Target` as strength
-    learns from it when to hold its lambda.
+    With `total_steps` only the length T of the run must be known. Stages end after T/4, 3T/8 and T/2 steps, so that the
+    last stage is half of the run, as in the ICLR paper. c is chosen so that c_t reaches 1 after a fifth of the last
+    stage; from then on the parameters have exact zeros. `print(stages(...))` shows what was chosen. A `Target` as
+    strength learns from the result when to hold its lambda.
 
     Args:
-        learning_rate: that of the first stage, >= 0.
-        averaging: c in (0, 1]; a schedule (such as `stage_growth`) is passed on as it is. None with `total_steps`.
-        ends: 1-based step counts after which a stage ends; the last stage has no end. None with `total_steps`.
-        factor: above 0.
-        eps: RAMDA's eps of the first stage; None for `rmda`, or for `ramda`'s own, which then stays the same.
-        total_steps: the number of steps of the run, at least 8; None if ends and averaging are given.
+        learning_rate: eta >= 0, the learning rate of the first stage.
+        averaging: c in (0, 1], or a schedule such as `stage_growth`, which is passed on unchanged. None to choose it by
+            `total_steps`.
+        ends: 1-based step counts after which a stage ends; the last stage has no end. None to choose them by
+            `total_steps`.
+        factor: a number > 0.
+        eps: RAMDA's eps of the first stage, > 0. None for `rmda`, or to keep the default of `ramda` in all stages.
+        total_steps: the number of steps of the run, at least 8. None if ends and averaging are given.
 
     Returns:
-        A dict with `learning_rate`, `averaging`, `restarts` and, where given, `eps`.
+        A dict with `learning_rate`, `averaging`, `restarts` and, if it was given, `eps`.
 
     Raises:
-        ValueError: a number out of its range, ends that do not increase or end beyond the step counter or the run;
-            neither `total_steps` nor both of averaging and ends.
+        ValueError: a number is out of its range; ends do not increase, or lie beyond the step counter or the run;
+            `total_steps` is missing, and averaging or ends too.
 
     Example:
         >>> import ramda_jax
@@ -137,13 +139,17 @@ def stages(
         ends = (total_steps // 4, 3 * total_steps // 8, total_steps // 2) if ends is None else ends
     if ends is None or (averaging is None and total_steps is None):
         raise ValueError(
-            "`stages` must be given `total_steps`, or both `averaging` and `ends`; use for example "
+            "`stages` must be given `total_steps`, or both `averaging` and `ends`, got "
+            f"averaging={averaging!r} and ends={ends!r}; use for example "
             "`stages(learning_rate=1e-2, total_steps=20_000)`."
         )
     ends = checked_restarts("ends", ends)
     last = ends[-1] if ends else 0
     if total_steps is not None and last >= total_steps:
-        raise ValueError(f"`ends` must be below `total_steps`, got {ends!r} and {total_steps!r}.")
+        raise ValueError(
+            f"`ends` must be below `total_steps`, got {ends!r} and {total_steps!r}; use smaller ones, or leave `ends` "
+            "out to have them chosen."
+        )
     if averaging is None:
         assert total_steps is not None  # else it was given
         averaging = min(math.sqrt(5 / (total_steps - last)), 1.0)
