@@ -57,23 +57,23 @@ def adaptive_dual_averaging(
         s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  U_t = U_{t-1} + s_t g_t^2,  alpha_t = alpha_{t-1} + s_t
         <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + alpha_t psi(W)
 
-    An entry of a gradient beyond half the root of the largest float (9.2e18 in float32) is taken for that.
-
-    The first part of a chain that `proximal_point` and `iterate_averaging` complete; `ramda` is that chain.
+    This is the first part of a chain, which `proximal_point` and `iterate_averaging` complete; `ramda` is that chain.
+    Entries of a gradient are clipped at half the root of the largest float (9.2e18 in float32), so that its
+    square is finite.
 
     Args:
         learning_rate: eta_t >= 0, a scalar or a schedule of the 0-based step.
-        eps: eps_t > 0, added to the metric; a scalar or a schedule.
-        restarts: 1-based step counts after which a stage ends. The first step of the next stage sets
-            t, V, U and alpha to 0 and W_0 to the parameters it is given; schedules go on counting.
+        eps: eps_t > 0, which is added to the metric; a scalar or a schedule.
+        restarts: increasing 1-based step counts after which a stage ends. The first step of the next stage sets
+            t, V, U and alpha to 0 and W_0 to the parameters it is given; schedules keep counting.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
 
     Raises:
-        ValueError: a negative learning rate, an eps of 0 or less, restarts that do not increase; in
-            `update`, no params, or gradients or a state that do not belong to them.
-        TypeError: parameters or gradients that are not real floating-point arrays.
+        ValueError: learning_rate is negative, eps is not above 0, or restarts do not increase; in `update`, params are
+            missing, or the gradients or the state do not belong to them.
+        TypeError: parameters or gradients are not real floating-point arrays.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -120,7 +120,7 @@ def adaptive_dual_averaging(
             return accumulate(total, limited(g, total.dtype))
 
         def accumulate_square(total, g):
-            # Squared in the dtype of the sum: a float16 gradient of 1e-4 has the square 0.
+            # Squared in the dtype of the sum: in float16 the square of 1e-4 is 0.
             return accumulate(total, jnp.square(limited(g, total.dtype)))
 
         new_state = AdaptiveDualAveragingState(

@@ -42,10 +42,10 @@ class DualAveragingState(NamedTuple):
 
     def quadratic_model(self) -> QuadraticModel:
         """The model of the last step, for `strength = 1`."""
-        # At least 1, so that the model of a fresh state is the anchor and no division by zero.
+        # At least 1, so that a fresh state does not divide by zero: the centre of its model is the anchor.
         metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))
-        metrics = jax.tree.map(lambda v: metric.astype(v.dtype), self.grad_sum)
-        return QuadraticModel(self.grad_sum, self.anchor, metrics, self.step_size_sum, weight_is_sum=True)
+        by_leaf = jax.tree.map(lambda v: metric.astype(v.dtype), self.grad_sum)
+        return QuadraticModel(self.grad_sum, self.anchor, by_leaf, self.step_size_sum, weight_is_sum=True)
 
 
 def dual_averaging(
@@ -56,22 +56,22 @@ def dual_averaging(
         s_t = eta_t sqrt(t),  V_t = V_{t-1} + s_t g_t,  alpha_t = alpha_{t-1} + s_t
         <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + alpha_t psi(W)
 
-    An entry of a gradient beyond half the root of the largest float (9.2e18 in float32) is taken for that.
-
-    The first part of a chain that `proximal_point` and `iterate_averaging` complete; `rmda` is that chain.
+    This is the first part of a chain, which `proximal_point` and `iterate_averaging` complete; `rmda` is that chain.
+    Entries of a gradient are clipped at half the root of the largest float (9.2e18 in float32), so that its
+    square is finite.
 
     Args:
         learning_rate: eta_t >= 0, a scalar or a schedule of the 0-based step.
-        restarts: 1-based step counts after which a stage ends. The first step of the next stage sets
-            t, V and alpha to 0 and W_0 to the parameters it is given; schedules go on counting.
+        restarts: increasing 1-based step counts after which a stage ends. The first step of the next stage sets
+            t, V and alpha to 0 and W_0 to the parameters it is given; schedules keep counting.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
 
     Raises:
-        ValueError: a negative learning rate, restarts that do not increase; in `update`, no params, or gradients or a
-            state that do not belong to them.
-        TypeError: parameters or gradients that are not real floating-point arrays.
+        ValueError: learning_rate is negative, or restarts do not increase; in `update`, params are missing, or the
+            gradients or the state do not belong to them.
+        TypeError: parameters or gradients are not real floating-point arrays.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -39,10 +39,11 @@ def preconditioned(
 
         <eta_t D_t u_t, W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + eta_t psi(W)
 
-    where u_t is what `transform` makes of the gradient and D_t the diagonal by which it has divided: without psi the
-    minimiser is the step of the transformation itself, `W_{t-1} - eta_t (u_t + wd W_{t-1})`. The first part of a
-    chain that `proximal_point` and `iterate_averaging(1.0)` complete; `prox_gen` is that chain, and `prox_sgd`,
-    `prox_adamw` and `prox_ssi` are special cases.
+    Here u_t is the output of `transform` for the gradient, and D_t is the diagonal by which `transform` has divided.
+    Without psi the minimiser is the step of the transformation itself, `W_{t-1} - eta_t (u_t + wd W_{t-1})`.
+
+    This is the first part of a chain, which `proximal_point` and `iterate_averaging(1.0)` complete. `prox_gen` is that
+    chain, and `prox_sgd`, `prox_adamw` and `prox_ssi` are special cases of it.
 
     | transform | metric |
     |---|---|
@@ -54,22 +55,24 @@ def preconditioned(
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
-        transform: from gradients to u_t, unscaled and not negated. It is given gradients, and at `init` zeros, of at
-            least float32, so that its sums are.
-        metric: from the transformation's new state to D_t > 0, a tree of the parameters' structure; None for 1.
+        transform: an Optax transformation from gradients to u_t, unscaled and not negated. It gets gradients, and at
+            `init` zeros, in at least float32, so that its sums have at least this dtype.
+        metric: a function from the transformation's new state to D_t > 0, a tree of the parameters' structure; None
+            for 1.
         weight_decay: wd >= 0, decoupled as in AdamW; a scalar or a schedule.
-        decay_after_step: decay what the step has made, `(1 - eta_t wd)(W_{t-1} - eta_t u_t)`, as ProxSSI does.
-        numerator: from the transformation's new state to (v, a) with D_t u_t = a v, what it has divided by D_t: a tree
-            of the parameters' structure, best the state's own, and a scalar. None to multiply u_t by D_t again.
+        decay_after_step: whether to decay the result of the step, `(1 - eta_t wd)(W_{t-1} - eta_t u_t)`, as ProxSSI
+            does.
+        numerator: a function from the transformation's new state to `(v, a)` with `D_t u_t = a v`, the direction before
+            the division by D_t: `v` a tree like the parameters, ideally one that the state already holds, and `a` a
+            scalar. None to compute `D_t u_t` as a product.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
 
     Raises:
-        ValueError: a negative learning rate or weight decay; in `update`, no params, or gradients or a state that do
-            not belong to them.
-        TypeError: transform is not an Optax transformation; parameters or gradients that are not real floating-point
-            arrays.
+        ValueError: learning_rate or weight_decay is negative; in `update`, params are missing, or the gradients or the
+            state do not belong to them.
+        TypeError: transform is not an Optax transformation; parameters or gradients are not real floating-point arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -114,8 +117,7 @@ def preconditioned(
                 limit(updates, params), state.direction_state, widen(params, params), **extra_args
             )
         except Exception as error:
-            # What has failed on the state of another method says so by another name. (Checked only now, because the
-            # check is expensive.)
+            # If the state is that of another method, say so instead. (Checked only now: the check is expensive.)
             own = jax.eval_shape(transform.init, jax.eval_shape(zeros_for_sums, params))
             try:
                 check_same_state(state.direction_state, own)
@@ -130,7 +132,7 @@ def preconditioned(
         diagonal = jax.tree.map(lambda u: jnp.ones([], u.dtype), direction)
         if metric is not None:
             diagonal = metric(direction_state)
-        # The decayed point is never stored: in the dtype of the sums, not rounded to that of the parameters.
+        # In the dtype of the sums: the decayed point is not stored, and need not be rounded to the parameters' dtype.
         anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
         if numerator is None:
             diagonal = jax.tree.map(_without_overflow, diagonal, direction)
@@ -148,10 +150,13 @@ def preconditioned(
 
 
 def _without_overflow(diagonal, direction):
-    """The root of the largest float where the metric of a finite direction has overflowed: by a sum of squares, its
-    root would be that. (An infinite metric times a direction of 0 would be NaN.)"""
+    """The diagonal, with the root of the largest float where it has overflowed although the direction is finite.
+
+    This happens where a sum of squares overflows; its root would be at most that number. (An infinite metric times a
+    direction of 0 would be NaN.)
+    """
     root = 2 * gradient_limit(diagonal.dtype)
     is_finite = jnp.isfinite(direction)
-    # One number stays one: of a scalar metric there are other solvers.
+    # A scalar metric stays a scalar, because it has other solvers.
     is_finite = is_finite if jnp.ndim(diagonal) else jnp.all(is_finite)
     return jnp.where(jnp.isinf(diagonal) & is_finite, root, diagonal)

@@ -11,23 +11,24 @@ from ramda_jax.regularizers.base import Regularizer
 class QuadraticModel(NamedTuple):
     """`linear_factor <linear, W> + 1/2 ||W - anchor||^2_metric + weight * psi(W)`, to be minimised over W.
 
-    The hand-off between a model builder, which makes one from the gradients, and `proximal_point`, which
-    minimises it. The sign convention is the one above: a plus before `linear_factor`. On trees `linear`,
-    `anchor` and `metric` are trees of the parameters' structure; the properties work on the model of one leaf.
+    A model builder makes a model from the gradients, and `proximal_point` minimises it. The sign convention is the one
+    above: `linear_factor` has a plus. In a chain `linear`, `anchor` and `metric` are trees of the parameters'
+    structure; the properties and methods below, except `leaves`, work on the model of one leaf.
 
     Attributes:
-        linear: coefficient of W, but for `linear_factor`; the parameters' shapes, in the dtype of the sums
-            (at least float32).
+        linear: the coefficient of W, without `linear_factor`; the parameters' shapes, in the dtype of the sums (at
+            least float32).
         anchor: the point that the quadratic is centred on; the parameters' shapes and dtypes.
-        metric: the positive diagonal of the quadratic; for each leaf its shape, or `[]` for a multiple
-            of the identity.
-        weight: the multiplier of psi, a scalar. The builder gives it for `strength = 1`.
-        objective_scale: the factor between the model and the papers' objective, a scalar: a tolerance on its gradient
-            is multiplied by it. 1 for dual averaging, eta_t for the methods that step from the last iterate.
-        linear_factor: what `linear` is to be multiplied by, a scalar. With it `linear` may be an array that a state
-            holds anyway, where the product would be one more in memory.
-        weight_is_sum: whether `weight` is a sum over the steps of a stage, as in dual averaging: a strength that moves
-            (`Target`) then weighs what is added from now on.
+        metric: the positive diagonal of the quadratic. For each leaf an array of its shape, or of shape `[]` for a
+            multiple of the identity.
+        weight: the multiplier of psi, a scalar >= 0. The builder gives it for `strength = 1`.
+        objective_scale: the factor between the model and the papers' objective, a scalar. A tolerance on the gradient
+            of the papers' objective is multiplied by it. 1 for dual averaging, eta_t for the methods that step from the
+            last iterate.
+        linear_factor: the multiplier of `linear`, a scalar. With it `linear` may be an array that a state holds anyway;
+            the product would be one more array in memory.
+        weight_is_sum: whether `weight` is a sum over the steps of a stage, as in dual averaging. A strength that moves
+            (`Target`) then weighs only the terms that are added from now on.
     """
 
     linear: Any
@@ -45,17 +46,19 @@ class QuadraticModel(NamedTuple):
 
     @property
     def center(self) -> jax.Array:
-        """`anchor - slope / metric`, the minimiser without psi; moves by no bit where the slope is 0."""
+        """`anchor - slope / metric`, the minimiser without psi; where the slope is 0 it is the anchor, bit for bit."""
         return self.anchor - self.slope / self.metric
 
     @property
     def rhs(self) -> jax.Array:
-        """`metric * anchor - slope`, the division-free form: a group of the group norm is zero iff
-        `||rhs_g|| <= weight_g`, also where the metric is next to nothing."""
+        """`metric * anchor - slope`, which needs no division.
+
+        With the group norm a group of the minimiser is zero iff `||rhs_g|| <= weight_g`, also for a tiny metric.
+        """
         return self.metric * self.anchor - self.slope
 
     def center_if_weightless(self, w: jax.Array) -> jax.Array:
-        """`w`, or the centre where the weight is 0: by the formula that moves no bit at a learning rate of 0."""
+        """`w`; the centre if the weight is 0. So a learning rate of 0 changes no bit of the parameters."""
         return jnp.where(self.weight == 0, self.center, w)
 
     def smooth_value(self, w: jax.Array, where: jax.Array | None = None) -> jax.Array:
@@ -87,10 +90,10 @@ class QuadraticModel(NamedTuple):
 
 @runtime_checkable
 class ModelState(Protocol):
-    """What the state of a model builder must have so that `eval_params` finds the last step's W_hat again.
+    """What `eval_params` needs of a model builder's state to find the last step's W_hat again.
 
-    A named tuple with the attribute and the method below. A builder for c_t = 1 alone needs neither: there W_hat is the
-    parameters.
+    It is a named tuple with the attribute and the method below. A builder that is used with c_t = 1 only needs neither,
+    because the parameters are then W_hat.
 
     Attributes:
         model_step: int32 `[]`, steps taken.

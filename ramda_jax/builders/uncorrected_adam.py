@@ -10,12 +10,12 @@ from ramda_jax.numerics import weight_of_average
 
 
 class UncorrectedAdamState(NamedTuple):
-    """State of `scale_by_uncorrected_adam`: Adam's, in a class of its own, so that neither is taken for the other.
+    """State of `scale_by_uncorrected_adam`: the fields of Adam's, in another class, so that the two are not confused.
 
     Attributes:
         count: int32 `[]`, steps taken.
         mu: m_t, the average of the gradients.
-        nu: v_t, that of their squares.
+        nu: v_t, the average of their squares.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # as Optax names it
@@ -26,12 +26,12 @@ class UncorrectedAdamState(NamedTuple):
 def scale_by_uncorrected_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> optax.GradientTransformation:
     """`sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + eps)`: the bias correction in the step, not in the metric.
 
-    As AdamW of the `transformers` package has it, and ProxSSI's code after it. Without eps it is Adam's
-    direction; what differs is the metric, `sqrt(v_t) + eps`, in which the prox is taken.
+    The formula is that of AdamW in the `transformers` package, and of ProxSSI's code, which follows it. Without eps the
+    direction is Adam's. The metric in which the prox is taken, `sqrt(v_t) + eps`, differs from Adam's.
 
     Args:
-        b1, b2: decay of the averages of the gradient and its square, in [0, 1).
-        eps: > 0, beside the uncorrected root.
+        b1, b2: decay of the averages of the gradient and of its square, in [0, 1).
+        eps: a number > 0 that is added to the uncorrected root.
     """
     adam = optax.scale_by_adam(b1=b1, b2=b2)
 
