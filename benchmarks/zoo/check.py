@@ -1,0 +1,149 @@
+"""One architecture through compaction as a user has it: compact, compare, save, and make again elsewhere."""
+
+import dataclasses
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.zoo.entry import Entry
+from ramda_jax.compaction import CompactionError, compact, compact_model
+from ramda_jax.structure.paths import named_leaves
+
+LEAST, COMPACTS, REFUSES, WRONG = "compacts to the least", "compacts", "refuses with the right reason", "wrong"
+OUTCOMES = (LEAST, COMPACTS, REFUSES, WRONG)
+#: Of outputs and of gradients, relative to the largest entry.
+TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+#: The batch compacted with, a fresh one of its size, and one of another.
+EXAMPLE, FRESH, OTHER = (2, 0), (2, 1), (3, 2)
+
+
+@dataclasses.dataclass
+class Row:
+    """What came of an architecture.
+
+    Attributes:
+        params: before and after.
+        least: what an expert would leave.
+        error: the largest difference of outputs here, on fresh inputs and another batch size.
+        gradient_error: the same of the gradients of the parameters that are left.
+        elsewhere: the same of the outputs in another process.
+        seconds: of `compact_model`.
+        reason: why something stays, where an expert would have cut it.
+        wrong: what is wrong; "" if nothing is.
+    """
+
+    family: str
+    name: str
+    library: str
+    params: tuple[int, int] = (0, 0)
+    least: int = 0
+    error: float = 0.0
+    gradient_error: float = 0.0
+    elsewhere: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    wrong: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """One of `OUTCOMES`."""
+        if self.wrong:
+            return WRONG
+        if self.params[1] == self.least:
+            return LEAST
+        return COMPACTS if self.params[1] < self.params[0] else REFUSES
+
+
+def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
+    """Compacts an architecture with dead units, compares, and saves it into a folder with what it has to return."""
+    row = Row(family, name, entry.library, least=entry.least())
+    model, variables = entry.dead()
+    count = sum(leaf.size for _, leaf in named_leaves(entry.fresh()[1]))
+    row.params = (count, count)
+    start = time.perf_counter()
+    try:
+        small = compact_model(
+            model,
+            *entry.batch(*EXAMPLE),
+            variables=variables,
+            call=entry.call,
+            resize=entry.resize,
+            fit=entry.fit,
+        )
+    except CompactionError as error:
+        row.reason = str(error)
+        row.wrong = _unexpected(row, entry)
+        return row
+    finally:
+        row.seconds = time.perf_counter() - start
+    row.params = small.plan.num_params
+    if row.params[1] > row.least:
+        row.reason = "; ".join([*small.refused.values(), *_frozen(small)])
+    row.wrong = _unexpected(row, entry)
+    small.save(folder)
+    wholes = {}
+    for kind, batch in {"fresh": FRESH, "other": OTHER}.items():
+        inputs = entry.batch(*batch)
+        whole, gradients = _run(entry, small.whole[0], small.whole[1], inputs)
+        little, little_gradients = _run(entry, small.apply, small.variables, small.small_args(*inputs))
+        row.error = max(row.error, difference(whole, little))
+        kept = {path: compact(small.plan, {path: gradient})[path] for path, gradient in gradients.items()}
+        row.gradient_error = max(row.gradient_error, difference(kept, little_gradients))
+        wholes |= {f"{kind} {i}": leaf for i, leaf in enumerate(jax.tree.leaves(whole))}
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(little_gradients)):
+            row.wrong = row.wrong or "gradients are not finite"
+    np.savez(folder / "whole.npz", **wholes)
+    if not row.error <= TOLERANCE:
+        row.wrong = row.wrong or f"outputs differ by {row.error:.1e}"
+    if not row.gradient_error <= GRADIENT_TOLERANCE:
+        row.wrong = row.wrong or f"gradients differ by {row.gradient_error:.1e}"
+    return row
+
+
+def _unexpected(row, entry):
+    if row.params[1] < row.least:
+        return f"{row.params[1]} entries are left, fewer than the least by hand"
+    if row.params[1] > row.least and not (entry.stays and re.search(entry.stays, row.reason)):
+        return f"not to the least, for another reason than the one expected ({entry.stays!r})"
+    return ""
+
+
+def _frozen(small):
+    return [f"{width.name}: {width.reason}" for width in small.dims.widths if width.reason]
+
+
+def _run(entry, apply, variables, inputs):
+    """Outputs, and gradients by path of all variables that have any."""
+    named = dict(named_leaves(variables))
+    structure = jax.tree.structure(variables)
+    floats = {path: leaf for path, leaf in named.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+    others = {path: leaf for path, leaf in named.items() if path not in floats}
+
+    def loss(floats, inputs):
+        both = floats | others
+        outputs = apply(structure.unflatten(both[path] for path in named), *inputs)
+        outputs = outputs if entry.compared is None else entry.compared(outputs)
+        total = 0.0
+        for leaf in jax.tree.leaves(outputs):
+            total += (leaf * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape)).sum()
+        return total, outputs
+
+    (_, outputs), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(floats, inputs)
+    return jax.device_get(outputs), jax.device_get(gradients)
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference of two trees of arrays, relative to the largest entry of the first's leaves."""
+    worst, largest = 0.0, 1e-30
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.size:
+            worst = max(worst, float(np.abs(a.astype(complex) - b).max()))
+            largest = max(largest, float(np.abs(a).max()))
+    return worst / largest

@@ -1,0 +1,231 @@
+"""Dense nets: perceptrons, conditioning, sets, flows, autoencoders, recommenders."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, units
+
+TITLE = "dense nets"
+
+
+class MLP(nnx.Module):
+    def __init__(self, hidden, rngs):
+        sizes = (6, *hidden, 3)
+        self.layers = nnx.List([nnx.Linear(m, n, rngs=rngs) for m, n in zip(sizes[:-1], sizes[1:], strict=True)])
+
+    def __call__(self, x):
+        for layer in self.layers[:-1]:
+            x = nnx.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MultiHead(nn.Module):
+    """Two outputs that read the same units."""
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.hidden:
+            x = nn.gelu(nn.Dense(width)(x))
+        return {"class": nn.Dense(4, name="class")(x), "value": nn.Dense(1, name="value")(x)}
+
+
+class NeRF(nn.Module):
+    """Sines of coordinates, a skip connection in the middle, density and colour."""
+
+    hidden: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, x):
+        points = jnp.concatenate([x, jnp.sin(x), jnp.cos(x), jnp.sin(2 * x), jnp.cos(2 * x)], axis=-1)
+        x = nn.relu(nn.Dense(self.hidden[0])(points))
+        x = jnp.concatenate([nn.relu(nn.Dense(self.hidden[1])(x)), points], axis=-1)
+        x = nn.relu(nn.Dense(self.hidden[2])(x))
+        return nn.softplus(nn.Dense(1)(x)), nn.sigmoid(nn.Dense(3)(x))
+
+
+class ResidualTabular(eqx.Module):
+    """A stream without norm, so that it shrinks too; blocks read it and add to it."""
+
+    first: eqx.nn.Linear
+    ups: list
+    downs: list
+    last: eqx.nn.Linear
+
+    def __init__(self, stream, hidden, key):
+        keys = iter(jax.random.split(key, 6))
+        self.first, self.last = eqx.nn.Linear(6, stream, key=next(keys)), eqx.nn.Linear(stream, 2, key=next(keys))
+        self.ups = [eqx.nn.Linear(stream, hidden, key=next(keys)) for _ in range(2)]
+        self.downs = [eqx.nn.Linear(hidden, stream, key=next(keys)) for _ in range(2)]
+
+    def __call__(self, x):
+        x = self.first(x)
+        for up, down in zip(self.ups, self.downs, strict=True):
+            x = x + down(jax.nn.silu(up(x)))
+        return self.last(x)
+
+
+class FiLM(nnx.Module):
+    """A condition scales and shifts each unit."""
+
+    def __init__(self, hidden, condition, rngs):
+        self.embed = nnx.Linear(3, condition, rngs=rngs)
+        self.scale, self.shift = (nnx.Linear(condition, hidden, rngs=rngs) for _ in range(2))
+        self.first, self.last = nnx.Linear(6, hidden, rngs=rngs), nnx.Linear(hidden, 2, rngs=rngs)
+
+    def __call__(self, x, condition):
+        condition = nnx.silu(self.embed(condition))
+        return self.last(nnx.relu(self.first(x) * (1 + self.scale(condition)) + self.shift(condition)))
+
+
+class DeepSets(eqx.Module):
+    """A sum over the elements of a set between two nets."""
+
+    each: list
+    whole: list
+
+    def __init__(self, hidden, summed, after, key):
+        keys = jax.random.split(key, 4)
+        self.each = [eqx.nn.Linear(3, hidden, key=keys[0]), eqx.nn.Linear(hidden, summed, key=keys[1])]
+        self.whole = [eqx.nn.Linear(summed, after, key=keys[2]), eqx.nn.Linear(after, 2, key=keys[3])]
+
+    def __call__(self, x):
+        x = jax.vmap(lambda one: self.each[1](jax.nn.relu(self.each[0](one))))(x).sum(0)
+        return self.whole[1](jax.nn.relu(self.whole[0](jax.nn.relu(x))))
+
+
+class Highway(nnx.Module):
+    """A gate between a layer and what it was given."""
+
+    def __init__(self, stream, rngs):
+        self.first, self.last = nnx.Linear(5, stream, rngs=rngs), nnx.Linear(stream, 2, rngs=rngs)
+        self.gate, self.layer = nnx.Linear(stream, stream, rngs=rngs), nnx.Linear(stream, stream, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.first(x)
+        gate = nnx.sigmoid(self.gate(x))
+        return self.last(gate * nnx.tanh(self.layer(x)) + (1 - gate) * x)
+
+
+def pinn(params, x):
+    """u and its derivatives along the inputs, as a physics-informed net needs them."""
+
+    def u(point):
+        h = jnp.tanh(point @ params["in"]["w"] + params["in"]["b"])
+        return (jnp.tanh(h @ params["mid"]["w"] + params["mid"]["b"]) @ params["out"]["w"])[0]
+
+    return jax.vmap(u)(x), jax.vmap(jax.grad(u))(x), jax.vmap(lambda point: jnp.diag(jax.hessian(u)(point)))(x)
+
+
+def pinn_shapes(one, two):
+    return {"in": {"w": (2, one), "b": (one,)}, "mid": {"w": (one, two), "b": (two,)}, "out": {"w": (two, 1)}}
+
+
+def lora(params, x):
+    """Low-rank adapters beside the kernels."""
+    for name in ("one", "two"):
+        layer = params[name]
+        x = jnp.tanh(x @ layer["w"] + 0.5 * (x @ layer["a"]) @ layer["b"])
+    return x @ params["out"]
+
+
+def lora_shapes(hidden, two, rank):
+    return {
+        "one": {"w": (5, hidden), "a": (5, rank), "b": (rank, hidden)},
+        "two": {"w": (hidden, two), "a": (hidden, rank), "b": (rank, two)},
+        "out": (two, 2),
+    }
+
+
+def mlp(params, x):
+    for layer in params[:-1]:
+        x = jax.nn.elu(x @ layer["w"] + layer["b"])
+    return x @ params[-1]["w"]
+
+
+def mlp_shapes(hidden):
+    sizes = (6, *hidden)
+    layers = [{"w": (m, n), "b": (n,)} for m, n in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [*layers, {"w": (hidden[-1], 2)}]
+
+
+def with_condition(rng, batch):
+    return rng.normal(size=(batch, 6)), rng.normal(size=(batch, 3))
+
+
+def over_batch(model, *inputs):
+    return jax.vmap(model)(*inputs)
+
+
+ENTRIES = {
+    "MLP": Entry(
+        NNX, MLP, {"hidden": (10, 15)}, {"hidden": (6, 9)},
+        (units(10, ("layers/1/kernel", 0)), units(15, ("layers/2/kernel", 0))),
+        normal(6),
+    ),
+    "MLP, two outputs": Entry(
+        LINEN, MultiHead, {"hidden": (10, 15)}, {"hidden": (6, 9)},
+        (
+            units(10, ("params/Dense_1/kernel", 0)),
+            units(15, ("params/class/kernel", 0), ("params/value/kernel", 0)),
+        ),
+        normal(6),
+    ),
+    "MLP, plain": Entry(
+        FUNCTION, mlp_shapes, {"hidden": (10, 15)}, {"hidden": (6, 9)},
+        (units(10, ("1/w", 0)), units(15, ("2/w", 0))),
+        normal(6), apply=mlp,
+    ),
+    "NeRF": Entry(
+        LINEN, NeRF, {"hidden": (10, 10, 5)}, {"hidden": (6, 6, 3)},
+        (
+            units(10, ("params/Dense_1/kernel", 0)),
+            units(10, ("params/Dense_2/kernel", 0, 1, 0, 10)),
+            units(5, ("params/Dense_3/kernel", 0), ("params/Dense_4/kernel", 0)),
+        ),
+        normal(3),
+    ),
+    "residual MLP": Entry(
+        EQUINOX, ResidualTabular, {"stream": 10, "hidden": 5}, {"stream": 6, "hidden": 3},
+        (
+            units(10, ("ups/0/weight", 1), ("ups/1/weight", 1), ("last/weight", 1)),
+            units(5, ("downs/0/weight", 1)),
+            units(5, ("downs/1/weight", 1)),
+        ),
+        normal(6), call=over_batch,
+    ),
+    "FiLM": Entry(
+        NNX, FiLM, {"hidden": 10, "condition": 5}, {"hidden": 6, "condition": 3},
+        (units(10, ("last/kernel", 0)), units(5, ("scale/kernel", 0), ("shift/kernel", 0))),
+        with_condition,
+    ),
+    "deep sets": Entry(
+        EQUINOX, DeepSets, {"hidden": 10, "summed": 10, "after": 5}, {"hidden": 6, "summed": 6, "after": 3},
+        (units(10, ("each/1/weight", 1)), units(10, ("whole/0/weight", 1)), units(5, ("whole/1/weight", 1))),
+        normal(4, 3), call=over_batch,
+    ),
+    "highway": Entry(
+        NNX, Highway, {"stream": 10}, {"stream": 6},
+        (units(10, ("gate/kernel", 0), ("layer/kernel", 0), ("last/kernel", 0)),),
+        normal(5),
+    ),
+    "physics-informed net": Entry(
+        FUNCTION, pinn_shapes, {"one": 10, "two": 5}, {"one": 6, "two": 3},
+        (units(10, ("mid/w", 0)), units(5, ("out/w", 0))),
+        normal(2), apply=pinn,
+    ),
+    "LoRA": Entry(
+        FUNCTION, lora_shapes, {"hidden": 10, "two": 10, "rank": 5}, {"hidden": 6, "two": 6, "rank": 3},
+        (
+            units(10, ("two/w", 0), ("two/a", 0)),
+            units(10, ("out", 0)),
+            units(5, ("one/b", 0)),
+            units(5, ("two/b", 0)),
+        ),
+        normal(5), apply=lora,
+    ),
+}  # fmt: skip
