@@ -224,6 +224,21 @@ def test_units_that_have_one_order_in_all_layers_keep_it_and_a_plan_that_changes
     assert relative_difference(apply(layers, X), proved.apply(proved.variables, X)) <= 1e-5
 
 
+def test_random_keys_that_the_program_closes_over_are_no_hindrance():
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def apply(layers, x):
+        def step(x, layer_and_key):
+            layer, key = layer_and_key
+            return x + jnp.tanh(x @ layer["up"]) @ layer["down"] + jax.random.uniform(key, (x.shape[1],)), None
+
+        return jax.lax.scan(step, x, (layers, keys))[0]
+
+    layers = make_layers()
+    small = compact_model(apply, X, variables=layers, num_random=0)
+    assert small.plan.has_orders and small.variables["up"].shape == (3, X.shape[1], 5)
+
+
 def test_what_is_returned_keeps_its_order():
     """Units of the last layer are an output, by which nothing could be deleted anyhow."""
 

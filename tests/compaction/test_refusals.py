@@ -42,12 +42,19 @@ def group_norm_of_any_width(h):
     return (groups - groups.mean(-1, keepdims=True)).reshape(len(h), -1)
 
 
+def noise_of_a_seed(h):
+    with jax.ensure_compile_time_eval():
+        key = jax.random.key(h.shape[-1])
+    return h + jax.random.normal(key, (len(h), 1))
+
+
 #: From names to (what stands between the first two layers, why its width must stay).
 KILLERS = {
     "group norm": (group_norm, "cannot reshape array"),
     "group norm of any width": (group_norm_of_any_width, "reshape must return"),
     "width read from a shape": (lambda h: h / jnp.sqrt(h.shape[-1]), "the constant in sqrt depends on a size"),
     "factor read from a shape": (lambda h: h * h.shape[-1], "the constant in mul depends on a size"),
+    "random key from a shape": (noise_of_a_seed, "it went from"),
     "hard-coded reshape": (lambda h: jnp.tanh(h.reshape(3, 2, 4)).reshape(3, 8), "cannot reshape array"),
     "branch on a width": (lambda h: jnp.sin(h) if h.shape[-1] > 5 else h, "fed with|computes"),
     "slice with a number": (lambda h: jnp.concatenate([h[:, 4:], h[:, :4]], -1), "slice"),

@@ -166,7 +166,7 @@ def _compare_equation(visit, other, partners, masks, rule):
         if (number in visit.ignored and number in other.ignored) or partners(value, theirs):
             continue
         if value.literal is not None and theirs.literal is not None:
-            values = f"{np.asarray(value.literal)!s:.40} to {np.asarray(theirs.literal)!s:.40}"
+            values = f"{_entries(value.literal)!s:.40} to {_entries(theirs.literal)!s:.40}"
             return f"{_CONSTANT} in {visit.name} depends on a size: it went from {values}"
         return f"{visit.name} is fed with something else in the small model"
     reason = difference(visit, other, masks, rule)

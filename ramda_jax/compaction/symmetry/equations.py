@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ramda_jax.compaction.symmetry import contractions, shapes
 from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, moved_axes, put
+from ramda_jax.compaction.tracing.jaxprs import axes_without_change
 from ramda_jax.compaction.tracing.program import Value, Visit
 from ramda_jax.compaction.tracing.rules import elementwise, reductions
 
@@ -15,8 +14,7 @@ def constant_state(value: Value) -> State:
     """Of a constant: along which axes it is the same."""
     if not value.shape or getattr(value.literal, "size", 0) > 10**6:
         return {}
-    array = np.asarray(value.literal)
-    return {axis: ANY for axis, n in enumerate(array.shape) if n > 1 and (array == array.take([0], axis)).all()}
+    return {axis: ANY for axis in axes_without_change(value.literal) if value.shape[axis] > 1}
 
 
 def _elementwise(visit, states):
