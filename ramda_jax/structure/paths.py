@@ -8,6 +8,9 @@ from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 from ramda_jax.typing import KeyPath, Tree
 
+#: The name of a leaf under the empty key alone.
+EMPTY_KEY = "''"
+
 
 def path_keys(path: KeyPath) -> tuple[str, ...]:
     """The keys of a leaf's path as a tuple of strings; unlike the name it tells `a/b` as one key from `a` and `b`.
@@ -34,7 +37,7 @@ def path_name(path: KeyPath) -> str:
         'conv/kernel'
     """
     keys = path_keys(path)
-    return "''" if keys == ("",) else "/".join(keys)
+    return EMPTY_KEY if keys == ("",) else "/".join(keys)
 
 
 def flatten_with_paths(

@@ -15,7 +15,7 @@ import orbax.checkpoint
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import CompactionError, compact, compact_model, rebuild, trace_dims
+from ramda_jax.compaction import CompactionError, compact, compact_model, load_compact, rebuild, trace_dims
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import MLP, VECTORS, build
 from tests.compaction.nets_stacked import SEQUENCES
@@ -73,6 +73,38 @@ def elsewhere(tmp_path_factory):
 def test_a_stored_model_is_the_same_in_another_process(name, elsewhere):
     here, there = elsewhere[name]
     np.testing.assert_array_equal(here, there)
+
+
+class Named(eqx.Module):
+    """A leaf under the attribute `value`, which has no name of its own, beside others."""
+
+    value: jax.Array
+    key: jax.Array
+
+    def __call__(self, x):
+        return jnp.tanh(x @ self.key) @ self.value
+
+
+def test_a_leaf_without_a_name_is_found_under_the_empty_key(tmp_path):
+    model = Named(jnp.ones((8, 3)).at[5:].set(0), jnp.ones((6, 8)))
+    small = compact_model(model, VECTORS, num_random=0)
+    small.save(tmp_path / "small")
+    plan, by_path = load_compact(tmp_path / "small")
+    again = rebuild(model, plan, by_path, VECTORS)
+    np.testing.assert_array_equal(again(VECTORS), small.model(VECTORS))
+    assert compact(plan, {"": model.value})[""].shape == (5, 3)
+    # And where that is all there is.
+    tied = compact_model(
+        lambda w, x: jnp.tanh(x @ w) @ w.T, VECTORS, variables=model.key.at[:, 2:].set(0), num_random=0
+    )
+    tied.save(tmp_path / "tied")
+    plan, by_path = load_compact(tmp_path / "tied")
+    assert by_path[""].shape == (6, 2) and compact(plan, {"": model.key})[""].shape == (6, 2)
+    # Which is not the leaf whose key is empty.
+    keyed = compact_model(
+        lambda p, x: jnp.tanh(x @ p[""]) @ p[""].T, VECTORS, variables={"": model.key.at[:, 2:].set(0)}
+    )
+    assert compact(keyed.plan, {"": model.key})[""].shape == (6, 2)
 
 
 def mlp_small():

@@ -10,7 +10,7 @@ import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan
-from ramda_jax.structure.paths import check_unique, flatten_with_paths, named_leaves
+from ramda_jax.structure.paths import EMPTY_KEY, check_unique, flatten_with_paths, named_leaves
 
 
 def compact(plan: Plan, tree: Any) -> Any:
@@ -137,6 +137,8 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
 
     @functools.cache
     def lookup(suffix):
+        if suffix == EMPTY_KEY and suffix not in plan.leaves:
+            suffix = ""
         if suffix in plan.leaves:
             return (suffix,)
         # The name may lack the collection that the plan has, such as `params`.

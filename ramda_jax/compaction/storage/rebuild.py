@@ -14,7 +14,7 @@ from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.compaction.planning.slicing import find_leaves
 from ramda_jax.compaction.proof.verify import check_structure
 from ramda_jax.compaction.tracing.trace import trace_function
-from ramda_jax.structure.paths import named_leaves
+from ramda_jax.structure.paths import EMPTY_KEY, named_leaves
 
 
 def rebuild(
@@ -63,6 +63,8 @@ def rebuild(
         raise CompactionError(f"The plan must be a `Plan`, got {plan!r:.80}; read it by `load_compact`.")
     leaves = {path: leaf for path, leaf in named_leaves(variables) if hasattr(leaf, "shape")}
     check_small(plan, leaves)
+    if EMPTY_KEY in leaves and EMPTY_KEY not in plan.leaves:
+        leaves[""] = leaves.pop(EMPTY_KEY)
     if holds_variables(model):
         adapter = adapter_for(model, None, call, fit)
         whole, small = adapter.variables, _fill(plan, adapter.variables, leaves)
