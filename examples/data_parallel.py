@@ -6,8 +6,6 @@ Every device has all parameters and an eighth of the batch. The optimizer does n
 a machine with one CPU the eight devices are simulated.
 """
 
-import argparse
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
 
 import ramda_jax
+from examples.training.arguments import at_least, command
 from ramda_jax import metrics
 
 BATCH = 256
@@ -112,11 +111,9 @@ def train_with_pmap(steps):
 
 def main(argv=None):
     """Trains in all three ways and compares; returns the parameters of each."""
-    parser = argparse.ArgumentParser(description="Data-parallel RAMDA on simulated or real devices.")
-    parser.add_argument("--steps", type=int, default=400, help="default: 400")
+    parser = command("data_parallel", "Data-parallel RAMDA on simulated or real devices.")
+    parser.add_argument("--steps", type=at_least(4), default=400, help="default: 400")
     args = parser.parse_args(argv)
-    if args.steps < 4:
-        parser.error("--steps must be at least 4")
     if BATCH % jax.device_count():
         parser.error(f"the {jax.device_count()} devices must divide the batch of {BATCH}")
 

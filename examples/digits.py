@@ -6,7 +6,6 @@ The group LASSO has one group per input channel of a convolution and per input f
 zero at the end can be cut out of the net. The only difference between the two runs is the line in `OPTIMIZERS`.
 """
 
-import argparse
 import dataclasses
 import json
 import time
@@ -24,6 +23,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import ramda_jax
+from examples.training.arguments import at_least, command
 from ramda_jax import files, metrics
 
 BATCH = 128
@@ -177,14 +177,12 @@ def draw(runs, ends, path):
 
 def main(argv=None):
     """Reads the command line, trains with each optimizer, prints the tables and draws the figure."""
-    parser = argparse.ArgumentParser(description="RAMDA and AdamW on scikit-learn's digits.")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
-    parser.add_argument("--seed", type=int, default=1, help="of the initial net and the batches (default: 1)")
+    parser = command("digits", "RAMDA and AdamW on scikit-learn's digits.")
+    parser.add_argument("--epochs", type=at_least(1), default=EPOCHS, help=f"default: {EPOCHS}")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="of the initial net and the batches (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the figure (default: out)")
     parser.add_argument("--json", type=Path, help="also write the numbers of every epoch to this file")
     args = parser.parse_args(argv)
-    if args.epochs < 1:
-        parser.error("--epochs must be at least 1")
 
     ends = sorted({args.epochs * end // EPOCHS for end in STAGE_ENDS} - {0})
     runs = {name: train(name, args.epochs, ends, args.seed) for name in OPTIMIZERS}

@@ -8,7 +8,6 @@
 RAMDA finds in the first half of the run what the net does not need; then its zeros are held while Adam trains the rest.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import ramda_jax
 from examples.digits import BATCH, ConvNet
 from examples.models import MLP, LeNet5
 from examples.sparse_to_small import held_out_accuracy, load
+from examples.training.arguments import at_least, command
 from ramda_jax import compaction, metrics
 
 NETS = {
@@ -137,24 +137,26 @@ def _mean(values):
 
 def main(argv=None):
     """Reads the command line and tells the story; returns the report, or the table."""
-    parser = argparse.ArgumentParser(description="A net of the size that you ask for.")
-    parser.add_argument("--keep", type=float, default=0.3, help="what is to be left, in (0, 1) (default: 0.3)")
-    parser.add_argument("--of", choices=("parameters", "flops"), default="parameters", help="left of what")
+    parser = command("make_it_small", "A net of the size that you ask for.")
+    parser.add_argument("--keep", type=float, default=0.3, help="the share to keep, in (0, 1) (default: 0.3)")
+    parser.add_argument("--of", choices=("parameters", "flops"), default="parameters", help="default: parameters")
     parser.add_argument("--net", choices=NETS, default="conv", help="lenet5 is for MNIST (default: conv)")
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
-    parser.add_argument("--epochs", type=int, default=60, help="of both phases (default: 60)")
-    parser.add_argument("--fine-tune", type=int, default=0, help="epochs of the small net (default: none)")
+    parser.add_argument("--epochs", type=at_least(1), default=60, help="of both phases (default: 60)")
+    parser.add_argument("--fine-tune", type=at_least(0), default=0, help="epochs of the small net (default: none)")
     parser.add_argument("--learning-rate", type=float, default=3e-2, help="RAMDA's; Adam has a tenth (default: 0.03)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("out/make_it_small"), help="folder of what is written")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="of the initial net and the batches (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("out/make_it_small"), help="default: out/make_it_small")
     parser.add_argument("--table", action="store_true", help="compare with RAMDA alone instead, over sizes and seeds")
-    parser.add_argument("--seeds", type=int, default=2, help="of the table (default: 2)")
+    parser.add_argument("--seeds", type=at_least(1), default=2, help="of the table (default: 2)")
     args = parser.parse_args(argv)
     if not 0 < args.keep < 1:
-        parser.error(f"--keep must be above 0 and below 1, got {args.keep}")
+        parser.error(f"--keep must be above 0 and below 1, got {args.keep}; use for example --keep 0.3")
     if (args.net == "lenet5") != (args.data_dir is not None):
-        parser.error("--net lenet5 and --data-dir go together: the other nets are for digits")
+        parser.error("--net lenet5 and --data-dir go together: the other nets are for digits; give both or neither")
     data = load(args.data_dir)
+    if (total := args.epochs * (len(data[0]) // BATCH)) < 16:
+        parser.error(f"--epochs must be long enough for two phases of 8 steps, got {total} steps; use more epochs")
     if args.table:
         found = table(args.net, data, args.of, args.learning_rate, args.epochs, range(1, args.seeds + 1))
         print(found)
@@ -162,7 +164,6 @@ def main(argv=None):
 
     problem = Problem(args.net, data, args.of, args.seed)
     model, shuffle = problem.model, np.random.default_rng(args.seed)
-    total = args.epochs * (len(data[0]) // BATCH)
     switch = total // 2
     recipe = make_optimizer(problem, "recipe", args.keep, args.learning_rate, total)
     optimizer = nnx.Optimizer(model, recipe, wrt=nnx.Param)

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ramda_jax
 from examples import digits
+from examples.training.arguments import at_least, command
 from ramda_jax import files, metrics
 
 STEPS = 600
@@ -88,18 +89,18 @@ def run_processes(count, arguments, timeout):
 
 def main(argv=None):
     """Reads the command line; starts the processes, or is one of them."""
-    parser = argparse.ArgumentParser(description="The digits net on several processes.")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"default: {STEPS}")
-    parser.add_argument("--batch", type=int, default=digits.BATCH, help=f"default: {digits.BATCH}")
+    parser = command("multiprocess", "The digits net on several processes.")
+    parser.add_argument("--steps", type=at_least(4), default=STEPS, help=f"default: {STEPS}")
+    parser.add_argument("--batch", type=at_least(1), default=digits.BATCH, help=f"default: {digits.BATCH}")
     parser.add_argument("--strength", type=float, default=1e-3, help="default: 1e-3")
-    parser.add_argument("--count", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--count", type=at_least(1), default=2, help="processes (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the results (default: out)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for all (default: 900)")
     parser.add_argument("--address", help=argparse.SUPPRESS)
     parser.add_argument("--process", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.steps < 4 or args.count < 1 or args.batch % args.count:
-        parser.error("--steps must be at least 4, --count at least 1 and a divisor of --batch")
+    if args.batch % args.count:
+        parser.error(f"--count must divide --batch, got {args.count} for {args.batch}; use another of either")
 
     out = args.out.resolve()
     if args.process is None:

@@ -172,15 +172,18 @@ def tables(reports):
 class Arguments:
     """Joins runs into Markdown tables, and into a figure."""
 
-    dirs: Annotated[list[Path], tyro.conf.Positional]
+    dirs: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(required)")]
     """Reports, or folders of them."""
-    figure: Path | None = None
-    """Where to draw structure and its changes over the epochs, an experiment a column."""
+    figure: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: no figure)")] = None
+    """Where to draw the structure and its changes over the epochs, one column for each experiment."""
 
 
 def main(argv=None):
     """Reads the command line, prints the tables and draws the figure."""
-    arguments = tyro.cli(Arguments, args=argv, prog="python -m examples.report")
+    settings = (tyro.conf.DisallowNone,)
+    arguments = tyro.cli(Arguments, args=argv, config=settings, prog="python -m examples.report")
+    if not arguments.dirs:
+        raise SystemExit("Name reports or folders of them, such as `python -m examples.report docs/results`.")
     reports = find(arguments.dirs)
     print("\n\n".join(tables(reports)))
     if arguments.figure is not None:

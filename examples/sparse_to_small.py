@@ -7,7 +7,6 @@ Trains until the structure has settled, cuts out the channels that nothing reads
 the same, fine-tunes it with its zeros held, exports it by `jax.export`, and reports what was saved.
 """
 
-import argparse
 from pathlib import Path
 
 import jax
@@ -21,6 +20,7 @@ import ramda_jax
 from examples.data.idx import load_mnist
 from examples.digits import EPOCHS, REGULARIZER, STAGE_ENDS, ConvNet, accuracy, digits
 from examples.models import LeNet5
+from examples.training.arguments import at_least, command
 from ramda_jax import compaction, files, metrics
 
 BATCH = 128
@@ -82,12 +82,12 @@ def export(model, image_shape, path):
 
 def main(argv=None):
     """Reads the command line and tells the story; returns the report."""
-    parser = argparse.ArgumentParser(description="From a sparse net to a small one.")
+    parser = command("sparse_to_small", "From a sparse net to a small one.")
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
-    parser.add_argument("--epochs", type=int, help="of training (default: 240 on digits, 10 on MNIST)")
+    parser.add_argument("--epochs", type=at_least(1), help="of training (default: 240 on digits, 10 on MNIST)")
     parser.add_argument("--strength", type=float, default=1e-4, help="of the group LASSO (default: 1e-4)")
-    parser.add_argument("--round-to", type=int, default=1, help="keep a multiple of this many channels (default: 1)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--round-to", type=at_least(1), default=1, help="keep a multiple of this number (default: 1)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="of the initial net and the batches (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of what is written (default: out)")
     args = parser.parse_args(argv)
     rngs = nnx.Rngs(args.seed)

@@ -6,7 +6,6 @@ Every pair of a strength and a learning rate trains a model of its own on scikit
 compiled program; the figure shows what accuracy a sparsity costs.
 """
 
-import argparse
 import functools
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from sklearn.model_selection import train_test_split
 from tabulate import tabulate
 
 import ramda_jax
+from examples.training.arguments import at_least, command
 from ramda_jax import metrics
 
 BATCH, STEPS = 128, 600
@@ -105,12 +105,10 @@ def draw(accuracies, sparsities, path):
 
 def main(argv=None):
     """Trains all models, prints the table and draws the figure."""
-    parser = argparse.ArgumentParser(description="A sweep of RAMDA over strength and learning rate.")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"default: {STEPS}")
+    parser = command("sweep", "A sweep of RAMDA over strength and learning rate.")
+    parser.add_argument("--steps", type=at_least(2), default=STEPS, help=f"default: {STEPS}")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the figure (default: out)")
     args = parser.parse_args(argv)
-    if args.steps < 2:
-        parser.error("--steps must be at least 2")
 
     images, test_images, labels, test_labels = (jnp.asarray(part) for part in digits())
     params = sweep(STRENGTHS, LEARNING_RATES, images, labels, args.steps)

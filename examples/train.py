@@ -8,6 +8,7 @@ the end report.json, report.txt and report.png.
 """
 
 import dataclasses
+import difflib
 import math
 import sys
 from pathlib import Path
@@ -28,16 +29,16 @@ from examples.training.summary import final_table
 class Arguments:
     """Runs an experiment of the papers; --list prints them all."""
 
-    config: Annotated[Literal[(None, *CONFIGS)], tyro.conf.Positional] = None  # type: ignore[valid-type]
-    """The experiment."""
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help_behavior_hint="")] = ""
+    """One of those that --list prints."""
     method: Literal[METHODS] = "ramda"  # type: ignore[valid-type]
     """The optimizer; --list says which of them the paper ran."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None
     """The data set's own folder; without it a message says what must be in it."""
     scale: float = 1.0
     """Shrinks the steps of every stage alike."""
-    batch_size: int | None = None
-    """In place of the paper's."""
+    batch_size: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: the paper's)")] = None
+    """Examples per step."""
     learning_rate_scale: float = 1.0
     """Multiplies the learning rate of every stage: a batch of another size may need another."""
     devices: int = 1
@@ -46,12 +47,12 @@ class Arguments:
     """Of the layers' arithmetic; parameters and optimizer stay in float32."""
     seed: int = 1
     """Of initial weights, order, augmentation and dropout."""
-    steps: int | None = None
-    """Stop after this number of steps of the schedule, for a trial; --scale shortens the schedule itself."""
-    valid_batches: int | None = None
-    """Evaluate on only this number of batches of the validation split, for a trial."""
-    out: Path | None = None
-    """The run's folder; out/CONFIG/METHOD-SEED where none is given."""
+    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all)")] = None
+    """Stop after this number of steps of the schedule, to try it; --scale shortens the schedule itself."""
+    valid_batches: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all)")] = None
+    """Evaluate on only this number of batches of the validation split, to try it."""
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: out/EXPERIMENT/METHOD-SEED)")] = None
+    """The run's folder."""
     list: bool = False
     """Print the experiments and exit."""
 
@@ -97,14 +98,24 @@ def check(arguments):
         raise RunError(f"--seed must be at least 0, got {arguments.seed}.")
 
 
+def _unknown(name):
+    """What to say of an experiment that does not exist."""
+    if not name:
+        return "Name an experiment; `python -m examples.train --list` prints them."
+    near = difflib.get_close_matches(name, CONFIGS, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"There is no experiment '{name}'; {hint}`python -m examples.train --list` prints them."
+
+
 def main(argv=None):
     """Reads the command line and runs; exits with a message where something is missing, with 130 where stopped."""
-    arguments = tyro.cli(Arguments, args=argv, config=(tyro.conf.FlagCreatePairsOff,), prog="python -m examples.train")
+    settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    arguments = tyro.cli(Arguments, args=argv, config=settings, prog="python -m examples.train")
     if arguments.list:
         print(listing())
         return None
-    if arguments.config is None:
-        raise SystemExit("Name an experiment; `python -m examples.train --list` prints them.")
+    if arguments.config not in CONFIGS:
+        raise SystemExit(_unknown(arguments.config))
     try:
         check(arguments)
         if arguments.devices > 1:
