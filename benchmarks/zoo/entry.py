@@ -18,7 +18,7 @@ SHARE = 0.4
 
 
 def left(size: int) -> int:
-    """How many of so many units are alive."""
+    """How many of that number of units are alive."""
     return size - round(SHARE * size)
 
 

@@ -145,7 +145,7 @@ def low_rank_model(
 
 
 def _layouts(ndim):
-    """All that a leaf of so many axes may be as one matrix."""
+    """All that a leaf of that number of axes may be as one matrix."""
     return [Layout(0, split) for split in range(1, ndim)]
 
 

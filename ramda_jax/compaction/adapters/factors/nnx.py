@@ -16,7 +16,7 @@ from ramda_jax.structure.paths import keys_by_name, named_leaves
 class FactoredKernel(nnx.Module):
     """A parameter that is a product: `x @ kernel` and `kernel @ x` are two thin products.
 
-    It stands in the place of an `nnx.Param` in a module of a user's own. `kernel.get_value()` and `kernel[...]` are the
+    It stands instead of an `nnx.Param` in a module of a user's own. `kernel.get_value()` and `kernel[...]` are the
     `Factored` matrix.
 
     Args:
