@@ -18,7 +18,7 @@ from ramda_jax.builders import (
     dual_averaging,
     preconditioned,
 )
-from ramda_jax.inspection import check_last, describe, eval_params, solver_info
+from ramda_jax.inspection import check_donation, check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.phases import HoldZerosState, hold_zeros, ramda_then_hold
 from ramda_jax.regularizers import (
@@ -92,6 +92,7 @@ __all__ = [
     "TopEntries",
     "TopGroups",
     "adaptive_dual_averaging",
+    "check_donation",
     "check_last",
     "compaction",
     "default_solver",

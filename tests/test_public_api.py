@@ -17,7 +17,7 @@ PUBLIC = {
         HoldZerosState IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null
         PreconditionedState Projection ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer
         Scaled SecularNewton Solution Solver SolverInfo SparseGroupLasso SparseGroupMCP Target TopEntries
-        TopGroups adaptive_dual_averaging check_last compaction default_solver describe dual_averaging
+        TopGroups adaptive_dual_averaging check_donation check_last compaction default_solver describe dual_averaging
         eval_params hold_zeros iterate_averaging metrics preconditioned prox prox_adamw prox_gen prox_sgd
         prox_ssi proximal_point ramda ramda_then_hold regularizers rmda solver_info solvers sqrt_growth
         stage_growth stages structure summable_tolerance

@@ -1,7 +1,8 @@
 """Looking inside: who gets what, the structured point, how the solver fares, whether something spoils it."""
 
+from ramda_jax.inspection.check_donation import check_donation
 from ramda_jax.inspection.check_last import check_last
 from ramda_jax.inspection.describe import describe
 from ramda_jax.inspection.states import eval_params, solver_info
 
-__all__ = ["check_last", "describe", "eval_params", "solver_info"]
+__all__ = ["check_donation", "check_last", "describe", "eval_params", "solver_info"]

@@ -1,0 +1,99 @@
+"""Whether a jitted step hands each buffer back to what it is for."""
+
+import collections
+import math
+from typing import Any
+
+import jax
+
+from ramda_jax.structure.paths import path_name
+
+
+def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
+    """Raises if a jitted training step keeps old and new state at once, or copies what it need not.
+
+    JAX gives the buffers of donated arguments to the results in their order: the first result of a shape and dtype gets
+    the first donated argument of these. A step that takes `(params, state)` and returns `(state, params)` so writes the
+    state over the parameters. XLA then copies, first of all what only passes through, such as RAMDA's anchor. On one
+    matrix 64 bytes a parameter are moved instead of 32 (`python -m benchmarks.compiled --swapped`). The results are the
+    same, so nothing else shows it. Single numbers are not looked at.
+
+    The step is traced, not compiled and not run.
+
+    Args:
+        step: what `jax.jit` returns, with `donate_argnums` or `donate_argnames`.
+        *args, **kwargs: what it is called with; `jax.ShapeDtypeStruct`s do.
+
+    Raises:
+        ValueError: an argument that is also a result is not donated, or its buffer goes to another result.
+        TypeError: a function that is not jitted by `jax.jit`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, ramda_jax
+        >>> optimizer = ramda_jax.rmda(0.1)
+        >>> params = {"kernel": jnp.ones((3, 2))}
+        >>> def step(params, state, grads):
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     return optax.apply_updates(params, updates), state
+        >>> check_donation(jax.jit(step, donate_argnums=(0, 1)), params, optimizer.init(params), params)
+        >>> check_donation(jax.jit(step), params, optimizer.init(params), params)
+        Traceback (most recent call last):
+            ...
+        ValueError: Arguments that the step also returns must be donated, but argument 1 is not: its old and its new
+        values take memory at once; use `jax.jit(step, donate_argnums=...)`.
+    """
+    if not hasattr(step, "trace"):
+        raise TypeError(
+            f"`step` must be what `jax.jit` returns, got {step!r}; give `jax.jit(step, donate_argnums=...)`."
+        )
+    traced = step.trace(*args, **kwargs)
+    positional, named = traced.args_info
+    arguments = {f"argument {i}": tree for i, tree in enumerate(positional)} | {
+        f"argument `{name}`": tree for name, tree in named.items()
+    }
+    returned = traced.out_info
+    results = returned if type(returned) is tuple else (returned,)
+    donated = {name for name, tree in arguments.items() if any(info.donated for info in jax.tree.leaves(tree))}
+    kinds = {name: _kind(tree) for name, tree in arguments.items()}
+    origins = _origins(arguments, results)
+    for number, result in enumerate(results):
+        # The argument that this result is the next value of: the one of its structure, shapes and dtypes.
+        same = [name for name, kind in kinds.items() if kind == _kind(result) and kind[1]]
+        if len(same) == 1 and same[0] not in donated:
+            raise ValueError(
+                f"Arguments that the step also returns must be donated, but {same[0]} is not: its old and its new "
+                "values take memory at once; use `jax.jit(step, donate_argnums=...)`."
+            )
+        same = [name for name in same if name in donated]
+        if len(same) != 1:
+            continue
+        (name,) = same
+        for (path, leaf), origin in zip(jax.tree.flatten_with_path(result)[0], origins[number], strict=True):
+            if math.prod(leaf.shape) > 1 and origin != (name, path):
+                got = "none" if origin is None else f"that of {origin[0]} at '{path_name(origin[1])}'"
+                raise ValueError(
+                    f"A step must return what it takes in the same order, but result {number} is the next {name} and "
+                    f"its '{path_name(path)}' gets another buffer, {got}; return results in the order of the arguments."
+                )
+
+
+def _kind(tree):
+    """Structure, shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+
+
+def _origins(arguments, results):
+    """For each leaf of each result the donated leaf, as (argument, path), whose buffer it gets, None for none."""
+    donated = collections.defaultdict(collections.deque)
+    for name, tree in arguments.items():
+        for path, info in jax.tree.flatten_with_path(tree)[0]:
+            if info.donated:
+                donated[info.shape, str(info.dtype)].append((name, path))
+    return [
+        [
+            donated[leaf.shape, str(leaf.dtype)].popleft() if donated[leaf.shape, str(leaf.dtype)] else None
+            for leaf in jax.tree.leaves(result)
+        ]
+        for result in results
+    ]
