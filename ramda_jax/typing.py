@@ -10,6 +10,7 @@ import optax
 if TYPE_CHECKING:
     from ramda_jax.regularizers.base import Regularizer
     from ramda_jax.solvers.base import Solver
+    from ramda_jax.subproblem.strengths.target import Target
 
 #: A pytree of arrays, such as the parameters: dicts, Flax's states, dataclasses, whatever a user has registered.
 Tree: TypeAlias = Any
@@ -25,6 +26,8 @@ Axes: TypeAlias = tuple[int, ...]
 Support: TypeAlias = Mapping[str, jax.Array | np.ndarray]
 #: What a method takes as `regularizer`: None, a `Regularizer`, a flat mapping of patterns, or a tree of these.
 RegularizerSpec: TypeAlias = Union["Regularizer", Mapping[Any, Any], tuple[Any, ...], list[Any], None]
+#: What a method takes as `strength`: a number, a schedule, a `Target`, or a mapping of patterns to these.
+StrengthSpec: TypeAlias = Union[optax.ScalarOrSchedule, "Target", Mapping[str, Any]]
 #: What a group regularizer takes as `groups`: a name, or the axes that index the groups.
 GroupSpec: TypeAlias = Literal["input", "output", "heads", "kernel"] | int | tuple[int, ...]
 #: What a group regularizer takes as `group_weight`: a rule, a number, an array of one per group, or a function

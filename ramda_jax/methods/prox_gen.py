@@ -9,14 +9,13 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.preconditioned import preconditioned
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 
 
 def prox_gen(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     *,
     transform: optax.GradientTransformation,
     metric: Callable[[Any], Any] | None = None,
@@ -36,7 +35,8 @@ def prox_gen(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+            or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         transform: from gradients to u_t, unscaled, such as `optax.scale_by_adam()`.
         metric: a function from the transformation's state to D_t > 0, a tree of the parameters' shapes; None for 1.

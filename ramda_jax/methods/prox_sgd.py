@@ -3,15 +3,14 @@
 import optax
 
 from ramda_jax.methods.prox_gen import prox_gen
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_decay
 
 
 def prox_sgd(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     *,
     b1: float = 0.9,
     solver: SolverSpec = None,
@@ -29,7 +28,8 @@ def prox_sgd(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+            or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         b1: decay of the average of gradients, in [0, 1); 0 for none. (The papers' "momentum" is 1 - b1.)
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's

@@ -7,15 +7,14 @@ import optax
 from ramda_jax.builders.uncorrected_adam import bias_correction, scale_by_uncorrected_adam
 from ramda_jax.methods.prox_gen import prox_gen
 from ramda_jax.numerics import scalars_dtype
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_decay, check_positive
 
 
 def prox_ssi(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -37,7 +36,8 @@ def prox_ssi(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+            or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         b1, b2: decay of the averages of the gradient and of its square, in [0, 1).
         eps: a number > 0 that is added to the metric.

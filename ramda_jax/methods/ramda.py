@@ -7,14 +7,14 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.adaptive_dual_averaging import adaptive_dual_averaging
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.subproblem.strengths.parts import within_stages
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 
 
 def ramda(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     *,
     averaging: optax.ScalarOrSchedule = 0.01,
     eps: optax.ScalarOrSchedule = 1e-6,
@@ -46,7 +46,8 @@ def ramda(
             `Regularizer` or None: `re.search` on the '/'-joined key path decides, the first match wins. Or a pytree of
             these, of the parameters' structure or a prefix of it. `describe` prints the result. Leaves without a
             regularizer are trained by the same method with psi = 0.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+            or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule. Only at 1
             has the iterate itself exact zeros (`sqrt_growth` and `stages` lead there). `eval_params` always has them.
@@ -86,8 +87,7 @@ def ramda(
         Solver for Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398, Algorithm 1.
     """
     check_solvable(regularizer, solver, "diagonal")
-    if isinstance(strength, Target):
-        strength = strength.within(restarts)
+    strength = within_stages(strength, restarts)
     return optax.chain(
         adaptive_dual_averaging(learning_rate, eps, restarts),
         proximal_point(regularizer, strength, solver),

@@ -7,14 +7,14 @@ from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.dual_averaging import dual_averaging
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.subproblem.strengths.parts import within_stages
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 
 
 def rmda(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     *,
     averaging: optax.ScalarOrSchedule = 0.1,
     restarts: tuple[int, ...] = (),
@@ -33,7 +33,8 @@ def rmda(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero.
+        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+            or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts again from where it is.
@@ -68,8 +69,7 @@ def rmda(
         Reduction`, ICLR 2022, arXiv:2112.02612, Algorithm 1.
     """
     check_solvable(regularizer, solver, "scalar")
-    if isinstance(strength, Target):
-        strength = strength.within(restarts)
+    strength = within_stages(strength, restarts)
     return optax.chain(
         dual_averaging(learning_rate, restarts),
         proximal_point(regularizer, strength, solver),

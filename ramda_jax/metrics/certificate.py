@@ -129,7 +129,7 @@ def _of_pair(pair, earlier_pair, moments, current):
         old_sums = dict(named_leaves(old.grad_sum))
     squares = dict(named_leaves(getattr(state, "grad_sq_sum", None)))
     starts = [current[path] for path, _ in named_leaves(model.linear)]
-    for path, leaf_model, regularized in last_problems(proximal, model, starts):
+    for path, leaf_model, regularized, _ in last_problems(proximal, model, starts):
         if regularized is None:
             continue
         if not is_known(regularized.regularizer):

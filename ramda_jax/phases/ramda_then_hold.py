@@ -8,8 +8,7 @@ from ramda_jax.averaging import stages
 from ramda_jax.methods import ramda
 from ramda_jax.phases.hold_zeros import hold_zeros
 from ramda_jax.structure.packing import packing_of
-from ramda_jax.subproblem import Target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_count, check_non_negative
 
 #: Adam's learning rate where RAMDA has 1.
@@ -19,7 +18,7 @@ TUNER_RATE = 0.1
 def ramda_then_hold(
     learning_rate: float,
     regularizer: RegularizerSpec,
-    strength: optax.ScalarOrSchedule | Target,
+    strength: StrengthSpec,
     *,
     total_steps: int,
     switch: int | None = None,
@@ -48,7 +47,7 @@ def ramda_then_hold(
     Args:
         learning_rate: RAMDA's of the first stage, >= 0; about ten times that of Adam.
         regularizer: which leaf gets which psi, as in `ramda`; or that of a `Coupling`.
-        strength: lambda, as in `ramda`, or a `Target`.
+        strength: as in `ramda`.
         total_steps: the number of steps of the run.
         switch: the number of RAMDA's, at least 8 and below `total_steps`; None for half of them.
         tuner: the optimizer of the second phase, which counts from the switch on; None for Adam as above.

@@ -160,18 +160,24 @@ def check_state(kind: type, state: Any) -> None:
     if hasattr(state, "grad_sum") and hasattr(state, "grad_sq_sum"):
         check_belongs("The state's `grad_sq_sum`", state.grad_sq_sum, "its `grad_sum`", state.grad_sum, FRESH)
     for name, kind in _NUMBERS.items():
-        if hasattr(state, name) and not (name == "strength" and _is_target(state.strength)):
+        if hasattr(state, name) and name != "strength":
             _check_number(name, getattr(state, name), kind)
-    if _is_target(getattr(state, "strength", None)):
-        for name, kind in _TARGET.items():
-            _check_number(f"strength.{name}", getattr(state.strength, name), kind)
+    if hasattr(state, "strength"):
+        _check_strength("strength", state.strength)
     if hasattr(state, "info"):
         for name, kind in _INFO.items():
             _check_number(name, getattr(state.info, name, None), kind)
 
 
-def _is_target(strength):
-    return isinstance(strength, tuple) and all(hasattr(strength, name) for name in _TARGET)
+def _check_strength(name, strength):
+    if isinstance(strength, dict) and strength:
+        for pattern, part in strength.items():
+            _check_strength(f"{name}[{pattern!r}]", part)
+    elif isinstance(strength, tuple) and all(hasattr(strength, field) for field in _TARGET):
+        for field, kind in _TARGET.items():
+            _check_number(f"{name}.{field}", getattr(strength, field), kind)
+    else:
+        _check_number(name, strength, _NUMBERS["strength"])
 
 
 def _check_number(name, field, kind):

@@ -2,20 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.assignment import assignment
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_real
 from ramda_jax.subproblem.solver_rules import solver_rules
-from ramda_jax.subproblem.strengths.target import Target
-from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec, Tree
+from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec, StrengthSpec, Tree
 
 
-def checked_strength(
-    regularizer: RegularizerSpec, strength: optax.ScalarOrSchedule | Target | None
-) -> optax.ScalarOrSchedule | Target:
+def checked_strength(regularizer: RegularizerSpec, strength: StrengthSpec | None) -> StrengthSpec:
     """The strength to use: the one given, or 0 where there is no regularizer.
 
     Raises:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.builders.quadratic import QuadraticModel
@@ -15,6 +16,7 @@ from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.coupling import uncoupled
 from ramda_jax.subproblem.state import ProximalProblem
+from ramda_jax.subproblem.strength_rules import ALL, pattern_for
 
 
 class RegularizedLeaf(NamedTuple):
@@ -40,11 +42,13 @@ class LeafProblem(NamedTuple):
         path: the leaf's name.
         model: the leaf's quadratic model, with the strength in its weight.
         regularized: how it is solved; None where psi is 0, and the solution the model's centre.
+        pattern: of the leaves that share its strength.
     """
 
     path: str
     model: QuadraticModel
     regularized: RegularizedLeaf | None
+    pattern: str | None = ALL
 
     def as_regularized(self) -> RegularizedLeaf:
         """`regularized` of a leaf that has it."""
@@ -60,7 +64,7 @@ def leaf_problems(
     Args:
         problem: what is solved and how.
         model: of trees.
-        weight: of psi, with the strength in it.
+        weight: of psi, with the strength in it; or a dict of these by the patterns of `problem`.
         step: the 0-based step.
         params: the current parameters, leaves in the model's order.
         radii: the last radii by path; what is not a dict is taken for none.
@@ -73,10 +77,23 @@ def leaf_problems(
         _check_radii(problem, leaves, radii)
     radii = radii if isinstance(radii, dict) else {}
     regularized = sum(math.prod(leaf.shape) for _, leaf, regularizer in leaves if regularizer is not None)
-    models = model._replace(weight=weight).leaves()
+    models = model.leaves() if isinstance(weight, dict) else model._replace(weight=weight).leaves()
     problems = _by_leaf(problem, leaves, models, step, params, radii, regularized)
+    if problem.patterns != (ALL,):
+        problems = (_of_pattern(problem, leaf, weight) for leaf in problems)
     is_coupled = any(regularizer is not None and regularizer.coupling is not None for *_, regularizer in leaves)
     return _decoupled(list(problems), step) if is_coupled else problems
+
+
+def _of_pattern(problem, leaf, weight):
+    """The leaf's problem with its own strength."""
+    if leaf.regularized is None:
+        return leaf
+    pattern = pattern_for(problem.patterns, leaf.path)
+    if not isinstance(weight, dict):  # any weight
+        return leaf._replace(pattern=pattern)
+    own = jnp.asarray(weight[pattern], leaf.model.weight.dtype)
+    return leaf._replace(model=leaf.model._replace(weight=own), pattern=pattern)
 
 
 def _by_leaf(problem, leaves, models, step, params, radii, regularized):
@@ -95,7 +112,7 @@ def _decoupled(problems, step):
     """The problems, with regularizers that couple nothing instead of those that couple leaves."""
     subproblems = [
         (None if regularized is None else regularized.regularizer, model.rhs, model.metric)
-        for _, model, regularized in problems
+        for _, model, regularized, _ in problems
     ]
     for problem, regularizer in zip(problems, uncoupled(subproblems, step), strict=True):
         if problem.regularized is not None:

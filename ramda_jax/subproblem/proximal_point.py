@@ -18,15 +18,16 @@ from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.running.batches import solve_all, summary
 from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
-from ramda_jax.subproblem.strengths.law import after_solving, initial_strength, psi_weight, strength_at_step
-from ramda_jax.subproblem.strengths.target import Target, check_target
-from ramda_jax.typing import RegularizerSpec, SolverSpec
-from ramda_jax.validation import check_non_negative, require_params
+from ramda_jax.subproblem.strength_rules import check_patterns_used
+from ramda_jax.subproblem.strengths.law import initial_strength, psi_weight
+from ramda_jax.subproblem.strengths.parts import strength_parts, strengths_at_step
+from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
+from ramda_jax.validation import require_params
 
 
 def proximal_point(
     regularizer: RegularizerSpec = None,
-    strength: optax.ScalarOrSchedule | Target | None = None,
+    strength: StrengthSpec | None = None,
     solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Minimises the model it is given plus the regularizer.
@@ -40,7 +41,8 @@ def proximal_point(
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
         strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, the
-            same bits as without a regularizer. Or a `Target`. Must be given with a regularizer.
+            same bits as without a regularizer. Or a `Target`. Or a mapping of patterns on the regularized leaves' paths
+            to these, the first match wins: leaves of one pattern share a lambda. Must be given with a regularizer.
         solver: a `Solver` for all the regularizers; a mapping of patterns (`re.search` on the '/'-joined key path,
             first match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
@@ -68,18 +70,17 @@ def proximal_point(
                [0.       , 0.       ]], dtype=float32)
     """
     strength = checked_strength(regularizer, strength)
-    if isinstance(strength, Target):
-        check_target(strength, assignment(regularizer))
-    else:
-        check_non_negative("strength", strength)
-    problem = ProximalProblem(assignment(regularizer), solver_rules(solver))
+    parts = strength_parts(strength, assignment(regularizer))
+    problem = ProximalProblem(assignment(regularizer), solver_rules(solver), tuple(parts))
     problem.solvers.check_alone(problem.assignment, "scalar")
 
     def init(params) -> Any:
         leaves = assign(problem.assignment, params)
         _, masked = hidden_paths(params)
+        regularized = [(path, given) for path, _, given in leaves if given is not None]
         if not masked:  # else a pattern may match what is hidden
-            problem.solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
+            problem.solvers.check_used(regularized)
+            check_patterns_used(problem.patterns, [path for path, _ in regularized])
         dtype = scalars_dtype(params)
         radii = {
             # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
@@ -107,14 +108,13 @@ def proximal_point(
         check_same_problem(state.problem, problem, updates)
         step = state.proximal_step
 
-        # Only a `Target` needs the leaves' problems before the strength is known; a number or a schedule does not.
         def problems(weight):
             return list(leaf_problems(problem, updates, weight, step, params, state.radii))
 
-        strength_now, cap = strength_at_step(strength, state.strength, updates, step, lambda: problems(updates.weight))
-        leaves = problems(psi_weight(strength_now, updates))
+        strengths = strengths_at_step(parts, state.strength, updates, step, lambda: problems(updates.weight))
+        leaves = problems(psi_weight(strengths.state, updates))
         solved = solve_all(leaves, step, jnp.asarray(updates.weight))
-        strength_now = after_solving(strength, strength_now, cap, updates, step, leaves, solved)
+        strength_now = strengths.after_solving(leaves, solved)
         info = summary(solved.infos, state.info.residual.dtype)
         value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])
         if PROBE_POINT in extra_args:

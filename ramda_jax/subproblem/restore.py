@@ -25,7 +25,7 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
     is a solution of the same model, found again from `params`.
     """
     values = []
-    for path, leaf_model, regularized in last_problems(state, model, params):
+    for path, leaf_model, regularized, _ in last_problems(state, model, params):
         if regularized is None:
             values.append((path, leaf_model.center))
             continue

@@ -15,6 +15,7 @@ from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign
 from ramda_jax.structure.belonging import FRESH, is_same_setting
 from ramda_jax.subproblem.solver_rules import SolverRules
+from ramda_jax.subproblem.strength_rules import ALL
 
 
 @jax.tree_util.register_static
@@ -25,10 +26,12 @@ class ProximalProblem:
     Attributes:
         assignment: which leaf gets which regularizer.
         solvers: which leaf gets which solver.
+        patterns: of leaves that share a strength, the first match wins; `ALL` alone where all do.
     """
 
     assignment: Assignment
     solvers: SolverRules
+    patterns: tuple[str | None, ...] = (ALL,)
 
     def solver_for(self, path: str, regularizer: Regularizer, metric: jax.Array) -> Solver:
         """The solver of a leaf whose metric is an array: one number or one per entry."""
@@ -55,6 +58,11 @@ def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: Quad
         own: of the optimizer.
         model: that the optimizer is given.
     """
+    if given.patterns != own.patterns:
+        raise ValueError(
+            f"The state must be one of this optimizer's strengths, got {_strengths(given)} in the state and "
+            f"{_strengths(own)} in the optimizer; {FRESH}"
+        )
     if is_same_setting(given, own) or (
         is_same_setting(given.assignment, own.assignment) and _has_same_solvers(given, own, model)
     ):
@@ -77,6 +85,10 @@ def _has_same_solvers(given, own, model):
     )
 
 
+def _strengths(problem):
+    return "one for all leaves" if problem.patterns == (ALL,) else f"the patterns {list(problem.patterns)}"
+
+
 def _as_written(setting):
     """Solvers or an assignment as the user wrote them."""
     if isinstance(setting, Assignment):
@@ -93,7 +105,7 @@ def serialize_with_flax(kind: type[Any]) -> None:
 
 class _ProximalPointFields(NamedTuple):
     proximal_step: jax.Array
-    strength: jax.Array
+    strength: Any
     radii: Any
     info: SolverInfo
     problem: ProximalProblem
@@ -104,7 +116,8 @@ class ProximalPointState(_ProximalPointFields):
 
     Attributes:
         proximal_step: int32 `[]`, steps taken; what schedules are called with.
-        strength: `[]`, lambda of the last step.
+        strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern where a
+            mapping was given.
         radii: by the leaf's path, the groups' norms of the last solution, one number per group and exactly 0 where
             the group is; only leaves whose solver finds them. (A scalar 0 for a tree without leaves, which
             is how `optax.tree.map_params` sees that it does not have the parameters' shapes.)

@@ -118,7 +118,7 @@ def _batch_of(problem):
     """
     model, (regularizer, solver, *_) = problem.model, problem.regularized
     if regularizer.expensive_prox or (solver.iterates and model.linear.size < SMALL):
-        return regularizer, solver, model.linear.shape, model.linear.dtype, model.metric.ndim
+        return regularizer, solver, model.linear.shape, model.linear.dtype, model.metric.ndim, problem.pattern
     return problem.path
 
 

@@ -1,6 +1,6 @@
 """The weight of psi at each step: strength times the model's weight, or what a `Target` makes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.strengths.target import GAIN, Target
+from ramda_jax.typing import StrengthSpec
 
 # The share of W_hat is averaged over about as many steps.
 MEMORY = 10
@@ -43,8 +44,10 @@ class TargetState(NamedTuple):
     is_constant: jax.Array
 
 
-def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typing.DTypeLike) -> Any:
-    """The strength in a fresh state: 0, or a `TargetState`."""
+def initial_strength(strength: StrengthSpec, dtype: jax.typing.DTypeLike) -> Any:
+    """The strength in a fresh state: 0, or a `TargetState`; by pattern for a mapping."""
+    if isinstance(strength, Mapping):
+        return {pattern: initial_strength(part, dtype) for pattern, part in strength.items()}
     if not isinstance(strength, Target):
         return jnp.zeros([], dtype)
     # An array each: what is donated must not be there twice.
@@ -53,8 +56,10 @@ def initial_strength(strength: optax.ScalarOrSchedule | Target, dtype: jax.typin
     return TargetState(current, start, weight, model_weight, share, jnp.zeros([], bool))
 
 
-def psi_weight(strength: Any, model: QuadraticModel) -> jax.Array:
-    """The weight of psi in the step that `strength`, that of a state, is of: in `model`'s step."""
+def psi_weight(strength: Any, model: QuadraticModel) -> Any:
+    """The weight of psi in `model`'s step, that of `strength`, which is a state's; a dict by pattern for a dict."""
+    if isinstance(strength, dict):
+        return {pattern: psi_weight(part, model) for pattern, part in strength.items()}
     return strength.weight if isinstance(strength, TargetState) else jnp.asarray(model.weight) * strength
 
 

@@ -32,7 +32,8 @@ class Target:
     tends to alpha_t lambda, and from the next restart on it is that, to the bit; so every theorem for a constant lambda
     applies.
 
-    All regularized leaves of an optimizer share one lambda. Given as `strength` to any method, with `L1`, `MCP` and the
+    All regularized leaves of an optimizer share one lambda; in a mapping, `strength={"conv": Target(0.5), "dense":
+    Target(0.9)}`, those of a pattern do, and each pattern has its target. Given as `strength` to any method, with `L1`, `MCP` and the
     group regularizers. `optax.tree.get(state, "strength")` has lambda (`current`, and `next` of the next step) and the
     `share`. The smallest share that can be asked for is what is zero at any strength, such as what reads inputs that
     are never active.

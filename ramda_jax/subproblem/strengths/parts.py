@@ -1,0 +1,125 @@
+"""What a user gives as strength, by patterns, and each of them in a step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.structure.assignment import Assignment, check_pattern
+from ramda_jax.structure.belonging import FRESH
+from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running.batches import Solved
+from ramda_jax.subproblem.strength_rules import ALL
+from ramda_jax.subproblem.strengths.law import after_solving, strength_at_step
+from ramda_jax.subproblem.strengths.target import Target, check_target
+from ramda_jax.typing import StrengthSpec
+from ramda_jax.validation import check_non_negative
+
+
+def strength_parts(strength: StrengthSpec, assignment: Assignment) -> dict[str | None, Any]:
+    """From patterns to numbers, schedules and targets; one strength for all leaves is that of the pattern `ALL`.
+
+    Raises:
+        ValueError: an empty mapping; a key that is not a regular expression; a negative number; a target that does not
+            fit the regularizers.
+        TypeError: a value that is none of these.
+    """
+    parts: dict[str | None, Any] = {**strength} if isinstance(strength, Mapping) else {ALL: strength}
+    if not parts:
+        raise ValueError("A mapping of strengths must have a pattern, got {}; use for example `{'dense': 1e-4}`.")
+    for pattern, part in parts.items():
+        if pattern is not ALL:
+            check_pattern(pattern)
+        if isinstance(part, Target):
+            check_target(part, assignment)
+        else:
+            check_non_negative("strength", part)
+    return parts
+
+
+def within_stages(strength: Any, restarts: Sequence[int]) -> Any:
+    """The strength, or the mapping, with its targets in a run of these stages; all else as it is."""
+    if isinstance(strength, Mapping):
+        return {pattern: within_stages(part, restarts) for pattern, part in strength.items()}
+    return strength.within(restarts) if isinstance(strength, Target) else strength
+
+
+class StepStrengths(NamedTuple):
+    """The strengths in one step.
+
+    Attributes:
+        parts: what was given, by pattern.
+        now: what the state keeps of each, by pattern.
+        caps: q_t of each, None for what is not a target.
+        model: of trees.
+        step: the 0-based step.
+    """
+
+    parts: Mapping[str | None, Any]
+    now: Mapping[str | None, Any]
+    caps: Mapping[str | None, jax.Array | None]
+    model: QuadraticModel
+    step: jax.Array
+
+    @property
+    def state(self) -> Any:
+        """What the state keeps: one strength for all leaves, or a dict by pattern."""
+        return _as_state(self.now)
+
+    def after_solving(self, problems: list[LeafProblem], solved: Solved) -> Any:
+        """What the state keeps once the solution is known; each target sees its own leaves."""
+        return _as_state(
+            {
+                pattern: after_solving(
+                    part,
+                    self.now[pattern],
+                    self.caps[pattern],
+                    self.model,
+                    self.step,
+                    _of_pattern(pattern, problems),
+                    solved,
+                )
+                for pattern, part in self.parts.items()
+            }
+        )
+
+
+def strengths_at_step(
+    parts: Mapping[str | None, Any],
+    state: Any,
+    model: QuadraticModel,
+    step: jax.Array,
+    problems: Callable[[], list[LeafProblem]],
+) -> StepStrengths:
+    """The strengths of this step.
+
+    Args:
+        parts: what was given, by pattern.
+        state: what the last step has left.
+        model: of trees.
+        step: the 0-based step.
+        problems: gives the leaves' problems, of any weight; only a target asks for them.
+
+    Raises:
+        ValueError: a state of other strengths.
+    """
+    before = {ALL: state} if ALL in parts else state
+    if not isinstance(before, dict) or before.keys() != parts.keys():
+        raise ValueError(f"The state's `strength` must be a dict by the patterns {list(parts)}, got {state!r}; {FRESH}")
+    now, caps = {}, {}
+    for pattern, part in parts.items():
+
+        def own(pattern=pattern):
+            return _of_pattern(pattern, problems())
+
+        now[pattern], caps[pattern] = strength_at_step(part, before[pattern], model, step, own)
+    return StepStrengths(parts, now, caps, model, step)
+
+
+def _as_state(strengths: Mapping[str | None, Any]) -> Any:
+    return strengths[ALL] if ALL in strengths else dict(strengths)
+
+
+def _of_pattern(pattern, problems):
+    return problems if pattern is ALL else [problem for problem in problems if problem.pattern == pattern]
