@@ -10,35 +10,36 @@ from ramda_jax.typing import Axes, Scalar, Shape
 
 
 class Regularizer(abc.ABC):
-    """A function psi of one leaf, without its weight: `strength` stays outside, so that it can be scheduled.
+    """A function psi of one leaf, without its weight: `strength` is an argument of the optimizer and can be scheduled.
 
-    Subclasses are frozen dataclasses of plain numbers, strings and tuples (they are compared and hashed:
-    the optimizer's state names them), and define no `__call__` (`optax.inject_hyperparams`
-    would take them for schedules). A subclass must give `value` and `prox`; everything else has a default
-    that is right for any psi, and a better answer makes it faster or makes more solvers fit.
+    Subclasses are frozen dataclasses of plain numbers, strings and tuples. They are compared and hashed, because they
+    are a static part of the optimizer's state. They do not define `__call__`: `optax.inject_hyperparams` would take
+    them for schedules. A subclass must define `value` and `prox`. Everything else has a default that is right for any
+    psi; a better answer makes solves faster, or allows more solvers.
 
-    All methods take leaves of float32 or wider, and `weight >= 0` as a scalar or an array
-    that broadcasts against the leaf and is constant on each block of psi.
+    All methods take leaves of float32 or wider, and `weight >= 0` as a scalar or as an array that broadcasts against
+    the leaf and is constant on each block of psi.
     """
 
-    #: Whether psi is convex. Where it is not, proximal gradient takes half the step.
+    #: Whether psi is convex. If not, proximal gradient takes half the step.
     convex: bool = True
-    #: Whether the prox is one big operation, such as an SVD: leaves of equal shape are then solved in one batch, and by
-    #: default with few iterations.
+    #: Whether the prox is one large operation, such as an SVD. Leaves of equal shape are then solved in one batch, and
+    #: the default solver takes few iterations.
     expensive_prox: ClassVar[bool] = False
-    #: What the elements of `support` are: `"entries"`, `"groups"` or `"singular values"`. The metrics of rank count the
-    #: last; there `support` takes a second argument, the tolerance `rtol`.
+    #: What the elements of `support` are: `"entries"`, `"groups"` or `"singular values"`. The metrics of rank count
+    #: singular values; `support` then takes the tolerance `rtol` as a second argument.
     support_counts: ClassVar[str] = "entries"
     #: Whether psi is a sum over single entries. Then `solve_scaled` holds for any diagonal metric.
     elementwise: ClassVar[bool] = False
     #: Whether `solve_scaled` holds for any diagonal metric, though psi is not a sum over single entries.
     any_metric: ClassVar[bool] = False
-    #: Where leaves have to be solved together (`together`): something hashable that is equal for these; else None.
+    #: Something hashable that is equal for all leaves that must be solved together (`together`); None if each leaf is
+    #: solved by itself.
     coupling: Any = None
     #: The class of this regularizer times a number.
     scaled_class: ClassVar[Any]
 
-    # A NumPy number times a regularizer is ours, no array of objects.
+    # So that a NumPy number times a regularizer calls `__rmul__`, and does not make an array of objects.
     __array_ufunc__ = None
 
     def __mul__(self, number: float) -> Any:
@@ -65,20 +66,22 @@ class Regularizer(abc.ABC):
         return self
 
     def at_step(self, step: Any) -> Any:
-        """This regularizer at one step, with the values of its schedules in their place.
+        """This regularizer at one step, with values instead of schedules.
 
         Args:
             step: the 0-based step, an int or an array.
 
         Returns:
-            A regularizer of the same class; itself, without schedules. With them it has arrays in it, which cannot be
-            hashed.
+            A regularizer of the same class; the same object if it has no schedules. If it has, the result holds arrays
+            and cannot be hashed.
         """
         del step
         return self
 
     def together(self, subproblems: Any) -> list["Regularizer"]:
-        """For leaves of one `coupling` what each gets, by which its own minimiser is its part of that of all of them.
+        """Regularizers by which coupled leaves can be solved one by one.
+
+        The minimiser of a leaf with its regularizer from here is its part of the minimiser of all coupled leaves.
 
         Args:
             subproblems: for each leaf its resolved regularizer at this step, and the `rhs` and the `metric` of its
@@ -100,18 +103,19 @@ class Regularizer(abc.ABC):
         For weight 0 it is x."""
 
     def prox_and_value(self, x: jax.Array, weight: Scalar) -> tuple[jax.Array, jax.Array]:
-        """`(z, psi(z))` for `z = prox(x, weight)`: at once, where both come from one decomposition."""
+        """`(z, psi(z))` for `z = prox(x, weight)`; a subclass may take both from one decomposition."""
         z = self.prox(x, weight)
         return z, self.value(z)
 
     def inner_axes(self, ndim: int) -> Axes:
-        """The axes inside one block, where psi is a sum over blocks: all of them unless overridden."""
+        """The axes inside one block, if psi is a sum over blocks: all axes unless overridden."""
         return tuple(range(ndim))
 
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
         """`argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, exactly.
 
-        Holds for a metric that is one number, and for any diagonal one where psi is `elementwise` or says `any_metric`.
+        The result is right for a metric that is one number. For any diagonal metric it is right if `elementwise` or
+        `any_metric` is True.
         """
         return self.prox(rhs / metric, weight / metric)
 
@@ -127,16 +131,16 @@ class Regularizer(abc.ABC):
         """The smallest weight for which each block of `argmin_w 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)` is 0.
 
         Returns:
-            An array of the shape of `support`; None for a psi whose zeros do not grow with its weight.
+            An array of the shape of `support`; None for a psi whose number of zeros does not grow with the weight.
         """
         del rhs, metric
 
     def support(self, w: jax.Array) -> jax.Array:
-        """Which parts of w are alive: True where a block (an entry unless overridden) is not exactly zero."""
+        """Which parts of w are alive: True if a block (an entry unless overridden) is not exactly zero."""
         return w != 0
 
     def sizes(self, shape: Shape) -> int:
-        """How many entries of the leaf each element of `support` stands for: one number."""
+        """The number of entries of the leaf for each element of `support`: one int for all elements."""
         del shape
         return 1
 

@@ -17,16 +17,17 @@ from ramda_jax.typing import Scalar
 class Box(ElementwiseRegularizer):
     """The indicator of an interval: `psi(w) = 0` if all entries are in [lower, upper], else infinite.
 
-    Entries reach the bounds exactly and stay. Any positive strength is the same; where the subproblem's weight
-    is 0 (strength or learning rate 0) there is no constraint. Its `support` are the entries strictly inside, and those
-    that are not finite.
+    Entries reach the bounds exactly and stay there. All positive strengths mean the same. If the weight of the
+    subproblem is 0 (strength or learning rate 0), there is no constraint. `support` has the entries strictly inside,
+    and those that are not finite.
 
     Args:
-        lower: the least value, may be -inf.
-        upper: the greatest value, may be inf.
+        lower: the least value; may be -inf.
+        upper: the greatest value; may be inf.
 
     Raises:
         ValueError: lower is not below upper.
+        TypeError: lower or upper is not a Python number.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -65,15 +66,15 @@ class Box(ElementwiseRegularizer):
 
 @dataclasses.dataclass(frozen=True)
 class Projection(Regularizer):
-    """The indicator of any set that one can project on, such as those of `optax.projections`, leaf by leaf.
+    """The indicator of any set with a projection, such as those of `optax.projections`, leaf by leaf.
 
         psi(w) = 0 if w is in the set, else infinite;   prox = the projection
 
     Args:
         function: from an array to its projection, such as `optax.projections.projection_simplex`; for more arguments
-            `functools.partial(optax.projections.projection_l1_ball, scale=3.0)`. A module's function or
-            one partial that is made once: it is compared by identity.
-        is_convex: whether the set is; spheres are not.
+            `functools.partial(optax.projections.projection_l1_ball, scale=3.0)`. It is compared by identity: use a
+            module's function, or make the partial once.
+        is_convex: whether the set is convex; spheres are not.
 
     Raises:
         TypeError: function is not callable.
@@ -95,7 +96,7 @@ class Projection(Regularizer):
 
     def value(self, w: jax.Array) -> jax.Array:
         w = widened(w)
-        # Projections end in the set up to rounding only.
+        # A projection lies in the set only up to rounding.
         slack = math.sqrt(jnp.finfo(w.dtype).eps) * jnp.maximum(jnp.max(jnp.abs(w), initial=0), 1)
         distance = jnp.max(jnp.abs(w - self.function(w)), initial=0)
         is_inside = (distance <= slack) & jnp.isfinite(distance)

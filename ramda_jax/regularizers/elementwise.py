@@ -1,4 +1,4 @@
-"""What psi of single entries have in common, and soft thresholding."""
+"""The base class of sums over single entries, and soft thresholding."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from ramda_jax.typing import Axes, Scalar
 
 
 def soft_threshold(x: jax.Array, threshold: Scalar) -> jax.Array:
-    """`sign(x) max(|x| - threshold, 0)`, the prox of `threshold ||x||_1`; a NaN stays one."""
+    """`sign(x) max(|x| - threshold, 0)`, the prox of `threshold ||x||_1`; NaN stays NaN."""
     # As a difference: no entry becomes -0.0.
     return x - jnp.clip(x, -threshold, threshold)
 

@@ -16,15 +16,16 @@ from ramda_jax.validation import check_flag, check_non_negative
 class L1(ElementwiseRegularizer):
     """`psi(w) = factor * sum_i |w_i|`: drives single entries to exactly zero.
 
-    In a diagonal metric still in closed form: `w = soft_threshold(rhs, weight) / metric`.
+    The subproblem has a closed form in any diagonal metric: `w = soft_threshold(rhs, weight * factor) / metric`.
 
     Args:
-        factor: relative weight beside other regularizers of the same optimizer, >= 0.
-        non_negative: whether psi is infinite where an entry is negative: `w = max(rhs - weight, 0) / metric`. With a
-            factor of 0 that is all that psi asks for.
+        factor: a number >= 0, the weight relative to other regularizers of the same optimizer.
+        non_negative: whether entries must be at least 0; then `w = max(rhs - weight * factor, 0) / metric`. With a
+            factor of 0 this is the only constraint.
 
     Raises:
-        ValueError, TypeError: a factor that is negative or no number, a non_negative that is not a bool.
+        ValueError: factor is negative.
+        TypeError: factor is not a number, or non_negative is not a bool.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -43,7 +44,7 @@ class L1(ElementwiseRegularizer):
         check_flag("non_negative", self.non_negative)
 
     def __mul__(self, number: float) -> Regularizer:
-        # The same class; but 0 times a constraint is none.
+        # The same class, unless there is a constraint: 0 times a constraint is no constraint.
         if self.non_negative:
             return super().__mul__(number)
         check_non_negative("factor", number, schedules=False)

@@ -17,20 +17,20 @@ from ramda_jax.validation import check_non_negative
 class NuclearNorm(Regularizer):
     """`psi(w) = factor * sum of the singular values of the matrix w`: drives singular values to zero.
 
-    A leaf of more than two axes is a matrix whose rows are all axes before `split` and whose columns are the others:
-    with -1 a Flax kernel maps inputs (and offsets) to outputs. The prox is one SVD: the singular values are
-    soft-thresholded. In a diagonal metric there is no closed form; the default is proximal gradient from
-    the current parameters with at most 5 SVDs a step, as in the papers' released scripts. Its `support` are the
-    singular values above rounding. A sharded leaf is gathered for its SVDs, which every device does whole, and sharded
-    again.
+    A leaf of more than two axes is taken as a matrix. Its rows are all axes before `split`, its columns the others:
+    with -1 a Flax kernel maps inputs (and offsets) to outputs. The prox soft-thresholds the singular values, which
+    takes one SVD. In a diagonal metric there is no closed form. The default solver is proximal gradient from the
+    current parameters with at most 5 SVDs a step, as in the papers' released scripts. `support` has the singular values
+    above rounding. A sharded leaf is gathered for its SVDs, which every device computes in full, and sharded again.
 
     Args:
-        split: the first column axis; None for -1, and 1 for attention's query, key and value of rank 3.
-        factor: relative weight beside other regularizers of the same optimizer, >= 0.
-        gram: take the prox from the eigenvectors of the smaller of `x^T x` and `x x^T` instead of an SVD of x, which on
-            CPU saves a third to a half of the time. The error is no longer about eps s_1 but eps s_1^2 / threshold, s_1
-            the largest singular value; singular values that are nearer to the threshold may be taken for zeros or
-            not. Below a threshold of sqrt(eps) s_1, 3e-4 s_1 in float32, the rank found means nothing.
+        split: the first column axis, an int. None for -1, or 1 for attention's query, key and value of rank 3.
+        factor: a number >= 0, the weight relative to other regularizers of the same optimizer.
+        gram: whether to take the prox from the eigenvectors of the smaller of `x^T x` and `x x^T` instead of an SVD of
+            x. On CPUs this saves a third to a half of the time (`benchmarks/NOTES.md`). The error grows from about eps
+            s_1 to eps s_1^2 / threshold, where s_1 is the largest singular value: a singular value closer than that to
+            the threshold may become zero or not. Below a threshold of sqrt(eps) s_1, 3e-4 s_1 in float32, the rank is
+            meaningless.
 
     Raises:
         ValueError, TypeError: a negative factor, a split that is not an int, a gram that is not a bool; at `init`, a
@@ -84,7 +84,7 @@ class NuclearNorm(Regularizer):
         return dataclasses.replace(self, split=split % ndim)
 
     def matrix(self, w: jax.Array) -> jax.Array:
-        """w as a matrix, on every device whole where a mesh with explicit axes has it sharded."""
+        """w as a matrix. On a mesh with explicit axes every device gets all of it."""
         split = -1 if self.split is None else self.split
         w = gathered(w)
         return w.reshape(math.prod(w.shape[:split]), math.prod(w.shape[split:]))
@@ -106,10 +106,10 @@ class NuclearNorm(Regularizer):
         matrix = self.matrix(x)
         if matrix.size == 0:
             return x, jnp.zeros([], matrix.dtype)
-        threshold = jnp.max(weight) * self.factor  # one block: any array of weights is of equal ones
+        threshold = jnp.max(weight) * self.factor  # psi is one block, so that all weights are equal
         product, kept = _by_gram(matrix, threshold) if self.gram else _by_svd(matrix, threshold)
-        product = jnp.where(product == 0, 0, product)  # no -0.0
-        # Without a weight x itself: not its SVD multiplied out.
+        product = jnp.where(product == 0, 0, product)  # 0.0 instead of -0.0
+        # Without a weight the result is x itself, not the rounded product of its SVD.
         value = jnp.where(weight > 0, product, matrix).reshape(x.shape)
         return with_type_sharding(value, jax.typeof(x).sharding), self.factor * jnp.sum(kept)
 
@@ -122,10 +122,10 @@ class NuclearNorm(Regularizer):
         return is_zero.reshape((1,) * rhs.ndim)
 
     def support(self, w: jax.Array, rtol: float | None = None) -> jax.Array:
-        """Which singular values are not at most `rtol` times the largest; None for the rounding of an SVD."""
+        """Which singular values are above `rtol` times the largest; None for the rounding error of an SVD."""
         s = self.singular_values(w)
         tolerance = self._rounding(w) if rtol is None else rtol
-        # Not `>`: a NaN is not zero, and its matrix of no low rank.
+        # Not `>`: with a NaN no singular value is zero, and the matrix is not of low rank.
         return ~(s <= jnp.max(s, initial=0) * tolerance)
 
     def _rounding(self, w):
@@ -148,7 +148,7 @@ class NuclearNorm(Regularizer):
 
 
 def _by_svd(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the matrix with its singular values soft-thresholded, what is left of them)."""
+    """The matrix with soft-thresholded singular values, and these."""
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     kept = jnp.maximum(s - threshold, 0)
     return jnp.matmul(u * kept[None, :], vt, precision="highest"), kept

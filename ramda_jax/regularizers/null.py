@@ -14,7 +14,7 @@ from ramda_jax.typing import Axes, Scalar
 class Null(Regularizer):
     """`psi(w) = 0`: the leaf is trained by the same method without a regularizer.
 
-    The same as None in a mapping or tree of regularizers.
+    It means the same as None in a mapping or tree of regularizers.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -18,15 +18,16 @@ class Quantized(ElementwiseRegularizer):
 
         psi(w) = sum_i min_k |w_i - levels_k|
 
-    It is not convex; the prox is in closed form, x moved by weight towards the level nearest to it but not beyond, and
-    is the global minimiser, in any diagonal metric. Its `support` are the entries at no level. A level that the
-    parameters' dtype cannot hold is rounded to it.
+    psi is not convex. The prox moves x by the weight towards its nearest level, but not beyond it; this is the global
+    minimiser, and a closed form in any diagonal metric. `support` has the entries that are at no level. A level that
+    the parameters' dtype cannot represent is rounded.
 
     Args:
-        levels: two or more different numbers, or one.
+        levels: one or more different finite numbers.
 
     Raises:
-        ValueError, TypeError: no levels, equal ones, or something that is not a finite number.
+        ValueError: levels are empty, equal or not finite.
+        TypeError: levels are not a sequence of numbers.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -54,7 +55,7 @@ class Quantized(ElementwiseRegularizer):
         object.__setattr__(self, "levels", levels)
 
     def nearest(self, x: jax.Array) -> jax.Array:
-        """The level nearest to each entry; the greater of two that are equally near."""
+        """The level nearest to each entry; of two equally near levels the greater."""
         level = jnp.full_like(x, self.levels[0])
         for other in self.levels[1:]:
             level = jnp.where(jnp.abs(x - other) <= jnp.abs(x - level), jnp.asarray(other, x.dtype), level)
@@ -67,8 +68,8 @@ class Quantized(ElementwiseRegularizer):
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
         level = self.nearest(x)
         distance = x - level
-        # From x, not from the level, whose rounding is larger where x is small; for weight 0 it is x. At the level
-        # it is the level itself: x less the distance would only be near it.
+        # Computed from x and not from the level, whose rounding is larger where x is small; for weight 0 the result is
+        # then x. At the level the result is the level itself, because x less the distance is only near it.
         return jnp.where(jnp.abs(distance) <= weight, level, x - jnp.clip(distance, -weight, weight))
 
     def support(self, w: jax.Array) -> jax.Array:
@@ -86,7 +87,7 @@ class Binary(Quantized):
 
         psi(w) = sum_i min(|w_i - 1|, |w_i + 1|)
 
-    `Quantized` with two levels.
+    This is `Quantized` with two levels.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -1,4 +1,4 @@
-"""A number times a regularizer: what it weighs beside the others of an optimizer."""
+"""A number times a regularizer: its weight relative to the others of an optimizer."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 class Scaled(Regularizer):
     """`factor * psi(w)` for any regularizer: `2.0 * GroupLasso()` is `Scaled(GroupLasso(), 2.0)`.
 
-    Weighs a regularizer against the others of an optimizer, all of which have one strength. It is solved as the
-    regularizer itself, with `weight * factor`, by the same solver: of group norms it is one of group norms, exact in
-    any diagonal metric, and of single entries it is one of single entries. `2.0 * L1()` and `2.0 * NuclearNorm()` have
-    a factor of their own and keep their class. An indicator, such as `Box` or `TopGroups`, is the same for any factor
-    above 0.
+    It weighs a regularizer against the others of an optimizer, which all share one strength. The solver is that of the
+    regularizer itself, with `weight * factor`; so a scaled group norm is solved exactly in any diagonal metric too.
+    `L1` and `NuclearNorm` have a factor of their own, so that `2.0 * L1()` keeps its class. An indicator, such as `Box`
+    or `TopGroups`, is the same for any factor above 0.
 
     Args:
-        regularizer: a `Regularizer`.
+        regularizer: the `Regularizer` to scale.
         factor: a Python number >= 0; 0 means no regularizer.
 
     Raises:
-        TypeError: no regularizer, a factor that is not a number.
-        ValueError: a negative factor.
+        TypeError: regularizer is not a `Regularizer`, or factor is not a Python number.
+        ValueError: factor is negative.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -49,7 +48,7 @@ class Scaled(Regularizer):
 
     def __new__(cls, regularizer: Regularizer | None = None, factor: float = 1.0) -> "Scaled":
         del factor
-        # That of a psi of the group norms is one too: solvers and metrics ask for the class.
+        # A scaled psi of group norms is of the class of these: solvers and metrics ask for the class.
         return super().__new__(type(regularizer).scaled_class if isinstance(regularizer, Regularizer) else cls)
 
     def __post_init__(self) -> None:
@@ -109,7 +108,7 @@ class Scaled(Regularizer):
         return [scaled._of(found) for (scaled, *_), found in zip(subproblems, alone, strict=True)]
 
     def value(self, w: jax.Array) -> jax.Array:
-        # Not 0 times infinity.
+        # An indicator may be infinite, and 0 times infinity is NaN.
         return self.factor * self.regularizer.value(w) if self.factor else jnp.zeros([], widened(w).dtype)
 
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:

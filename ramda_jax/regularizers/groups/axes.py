@@ -1,8 +1,7 @@
-"""Groups: which slices of a leaf they are, from what a Flax kernel means to axes, and what they weigh.
+"""Groups: which slices of a leaf they are, by name or by axes.
 
-A group is addressed by an index over the *group axes*; the other axes lie inside it. For a Dense
-kernel of shape (in, out) the groups `"input"` have the group axes (0,): one group per input feature,
-the row `kernel[i, :]`.
+An index over the *group axes* addresses a group; the other axes lie inside it. For a Dense kernel of shape (in, out)
+the groups `"input"` have the group axes (0,): one group per input feature, the row `kernel[i, :]`.
 """
 
 import re
@@ -43,7 +42,7 @@ _FROM_HEADS = "out o o_proj out_proj output_proj to_out wo attn_vec_einsum"
 _PROJECTIONS = (
     {(name, 3): ((-3,), (-2,), (-2, -1)) for name in _TO_HEADS.split()}
     | {(name, 3): ((-3, -2), (-3,), (-1,)) for name in _FROM_HEADS.split()}
-    # Gemma's: (heads, features, size), one of it for query, and one for key and value.
+    # Gemma's: (heads, features, size), with one array for query, and one for key and value.
     | {("q_einsum", 3): ((-2,), (-3,), (-3, -1)), ("kv_einsum", 4): ((-2,), (-3,), (-3, -1))}
     | {("qkv_einsum", 4): ((-2,), (-3,), (-3, -1))}
 )
@@ -59,14 +58,14 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
     | `"heads"` | those of attention's heads |
     | `"kernel"` | (-2, -1), on rank 3 and more |
 
-    Attention's projections are known by the name of their layer (query, key, value, out and the like) and their rank:
-    (features, heads, size) into heads, (heads, size, features) out of them. An axis -2 of length 1 is that of a
-    depthwise convolution, which has one input for each output.
+    A projection of attention is recognised by the name of its layer (query, key, value, out and the like) and its rank:
+    (features, heads, size) into heads, (heads, size, features) out of them. An axis -2 of length 1 means a depthwise
+    convolution, which has one input for each output.
 
-    Axes are counted from the end: a kernel of a stack of layers, with axes before its own, has the groups of one layer,
-    each with its like in all layers. A projection with more axes than its own is taken for a stack below a layer that
-    is called attention, unless it is a convolution, with a window of as many rows as columns. A bias or a scale has
-    no named groups, however many layers it is of.
+    Axes are counted from the end. So a kernel of a stack of layers, which has more axes before its own, has the groups
+    of one layer; a group has the same slice of all layers. A projection with more axes than its own is taken for a
+    stack if a layer above it is called attention, unless it looks like a convolution, with as many rows as columns. A
+    bias or a scale has no named groups, even in a stack of layers.
 
     Args:
         groups: a name or axes, as `check_groups` returns them.
@@ -74,7 +73,7 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
         shape: the leaf's shape.
 
     Raises:
-        ValueError: the leaf has no such axes.
+        ValueError: the leaf does not have such axes.
     """
     ndim = len(shape)
     if isinstance(groups, str):
@@ -89,7 +88,8 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
     axes = tuple(sorted(a % ndim for a in axes))
     if len(set(axes)) < len(axes):
         raise ValueError(
-            f"`groups={groups!r}` must not name an axis twice, but does on the leaf '{path}' of {ndim} axes."
+            f"`groups={groups!r}` must not name an axis twice, but does on the leaf '{path}' of {ndim} axes; use each "
+            "axis once, and count all of them from the same end."
         )
     return axes
 

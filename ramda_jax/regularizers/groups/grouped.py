@@ -1,4 +1,4 @@
-"""What every psi of groups has: which slices of a leaf they are."""
+"""The base class of every psi of groups: which slices of a leaf are groups."""
 
 import abc
 import dataclasses
@@ -19,14 +19,14 @@ from ramda_jax.regularizers.groups.axes import check_groups, group_axes
 
 
 class Grouped(Regularizer):
-    """What every psi of groups has: which slices of a leaf they are, their norms, and which of them are alive.
+    """A psi of groups: which slices of a leaf are groups, their norms, and which of them are alive.
 
-    A subclass has the field `groups`, as `GroupRegularizer`.
+    A subclass declares the field `groups`, as `GroupRegularizer` does.
     """
 
     support_counts = "groups"
 
-    # No field, for this is not a dataclass: subclasses declare it in their own field order.
+    # Not a field, because this is not a dataclass: subclasses declare it in their own field order.
     groups: GroupSpec = "input"
 
     def __post_init__(self) -> None:

@@ -12,19 +12,20 @@ from ramda_jax.validation import check_flag, check_ratio
 class GroupLasso(GroupRegularizer):
     """`psi(w) = sum_g omega_g ||w_g||_2`: drives whole groups to exactly zero.
 
-    By default a group is what reads one input channel (the row `kernel[i, :]` of a Dense layer, the slice
-    `kernel[:, :, i, :]` of a convolution) and weighs the root of its size, as in the experiments of both
-    papers. A group of the subproblem is zero iff `||rhs_g|| <= weight omega_g`.
+    By default a group has the weights that read one input channel: the row `kernel[i, :]` of a Dense layer, the slice
+    `kernel[:, :, i, :]` of a convolution. Its weight omega_g is the root of its size, as in the experiments of both
+    papers. A group of the subproblem's solution is zero iff `||rhs_g|| <= weight omega_g`.
 
     Args:
         groups: see `GroupRegularizer`.
         group_weight: see `GroupRegularizer`.
-        non_negative: whether no entry may be negative. The minimiser is as exact: entries whose `rhs` is not positive
-            are zero, and the others those of the group LASSO without these.
+        non_negative: whether entries must be at least 0. The minimiser is still exact: entries whose `rhs` is not
+            positive are zero, and the others are those of the group LASSO of the remaining entries.
 
     Raises:
-        ValueError: an unknown name, repeated axes, a negative weight; at `init`, axes that the leaf lacks.
-        TypeError: something that is not a name, axes or number.
+        ValueError: groups are an unknown name or repeated axes; group_weight is negative; at `init`, the leaf does not
+            have the axes.
+        TypeError: groups are not a name or axes, or group_weight is not of the kinds above.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -56,16 +57,18 @@ class SparseGroupLasso(GroupRegularizer):
 
         psi(w) = l1_ratio ||w||_1 + (1 - l1_ratio) sum_g omega_g ||w_g||_2
 
-    A group of the subproblem is zero iff `||soft_threshold(rhs_g, weight l1_ratio)|| <= weight (1 - l1_ratio) omega_g`.
+    A group of the subproblem's solution is zero iff
+    `||soft_threshold(rhs_g, weight l1_ratio)|| <= weight (1 - l1_ratio) omega_g`.
 
     Args:
         groups: see `GroupRegularizer`.
         group_weight: see `GroupRegularizer`.
         l1_ratio: the share of l1, in [0, 1], as in scikit-learn's `ElasticNet`: 0 is `GroupLasso`, 1 is `L1`.
-        non_negative: as that of `GroupLasso`.
+        non_negative: see `GroupLasso`.
 
     Raises:
-        ValueError, TypeError: as `GroupLasso`; an l1_ratio outside [0, 1].
+        ValueError, TypeError: as `GroupLasso`.
+        ValueError: l1_ratio is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -1,4 +1,4 @@
-"""One number for each group, as a part of a regularizer: compared by value and hashable, as all of its parts are."""
+"""One number for each group, as a setting of a regularizer: compared by value and hashable, as settings must be."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from ramda_jax.typing import Shape
 
 
 class PerGroup:
-    """An array of weights, finite and at least 0, that stays as it is.
+    """A read-only array of weights, finite and at least 0.
 
     Attributes:
-        array: a NumPy array of float64, not to be written to.
+        array: a read-only NumPy array of float64.
     """
 
     def __init__(self, values: Any) -> None:
         array = np.array(values)
         is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
-        # Such as bfloat16, which NumPy takes for no floating-point number.
+        # NumPy does not know bfloat16 and the like as floating-point numbers.
         if not is_real and array.dtype.kind in "bcOSUmM":
             raise TypeError(f"`group_weight` must hold real numbers, got {values!r}; use for example an array of ones.")
         array = array.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Sums over groups of a function of the group's norm, and what a group weighs in them."""
+"""Sums over groups of a function of the group's norm, and the weights of the groups."""
 
 import abc
 import dataclasses
@@ -26,7 +26,7 @@ GROUP_WEIGHTS = ("sqrt_size", "sqrt_layer_size")
 
 
 class _PartlyL1(Grouped):
-    """Has a share of l1 and may be of one sign, which are not fields here: a class that lets users choose them does."""
+    """Class variables for the share of l1 and the sign; subclasses that let users choose them declare fields."""
 
     l1_ratio: float = 0.0
     #: Whether psi is infinite where an entry is negative.
@@ -39,7 +39,7 @@ class GroupRegularizer(_PartlyL1):
 
         psi(w) = l1_ratio ||w||_1 + (1 - l1_ratio) sum_g P_g(||w_g||)
 
-    A subclass says what P_g is (`norm_penalty`); everything else follows from that.
+    A subclass defines P_g (`norm_penalty`); everything else follows.
 
     Attributes:
         groups: what a group is: `"input"`, `"output"`, `"heads"`, `"kernel"`, or the axes that index the groups
@@ -47,8 +47,8 @@ class GroupRegularizer(_PartlyL1):
         group_weight: omega_g, the relative weight of each group: `"sqrt_size"`, the root of the number of entries
             in a group, as in the papers' code; `"sqrt_layer_size"`, the root of the number of entries in the
             leaf, as in the regularizer study of the ICLR paper; a number for all groups; an array of one number per
-            group, of a shape that broadcasts against `radii_shape` of every leaf it is for; or a function of a leaf's
-            path and shape that returns a number or such an array. A leaf with an array is not cut into tiles.
+            group, whose shape broadcasts against `radii_shape` of every leaf that gets it; or a function of a leaf's
+            path and shape that returns a number or such an array. A leaf with an array is not solved in tiles.
     """
 
     groups: GroupSpec = "input"
@@ -59,8 +59,10 @@ class GroupRegularizer(_PartlyL1):
         object.__setattr__(self, "group_weight", _checked_weight(self.group_weight))
 
     def resolve(self, path: str, shape: Shape) -> "GroupRegularizer":
-        """This regularizer with the groups as axes and the weight as a number: as those of the whole leaf, so that a
-        part of it, such as what is left of a network once it is small, cannot get another weight."""
+        """This regularizer with the groups as axes and the weight as a number, that of the whole leaf.
+
+        So a part of the leaf, such as the leaf of a compacted network, has the weight of the whole leaf.
+        """
         resolved: Any = super().resolve(path, shape)
         if callable(self.group_weight):
             resolved = dataclasses.replace(resolved, group_weight=self.group_weight(path, shape))
@@ -68,17 +70,16 @@ class GroupRegularizer(_PartlyL1):
             resolved.group_weight.check_fits(resolved.radii_shape(shape), path)
             return resolved
         weights = resolved.weights(shape)
-        # A subclass may give one number per group, which is not a setting of the regularizer.
+        # A subclass may give one number per group, which is not stored in `group_weight`.
         return dataclasses.replace(resolved, group_weight=float(weights)) if jnp.ndim(weights) == 0 else resolved
 
     def inner_axes(self, ndim: int) -> Axes:
         return self.axes_inside(ndim)
 
     def weights(self, shape: Shape) -> Scalar:
-        """omega_g for a leaf of that shape: one Python float, where all groups of a leaf weigh the same.
+        """omega_g for a leaf of that shape: a Python float if all groups of a leaf have the same weight.
 
-        Otherwise, and from a subclass that says so, one number per group: an array that broadcasts against
-        `radii_shape(shape)`.
+        Otherwise an array of one number per group, which broadcasts against `radii_shape(shape)`.
         """
         if isinstance(self.group_weight, PerGroup):
             return self.group_weight.array
@@ -106,10 +107,10 @@ class GroupRegularizer(_PartlyL1):
         return self.norm_penalty(weight * (1 - self.l1_ratio), weights)
 
     def reduced(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
-        """The right-hand side of the subproblem in the groups' norms alone: the l1 norm's share is taken off `rhs`.
+        """The right-hand side of the subproblem in the groups' norms alone, after the l1 norm's share is subtracted.
 
-        The minimiser has the signs of `rhs`, so that each entry is soft-thresholded, and where it must not be negative
-        is zero wherever that would be; without an l1 norm it is `rhs`.
+        The minimiser has the signs of `rhs`, so that every entry is soft-thresholded. With `non_negative` entries that
+        would be negative are zero. Without an l1 norm and a sign the result is `rhs`.
         """
         reduced = soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
         return jnp.where((weight > 0) & (reduced <= 0), 0, reduced) if self.non_negative else reduced
@@ -132,7 +133,7 @@ class GroupRegularizer(_PartlyL1):
         return penalty.point(rhs, one, penalty.radii(self.norms(rhs), one))
 
     def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array | None:
-        # Certain for a convex psi only: otherwise 0 may lose against a point beyond the knee.
+        # Only for a convex psi: otherwise a point beyond the knee may be lower than 0.
         if not self.convex:
             return None
         weight = jnp.asarray(weight, rhs.dtype)
@@ -149,8 +150,8 @@ class GroupRegularizer(_PartlyL1):
         slope = (1 - ratio) * group_weight
         if not ratio:
             return jnp.where(slope == 0, jnp.inf, self.norms(rhs) / jnp.where(slope == 0, 1, slope))
-        # The root of `||soft(rhs, weight ratio)|| = weight slope`. The difference of both sides is convex and falls, so
-        # that Newton's method from 0 climbs to it; a few steps are enough for a bound.
+        # The root of `||soft(rhs, weight ratio)|| = weight slope`. The difference of both sides is convex and
+        # decreasing, so that Newton's method from 0 climbs to the root. A few steps are enough for a bound.
         root = jnp.zeros_like(self.norms(rhs))
         for _ in range(8):
             reduced = soft_threshold(rhs, root * ratio)

@@ -1,10 +1,10 @@
-"""Hard targets: psi is 0 where enough is zero, and infinite elsewhere.
+"""Hard targets: psi is 0 if enough is zero, and infinite otherwise.
 
-In any diagonal metric the minimiser is in closed form. To zero the entries of a set S costs
+The minimiser has a closed form in any diagonal metric. Zeroing the entries of a set S raises the objective by
 
     sum_S rhs_i^2 / (2 metric_i)
 
-and changes nothing of what is best for the others, rhs / metric. So what is kept is what would cost most.
+and does not change the best value of the others, rhs / metric. So the entries whose removal would cost most are kept.
 """
 
 import copy
@@ -26,13 +26,13 @@ _MOST = 2**31 - 1
 
 
 class HardTarget(Regularizer):
-    """What hard targets share; a subclass says which blocks are kept, of those of some keys (`sort_keys`)."""
+    """The base class of hard targets. A subclass decides by the blocks' keys (`sort_keys`) which of them are kept."""
 
     convex = False
     any_metric = True
 
     def __mul__(self, number: float) -> Any:
-        # An indicator times a number; 0 times it is none.
+        # An indicator does not change with its factor, unless that is 0: then there is no constraint.
         check_non_negative("factor", number, schedules=False)
         return self if number > 0 else Null()
 
@@ -41,17 +41,17 @@ class HardTarget(Regularizer):
         return jnp.abs(x)
 
     def kept(self, keys: jax.Array) -> jax.Array:
-        """Which blocks are kept: those of the largest keys, the first ones of equal keys, and all that are NaN."""
+        """Which blocks are kept: those with the largest keys, the first of equal keys, and all with NaN."""
         raise NotImplementedError
 
     def dropped(self, keys: jax.Array) -> jax.Array:
-        """As many blocks as have to be zero, those of the largest keys."""
+        """A mask of the blocks with the largest keys; as many as must be zero."""
         raise NotImplementedError
 
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
-        # The root of what it costs, so that no square over- or underflows: it lies between |rhs| and |rhs / metric|.
+        # The keys are roots of the costs, so that no square over- or underflows.
         keys = sort_keys(self.block_norms(jax.lax.stop_gradient(rhs / jnp.sqrt(metric))))
-        # Nor is there a -0.0.
+        # `rhs != 0`, so that the result has no -0.0.
         return jnp.where((weight > 0) & ~(self.kept(keys) & (rhs != 0)), 0, rhs / metric)
 
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
@@ -64,7 +64,8 @@ class HardTarget(Regularizer):
         return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
-        # Normal is what is 0 on w's blocks, and on others up to the number that may live: those where it costs least.
+        # The normal cone at w: vectors that are 0 on the blocks of w, and on as many others as may be alive. The
+        # nearest of them is 0 on those others where `slope` is smallest.
         del weight
         alive = self.block_norms(w) != 0
         keys = jnp.where(alive, 0, 1 + sort_keys(self.block_norms(slope)))
@@ -76,7 +77,7 @@ class HardTarget(Regularizer):
 class TopBlocks(HardTarget):
     """A share of the blocks of a leaf, or of all leaves together, is zero.
 
-    A subclass has the fields `share` and `over`, in its own field order: this is not a dataclass.
+    A subclass declares the fields `share` and `over` in its own field order: this class is not a dataclass.
     """
 
     share: Any = 0.0  # a float or a function of the step
@@ -126,20 +127,20 @@ class TopBlocks(HardTarget):
     def _zeros_of_leaf(self, total):
         if self.over == "all":
             raise ValueError(
-                f"One leaf alone has no psi under {self!r}, only all leaves together have; see the share by "
+                f"{self!r} has a psi only for all leaves together, not for one leaf; see the share in "
                 "`metrics.group_sparsity`, or use over='leaf'."
             )
         return _number_of_zeros(self, total)
 
     def _with(self, name, value):
-        # No `dataclasses.replace`, whose checks are for what users say.
+        # Not `dataclasses.replace`, which would run the checks of users' settings.
         changed = copy.copy(self)
         object.__setattr__(changed, name, value)
         return changed
 
 
 def _number_of_zeros(top, total):
-    """The least number of zeros that is at least the share of `total`, up to the rounding of the share."""
+    """The smallest number of zeros that is at least `share * total`, up to the rounding error of the share."""
     if total > _MOST:
         raise ValueError(
             f"{top!r} must be of fewer than 2^31 groups or entries that are compared, got {total}; use larger groups, "

@@ -20,24 +20,24 @@ _PAIRWISE = 16
 
 @dataclasses.dataclass(frozen=True)
 class NofM(HardTarget):
-    """The indicator of "of every m neighbours along an axis at most n are not zero": 2:4 sparsity and its kin.
+    """The indicator of "of every m neighbours along an axis at most n are not zero", such as 2:4 sparsity.
 
         psi(w) = 0 if every block of m has at least m - n zeros, else infinite
 
-    In any diagonal metric the minimiser is in closed form: each block keeps its n entries of largest
-    `rhs^2 / metric`, unshrunken, the lower index of equal ones. Strength as in `TopGroups`: any positive one is the
-    same.
+    The minimiser has a closed form in any diagonal metric: each block keeps its n entries with the largest
+    `rhs^2 / metric`, without shrinking them; of equal ones the lower index. All positive strengths mean the same, as in
+    `TopGroups`.
 
     Args:
-        n: how many of each block are kept, from 0 to m.
-        m: the length of a block, > 0.
-        axis: along which the blocks lie, one after the other from index 0 on; -2, the inputs of a Flax kernel, is what
-            hardware sums over.
+        n: the number of entries of each block that are kept, an int from 0 to m.
+        m: the length of a block, an int >= 1.
+        axis: the axis along which the blocks lie, from index 0 on. -2, the inputs of a Flax kernel, is the axis over
+            which hardware sums.
 
     Raises:
-        ValueError: n is not in 0 to m, m is below 1; at `init`, a leaf that lacks the axis or whose length there is no
-            multiple of m.
-        TypeError: something that is not a whole number.
+        ValueError: n is not in 0 to m, or m is below 1; at `init`, the leaf does not have the axis, or its length is
+            not a multiple of m.
+        TypeError: n, m or axis is not an int.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -104,7 +104,8 @@ class NofM(HardTarget):
             is_first = parts[i] >= parts[j]
             ranks[i], ranks[j] = ranks[i] + (~is_first).astype(jnp.int32), ranks[j] + is_first.astype(jnp.int32)
         masks = [(rank < number) | is_nan_key(part) for rank, part in zip(ranks, parts, strict=True)]
-        # One number for each block, so that its keys are computed once, and not by each of its entries again.
+        # One number for each block (`stored`), so that its keys are computed once, and not again by each of its
+        # entries.
         bits = stored(jnp.asarray(sum(mask.astype(jnp.int32) << i for i, mask in enumerate(masks))))
         place = jax.lax.broadcasted_iota(jnp.int32, blocked, axis + 1)
         return ((jnp.expand_dims(bits, axis + 1) >> place) & 1 == 1).reshape(keys.shape)

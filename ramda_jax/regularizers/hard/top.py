@@ -1,4 +1,4 @@
-"""The most valuable groups or entries are kept, of a leaf or of all leaves."""
+"""The groups or entries with the largest gain are kept, of each leaf or of all leaves together."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TopGroups(TopBlocks, Grouped):
-    """The indicator of "at least `share` of the groups are zero": keeps the best groups, unshrunken.
+    """The indicator of "at least `share` of the groups are zero": keeps the best groups without shrinking them.
 
         psi(w) = 0 if at least ceil(share * number of groups) groups are zero, else infinite
 
-    In any diagonal metric the minimiser of the subproblem is in closed form: of each group the gain
+    The minimiser of the subproblem has a closed form in any diagonal metric. The gain of a group,
 
         1/2 sum_i rhs_i^2 / metric_i        over the entries of the group
 
-    is what zeroing it would cost. The groups of largest gain are rhs / metric, as without a regularizer, the others
-    exactly zero; of equal gains the lower index is kept. So the structured point has the share from the first step on,
-    and so have the parameters where `averaging` is 1. Any positive strength is the same; where the subproblem's weight
-    is 0 (strength or learning rate 0) there is no constraint. Groups count alike, whatever their size. There is no
-    `group_weight`: it would make another set of groups, which does not minimise.
+    is how much zeroing it would raise the objective. The groups with the largest gains are rhs / metric, as without a
+    regularizer, and the others exactly zero; of equal gains the lower index is kept. So the structured point has the
+    share from the first step on, and so have the parameters if `averaging` is 1. All positive strengths mean the same.
+    If the weight of the subproblem is 0 (strength or learning rate 0), there is no constraint. All groups count the
+    same, whatever their size. A `group_weight` would choose other groups, which are not a minimiser.
 
-    The number of zeros is rounded up: 2 of 3 groups for a share of 0.5, and of 0.07 of 100 it is 7, though 0.07 * 100
-    is a little more in floating point. It is not convex. Which groups live is stable where their gains have a gap to
-    those of the others; at a share of 1 nothing lives.
+    The number of zeros is rounded up: a share of 0.5 of 3 groups is 2. A share of 0.07 of 100 groups is 7, although
+    0.07 * 100 is slightly above 7 in floating point. psi is not convex. The set of living groups is stable if there is
+    a gap between their gains and those of the others. At a share of 1 all groups are zero.
 
     Args:
-        share: of the groups that are to be zero, in [0, 1]; or a function of the 0-based step (Optax's schedules), for
-            a ramp. The state has no copy of it: give the same function when a run is continued.
+        share: the share of the groups that must be zero, in [0, 1]; or a function of the 0-based step, such as an Optax
+            schedule, for a ramp. The state has no copy of it: give the same function when a run is continued.
         groups: see `GroupRegularizer`.
-        over: `"leaf"`, the share of each leaf; `"all"`, the share of the groups of all leaves of the optimizer that
-            have a `TopGroups` of this share over all, which then compete by their gains.
+        over: `"leaf"` for the share of each leaf; `"all"` for the share of all groups in the leaves of the optimizer
+            that have a `TopGroups` with this share and `over="all"`. Those then compete by their gains.
 
     Raises:
-        ValueError: a share outside [0, 1]; unknown groups or `over`; repeated axes; at `init`, axes that the leaf
-            lacks; a `prox` or `value` of one leaf where the share is over all leaves, or is a function of the step (use
-            `at_step`).
-        TypeError: something that is not a number, function, name or axes.
+        ValueError: share is outside [0, 1]; groups or over are unknown; axes are repeated; at `init`, the leaf does not
+            have the axes; `prox` or `value` are called for one leaf although the share is over all leaves, or is a
+            function of the step (use `at_step`).
+        TypeError: an argument is of another kind.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -76,16 +76,16 @@ class TopGroups(TopBlocks, Grouped):
 
 @dataclasses.dataclass(frozen=True)
 class TopEntries(TopBlocks):
-    """The indicator of "at least `share` of the entries are zero": keeps the best entries, unshrunken.
+    """The indicator of "at least `share` of the entries are zero": keeps the best entries without shrinking them.
 
         psi(w) = 0 if at least ceil(share * number of entries) entries are zero, else infinite
 
-    As `TopGroups` with groups of one entry: kept are the entries of largest `rhs^2 / metric`, found by halving the
-    range of their bits and counting, without a sort.
+    This is `TopGroups` with groups of one entry: the entries with the largest `rhs^2 / metric` are kept. They are found
+    without a sort, by bisecting the range of their bits and counting.
 
     Args:
-        share: of the entries that are to be zero; as that of `TopGroups`.
-        over: as that of `TopGroups`.
+        share: the share of the entries that must be zero; see `TopGroups`.
+        over: see `TopGroups`.
 
     Raises:
         ValueError, TypeError: as `TopGroups`.
