@@ -478,9 +478,9 @@ def test_the_joined_table_has_means_deviations_and_the_papers_row(tmp_path, caps
     for seed, accuracy in ((1, 0.91), (2, 0.93)):
         place = tmp_path / f"rmda-{seed}"
         place.mkdir()
-        report = row | {"seed": seed, "accuracy": accuracy}
-        report |= {"sparsity_W": {"weighted": 0.5, "kernel": 0.25}, "sparsity_W_hat": {"weighted": 0.6, "kernel": 0.25}}
-        (place / "report.json").write_text(json.dumps(report))
+        entry = row | {"seed": seed, "accuracy": accuracy}
+        entry |= {"sparsity_W": {"weighted": 0.5, "kernel": 0.25}, "sparsity_W_hat": {"weighted": 0.6, "kernel": 0.25}}
+        (place / "report.json").write_text(json.dumps(entry))
     report.main([str(tmp_path), "--figure", str(tmp_path / "runs.png")])
     printed = capsys.readouterr().out
     assert "| rmda" in printed and "92.00 ± 1.41" in printed and "91.34" in printed and "57.02" in printed
