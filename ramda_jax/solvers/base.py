@@ -1,4 +1,4 @@
-"""What a solver is: the minimiser of one leaf's quadratic model plus psi."""
+"""The interface of solvers, which minimise one leaf's quadratic model plus psi."""
 
 import abc
 import dataclasses
@@ -16,12 +16,12 @@ from ramda_jax.xla.execution import PLAIN, Execution
 
 
 class Solution(NamedTuple):
-    """What a solve knows.
+    """The result of a solve.
 
     Attributes:
-        value: the minimiser of one leaf, in the dtype of the model.
-        radii: `||value_g||`, one number per group, exactly 0 where the group is; None from a solver that does
-            not find them.
+        value: the minimiser of one leaf, of its shape, in the dtype of the model.
+        radii: `||value_g||`, one number per group, exactly 0 for a zero group; None from a solver that does not compute
+            them.
         num_steps: int32 `[]`, iterations.
         residual: `[]`, the distance of 0 to the subdifferential of the objective at `value`, or a bound on it.
         converged: bool `[]`, whether the solver's own stopping rule was met.
@@ -35,7 +35,7 @@ class Solution(NamedTuple):
 
 
 class Solutions(NamedTuple):
-    """What a solve of several leaves at once knows.
+    """The result of a solve of several leaves at once.
 
     Attributes:
         values: the leaves' minimisers.
@@ -51,12 +51,12 @@ class Solutions(NamedTuple):
 
 
 class SolverInfo(NamedTuple):
-    """How the last step's solves went, over all the regularized leaves.
+    """How the last step's solves went, over all regularized leaves.
 
     Attributes:
-        num_steps: int32 `[]`, the most iterations on any leaf.
-        residual: `[]`, root of the sum of the leaves' squared residuals.
-        converged: bool `[]`, whether all converged.
+        num_steps: int32 `[]`, the largest number of iterations on any leaf.
+        residual: `[]`, the root of the sum of the leaves' squared residuals.
+        converged: bool `[]`, whether all leaves converged.
     """
 
     num_steps: jax.Array
@@ -69,15 +69,15 @@ class SolverInfo(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a solve may know beside the model. A pytree; `share` is static.
+    """What a solver gets in addition to the model. A pytree; `share` is static.
 
     Attributes:
-        start: the current parameters of the leaf, in the dtype of the model.
+        start: the current parameters of the leaf, of its shape, in the dtype of the model.
         step: the 0-based step, for a tolerance that is a schedule.
-        share: the leaf's share of a tolerance on the norm over all regularized leaves:
-            the root of its size over the size of all.
+        share: the leaf's share of a tolerance on the norm over all regularized leaves, in (0, 1]: the root of its size
+            over the size of all.
         radii: the norms of the leaf's groups in the last solution, from which a solver may start; None if unknown.
-        run: how the library runs the solve; a solver may ignore it.
+        run: how the library runs the solve (`xla.execution`); a solver may ignore it.
     """
 
     start: jax.Array
@@ -90,36 +90,37 @@ class Context:
 class Solver(abc.ABC):
     """Minimises `<linear, W> + 1/2 ||W - anchor||^2_metric + weight psi(W)` for one leaf.
 
-    Subclasses are frozen dataclasses, hashable, without `__call__`: the optimizer's state names them.
+    Subclasses are frozen dataclasses. They are hashable, because they are a static part of the optimizer's state, and
+    do not define `__call__`.
     """
 
-    #: Whether `Solution.radii` are the groups' norms. They are kept in the state, one number per group.
+    #: Whether `Solution.radii` are the groups' norms. The state then keeps them, one number per group.
     keeps_radii: ClassVar[bool] = False
 
-    #: Whether it takes several steps: False for a closed form.
+    #: Whether the solver iterates: False for a closed form.
     iterates: ClassVar[bool] = True
 
-    #: Whether it solves every group by itself, so that any groups of a leaf may be solved together.
+    #: Whether the solver treats every group by itself, so that a part of the groups can be solved apart (in tiles).
     by_group: ClassVar[bool] = False
 
     @property
     def solves_at_once(self) -> bool:
-        """Whether it has `solve_at_once`."""
+        """Whether the solver has `solve_at_once`."""
         return False
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
-        """What it lacks to solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
+        """Why it cannot solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
 
     @abc.abstractmethod
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
-        """The minimiser; where the model's weight is 0, `proximal_point` takes the centre instead."""
+        """The minimiser for one leaf. If the model's weight is 0, `proximal_point` takes the centre instead."""
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
         """The minimisers of several leaves of one dtype, without a branch or a loop; what accelerators run.
 
-        There a branch or a loop makes the device wait for its host. What is left undone, within the bound `residual`,
-        is for the next step.
+        On an accelerator the device waits for its host at a branch or a loop. An error that is left, within the bound
+        `residual`, is reduced in the next step.
         """
         raise NotImplementedError(f"{type(self).__name__} solves leaf by leaf; use `solve`.")
 
@@ -129,8 +130,8 @@ class Solver(abc.ABC):
         """The minimiser that `solve` found earlier for the same model.
 
         Args:
-            radii: what `solve` left as `Solution.radii`; None from a solver that finds none, or for a psi
-                without groups. The minimiser is then found again.
+            radii: the `Solution.radii` of that solve; None from a solver that has none, or for a psi without groups.
+                The subproblem is then solved again.
         """
         if radii is None:
             return self.solve(model, regularizer, context).value
@@ -139,7 +140,7 @@ class Solver(abc.ABC):
 
 
 def check_solver(solver: Solver, regularizer: Regularizer, metric_kind: MetricKind) -> None:
-    """Raises a ValueError that names both and the remedy if the solver cannot solve that regularizer."""
+    """Raises a ValueError if the solver cannot solve for that regularizer; it names both, and the remedy."""
     reason = solver.why_not(regularizer, metric_kind)
     if reason is not None:
         raise ValueError(

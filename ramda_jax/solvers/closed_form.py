@@ -14,12 +14,12 @@ from ramda_jax.typing import MetricKind
 
 @dataclasses.dataclass(frozen=True)
 class ClosedForm(Solver):
-    """The ordinary prox of the centre, where the subproblem is one.
+    """The closed form of the subproblem: the ordinary prox of the centre, or a formula for each entry.
 
         W = argmin_W 1/2 ||W||^2_metric - <rhs, W> + weight psi(W)
 
-    Solves any psi in a scalar metric (RMDA, ProxSGD), and psi that is a sum over single entries in any
-    diagonal metric (RAMDA, ProxAdamW), as do hard targets.
+    It solves any psi in a scalar metric (RMDA, ProxSGD). In a diagonal metric (RAMDA, ProxAdamW) it solves sums over
+    single entries and hard targets.
 
     Example:
         >>> import ramda_jax
@@ -37,7 +37,7 @@ class ClosedForm(Solver):
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         if isinstance(regularizer, GroupRegularizer):
-            # The same as the prox, but by way of the radii, which the state keeps.
+            # This is the prox, computed from the radii, which the state keeps.
             rhs = regularizer.reduced(context.run.keep(model.rhs, model.anchor), model.weight)
             penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
             radii = penalty.radii(norms_for_step(rhs, regularizer.inner_axes(rhs.ndim)), model.metric)
@@ -45,9 +45,9 @@ class ClosedForm(Solver):
         else:
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
             radii = regularizer.norms(value) if isinstance(regularizer, Grouped) else None
-        # A formula has always done its part, but a NaN is not a solution. Of groups the radii tell, which are fewer. To
-        # look at the entries where psi is a sum over them would take a step half as long again: `solver_info` looks
-        # for what is not finite in the state.
+        # A formula always converges, but a NaN is not a solution. For groups the radii are enough, which are fewer. A
+        # look at all entries of a sum over entries would take half a step more; for those `solver_info` looks for what
+        # is not finite in the state.
         is_solved = jnp.ones([], bool)
         if radii is not None or not (regularizer.elementwise or regularizer.any_metric):
             is_solved = jnp.all(jnp.isfinite(value if radii is None else radii))

@@ -1,4 +1,4 @@
-"""ProxSSI's Newton-Raphson: the iteration of its authors' code, for comparison."""
+"""ProxSSI's Newton-Raphson iteration, from its authors' code, for comparison."""
 
 import dataclasses
 
@@ -16,21 +16,22 @@ from ramda_jax.validation import check_count, check_non_negative
 
 @dataclasses.dataclass(frozen=True)
 class NewtonRaphson(Solver):
-    """Newton's method on the secular equation itself, as the released code of ProxSSI has it.
+    """Newton's method on the secular equation itself, as in the released code of ProxSSI.
 
         h(r) = sum (rhs / (metric r + lam))^2 - 1 = 0,   r <- r + h / (2 sum rhs^2 metric / (metric r + lam)^3)
 
-    from r = (||rhs|| - lam) / max of the metric. h is convex and decreasing, so that it climbs to the root
-    monotonically, but in many steps where the metric is spread: `SecularNewton` solves the same equation in its
-    reciprocal form. It stops when all `|h| < atol`, or all `|h - h before| < rtol`.
+    It starts at r = (||rhs|| - lam) / max of the metric. h is convex and decreasing, so that r climbs to the root
+    monotonically, but in many steps if the metric is spread. `SecularNewton` solves the same equation in its reciprocal
+    form. The iteration stops when all `|h| < atol`, or all `|h - h of the step before| < rtol`.
 
     Args:
-        max_steps: most steps per solve.
-        atol: on h, >= 0.
-        rtol: on the change of h, >= 0; as in the released code it is absolute, whatever its name says.
+        max_steps: the most steps per solve, an int >= 1.
+        atol: the tolerance on h, >= 0.
+        rtol: the tolerance on the change of h, >= 0. It is absolute despite its name, as in the released code.
 
     Raises:
-        ValueError, TypeError: max_steps below 1, a negative atol or rtol.
+        ValueError: max_steps is below 1; atol or rtol is negative.
+        TypeError: max_steps is not an int; atol or rtol is not a number.
 
     Example:
         >>> import ramda_jax
@@ -74,7 +75,7 @@ class NewtonRaphson(Solver):
             t = metric * r + penalty.lam
             t = jnp.where(t == 0, 1, t)
             q2 = jnp.square(rhs / t)
-            # Zero groups count as solved.
+            # h = 0 marks zero groups as solved.
             h = jnp.where(is_zero, 0, jnp.sum(q2, axis=axes, keepdims=True) - 1)
             slope = jnp.sum(q2 * (metric / t), axis=axes, keepdims=True)
             return h, jnp.where(slope == 0, 1, slope)
@@ -93,6 +94,7 @@ class NewtonRaphson(Solver):
             is_unfinished, step, (start, jnp.zeros_like(start), jnp.zeros([], bool), jnp.zeros([], jnp.int32))
         )
         radii = jnp.where(is_zero, 0, r)
-        # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |; that before the last step.
+        # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |. (h is that before the last
+        # step.)
         residual = norm(penalty.lam * jnp.abs(h) / (jnp.sqrt(jnp.maximum(1 + h, 0)) + 1))
         return Solution(penalty.point(rhs, model.metric, radii), radii, num_steps, residual, converged)

@@ -1,4 +1,4 @@
-"""Proximal gradient: the papers' own solver, and the one for every regularizer."""
+"""Proximal gradient: the papers' own solver, which works for every regularizer."""
 
 import dataclasses
 import math
@@ -22,39 +22,39 @@ class ProximalGradient(Solver):
 
         Z+ = prox_{theta weight psi}(Z - theta (metric Z - rhs))
 
-    with theta = 1 / max of the metric, and half of it for nonconvex psi.
+    Here theta is 1 / max of the metric, and half of that for a nonconvex psi. Blocks that are certain to be zero
+    (`Regularizer.screen`) start and stay at zero. There are two stopping rules.
 
-    Blocks that are certain to be zero (`Regularizer.screen`) start and stay at zero. It stops by one of two rules.
+    With `tolerance=None` it is the rule of the NeurIPS paper's section 6 and of its released code: a leaf stops when
+    `(Q_before - Q) / (|Q| + 1) < rtol`, where Q is the objective over the blocks that survived the screening. The rule
+    first applies after two iterations, as the paper demands for ProxGen. In float32 an rtol of 1e-8 means: when Q stops
+    decreasing. No theorem covers this rule.
 
-    `tolerance=None`: the rule of the NeurIPS paper's section 6 and of its released code, for each leaf
-    `(Q_before - Q) / (|Q| + 1) < rtol`, Q over the blocks that survived the screening. It looks after two iterations
-    at the earliest; the paper asks for two of ProxGen. In float32 rtol = 1e-8 means: when Q stops decreasing. The
-    theorems say nothing of it.
+    With `tolerance=epsilon_t` it is condition (7) of the NeurIPS paper: `min ||s|| over s in dQ(Z) <= epsilon_t` and
+    `Q(Z) <= Q(start)`. The check is nearly free, because `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
+    The norm is over all regularized leaves. A leaf gets the share sqrt(its size / size of all), times eta_t if the
+    model is eta_t times the paper's (`QuadraticModel.objective_scale`). A tolerance below 10 machine eps ||rhs|| cannot
+    be reached in floating point, and is raised to that. The paper's theorems on RAMDA are stated for a finite sum of
+    epsilon_t^2, which `summable_tolerance` gives. Their proofs only use epsilon_t / alpha_t -> 0, and so a constant
+    epsilon is enough for RAMDA. ProxGen's theorem does need the finite sum.
 
-    `tolerance=epsilon_t`: condition (7) of the NeurIPS paper, `min ||s|| over s in dQ(Z) <= epsilon_t` and
-    `Q(Z) <= Q(start)`. It is nearly free, since `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
-    The norm is over all regularized leaves; each gets the share sqrt(its size / all), times eta_t where the model is
-    eta_t times the paper's (`QuadraticModel.objective_scale`). A tolerance below
-    10 machine eps ||rhs|| means nothing in floating point and is raised to that. The paper's theorems on RAMDA are
-    stated for a finite sum of epsilon_t^2, which `summable_tolerance` gives. Their proofs use epsilon_t / alpha_t -> 0
-    alone, and so a constant epsilon is enough for RAMDA. ProxGen's theorem does need the finite sum.
-
-    With the default 100 iterations on a metric of many decades it can end tens of percent from the
-    minimiser; `SecularNewton` is exact.
+    On a metric of many decades the result of the default 100 iterations can be tens of percent off; `SecularNewton` is
+    exact.
 
     Args:
-        max_steps: most iterations per solve and leaf.
-        rtol: relative decrease at which the released rule stops, >= 0; 0 never stops early, and
-            has converged where the residual is below 10 machine eps ||rhs||.
+        max_steps: the most iterations per solve and leaf, an int >= 2.
+        rtol: the relative decrease at which the released rule stops, >= 0. With 0 it never stops early, and a leaf has
+            converged if the residual is below 10 machine eps ||rhs||.
         tolerance: epsilon_t >= 0 of condition (7), a number or a schedule of the 0-based step; None for the released
             rule.
-        accelerate: FISTA with gradient restart: far fewer iterations for the nuclear norm. It does not descend
-            monotonically, so that the released rule looks at the size of the relative change of Q.
-        stepsize: `"block"`, theta for each block of psi (each group), as in the released code;
-            `"leaf"`, one for the leaf, as in the paper, up to hundreds of times slower.
+        accelerate: whether to use FISTA with gradient restart, which needs far fewer iterations for the nuclear norm.
+            It does not descend monotonically, so that the released rule uses the absolute value of the change of Q.
+        stepsize: `"block"` for one theta per block of psi (per group), as in the released code; `"leaf"` for one theta
+            per leaf, as in the paper, which is up to hundreds of times slower.
 
     Raises:
-        ValueError, TypeError: max_steps below 2, negative rtol or tolerance, an unknown stepsize.
+        ValueError: max_steps is below 2; rtol or tolerance is negative; stepsize is unknown.
+        TypeError: an argument is of another kind.
 
     Example:
         >>> import ramda_jax
@@ -112,7 +112,7 @@ class ProximalGradient(Solver):
 
         def step(carry):
             z, y, momentum, q, _, _, num_steps = carry
-            # What is screened is at 0 before and after; psi is of both together one decomposition, if it needs one.
+            # Screened entries are zero before and after the prox. `prox_and_value` takes both from one decomposition.
             forward = clip(y - (metric * y - rhs) / curvature)
             new, psi = regularizer.prox_and_value(forward, weight / curvature)
             new = clip(new)
@@ -120,12 +120,12 @@ class ProximalGradient(Solver):
             subgradient = clip((metric - curvature) * (new - y))
             residual = norm(subgradient)
             if self.tolerance is not None:
-                # Twice, since an infinite tolerance, as the floor is of an infinite rhs, is met by anything.
+                # `isfinite`, because for an infinite rhs the floor, and so the target, is infinite.
                 is_done = (residual <= target) & jnp.isfinite(residual)
             else:
                 change = jnp.abs(q - new_q) if self.accelerate else q - new_q
-                # The first iteration has nothing to compare with: the released code never looks at Q(start).
-                # With rtol = 0 it never stops: at the end rounding lets Q increase.
+                # The first iteration has no Q to compare with, because the released code does not compute Q(start).
+                # With rtol = 0 the rule never stops; without the last condition it would, when rounding makes Q rise.
                 is_done = (num_steps >= 1) & (change / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
             if not self.accelerate:
                 return new, new, momentum, new_q, residual, is_done, num_steps + 1
@@ -139,7 +139,7 @@ class ProximalGradient(Solver):
             *_, is_done, num_steps = carry
             return ~is_done & (num_steps < self.max_steps)
 
-        # The released rule never looks at Q(start), which may cost a decomposition.
+        # The released rule does not use Q(start), which may cost a decomposition.
         start_q = jnp.zeros_like(floor)
         if self.tolerance is not None:
             start_q = model.smooth_value(start, where=alive) + weight * regularizer.value(start)
@@ -160,7 +160,7 @@ class ProximalGradient(Solver):
             converged = (residual <= floor) & jnp.isfinite(residual)
         converged &= jnp.isfinite(q)
         if self.tolerance is not None:
-            # The second half of condition (7): iterates descend, so that only rounding can be in the way.
+            # The second half of condition (7). The iterates descend, so that only rounding can violate it.
             slack = 10 * jnp.finfo(rhs.dtype).eps * (jnp.abs(start_q) + 1)
             converged &= q <= start_q + slack
         return Solution(value, None, num_steps, residual, converged)
@@ -171,13 +171,13 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
 
     Args:
         scale: epsilon_1 > 0.
-        power: above 1/2, so that the sum of epsilon_t^2 is finite, as the NeurIPS paper's theorems ask.
+        power: a number > 1/2, so that the sum of epsilon_t^2 is finite, as in the NeurIPS paper's theorems.
 
     Returns:
-        A schedule: step (0-based) to tolerance.
+        A schedule, from the 0-based step to the tolerance.
 
     Raises:
-        ValueError: scale of 0 or less, power of 1/2 or less, either infinite or NaN.
+        ValueError: scale is not above 0, power is not above 1/2, or one of them is infinite or NaN.
 
     Example:
         >>> import ramda_jax
@@ -190,7 +190,7 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
     check_number_above("scale", scale, 0, "use for example 1e-3.")
     check_number_above("power", power, 0.5, "use 0.75, for a finite sum of squares.")
 
-    # In parts of at most 4: at the end of the counter a greater power would overflow in float32.
+    # In parts of at most 4: near the end of the step counter a greater power would overflow in float32.
     parts = math.ceil(power / 4)
 
     def schedule(step):

@@ -1,4 +1,4 @@
-"""Which solver is taken where none is named."""
+"""The choice of a default solver."""
 
 from typing import NamedTuple, get_args
 
@@ -14,7 +14,7 @@ METRIC_KINDS = get_args(MetricKind)
 
 
 class SolverChoice(NamedTuple):
-    """A solver and the reason, in a sentence, why it is the default."""
+    """A solver, and the reason why it is the default."""
 
     solver: Solver
     reason: str
@@ -27,14 +27,14 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
     |---|---|---|---|
     | any | `"scalar"` (RMDA, ProxSGD) | `ClosedForm()` | the subproblem is the ordinary prox |
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
-    | a hard target | `"diagonal"` | `ClosedForm()` | keeps what it would cost most to zero |
+    | a hard target | `"diagonal"` | `ClosedForm()` | keeps the parts whose removal would cost most |
     | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
     | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
 
     Raises:
-        TypeError: not a `Regularizer`.
-        ValueError: an unknown kind of metric.
+        TypeError: regularizer is not a `Regularizer`.
+        ValueError: metric_kind is unknown.
 
     Example:
         >>> import ramda_jax
@@ -67,7 +67,7 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
 
 
 def default_solver(regularizer: Regularizer, metric_kind: MetricKind = "diagonal") -> Solver:
-    """The solver that is taken where none is named; `solvers.choose_solver` also says why.
+    """The solver that the methods use for a regularizer by default; `solvers.choose_solver` also says why.
 
     Args:
         regularizer: a `Regularizer`.
@@ -77,8 +77,8 @@ def default_solver(regularizer: Regularizer, metric_kind: MetricKind = "diagonal
         A `Solver`, by the table in `solvers.choose_solver`.
 
     Raises:
-        TypeError: not a `Regularizer`.
-        ValueError: an unknown kind of metric.
+        TypeError: regularizer is not a `Regularizer`.
+        ValueError: metric_kind is unknown.
 
     Example:
         >>> import ramda_jax
