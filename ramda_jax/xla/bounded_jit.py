@@ -1,4 +1,4 @@
-"""`jax.jit` with an end: of the programs that it has compiled only the last ones used are kept."""
+"""`jax.jit` that keeps a limited number of compiled programs, the last ones used."""
 
 import collections
 import functools
@@ -13,8 +13,8 @@ class BoundedJit:
     """A function compiled once for each of its signatures, of which at most `size` stay compiled.
 
     `jax.jit` keeps every program for as long as its function lives, and a function of a module lives for ever. Here
-    each signature has a `jax.jit` of its own, and the one that was not used for longest is released with its program.
-    What is called again after that is compiled again.
+    each signature has its own `jax.jit`, and the least recently used one is released with its program. If it is called
+    later, it is compiled again.
 
     Args:
         function: of some static arguments, then pytrees of arrays, all by position.

@@ -1,8 +1,7 @@
-"""How a solve is run, never what it computes: what a solver asks for, with answers for each place where it may run.
+"""How a solve is run. It never changes what is computed, except by rounding.
 
-A solver calls the methods of its `Context.run`. `Execution` itself does nothing: a solver that is called by hand gets
-it. The library's own steps pass one of the others, each of which gives the same values, up to rounding, by
-a faster program.
+A solver calls the methods of its `Context.run`. `Execution` itself is the plain computation, for a solver that is
+called by hand. The library's own steps pass one of the subclasses, which gives the same values by a faster program.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ NamedTupleT = TypeVar("NamedTupleT", bound=NamedTuple)
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Nothing but the plain computation."""
+    """The plain computation."""
 
     def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
         """`x`, which several passes over the data read; `like` is an array of its shape that is in memory anyway."""
@@ -43,12 +42,12 @@ class Execution:
             model: the model.
 
         Returns:
-            A function of `after`, a scalar that the pass before has made, None for a first pass.
+            A function of `after`, a scalar that the pass before has computed; None for a first pass.
         """
         return lambda after=None: make(model)
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        """The model, for a pass that makes what it needs of it again."""
+        """The model, for one more pass over the data that computes again what it needs of it."""
         return model
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
@@ -73,10 +72,12 @@ PLAIN = Execution()
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class InTurn(Execution):
-    """A whole leaf, one after the other: large temporaries wait for the leaf before (`keep_after`).
+    """A whole leaf; the leaves are solved one after the other.
+
+    Large temporaries wait for the leaf before (`keep_after`), so that those of one leaf at most are in memory.
 
     Attributes:
-        after: a scalar that the leaf before has made.
+        after: a scalar that the leaf before has computed.
     """
 
     after: Any
@@ -111,8 +112,8 @@ class Stacked(InTurn):
     """Leaves of equal shape, stacked, under a `jax.vmap` with a named axis.
 
     Attributes:
-        axis_name: of the `jax.vmap`. By it all leaves get one answer; with an answer for each leaf, `cond` would
-            become a `select`, which computes both branches.
+        axis_name: the name of that axis. The largest over this axis is one answer for all leaves. With an answer for
+            each leaf, `cond` would become a `select`, which computes both branches.
     """
 
     axis_name: str = "leaves"
@@ -142,7 +143,8 @@ class AtOnce(Execution):
     """All leaves of a tree at once, on an accelerator."""
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        # What is made of these two is then made again, and not kept in an array for this.
+        # The barrier makes XLA compute again what it needs of these two. Otherwise it would keep that of the last pass
+        # in an array: 4 bytes more a parameter (`benchmarks/NOTES.md`, "On accelerators").
         linear, anchor = jax.lax.optimization_barrier((model.linear, model.anchor))
         return model._replace(linear=linear, anchor=anchor)
 

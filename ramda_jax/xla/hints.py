@@ -1,4 +1,4 @@
-"""Hints by which XLA for CPUs makes a better program of the same values."""
+"""Hints that change no value, but make XLA for CPUs compile a better program."""
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,15 @@ def keep_after(x: jax.Array, after: jax.Array | None, like: jax.Array) -> jax.Ar
 def stored(small: jax.Array) -> jax.Array:
     """Returns whole numbers from 0 to 2^20 unchanged, as int32, but makes XLA for CPUs compute them once.
 
-    For what is small, and whose every entry many others read: XLA would fuse it into these and compute it for each of
-    them. A root is so expensive in its cost model that its result is stored; squared and rounded it is the number.
+    For a small array each of whose entries is read by many others. XLA would fuse its computation into theirs and
+    repeat it for each of them. A root is so expensive in XLA's cost model that its result is stored; squared and
+    rounded it is the number again.
     """
     return jnp.round(jnp.square(jnp.sqrt(small.astype(jnp.float32)))).astype(jnp.int32)
 
 
 def opaque_zero(scalar: jax.Array) -> jax.Array:
-    """0 as int32 `[]`, whatever the scalar, of any real dtype, is; XLA cannot foresee that it is 0."""
-    # By its bits, as NaN and infinity would not become 0 by any arithmetic.
+    """0 as int32 `[]` for any scalar of a real dtype, in a way that XLA cannot simplify to a constant."""
+    # From its bits, because no arithmetic turns NaN and infinity into 0.
     bits = jax.lax.bitcast_convert_type(scalar.astype(jnp.float32), jnp.int32)
     return jnp.minimum(jnp.maximum(bits, 0), 0)

@@ -1,4 +1,4 @@
-"""Many small leaves as one array, so that what is done to all of them is compiled once and not once a leaf."""
+"""Many small leaves as one array, so that an operation on all of them is compiled once and not once a leaf."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -9,20 +9,20 @@ import jax.numpy as jnp
 from ramda_jax.typing import TreeT
 from ramda_jax.xla.hints import opaque_zero
 
-# Entries below which putting a leaf together with others costs less than a kernel of its own.
+# A leaf of fewer entries costs less as a part of a vector than as a kernel of its own.
 SMALL = 2**14
-# Small leaves from which on it is worth it for a function of single entries.
+# The number of small leaves from which on this pays for a function of single entries.
 MANY = 16
 
 
 def map_entries(function: Callable[[jax.Array], jax.Array], tree: TreeT, scalar: jax.Array) -> TreeT:
-    """`jax.tree.map` of a function of single entries, worked out for many small leaves at once; on CPUs, one device.
+    """`jax.tree.map` of a function of single entries; on CPUs with one device many small leaves are computed at once.
 
     Args:
         function: from an array to one of its shape and dtype, entry by entry.
         tree: a pytree of arrays.
-        scalar: known to the program and not to its compiler, of any real dtype. The same for all calls in a program
-            saves some of it.
+        scalar: of any real dtype, with a value that the compiler does not know. The program is smaller if all calls in
+            it pass the same scalar.
     """
     leaves, structure = jax.tree.flatten(tree)
     together = {}
@@ -30,7 +30,7 @@ def map_entries(function: Callable[[jax.Array], jax.Array], tree: TreeT, scalar:
         if 0 < leaf.size < SMALL:
             together.setdefault(jnp.dtype(leaf.dtype), {}).setdefault(leaf.shape, []).append(number)
     values = {}
-    # On several devices a leaf may be sharded, and would have to be fetched.
+    # On several devices a leaf may be sharded, and would have to be gathered.
     for by_shape in together.values() if jax.device_count() == 1 else ():
         if sum(map(len, by_shape.values())) >= MANY:
             equal = [[leaves[number] for number in numbers] for numbers in by_shape.values()]
@@ -82,10 +82,10 @@ def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
 def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
     """All entries of several arrays as one vector, and the function that makes arrays of these shapes of a vector.
 
-    For what is one number per group: done to one vector it is a kernel or two, and not as many for each leaf. Where an
-    array starts in the vector is hidden from the compiler. XLA for GPUs would compile a kernel for each start, and
-    compiles one for all leaves of a shape: for two layers of a decoder 35 kernels instead of 76
-    (`python -m benchmarks.compiled`). A single array is left as it is.
+    For numbers per group: an operation on one vector is a kernel or two, not as many for each leaf. The starts of the
+    arrays in the vector are hidden from the compiler. XLA for GPUs would compile a kernel for each known start; so it
+    compiles one for all leaves of a shape, for two layers of a decoder 35 kernels instead of 76
+    (`python -m benchmarks.compiled`). A single array is returned unchanged.
     """
     if len(arrays) == 1:
         return arrays[0], lambda vector: [vector]
@@ -100,7 +100,7 @@ def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], 
 
 
 def _at(x, start, size):
-    # An index that may be negative would be three operations more for every leaf.
+    # To allow negative indices would take three more operations for every leaf.
     return jax.lax.dynamic_slice_in_dim(x, start, size, allow_negative_indices=False)
 
 

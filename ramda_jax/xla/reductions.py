@@ -1,4 +1,4 @@
-"""Several sums over the same axes: one reduction each, or one pass over data that are in the cache."""
+"""Several sums over the same axes: by one reduction each, by one kernel, or by one pass over data in the cache."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def plain_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
 
 
 def is_on_several_devices(x: jax.Array) -> bool:
-    """Whether `x` may be sharded, as its type says: it names the mesh, and not always how `x` lies on it."""
+    """Whether `x` may be sharded. Its type names the mesh, but not always how `x` lies on it."""
     return jax.typeof(x).sharding.mesh.size > 1
 
 
