@@ -1841,7 +1841,7 @@ MUTATIONS = [
     ),
     Mutation(
         "structure/paths.py",
-        'return "\'\'" if keys == ("",) else "/".join(keys)',
+        'return EMPTY_KEY if keys == ("",) else "/".join(keys)',
         'return "/".join(keys)',
         ("tests/structure/test_unique_names.py::test_a_vector_under_the_empty_key_is_a_bias_and_no_bare_array",),
     ),

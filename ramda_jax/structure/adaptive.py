@@ -18,26 +18,26 @@ from ramda_jax.validation import check_positive
 def adaptive_weights(
     regularizer: RegularizerSpec, params: Any, power: float = 1.0, eps: float = 0.01
 ) -> dict[str, Regularizer]:
-    """Regularizers whose groups weigh the less the longer they are now: the adaptive group LASSO.
+    """Regularizers with smaller weights for longer groups: the adaptive group LASSO.
 
         omega_g (||w_g|| / mean of ||w|| over the leaf's groups + eps)^-power
 
-    with omega_g the weight that the group has in `regularizer`. Long groups are shrunk less, short ones are zeroed
-    sooner. Norms count relative to their leaf's mean, so that a leaf of equal groups keeps its weights but for eps, and
-    the strength its meaning. The weights are numbers from then on: call it between two stages, and make the optimizer
-    again with what it returns, and its state by `optimizer.init(params)`.
+    Here omega_g is the group's weight in `regularizer`. Long groups are shrunk less, short ones are zeroed sooner.
+    Norms are relative to the mean of their leaf, so that a leaf of equal groups keeps its weights, apart from eps, and
+    the strength its meaning. The new weights are constants. Call this between two stages, make a new optimizer with the
+    result, and a new state by `optimizer.init(params)`.
 
     Args:
-        regularizer: what the optimizer was given: of group norms, every one of them.
-        params: the current parameters, or what `eval_params` returns; concrete arrays.
-        power: > 0, of the norms. 1 or less is common.
-        eps: > 0, what keeps the weight of a zero group finite: omega_g eps^-power.
+        regularizer: the specification that the optimizer was given; every regularizer in it must be of group norms.
+        params: the current parameters, or the result of `eval_params`; concrete arrays.
+        power: the exponent of the norms, > 0. 1 or less is common.
+        eps: a number > 0, which keeps the weight of a zero group finite: omega_g eps^-power.
 
     Returns:
         A mapping from patterns, one for each regularized leaf, to regularizers with arrays as weights.
 
     Raises:
-        ValueError: a regularizer that is not of group norms; a power or an eps that is not above 0.
+        ValueError: a regularizer is not of group norms; power or eps is not above 0.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -1,8 +1,8 @@
-"""Which leaves a regularizer that is given alone, without patterns, is for."""
+"""Which leaves a regularizer takes if it is given alone, without patterns."""
 
 import re
 
-#: Last keys of what a regularizer given alone leaves: biases and scales, tables, tokens and what stands for positions.
+#: Last keys of leaves that a regularizer given alone does not take: biases, scales, tables, tokens and positions.
 _NEVER_ALONE = re.compile(
     r"(^|/)("
     r"scale|gamma|beta|A_log|wte|wpe|queries|"
@@ -14,9 +14,11 @@ _NEVER_ALONE = re.compile(
 
 
 def is_selected_alone(path: str, ndim: int) -> bool:
-    """Whether a regularizer given alone takes a leaf: two axes or more, and not under the last key of a bias, a scale,
-    an embedding or another table, of tokens or latents, in the singular or the plural. One bare rank-1 array (what
-    `optax.flatten` hands over) is taken too."""
+    """Whether a regularizer given alone takes a leaf.
+
+    It takes leaves of two axes or more, unless the last key is that of a bias, a scale, an embedding or another table,
+    tokens or latents, in the singular or the plural. It also takes one bare rank-1 array, which `optax.flatten` makes.
+    """
     if path == "":  # no key at all; the name of a leaf under the empty key is another
         return ndim >= 1
     return ndim >= 2 and not _NEVER_ALONE.search(path)

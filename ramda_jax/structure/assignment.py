@@ -18,7 +18,7 @@ from ramda_jax.validation import check_arrays
 
 
 class _Place(NamedTuple):
-    """Where a leaf is: its name, and the keys that the name is made of."""
+    """The place of a leaf: its name, and the keys of which the name consists."""
 
     name: str
     keys: tuple[str, ...]
@@ -31,8 +31,8 @@ class Rule:
     Attributes:
         key: a pattern for `re.search` on the leaf's name, or the name of the path of a leaf or a subtree.
         regularizer: a `Regularizer` or None.
-        keys: None for a pattern; else the path, which came out of a tree and is taken literally, key by key: joined by
-            '/' a key with a '/' in it would also cover what lies elsewhere.
+        keys: None for a pattern. Otherwise the path from a tree, which is taken literally, key by key. (Joined by '/',
+            a key that contains '/' would also match leaves elsewhere.)
     """
 
     key: str
@@ -55,12 +55,12 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """What a user said about regularizers, in a form that is hashable and needs no parameters.
+    """A user's specification of regularizers, in a form that is hashable and independent of the parameters.
 
     Attributes:
         alone: the regularizer given alone, or None.
-        rules: the ordered rules of a mapping or tree; empty where a regularizer was given alone.
-        remedy: what to do where one of them matches nothing.
+        rules: the ordered rules of a mapping or tree; empty if a regularizer was given alone.
+        remedy: the remedy in the error for a rule that matches nothing.
     """
 
     alone: Regularizer | None = None
@@ -69,27 +69,27 @@ class Assignment:
 
     @property
     def regularizers(self) -> tuple[Regularizer, ...]:
-        """All the regularizers named, without the Nones."""
+        """All regularizers of the specification, without None."""
         named = (self.alone, *(rule.regularizer for rule in self.rules))
         return tuple(regularizer for regularizer in named if regularizer is not None)
 
 
 def assignment(regularizer: "RegularizerSpec | Assignment") -> Assignment:
-    """Turns what users write into an `Assignment`.
+    """Turns a user's specification into an `Assignment`.
 
     Args:
         regularizer: one of
             None: psi = 0 everywhere;
             a `Regularizer`: alone, for every leaf that `is_selected_alone`;
-            a flat mapping, ordered: its keys are patterns (`re.search` on the '/'-joined key path, first match wins),
+            a flat, ordered mapping: its keys are patterns (`re.search` on the '/'-joined key path, first match wins),
             its values a `Regularizer` or None;
             any other pytree of the parameters' structure, or a prefix of it, with a `Regularizer` or None at its
-            leaves, whose places are paths. A regularizer at the place of a whole subtree takes in there what it would
+            leaves, whose places are paths. A regularizer at the place of a subtree takes the leaves in it that it would
             take alone.
 
     Raises:
-        TypeError: something in it is neither a regularizer nor None.
-        ValueError: a pattern is not a regular expression; two paths of a tree have one name.
+        TypeError: an entry is neither a regularizer nor None.
+        ValueError: a pattern is not a regular expression; two paths of a tree have the same name.
 
     Example:
         >>> import ramda_jax
@@ -141,20 +141,20 @@ def check_pattern(pattern: Any) -> None:
 
 
 def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, Any, Regularizer | None]]:
-    """Decides, from paths and shapes alone, what each leaf of `params` gets.
+    """Decides, from paths and shapes alone, which regularizer each leaf of `params` gets.
 
     Args:
         spec: an `Assignment`, or anything `assignment` takes.
         params: a pytree of arrays (or anything with a shape).
 
     Returns:
-        A list of (name, leaf, regularizer) in flattening order; the regularizer is resolved for its leaf
-        (groups as axes), or None for psi = 0. Where the specification is for the parameters in another order, as
-        `compaction.Coupling.regularizer` returns it, the leaves are those of that order.
+        A list of (name, leaf, regularizer) in flattening order. The regularizer is resolved for its leaf (groups as
+        axes), or None for psi = 0. If the specification is for the parameters in another order, such as that of
+        `compaction.Coupling.regularizer`, the leaves are in that order.
 
     Raises:
         ValueError: a pattern or path matches nothing; a regularizer alone selects nothing although some leaf
-            has two axes or more; a regularizer does not fit its leaf; two leaves have one name.
+            has two axes or more; a regularizer does not fit its leaf; two leaves have the same name.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -196,8 +196,8 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
         result.append((path, leaf, _resolve(regularizer, path, leaf)))
     hidden, masked = hidden_paths(params)
     places += [_Place(path_name(path), path_keys(path)) for path in hidden]
-    # No check on a tree without leaves, with which `optax.tree.map_params` calls `init`, and none where
-    # `optax.masked` or `partition` hide whole subtrees, in which the pattern may match.
+    # No check on a tree without leaves: `optax.tree.map_params` calls `init` with one. And none if `optax.masked` or
+    # `partition` hide subtrees: the pattern may match in these.
     if leaves and not masked:
         for number, rule in enumerate(spec.rules):
             known = number in used or any(map(rule.matches, places))
@@ -211,7 +211,7 @@ def assign(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, 
 
 
 def regularized_leaves(spec: RegularizerSpec | Assignment, params: Tree) -> list[tuple[str, Any, Regularizer]]:
-    """What `assign` returns of the leaves that get a regularizer.
+    """The part of the result of `assign` for the leaves that get a regularizer.
 
     Args, raises: as `assign`.
 

@@ -19,11 +19,11 @@ class Packing(Protocol):
 
 
 def packing_of(spec: Any) -> Packing | None:
-    """The order that a regularizer's specification is for; None for that of the model."""
+    """The order of parameters that a specification of regularizers is for; None for the model's own order."""
     return getattr(spec, "packing", None)
 
 
 def packed(spec: Any, tree: Tree) -> Tree:
-    """A tree like the parameters in the order that a regularizer's specification is for."""
+    """A tree like the parameters, in the order that a specification of regularizers is for."""
     packing = packing_of(spec)
     return tree if packing is None else packing.pack(tree)

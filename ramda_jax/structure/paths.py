@@ -13,7 +13,7 @@ EMPTY_KEY = "''"
 
 
 def path_keys(path: KeyPath) -> tuple[str, ...]:
-    """The keys of a leaf's path as a tuple of strings; unlike the name it tells `a/b` as one key from `a` and `b`.
+    """The keys of a leaf's path as a tuple of strings. Unlike the name it tells the key `a/b` from the keys `a`, `b`.
 
     A trailing attribute `value` is dropped, as in `path_name`.
     """
@@ -25,11 +25,11 @@ def path_keys(path: KeyPath) -> tuple[str, ...]:
 def path_name(path: KeyPath) -> str:
     """The '/'-joined key path of a leaf, such as `"conv/kernel"`; a bare array has the name `""`.
 
-    A trailing attribute `value` is dropped: the variables of nnx and the boxes of linen put it there
-    at `init`, but not at `update`. A leaf under the empty key alone is named `"''"`: it is not a bare array.
+    A trailing attribute `value` is dropped, because the variables of nnx and the boxes of linen put it there at `init`,
+    but not at `update`. A leaf under the empty key alone is named `"''"`: it is not a bare array.
 
     Args:
-        path: a key path as `jax.tree_util` has them.
+        path: a key path of `jax.tree_util`.
 
     Example:
         >>> from jax.tree_util import DictKey
@@ -43,7 +43,7 @@ def path_name(path: KeyPath) -> str:
 def flatten_with_paths(
     tree: Tree, is_leaf: Callable[[Any], bool] | None = None
 ) -> tuple[list[tuple[KeyPath, Any]], Any]:
-    """As `jax.tree_util.tree_flatten_with_path`; says by name which keys a dict may have."""
+    """`jax.tree_util.tree_flatten_with_path`, with an error that names the keys of a dict that cannot be sorted."""
     try:
         return tree_flatten_with_path(tree, is_leaf=is_leaf)
     except ValueError as error:
@@ -72,7 +72,7 @@ def _is_sortable(keys):
 
 
 def check_unique(paths: Sequence[KeyPath]) -> list[str]:
-    """The names of key paths, as a list; raises a `ValueError` that has both paths where two have one name."""
+    """The names of key paths, as a list; raises a `ValueError` that has both paths if two have the same name."""
     names = [path_name(path) for path in paths]
     if len(set(names)) < len(names):
         first = {}
@@ -90,7 +90,7 @@ def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
     """The leaves of `tree` in flattening order, as a list of (name, leaf).
 
     Raises:
-        ValueError: two leaves have one name, as those of `{"a": {"b": ...}, "a/b": ...}`: a name is a key.
+        ValueError: two leaves have the same name, as in `{"a": {"b": ...}, "a/b": ...}`.
 
     Example:
         >>> named_leaves({"dense": {"bias": 0.0, "kernel": 1.0}})
@@ -102,13 +102,13 @@ def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
 
 
 def keys_by_name(tree: Tree) -> dict[str, tuple[str, ...]]:
-    """From the names of the leaves of `tree` to the keys that lead there (`path_keys`)."""
+    """A dict from the names of the leaves of `tree` to their keys (`path_keys`)."""
     paths = [path for path, _ in flatten_with_paths(tree)[0]]
     return dict(zip(check_unique(paths), map(path_keys, paths), strict=True))
 
 
 def hidden_paths(tree: Tree) -> tuple[list[KeyPath], list[KeyPath]]:
-    """Key paths of the places in `tree` that hold no leaf: those of None, and those that `optax.masked` hides."""
+    """Key paths of the places in `tree` without a leaf: those of None, and those that `optax.masked` hides."""
 
     def is_hidden(node):
         return node is None or isinstance(node, optax.MaskedNode)
