@@ -1,4 +1,4 @@
-"""Our states in an optimizer's state, wherever Optax's wrappers have put them."""
+"""The states of this library in an optimizer's state, wherever Optax's wrappers have put them."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ from ramda_jax.validation import check_arrays
 
 
 def find_states(state: Any, kinds: Any) -> list[tuple[Any, Any]]:
-    """Our states in `state`, as a list of (path, state)."""
+    """The states of these kinds in `state`, as a list of (path, state)."""
     flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, kinds))
     return [(path, node) for path, node in flat if isinstance(node, kinds)]
 
 
 def paired_states(state: Any) -> list[tuple[Any, Any]]:
-    """Each `ProximalPointState` with the model's state of its chain, None for methods with c = 1.
+    """Each `ProximalPointState` with the model builder's state of its chain, or None for methods with c = 1.
 
-    A chain's parts are siblings, or nearly so in a chain of chains: those that share the longest path
-    belong together.
+    The states of a chain's parts are siblings, or nearly so in a chain of chains. So the two that share the longest
+    path belong together.
     """
     models = find_states(state, ModelState)
     proximals = find_states(state, ProximalPointState)
     if not proximals:
         raise ValueError(
-            f"No state of ramda_jax in a state of type {type(state).__name__}; give the state of `ramda`, `rmda` or of "
-            "a chain with `proximal_point` in it."
+            f"The state must contain one of ramda_jax, got none in a state of type {type(state).__name__}; give the "
+            "state of `ramda`, `rmda` or of a chain with `proximal_point` in it."
         )
 
     for _, node in (*models, *proximals):
@@ -41,7 +41,7 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
         return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
     def fits(proximal, model):
-        # A builder may also stand before a user's own step, and have no partner.
+        # A builder may also stand before a user's own step; then it has no partner.
         radii = proximal.radii
         if not isinstance(radii, dict):
             return True
@@ -65,7 +65,7 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
 
 
 def plain_state(state: Any) -> Any:
-    """One of our states with bare arrays for single numbers, which nnx wraps in variables of its own."""
+    """A state of this library with bare arrays as numbers, which nnx wraps in its variables."""
 
     def unwrap(field) -> Any:
         if isinstance(field, dict):

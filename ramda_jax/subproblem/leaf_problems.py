@@ -41,7 +41,7 @@ class LeafProblem(NamedTuple):
     Attributes:
         path: the leaf's name.
         model: the leaf's quadratic model, with the strength in its weight.
-        regularized: how it is solved; None where psi is 0, and the solution the model's centre.
+        regularized: how it is solved; None if psi is 0, so that the solution is the model's centre.
         pattern: of the leaves that share its strength.
     """
 
@@ -59,18 +59,18 @@ class LeafProblem(NamedTuple):
 def leaf_problems(
     problem: ProximalProblem, model: QuadraticModel, weight: Any, step: Any, params: Any, radii: Any
 ) -> Iterator[LeafProblem]:
-    """The subproblems of all leaves, in flattening order; each has its own minimiser as its part of that of all.
+    """The subproblems of all leaves, in flattening order. The minimiser of a leaf is its part of that of all leaves.
 
     Args:
-        problem: what is solved and how.
-        model: of trees.
-        weight: of psi, with the strength in it; or a dict of these by the patterns of `problem`.
+        problem: the static settings of the subproblem.
+        model: the model, of trees.
+        weight: the weight of psi, with the strength in it; or a dict of these by the patterns of `problem`.
         step: the 0-based step.
         params: the current parameters, leaves in the model's order.
-        radii: the last radii by path; what is not a dict is taken for none.
+        radii: a dict of the last radii by path; anything else means that none are known.
 
     Raises:
-        ValueError: radii that are not those of the parameters' groups.
+        ValueError: the radii are not those of the parameters' groups.
     """
     leaves = assign(problem.assignment, model.linear)
     if isinstance(radii, dict):

@@ -17,7 +17,7 @@ class PackedState(_PackedFields):
     """State of an optimizer that sees the parameters in another order.
 
     Attributes:
-        inner: the optimizer's own, of parameters in that order.
+        inner: the state of the optimizer itself, for parameters in that order.
         packing: the order; static.
     """
 
@@ -32,7 +32,7 @@ class PackedState(_PackedFields):
 
 
 def leaves_seen(state: Any, params: Any) -> dict[str, Any]:
-    """The leaves of the parameters by path, and those that the optimizers in `state` see in another order."""
+    """The leaves of the parameters by path, together with those that the optimizers in `state` see in another order."""
     leaves = dict(named_leaves(params))
     for _, node in find_states(state, PackedState):
         leaves |= named_leaves(node.packing.pack(params))

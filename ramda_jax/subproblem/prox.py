@@ -1,4 +1,4 @@
-"""The prox of a regularizer on a tree, differentiable: for who wants the operator and no optimizer."""
+"""The prox of a regularizer on a tree, differentiable, for use without an optimizer."""
 
 import functools
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
 
         argmin_W 1/2 ||W - params||^2_metric + strength * psi(W)
 
-    What the methods solve at every step, without a method. It can be jitted and batched, and it is differentiable in
-    params, strength and metric wherever the solution is: through the equation that the exact solution solves, not
-    through a solver's iterations. At a kink (a group at the border of being zero) the derivative is that of one side,
-    and a hard target's is that of its support, held.
+    This is the subproblem that the methods solve at every step. It can be jitted and batched. It is differentiable in
+    params, strength and metric wherever the solution is; the derivative comes from the equation of the exact solution,
+    not from a solver's iterations. At a kink (a group at the border of being zero) it is the derivative of one side.
+    For a hard target it is the derivative with the support held fixed.
 
     Args:
         regularizer: which leaf gets which psi, as the methods take it: None, a `Regularizer`, a mapping of patterns, or
             a tree. A regularizer alone takes leaves of two axes or more, a bare array of one axis or more.
         params: a tree of arrays of floating-point numbers.
-        strength: lambda >= 0, a number, also a traced one. With 0 the result is params.
+        strength: lambda >= 0, a number, which may be traced. With 0 the result is params.
         metric: the positive diagonal: None for 1; one number for all leaves; or a tree of the structure of params with,
             for each leaf, a number or an array of its shape. For a psi with no closed form and no secular equation,
             such as `NuclearNorm`, an array means proximal gradient, at most 1,000 steps, down to rounding.
@@ -47,9 +47,9 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
         A tree like params, of its dtypes, computed in at least float32.
 
     Raises:
-        ValueError: a negative strength; a regularizer or a metric that does not fit a leaf; in a derivative, a psi that
-            is solved by iterations.
-        TypeError: something that is not a regularizer; params that are not floating-point arrays.
+        ValueError: strength is negative; a regularizer or the metric does not fit a leaf; in a derivative, psi is
+            solved by iterations.
+        TypeError: regularizer is not one; params are not floating-point arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, ramda_jax
@@ -96,7 +96,7 @@ def _metrics(metric, params):
     if jax.tree.structure(metric) == jax.tree.structure(0) and jnp.ndim(metric) == 0:
         check_positive("metric", metric)
         return [metric] * number
-    # A number alone is the metric of any shape.
+    # A number is a metric for any shape.
     numbers = jax.tree.leaves(metric)
     if len(numbers) == number:
         filled = [p if jnp.ndim(m) == 0 else m for m, p in zip(numbers, jax.tree.leaves(params), strict=True)]
@@ -127,7 +127,7 @@ def _solved(regularizer, rhs, metric, weight, start):
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = default_solver(regularizer, "scalar" if metric.ndim == 0 else "diagonal")
     if isinstance(solver, ProximalGradient):
-        # That of a step ends where the next step goes on.
+        # The default of a step stops early, because the next step continues; here there is no next step.
         solver = ProximalGradient(max_steps=1000, tolerance=0.0)
     return solve_leaf(solver, regularizer, model, Context(start)).value
 
@@ -192,7 +192,7 @@ def _of_singular_values_jvp(regularizer, primals, tangents):
     def quotient(a, b):
         return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
-    # Of two that are kept it is 1, of two that are not 0; of one of each the difference of the s is not 0.
+    # For two kept values it is 1, for two others 0. If only one is kept, the difference of the s is not 0.
     is_mixed = is_kept[:, None] != is_kept
     slopes = jnp.where(is_mixed, quotient(f[:, None] - f, s[:, None] - s), is_kept & is_kept[:, None])
     inside = u.T @ d_x @ v

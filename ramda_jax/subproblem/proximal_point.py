@@ -30,31 +30,31 @@ def proximal_point(
     strength: StrengthSpec | None = None,
     solver: SolverSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Minimises the model it is given plus the regularizer.
+    """Minimises a quadratic model plus the regularizer.
 
         W_hat = argmin_W <linear, W> + 1/2 ||W - anchor||^2_metric + strength * weight * psi(W)
 
-    The middle part of a chain: its incoming updates are a `QuadraticModel`, its outgoing ones W_hat, which
-    `iterate_averaging` turns into Optax's updates.
+    This is the middle part of a chain. Its incoming updates are a `QuadraticModel`; its outgoing updates are W_hat,
+    which `iterate_averaging` turns into Optax's updates.
 
     Args:
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
         strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, the
             same bits as without a regularizer. Or a `Target`. Or a mapping of patterns on the regularized leaves' paths
-            to these, the first match wins: leaves of one pattern share a lambda. Must be given with a regularizer.
-        solver: a `Solver` for all the regularizers; a mapping of patterns (`re.search` on the '/'-joined key path,
-            first match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
+            to these, the first match wins: leaves of one pattern share a lambda. Required with a regularizer.
+        solver: a `Solver` for all regularizers; a mapping of patterns (`re.search` on the '/'-joined key path, first
+            match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
     Returns:
         A `GradientTransformationExtraArgs` from `QuadraticModel` to W_hat.
 
     Raises:
-        ValueError: a negative strength; a regularizer without strength; a solver that cannot solve a regularizer; in
-            `init` and `update`, a regularizer that does not fit a leaf, a pattern that matches no leaf; in `update`, no
-            params, or a model or state that does not belong to them, such as the state of another regularizer or
-            solver.
-        TypeError: something that is not a regularizer or solver; in `update`, updates that are not a `QuadraticModel`.
+        ValueError: strength is negative, or missing although there is a regularizer; the solver cannot solve for a
+            regularizer; in `init` and `update`, a regularizer does not fit a leaf, or a pattern matches no leaf; in
+            `update`, params are missing, or the model or the state does not belong to them, such as the state of
+            another regularizer or solver.
+        TypeError: an argument is not a regularizer or solver; in `update`, the updates are not a `QuadraticModel`.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax
@@ -78,12 +78,12 @@ def proximal_point(
         leaves = assign(problem.assignment, params)
         _, masked = hidden_paths(params)
         regularized = [(path, given) for path, _, given in leaves if given is not None]
-        if not masked:  # else a pattern may match what is hidden
+        if not masked:  # otherwise a pattern may match a hidden leaf
             problem.solvers.check_used(regularized)
             check_patterns_used(problem.patterns, [path for path, _ in regularized])
         dtype = scalars_dtype(params)
         radii = {
-            # The norms of zeros, not zeros of their shape: sharded as the solver's will be.
+            # The norms of zeros, and not zeros of their shape: so they are sharded as the solver's norms will be.
             path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
             for path, leaf, regularizer in leaves
             if isinstance(regularizer, Grouped) and problem.keeps_radii(path, regularizer)

@@ -1,4 +1,4 @@
-"""The last solution, from what the state keeps of it."""
+"""The last solution, restored from the state."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,10 +19,10 @@ from ramda_jax.validation import check_params
 
 
 def restore_solution(state: ProximalPointState, model: QuadraticModel, params: Tree) -> list[tuple[str, jax.Array]]:
-    """The solution that `state` has last found, for the same model, as a list of (path, W_hat).
+    """The solution of the last step, for the same model, as a list of (path, W_hat).
 
-    Where radii are kept it is the step's own solution, its zero pattern included; with proximal gradient it
-    is a solution of the same model, found again from `params`.
+    If the state has the radii of a leaf, the result is the step's own solution, with the same zeros. Otherwise, as for
+    proximal gradient, the subproblem is solved again, starting from `params`.
     """
     values = []
     for path, leaf_model, regularized, _ in last_problems(state, model, params):
@@ -32,13 +32,13 @@ def restore_solution(state: ProximalPointState, model: QuadraticModel, params: T
         regularizer, solver, context, keeps_radii = regularized
         radii = state.radii[path] if keeps_radii else None
         value = _restore_leaf(solver, regularizer, leaf_model, context, radii)
-        # In a scalar metric outside of what is compiled, as in a step (`running.batches`).
+        # In a scalar metric the centre is computed outside of the compiled function, as in a step (`running.batches`).
         values.append((path, leaf_model.center_if_weightless(value) if leaf_model.metric.ndim == 0 else value))
     return values
 
 
 def last_problems(state: ProximalPointState, model: QuadraticModel, params: Tree) -> Iterator[LeafProblem]:
-    """The leaves' subproblems of the last step, as `leaf_problems` has them."""
+    """The leaves' subproblems of the last step (`leaf_problems`)."""
     last_step = jnp.maximum(state.proximal_step - 1, 0)
     return leaf_problems(state.problem, model, psi_weight(state.strength, model), last_step, params, state.radii)
 
@@ -46,10 +46,10 @@ def last_problems(state: ProximalPointState, model: QuadraticModel, params: Tree
 def restore_by_path(
     state: ProximalPointState, model: QuadraticModel, current: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
-    """What `restore_solution` returns as a dict, from the current parameters by their paths.
+    """The result of `restore_solution` as a dict, from the current parameters by their paths.
 
     Raises:
-        ValueError: the state is one of other parameters.
+        ValueError: the state was made for other parameters.
     """
     check_model(model, model.linear)
     leaves = named_leaves(model.linear)

@@ -1,4 +1,4 @@
-"""Which leaf's subproblem is solved by which solver."""
+"""Which solver solves the subproblem of which leaf."""
 
 import dataclasses
 import re
@@ -15,11 +15,11 @@ _REMEDY = "use for example `SecularNewton()`, or a mapping of path patterns to s
 
 @dataclasses.dataclass(frozen=True)
 class SolverRules:
-    """What a user said about solvers, hashable.
+    """A user's specification of solvers, hashable.
 
     Attributes:
-        alone: the solver named for all leaves; None for each regularizer's default.
-        rules: pairs of a pattern and a solver or None, the first match wins; empty where one was named for all.
+        alone: the solver for all leaves; None for each regularizer's default.
+        rules: pairs of a pattern and a solver or None, the first match wins; empty if a solver was given for all.
     """
 
     alone: Solver | None = None
@@ -30,7 +30,7 @@ class SolverRules:
         return next((solver for pattern, solver in self.rules if re.search(pattern, path)), self.alone)
 
     def check_alone(self, assignment: Assignment, metric_kind: MetricKind) -> None:
-        """Raises a ValueError where the solver named for all leaves cannot solve one of the regularizers."""
+        """Raises a ValueError if the solver for all leaves cannot solve for a regularizer."""
         if self.alone is None:
             return
         for regularizer in assignment.regularizers:
@@ -38,7 +38,7 @@ class SolverRules:
                 check_solver(self.alone, regularizer, metric_kind)
 
     def check_used(self, leaves: list[tuple[str, Regularizer]]) -> None:
-        """Raises a ValueError where a pattern matches no regularized leaf, or its solver cannot solve a regularizer.
+        """Raises a ValueError if a pattern matches no regularized leaf, or its solver cannot solve for a regularizer.
 
         Args:
             leaves: names and regularizers of all regularized leaves.
@@ -56,10 +56,10 @@ class SolverRules:
 
 
 def solver_rules(solver: SolverSpec) -> SolverRules:
-    """Turns what users write into `SolverRules`.
+    """Turns a user's specification of solvers into `SolverRules`.
 
     Raises:
-        TypeError: something that is neither a solver nor None nor a mapping of patterns to these.
+        TypeError: the specification is neither a solver nor None nor a mapping of patterns to these.
         ValueError: a pattern is not a regular expression.
     """
     if isinstance(solver, Mapping):

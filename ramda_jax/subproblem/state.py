@@ -1,4 +1,4 @@
-"""What `proximal_point` keeps from step to step."""
+"""The state of `proximal_point`."""
 
 import dataclasses
 import sys
@@ -21,7 +21,7 @@ from ramda_jax.subproblem.strength_rules import ALL
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class ProximalProblem:
-    """What is solved and how, as a static part of the state; nothing in it depends on the parameters.
+    """The settings of the subproblem, as a static part of the state; they do not depend on the parameters.
 
     Attributes:
         assignment: which leaf gets which regularizer.
@@ -49,14 +49,14 @@ class ProximalProblem:
 
 
 def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel) -> None:
-    """Raises a ValueError that names both settings where a state is that of another regularizer or solver.
+    """Raises a ValueError if a state is that of another regularizer or solver; it has both settings.
 
-    Solvers are the same if every leaf gets the same: the default named by its name is no other.
+    Solvers are the same if every leaf gets the same solver: the default may also be named.
 
     Args:
-        given: of the state.
-        own: of the optimizer.
-        model: that the optimizer is given.
+        given: the state's.
+        own: the optimizer's.
+        model: the model that the optimizer is given.
     """
     if given.patterns != own.patterns:
         raise ValueError(
@@ -97,7 +97,7 @@ def _as_written(setting):
 
 
 def serialize_with_flax(kind: type[Any]) -> None:
-    """Tells `flax.serialization`, where it has been imported, that `kind` has nothing in it to store."""
+    """Tells `flax.serialization`, if it has been imported, that `kind` contains nothing to store."""
     serialization = sys.modules.get("flax.serialization")
     if serialization is not None and not serialization.is_serializable(kind):
         serialization.register_serialization_state(kind, lambda problem: {}, lambda problem, stored: problem)
@@ -116,13 +116,13 @@ class ProximalPointState(_ProximalPointFields):
 
     Attributes:
         proximal_step: int32 `[]`, steps taken; what schedules are called with.
-        strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern where a
-            mapping was given.
-        radii: by the leaf's path, the groups' norms of the last solution, one number per group and exactly 0 where
-            the group is; only leaves whose solver finds them. (A scalar 0 for a tree without leaves, which
-            is how `optax.tree.map_params` sees that it does not have the parameters' shapes.)
+        strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern if a mapping
+            was given.
+        radii: a dict by the leaf's path of the groups' norms in the last solution, one number per group and exactly 0
+            for a zero group; only of leaves whose solver computes them. (For a tree without leaves a scalar 0, by which
+            `optax.tree.map_params` sees that it does not have the parameters' shapes.)
         info: how the last solves went.
-        problem: what is solved and how; static.
+        problem: the settings of the subproblem; static.
     """
 
     __slots__ = ()
@@ -131,7 +131,7 @@ class ProximalPointState(_ProximalPointFields):
 
         @property
         def problem(self) -> ProximalProblem:
-            # flax.serialization asks for every field by its name before it looks up how to store it: late enough to
-            # know that Flax is there, and early enough to tell it, without our importing it.
+            # flax.serialization reads every field by its name before it looks up how to store it. At that moment Flax
+            # has been imported, and can still be told; so this library need not import it.
             serialize_with_flax(ProximalProblem)
             return self[-1]

@@ -642,7 +642,7 @@ def test_eval_params_works_with_linen_train_state(method):
 )
 @pytest.mark.parametrize("function", [lambda s: ramda_jax.eval_params(s, {"kernel": 1.0}), ramda_jax.solver_info])
 def test_state_without_one_of_ours_is_refused(function, state):
-    with pytest.raises(ValueError, match="No state of ramda_jax in a state of type"):
+    with pytest.raises(ValueError, match="The state must contain one of ramda_jax, got none in a state of type"):
         function(state)
 
 

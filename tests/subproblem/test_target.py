@@ -200,10 +200,10 @@ def test_the_zeroing_weight_is_the_border_of_the_solutions_zeros(name, x64):
     ("make", "message"),
     [
         (lambda: Target(1.0), r"`share` must be above 0 and below 1, got 1.0; use"),
-        (lambda: Target(0.9, of="flops"), r"`of` must be 'weights', 'groups' or a mapping of costs, got 'flops'"),
+        (lambda: Target(0.9, of="flops"), r"`of` must be 'weights', 'groups' or a mapping of costs, got 'flops'; use"),
         (lambda: Target(0.9, start=0.0), r"`start` must be finite and above 0"),
         (lambda: ramda_jax.ramda(0.1, GroupLasso(), Target(0.9)), r"must know when to hold its lambda, .*; use"),
-        (lambda: ramda_jax.ramda(0.1, None, Target(0.9, hold=5)), r"must be given with a regularizer, such as"),
+        (lambda: ramda_jax.ramda(0.1, None, Target(0.9, hold=5)), r"must be given with a regularizer, got None; use"),
         (
             lambda: ramda_jax.ramda(0.1, ramda_jax.NuclearNorm(), Target(0.9, hold=5)),
             r"regularizers whose zeros grow with their weight, got NuclearNorm.*; use",

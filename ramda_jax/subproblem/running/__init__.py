@@ -1,1 +1,1 @@
-"""How the leaves' subproblems are run: in which order, in batches, in tiles, compiled in eager use."""
+"""How the leaves' subproblems are run: their order, batches, tiles, and compilation in eager use."""

@@ -1,4 +1,4 @@
-"""All leaves solved at once, without a branch or a loop, as accelerators want it."""
+"""All leaves solved at once, without a branch or a loop, for accelerators."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,11 +17,12 @@ from ramda_jax.xla.reductions import is_on_several_devices
 
 
 def at_once_key(problem: LeafProblem) -> Any:
-    """What the leaves have in common that may be solved at once; None for a leaf that is solved by itself."""
+    """A key that is equal for leaves that are solved at once; None for a leaf that is solved by itself."""
     model, solver = problem.model, problem.as_regularized().solver
     if not solver.solves_at_once or model.metric.ndim == 0:
         return None
-    # On a mesh with explicit axes both programs would have to give arrays sharded alike: there leaf by leaf.
+    # On a mesh with explicit axes the programs of `by_platform` would have to return equally sharded arrays. They do
+    # not.
     if any(jax.typeof(model.linear).sharding.spec):
         return None
     # A leaf that may be sharded does not go into the vector of all leaves: it would have to be gathered.
@@ -54,12 +55,12 @@ _solve_compiled = BoundedJit(_solve, num_static=2, size=KEPT)
 
 
 def by_platform(cpu: Callable[[], Any], other: Callable[[], Any], like: jax.Array) -> Any:
-    """`cpu()` where the program runs on CPUs, else `other()`: trees of the same arrays.
+    """`cpu()` if the program runs on CPUs, else `other()`: trees of the same arrays.
 
     Args:
-        cpu: of the program's arrays, without arguments.
+        cpu: a function without arguments.
         other: as `cpu`.
-        like: one of the arrays: outside of `jit` its device decides.
+        like: an array that the functions use; outside of `jit` its device decides.
     """
     if isinstance(like, Tracer):
         return jax.lax.platform_dependent(cpu=cpu, default=other)

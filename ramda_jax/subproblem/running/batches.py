@@ -1,4 +1,4 @@
-"""All leaves solved, in turn: leaves of equal shape in one batch where that pays, every other leaf by itself."""
+"""All leaves solved one after the other; leaves of equal shape in one batch if that pays."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) 
     Args:
         problems: of all leaves.
         step: the 0-based step.
-        scalar: known to the program and not to its compiler (`xla.many_leaves`).
+        scalar: a scalar with a value that the compiler does not know (`xla.many_leaves`).
     """
     solved, sets, after = Solved({}, {}, []), {}, jnp.asarray(step)
     for problem in problems:
@@ -95,9 +95,9 @@ def _solve_in_turn(problems, after, scalar):
         infos.append(_info(solution))
         for problem, (value, radii) in zip(members, pairs, strict=True):
             if problem.model.metric.ndim == 0:
-                # Leaf by leaf, and outside of what is compiled: XLA makes a division by one number a multiplication by
-                # its reciprocal, and does not where the numbers of several leaves are stacked. So the centre has the
-                # bits that it has without a regularizer.
+                # Leaf by leaf, and outside of the compiled function: XLA turns a division by one number into a
+                # multiplication by its reciprocal, but not if the numbers of several leaves are stacked. So the centre
+                # has the same bits as without a regularizer.
                 value = problem.model.center_if_weightless(value)
             results[problem.path] = value, radii
         # The next batch waits for any scalar that becomes known only once this one is solved. A closed form's number of
@@ -110,11 +110,11 @@ def _solve_in_turn(problems, after, scalar):
 
 
 def _batch_of(problem):
-    """What the leaves of a batch have in common; for a leaf that is solved by itself, its path.
+    """A key that is equal for the leaves of a batch; for a leaf that is solved by itself, its path.
 
-    Leaves of equal shape go in one batch where the regularizer asks for it, and where they are small: one solve is
-    compiled for all of them (some 0.35 s a leaf, `benchmarks/NOTES.md`). Any other leaf is its own batch, which saves
-    the stacking.
+    Leaves of equal shape are a batch if the regularizer asks for it, or if they are small. One solve is then compiled
+    for all of them, which saves some 0.35 s a leaf (`benchmarks/NOTES.md`). Any other leaf is its own batch, which
+    saves the stacking.
     """
     model, (regularizer, solver, *_) = problem.model, problem.regularized
     if regularizer.expensive_prox or (solver.iterates and model.linear.size < SMALL):
@@ -140,7 +140,7 @@ def _solve_batch(members, after, scalar):
             for problem in members
         ],
     )
-    # The scalars are the same for all, as is the share of a tolerance, their sizes being equal.
+    # The scalars are the same for all leaves, and so is the share of a tolerance, because their sizes are equal.
     stack = _with_arrays(first.model, arrays)
     context = dataclasses.replace(context, start=start, radii=radii, run=Stacked(after))
     batch = _solve_stack(solver, regularizer, stack, context)
@@ -148,7 +148,7 @@ def _solve_batch(members, after, scalar):
 
 
 def _arrays(model: QuadraticModel):
-    """What differs from leaf to leaf in the models of a batch."""
+    """The fields in which the models of a batch differ."""
     return model.linear, model.anchor, model.metric
 
 
@@ -159,7 +159,7 @@ def _with_arrays(model: QuadraticModel, arrays):
 
 @compiled_if_eager
 def solve_leaf(solver: Solver, regularizer: Regularizer, model: QuadraticModel, context: Context) -> Solution:
-    """The subproblem of one leaf, in tiles where that pays; in a diagonal metric the centre where the weight is 0."""
+    """Solves one leaf, in tiles if that pays; in a diagonal metric the value is the centre if the weight is 0."""
     return solve_in_tiles(solver, model, regularizer.at_step(context.step), context)
 
 

@@ -1,4 +1,4 @@
-"""Solves outside of a user's `jit`: compiled, so that a step does not compile its loops again at every call."""
+"""Compilation of solves outside of a user's `jit`, so that a step does not compile its loops at every call."""
 
 import functools
 from collections.abc import Callable
@@ -8,15 +8,16 @@ from jax.core import Tracer
 
 from ramda_jax.xla.bounded_jit import BoundedJit
 
-#: Programs that are kept, some 2 MB each: more than a network has kinds of leaves, which take turns at every step.
+#: The number of programs that are kept, some 2 MB each: more than a network has kinds of leaves, all of which are used
+#: at every step.
 KEPT = 256
 
 
 def compiled_if_eager(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles `function(solver, regularizer, model, ...)` once for a solver, a regularizer and a shape.
 
-    For eager use: each call of a solver builds new loop bodies, so that JAX would recompile them at every step, and
-    keep thousands of them. Inside of a user's `jit` nothing changes, and a solver without a loop is not compiled.
+    For eager use: each call of a solver builds new loop bodies. Without this JAX would compile them at every step, and
+    keep thousands of programs. Inside of a user's `jit` nothing changes, and a solver without a loop is not compiled.
     """
     compiled = BoundedJit(function, num_static=2, size=KEPT)
 

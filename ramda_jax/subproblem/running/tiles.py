@@ -1,4 +1,4 @@
-"""A large leaf solved tile by tile, so that what the solver works on stays in a core's cache."""
+"""A large leaf solved tile by tile, so that the solver's arrays stay in a core's cache."""
 
 import dataclasses
 import math
@@ -19,11 +19,12 @@ TILE = 2**18
 
 
 def tile_of(regularizer: GroupRegularizer, shape: Shape) -> tuple[int, int] | None:
-    """How a leaf of that shape is cut between its groups.
+    """Along which axis a leaf of that shape is cut between its groups, and into tiles of which length.
 
     Returns:
-        The axis and how many of its indices a tile has, a divisor of them all: a smaller last tile would be a
-        program of its own. None if the leaf is to stay whole, as one is that would not fill a quarter of a tile.
+        The axis, and the number of its indices in a tile. This divides the length of the axis, because a smaller last
+        tile would need a program of its own. None if the leaf is solved whole, as when it would not fill a quarter of a
+        tile.
     """
     inside = regularizer.inner_axes(len(shape))
     groups = [axis for axis in range(len(shape)) if axis not in inside]
@@ -38,9 +39,9 @@ def tile_of(regularizer: GroupRegularizer, shape: Shape) -> tuple[int, int] | No
 
 
 def _keeps_weights(regularizer, shape, axis, length):
-    """Whether the groups of a tile get the weight that they have in the leaf.
+    """Whether the groups of a tile have the same weight as in the leaf.
 
-    They do once the weight is resolved; a subclass may compute weights of its own from the shape.
+    This is so if the weight is resolved; but a subclass may compute weights from the shape.
     """
     of_leaf = regularizer.weights(shape)
     of_tile = regularizer.weights((*shape[:axis], length, *shape[axis + 1 :]))
@@ -48,16 +49,16 @@ def _keeps_weights(regularizer, shape, axis, length):
 
 
 def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
-    """`solver.solve`; a large leaf is solved tile by tile on CPUs with one device, where its groups are independent.
+    """`solver.solve`; on CPUs with one device a large leaf is solved tile by tile, if its groups are independent.
 
-    Where the model's weight is 0 the value is the centre; in a scalar metric the caller sees to that.
+    If the model's weight is 0, the value is the centre; in a scalar metric the caller computes it.
 
     Args:
-        solver: of the regularizer. In tiles only where it solves every group by itself (`by_group`), from the radii of
-            the last solution.
-        model: of one leaf.
+        solver: the regularizer's solver. Tiles need one that solves every group by itself (`by_group`), from the radii
+            of the last solution.
+        model: the model of one leaf.
         regularizer: resolved for the leaf, at the step.
-        context: of the leaf.
+        context: the leaf's.
     """
 
     def whole():
@@ -66,7 +67,7 @@ def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regulariz
 
     is_scalar = model.metric.ndim == 0
     tile = None
-    # On several devices a leaf may be sharded, and tiles of it would have to be fetched.
+    # On several devices a leaf may be sharded, and its tiles would have to be gathered.
     if solver.by_group and context.radii is not None and not is_scalar and jax.device_count() == 1:
         assert isinstance(regularizer, GroupRegularizer)  # by_group
         tile = tile_of(regularizer, model.linear.shape)

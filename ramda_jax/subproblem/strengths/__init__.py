@@ -1,1 +1,1 @@
-"""How strong the regularizer is at each step: a number, a schedule, or what a `Target` finds."""
+"""The strength of the regularizer at each step: a number, a schedule, or found by a `Target`."""

@@ -1,4 +1,4 @@
-"""The weight of psi at each step: strength times the model's weight, or what a `Target` makes of it."""
+"""The weight of psi at each step: strength times the model's weight, or by the law of a `Target`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,25 +15,25 @@ from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.strengths.target import GAIN, Target
 from ramda_jax.typing import StrengthSpec
 
-# The share of W_hat is averaged over about as many steps.
+# The share of W_hat is averaged over about this number of steps.
 MEMORY = 10
-# The most that log lambda changes in a step, for stages of a few steps.
+# The largest change of log lambda in a step. It matters for stages of a few steps.
 LARGEST_STEP = 0.2
-# Scores of a leaf that the quantile looks at; a larger leaf is sampled.
+# The number of a leaf's scores in the quantile; a larger leaf is sampled.
 SAMPLE = 2**16
 
 
 class TargetState(NamedTuple):
-    """What a `Target` keeps from step to step, instead of the strength.
+    """The state of a `Target`, instead of a number as strength.
 
     Attributes:
         current: `[]`, lambda of the last step.
         next: `[]`, lambda of the next step.
         weight: `[]`, A_t, the weight of psi in the last step.
-        model_weight: `[]`, the model's own weight in the last step, alpha_t.
+        model_weight: `[]`, alpha_t, the model's own weight in the last step.
         share: `[]`, the share of W_hat that was zero, averaged over some ten steps.
-        is_constant: bool `[]`, whether lambda has been the same since the start of the stage, and the weight its
-            product with the model's.
+        is_constant: bool `[]`, whether lambda has been the same since the start of the stage, and the weight has been
+            its product with the model's weight.
     """
 
     current: jax.Array
@@ -50,14 +50,17 @@ def initial_strength(strength: StrengthSpec, dtype: jax.typing.DTypeLike) -> Any
         return {pattern: initial_strength(part, dtype) for pattern, part in strength.items()}
     if not isinstance(strength, Target):
         return jnp.zeros([], dtype)
-    # An array each: what is donated must not be there twice.
+    # A new array for each field: an array that occurs twice cannot be donated.
     current, weight, model_weight, share = (jnp.zeros([], dtype) for _ in range(4))
     start = jnp.asarray(strength.start, dtype)
     return TargetState(current, start, weight, model_weight, share, jnp.zeros([], bool))
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> Any:
-    """The weight of psi in `model`'s step, that of `strength`, which is a state's; a dict by pattern for a dict."""
+    """The weight of psi in the step of `model`, where `strength` is the state's after the same step.
+
+    A strength by pattern has a weight by pattern.
+    """
     if isinstance(strength, dict):
         return {pattern: psi_weight(part, model) for pattern, part in strength.items()}
     return strength.weight if isinstance(strength, TargetState) else jnp.asarray(model.weight) * strength
@@ -74,16 +77,16 @@ def strength_at_step(
 
     Args:
         strength: a number, a schedule or a `Target`.
-        state: the strength that the last step has left.
-        model: of trees.
+        state: the strength in the state after the last step.
+        model: the model, of trees.
         step: the 0-based step.
-        problems: gives the list of `LeafProblem`, of any weight.
+        problems: a function that returns the list of `LeafProblem`, with any weight.
 
     Returns:
-        The strength for the state, and q_t, None for what is not a target.
+        The strength for the state, and q_t, which is None unless the strength is a `Target`.
 
     Raises:
-        ValueError: the state of a number's optimizer for a target, or the other way round.
+        ValueError: the state is that of a number and the strength a target, or the reverse.
     """
     if isinstance(strength, Target) != isinstance(state, TargetState):
         kinds = ("a number's", "a target's")
@@ -97,8 +100,9 @@ def strength_at_step(
     model_weight = jnp.asarray(model.weight, dtype)
     value = state.next
     constant_weight = model_weight * value
-    # In dual averaging W_hat answers to a change of lambda by alpha_t / D_t, which grows without bound. So the weight
-    # is a sum of its own, and a change of lambda counts from now on. At the start of a stage alpha_t falls.
+    # In dual averaging W_hat reacts to a change of lambda by alpha_t / D_t, which grows without bound. So the weight is
+    # a sum, in which a new lambda multiplies only new terms. alpha_t falls at the start of a stage, where the sum
+    # restarts.
     is_first = (step == 0) | (model_weight < state.model_weight) | ~jnp.asarray(model.weight_is_sum)
     is_constant = is_first | (state.is_constant & (value == state.current))
     grown = state.weight + (model_weight - state.model_weight) * value
@@ -121,7 +125,7 @@ def after_solving(
     problems: list[LeafProblem],
     solved: Solved,
 ) -> Any:
-    """The strength for the state, once the step's solution is known: lambda moves for the next step."""
+    """The strength for the state after the step has been solved, with the lambda of the next step."""
     if not isinstance(strength, Target):
         return state
     assert cap is not None  # strength_at_step
@@ -144,7 +148,7 @@ def after_solving(
 
 
 def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> jax.Array:
-    """The share of the solution that is zero; 0 where there is nothing to count."""
+    """The share of the solution that is zero; 0 if nothing counts."""
     zeros, total = [], 0.0
     for problem in problems:
         if problem.regularized is None:
@@ -153,7 +157,7 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
         alive = radii != 0 if radii is not None else regularizer.support(solved.values[problem.path])
         costs = _costs(target, problem, alive)
         if costs.ndim == 0:
-            # By counting: a float32 sum of ones stops at 2^24.
+            # By an integer count: a float32 sum of ones stops at 2^24.
             zeros.append(count(~alive).astype(costs.dtype) * costs)
             total += costs * alive.size
             continue
@@ -163,7 +167,7 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
 
 
 def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
-    """q_t, the smallest weight of psi that makes the wanted share of the minimiser zero; infinite without a leaf."""
+    """q_t, the smallest weight of psi for which the wanted share of the minimiser is zero; infinite without a leaf."""
     scores, costs = [], []
     for problem in problems:
         if problem.regularized is None:
@@ -174,7 +178,7 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
             continue
         cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
         stride = -(-score.size // SAMPLE)
-        # Every `stride`-th score stands for its neighbours.
+        # Every `stride`-th score represents its neighbours.
         scores.append(score.ravel()[::stride].astype(jnp.float32))
         costs.append(cost.ravel()[::stride].astype(jnp.float32) * stride)
     if not scores:
@@ -187,20 +191,20 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
 
 
 def _costs(target, problem, groups):
-    """What each group counts, of a shape that broadcasts to that of `groups`."""
+    """The cost of each group, of a shape that broadcasts to that of `groups`."""
     if target.of == "groups":
         return jnp.ones([], jnp.float32)
     if target.of == "weights":
         return jnp.asarray(problem.regularized.regularizer.sizes(problem.model.linear.shape), jnp.float32)
     if problem.path not in target.of:
         raise ValueError(
-            f"The costs of a `Target` must have every regularized leaf, but lack '{problem.path}'; they have "
-            f"{list(target.of)}."
+            f"The costs of a `Target` must have every regularized leaf, but lack '{problem.path}'; add it to those of "
+            f"{list(target.of)}, or leave it out of the regularizer by a pattern."
         )
     costs = jnp.asarray(target.of[problem.path], jnp.float32)
     if jnp.broadcast_shapes(costs.shape, groups.shape) != groups.shape:
         raise ValueError(
             f"The costs of a `Target` must broadcast to the groups' norms, got {costs.shape} where these have "
-            f"{groups.shape} at '{problem.path}'."
+            f"{groups.shape} at '{problem.path}'; give one number per group, as `compaction.costs` does."
         )
     return costs

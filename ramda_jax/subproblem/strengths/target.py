@@ -1,4 +1,4 @@
-"""A strength that is found while training: the share of zeros that is asked for, in place of lambda."""
+"""A strength that is found while training: a share of zeros is given instead of lambda."""
 
 import dataclasses
 import itertools
@@ -21,39 +21,39 @@ GAIN = 40.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
-    """The share of the regularized weights that is to be zero; lambda is found while training and then held.
+    """The share of the regularized weights that should be zero. lambda is found while training, and then held.
 
         A_t = min(A_{t-1} + s_t lambda_t, q_t)                 the weight of psi; A = 0 at the start of each stage
         log lambda_{t+1} = log lambda_t + 40 / (length of the stage) (share - share of W_hat in the last ten steps)
 
-    with s_t what alpha_t grows by (for the methods with c_t = 1 the weight is eta_t lambda_t). q_t is the smallest
-    weight that makes the wanted share of the model's minimiser zero: with it a start that is too high cannot kill the
-    network; where it binds, lambda becomes at most q_t / alpha_t. From `hold` on lambda stays. The weight of psi then
-    tends to alpha_t lambda, and from the next restart on it is that, to the bit; so every theorem for a constant lambda
-    applies.
+    Here s_t is the increment of alpha_t. (For the methods with c_t = 1 the weight is eta_t lambda_t.) q_t is the
+    smallest weight for which the wanted share of the model's minimiser is zero. This cap keeps a start that is too high
+    from zeroing the whole network; when it is active, lambda becomes at most q_t / alpha_t. From the step `hold` on
+    lambda is constant. The weight of psi then tends to alpha_t lambda, and from the next restart on it equals that
+    bitwise. So every theorem for a constant lambda applies.
 
-    All regularized leaves of an optimizer share one lambda; in a mapping, `strength={"conv": Target(0.5), "dense":
-    Target(0.9)}`, those of a pattern do, and each pattern has its target. Given as `strength` to any method, with `L1`, `MCP` and the
-    group regularizers. `optax.tree.get(state, "strength")` has lambda (`current`, and `next` of the next step) and the
-    `share`. The smallest share that can be asked for is what is zero at any strength, such as what reads inputs that
-    are never active.
+    All regularized leaves of an optimizer share one lambda. In a mapping, `strength={"conv": Target(0.5), "dense":
+    Target(0.9)}`, the leaves of a pattern do. A target is given as `strength` to any method, with `L1`, `MCP` and the
+    group regularizers. `optax.tree.get(state, "strength")` has lambda (`current`, and `next` for the next step) and the
+    `share`. A share below that of weights that are zero at any strength cannot be reached; such weights are those that
+    read inputs that are never active.
 
     Args:
-        share: what is to be zero, in (0, 1).
+        share: the share that should be zero, in (0, 1).
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
-            from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, of a shape that broadcasts to the
-            groups' norms.
+            from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
+            norms.
         start: lambda of the first step, > 0.
-        hold: the 0-based step from which on lambda stays; None for the middle of the last stage where its length is
+        hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.
         ends: 1-based step counts after which a stage ends; `ramda` and `rmda` fill in their `restarts`.
         total_steps: the length of the run; `stages(total_steps=...)` fills it in.
 
     Raises:
-        ValueError: a share outside (0, 1); a start of 0 or less; a hold of 0, or one that the run does not reach; ends
-            beyond the run; costs that are negative, infinite or NaN, or all 0; where it is used, neither hold nor ends
-            nor total_steps given.
-        TypeError: numbers of the wrong kind; an `of` that is neither a name nor a mapping of arrays of real numbers.
+        ValueError: share is outside (0, 1); start is not above 0; hold is 0, or the run does not reach it; ends are
+            beyond the run; costs are negative, infinite or NaN, or all 0; in a method, hold, ends and total_steps are
+            all missing.
+        TypeError: a number is of the wrong kind; `of` is neither a name nor a mapping of arrays of real numbers.
 
     Example:
         >>> import ramda_jax
@@ -75,9 +75,13 @@ class Target:
         if not 0 < self.share < 1:
             raise ValueError(f"`share` must be above 0 and below 1, got {self.share!r}; {remedy}")
         if isinstance(self.of, str) and self.of not in ("weights", "groups"):
-            raise ValueError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
+            raise ValueError(
+                f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."
+            )
         if not isinstance(self.of, (str, Mapping)):
-            raise TypeError(f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}.")
+            raise TypeError(
+                f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."
+            )
         check_positive("start", self.start, schedules=False)
         for name in ("hold", "total_steps"):
             if getattr(self, name) is not None:
@@ -93,15 +97,18 @@ class Target:
             _check_costs(self.of)
 
     def within(self, restarts: Sequence[int]) -> "Target":
-        """This target in a run of these stages (`StageEnds` also know its length); what it was given itself stays."""
+        """This target in a run of these stages, and of their length if they are `StageEnds`.
+
+        `ends` and `total_steps` that the target was given are kept.
+        """
         total_steps = getattr(restarts, "total_steps", None) if self.total_steps is None else self.total_steps
         return dataclasses.replace(self, ends=self.ends or tuple(restarts), total_steps=total_steps)
 
     def held_from(self) -> int:
-        """The 0-based step from which on lambda stays.
+        """The 0-based step from which on lambda is constant.
 
         Raises:
-            ValueError: nothing is known from which it could follow.
+            ValueError: hold, ends and total_steps are all missing.
         """
         if self.hold is not None:
             return self.hold
@@ -119,7 +126,7 @@ class Target:
         """The number of steps of each stage in which lambda moves."""
         starts = (0, *self.ends)
         last = starts[-1]
-        # Of a last stage of unknown length what is known is how long lambda moves, by default half of it.
+        # If the length of the last stage is unknown: lambda moves in half of a stage, so take twice that time.
         length = self.total_steps - last if self.total_steps is not None else 2 * (self.held_from() - last)
         return (*(end - start for start, end in itertools.pairwise(starts)), max(length, 1))
 
@@ -138,14 +145,14 @@ def _check_costs(costs):
 
 
 def check_target(target: Target, assignment: Assignment) -> None:
-    """Raises unless the target knows when to hold, and every regularizer has zeros that grow with its weight.
+    """Raises unless the target knows when to hold lambda, and every regularizer has more zeros at a larger weight.
 
     Raises:
-        ValueError: it does not know; a regularizer whose zeros do not grow with its weight; no regularizer.
+        ValueError: hold is unknown; there is no regularizer, or one whose zeros do not grow with its weight.
     """
     target.held_from()
     if not assignment.regularizers:
-        raise ValueError("A `Target` must be given with a regularizer, such as `GroupLasso()`.")
+        raise ValueError("A `Target` must be given with a regularizer, got None; use for example `GroupLasso()`.")
     for regularizer in assignment.regularizers:
         inner = regularizer.regularizer if isinstance(regularizer, Scaled) else regularizer
         if type(inner).zeroing_weight is Regularizer.zeroing_weight and not isinstance(inner, Null):
