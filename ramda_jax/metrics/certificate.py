@@ -1,4 +1,4 @@
-"""Whether the structure will stay: a bound on the probability that a zero group comes back."""
+"""Whether the structure will stay: a bound on the probability that a zero group becomes nonzero again."""
 
 from typing import Any
 
@@ -21,41 +21,43 @@ _DUAL_AVERAGING = (DualAveragingState, AdaptiveDualAveragingState)
 
 
 def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certificate:
-    """For each zero group of RAMDA or RMDA a bound on the probability that it is ever nonzero again in this stage.
+    """Bounds, for each zero group of RAMDA or RMDA, the probability that it is ever nonzero again in this stage.
 
-        margin m   = lambda omega - ||rhs|| / alpha_t
+        margin m   = lambda omega_g - ||rhs|| / alpha_t
         noise      = (sum over the group of U_t / alpha_t - (V_t / alpha_t)^2) / (1 - 9 / (8 t))
         bound      = min(1, (27/2) noise / (t (worst_margin - drift)^2))
 
-    A group is zero at step t exactly where its margin is not negative. `worst_margin` has in place of |rhs| the larger
-    of |rhs| and |V|, entry by entry: rhs has the anchor in it, which is forgotten, and V has not. The bound is Hajek
-    and Renyi's for the weighted average of the gradients, at half the margin, since the margin that is seen has an
-    error of its own (docs/certificate.md has every step). What it promises: if the mean gradient stays what it is, then
-    a zero group whose bound is at most b comes back with a probability of at most b. The sum of the bounds,
-    `expected_revivals`, stands for the whole network. It is about W_hat, and so about W where c_t is 1.
+    Here omega_g is the group's weight. A group is zero at step t iff its margin is not negative. `worst_margin` has,
+    instead of |rhs|, the larger of |rhs| and |V|, entry by entry: the part of the anchor in rhs fades, and V does not
+    contain it. The bound is that of Hajek and Renyi for the weighted average of the gradients. It is taken at half the
+    margin, because the observed margin has an error itself (docs/certificate.md has every step).
 
-    The premise is an assumption, and `earlier` looks for what speaks against it: the mean gradients of the two parts
-    of the stage, before and after `earlier`, are compared. As far as they differ by more than noise explains (`drift`),
-    the margin is taken to shrink once more; groups for which that is half of the margin or more are `drifting`.
-    Learning rate and strength must stay too.
+    The promise is: if the mean gradient does not change, a zero group whose bound is at most b becomes nonzero with a
+    probability of at most b. The sum of the bounds, `expected_revivals`, is the statement for the whole network. It is
+    about W_hat, and so about W if c_t is 1. The learning rate and the strength must not change either.
+
+    The premise is an assumption. With `earlier` it is examined: the mean gradients of the two parts of the stage,
+    before and after `earlier`, are compared. The part of their difference that noise does not explain (`drift`) is
+    subtracted from the margin once more. Groups for which it is half of the margin or more are `drifting`.
 
     Args:
-        state: an optimizer's state in which any wrappers hold that of `ramda` or `rmda`, as for `eval_params`. RMDA's
-            noise is known where `second_moments` stands before it, and otherwise infinite: every bound is then 1.
+        state: an optimizer's state that contains that of `ramda` or `rmda`, in any wrappers, as for `eval_params`.
+            RMDA's noise is known if `second_moments` stands before it. Otherwise it is infinite, and every bound is 1.
         params: the current parameters.
-        earlier: a state of the same run from an earlier step, best from the middle of the stage so far; kept as it was
-            (not donated). Where it is of another stage or no earlier, the premise cannot be examined: the drift is
+        earlier: a state of the same run from an earlier step, ideally from the middle of the stage so far; it must not
+            have been donated. If it is of another stage or not earlier, the premise cannot be examined: the drift is
             infinite and every bound 1.
 
     Returns:
-        A `Certificate`, by the paths of regularized leaves. Leaves with `GroupLasso`, `SparseGroupLasso` (and other
-        convex group norms) and `L1` are in it; the paths of others are its `left_out`. It is a pytree, and is to be
-        made under `jax.jit`. It reads V, U, the anchor and the parameters, of `earlier` the same, and keeps one number
-        per group: no gradient, and no solve where the solver keeps radii. It takes the time of one or two steps of the
-        optimizer, two or three with `earlier`.
+        A `Certificate`, by the paths of regularized leaves. It has leaves with `GroupLasso`, `SparseGroupLasso` (and
+        other convex group norms) and `L1`; the paths of others are its `left_out`. It is a pytree. Call `certificate`
+        under `jax.jit`. It reads V, U, the anchor and the parameters, those of `earlier` too, and computes one number
+        per group. It needs no gradient, and no solve if the solver keeps radii. It takes the time of one or two steps
+        of the optimizer, two or three with `earlier`.
 
     Raises:
-        ValueError: no state of `ramda` or `rmda` in `state`; states of other parameters; no leaf that it knows.
+        ValueError: there is no state of `ramda` or `rmda` in `state`; a state is that of other parameters; no leaf has
+            a regularizer that it covers.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -97,7 +99,7 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
     if not leaves:
         raise ValueError(
             "A certificate needs a leaf with a convex group norm or `L1`, got none; those with other regularizers are "
-            f"{left_out}."
+            f"{left_out}; use `StructureHistory` for these."
         )
     names = ("margin", "worst_margin", "noise", "bound", "norms", "drift", "movement")
     fields: dict[str, Any] = {name: {path: found[name] for path, found in leaves.items()} for name in names}
@@ -111,14 +113,14 @@ def _dual_averaging(state) -> list[tuple[Any, Any]]:
     pairs = [pair for pair in paired_states(state) if isinstance(pair[0], _DUAL_AVERAGING)]
     if not pairs:
         raise ValueError(
-            "A certificate is of `ramda` or `rmda`, got a state of other methods; their comparison of a group with "
-            "its threshold has a noise that does not vanish, and nothing can be promised."
+            "A certificate must be of `ramda` or `rmda`, got a state of other methods, in which the noise of a group "
+            "does not vanish, so that nothing can be promised; use `StructureHistory` for these."
         )
     return pairs
 
 
 def _of_pair(pair, earlier_pair, moments, current):
-    """(path, the leaf's numbers by field) of the regularized leaves of one optimizer; None for what is not known."""
+    """(path, the leaf's numbers by field) of the regularized leaves of one optimizer; None for an unknown psi."""
     state, proximal = pair
     old, old_proximal = earlier_pair
     model = state.quadratic_model()
@@ -147,7 +149,7 @@ def _of_pair(pair, earlier_pair, moments, current):
             found |= {"drift": drift, "movement": moved}
         else:
             found |= {"drift": None, "movement": None}
-        # NaN is never above 0, so that it ends in a bound of 1.
+        # NaN is not above 0, so that its bound is 1.
         left = found["worst_margin"] - drift
         ratio = jnp.sqrt(CONSTANT / leaf.steps) * jnp.sqrt(noise) / jnp.where(left > 0, left, 1)
         is_bounded = (found["norms"] == 0) & (left > 0) & (ratio < 1)
@@ -156,12 +158,12 @@ def _of_pair(pair, earlier_pair, moments, current):
 
 
 def _second_moment(leaf, state, squares, moments, path):
-    """The weighted mean of the squared gradient, summed over each group; None where nothing in the state has it."""
+    """The weighted mean of the squared gradient, summed over each group; None if the state does not have it."""
     if squares is not None:
         return leaf.sums(squares / leaf.alpha)
     for moment in moments:
         if isinstance(moment.grad_sq_sum, dict) and path in moment.grad_sq_sum:
-            # Kept since the same start, by the same restarts; else it is the mean of something else.
+            # Only if both have the same restarts; otherwise it is a mean over other steps.
             is_same = moment.stage_step == state.stage_step
             sums = moment.grad_sq_sum[path]
             return jnp.where(is_same, sums / moment.weight_sum.astype(sums.dtype), jnp.inf)

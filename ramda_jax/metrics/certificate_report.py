@@ -1,4 +1,4 @@
-"""What a certificate says: by group, as a table, as a picture."""
+"""The result of a certificate: by group, as a table, as a picture."""
 
 import dataclasses
 import functools
@@ -19,21 +19,21 @@ from ramda_jax.tables import text_table
 )
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What `certificate` has found. Printing it gives a table.
+    """The result of `certificate`. Printing it gives a table.
 
     Each field but the first and the last is a dict from the paths of regularized leaves to arrays of one number per
     group, of the leaf's rank with length one along the axes inside a group (for `L1` one number per entry).
 
     Attributes:
-        stage_step: int32 `[]`, t, the steps of the stage (the least, of several optimizers).
-        margin: lambda omega - ||rhs|| / alpha_t, in units of the gradient; at least 0 exactly where the group is zero.
-        worst_margin: the least that the margin can become by the anchor's being forgotten.
-        noise: sigma^2, the variance of one gradient, summed over the group; infinite where it is not known.
+        stage_step: int32 `[]`, t, the number of steps of the stage (the smallest of several optimizers).
+        margin: lambda omega_g - ||rhs|| / alpha_t, in units of the gradient; at least 0 iff the group is zero.
+        worst_margin: the smallest margin that can arise while the anchor's part fades.
+        noise: sigma^2, the variance of one gradient, summed over the group; infinite if it is not known.
         bound: on the probability that the group is ever nonzero again in this stage; 1 for a living group.
-        norms: of the groups of W_hat, exactly 0 for a zero group.
-        drift: how far the mean gradient has moved between the stage's two parts, beyond noise; None without `earlier`.
-        movement: how far W_hat has moved since `earlier`; None without it.
-        left_out: paths of leaves with regularizers of which nothing is known.
+        norms: the norms of the groups of W_hat, exactly 0 for a zero group.
+        drift: the change of the mean gradient between the stage's two parts, beyond noise; None without `earlier`.
+        movement: the change of W_hat since `earlier`; None without it.
+        left_out: the paths of leaves with regularizers that are not covered.
     """
 
     stage_step: Any
@@ -53,7 +53,7 @@ class Certificate:
 
     @property
     def expected_revivals(self) -> jax.Array:
-        """The sum of the bounds of all zero groups, a scalar: how many of them may come back, on average."""
+        """The sum of the bounds of all zero groups: a bound on the expected number of revivals, a scalar."""
         sums = [jnp.sum(jnp.where(zero, self.bound[path], 0)) for path, zero in self.zero.items()]
         return jnp.asarray(sum(sums))
 
@@ -61,7 +61,7 @@ class Certificate:
     def drifting(self) -> dict[str, jax.Array] | None:
         """Zero groups whose drift is at least half of their margin, as boolean arrays; None without `earlier`.
 
-        The premise of their bound, a mean gradient that stays, does not hold well enough.
+        The premise of their bound, that the mean gradient does not change, does not hold well enough.
         """
         if self.drift is None:
             return None
@@ -73,8 +73,8 @@ class Certificate:
     def border(self, level: float = 0.05) -> dict[str, jax.Array]:
         """Which groups are at the border, as a dict of boolean arrays by path.
 
-        A zero group is where its bound is above `level`; a living one where W_hat has moved, since `earlier`, at least
-        as far as the group is from zero (without `earlier` no living group is).
+        A zero group is at the border if its bound is above `level`. A living group is at the border if W_hat has moved,
+        since `earlier`, at least as far as the group is from zero; without `earlier` no living group is.
         """
         result = {}
         for path, zero in self.zero.items():
@@ -83,7 +83,7 @@ class Certificate:
         return result
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """The table, for each leaf path, groups, zero, at the border, drifting, expected revivals, living at border."""
+        """The table: for each leaf path, groups, zero, at border, drifting, expected revivals, living at border."""
         border, drifting = self.border(), self.drifting
         rows = []
         for path, zero in self.zero.items():
@@ -126,14 +126,14 @@ class Certificate:
         """Draws the bounds of the zero groups, and norms and movement of the living ones, to a PNG file.
 
         Args:
-            path: of the file.
+            path: the path of the file.
 
         Raises:
-            ModuleNotFoundError: without matplotlib, which the extra `examples` brings.
+            ModuleNotFoundError: matplotlib is not installed; the extra `examples` brings it.
         """
         from matplotlib.figure import Figure
 
-        # Not pyplot, which would open windows and keep figures.
+        # Not by pyplot, which would open windows and keep figures.
         figure = Figure(figsize=(10, 1.5 + 0.4 * len(self.norms)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for row, (name, zero) in enumerate(self.zero.items()):

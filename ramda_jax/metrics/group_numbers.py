@@ -13,14 +13,14 @@ from ramda_jax.regularizers.l1 import L1
 
 
 def is_known(regularizer: Regularizer) -> TypeGuard[L1 | GroupRegularizer]:
-    """Whether zero is a comparison of one norm with one number; not so for concave penalties and for sets."""
+    """Whether a group is zero by comparison of a norm with a number; not so for concave penalties and for sets."""
     return isinstance(regularizer, L1) or (isinstance(regularizer, GroupRegularizer) and regularizer.convex)
 
 
 class GroupNumbers:
     """One regularized leaf of a state: what is computed for each of its groups.
 
-    `GroupLasso` and its kin have one number per group, L1 one per entry.
+    Group norms have one number per group, L1 has one per entry.
     """
 
     axes: tuple[int, ...]
@@ -48,7 +48,7 @@ class GroupNumbers:
         return jnp.sum(x, axis=self.axes, keepdims=True) if self.axes else x
 
     def margins(self) -> dict[str, Any]:
-        # The anchor's part of rhs fades, entry by entry; each is largest at one of the two ends.
+        # The anchor's part of rhs fades, so that each entry is largest now or at the end.
         now, later = (jnp.abs(self._compared(x)) for x in (self.model.rhs, -self.model.slope))
 
         def margin(x):

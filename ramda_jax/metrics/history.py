@@ -1,4 +1,4 @@
-"""Whether the structure has settled: supports watched over a run."""
+"""Whether the structure has settled: a record of the supports of a run."""
 
 import io
 import json
@@ -25,20 +25,20 @@ _DAMAGES = (
 
 
 class StructureHistory:
-    """Watches supports as training goes: has the structure settled?
+    """Records supports during training, to see whether the structure has settled.
 
-    Keeps the last support and, for each group, the step of its last change: 9 bytes a group, however long the run. Of
-    the steps themselves it keeps `max_records`: each time there are more, two neighbours become one, with the changes
-    of both. So it can be fed every step of a long run.
+    It keeps the last support and, for each group, the step of its last change: 9 bytes a group, however long the run.
+    It keeps `max_records` steps. When there are more, pairs of neighbours are merged, and their changes added. So the
+    support of every step of a long run can be added.
 
     Args:
-        max_records: most entries of `steps` and `changes`, at least 3.
+        max_records: the most entries of `steps` and `changes`, an int >= 3.
 
     Attributes:
-        steps: steps at which a support was added, all of them as long as there are at most `max_records`; the first and
-            the last always.
-        changes: how many groups had changed at each of `steps` since the one before it in the list, summed over the
-            supports added in between; 0 for the first.
+        steps: the steps at which a support was added; all of them as long as there are at most `max_records`, and
+            always the first and the last.
+        changes: for each of `steps` the number of groups that changed since the step before it in the list, summed over
+            the supports added in between; 0 for the first.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -58,14 +58,17 @@ class StructureHistory:
         self.changes: list[int] = []
 
     def add(self, step: SupportsIndex, support: Support) -> int:
-        """Adds the support at `step`; returns how many groups changed since the last one (0 for the first).
+        """Adds the support at `step`.
 
         The support is copied, so that its arrays may be donated or written to afterwards.
 
+        Returns:
+            The number of groups that changed since the last support; 0 for the first.
+
         Raises:
-            ValueError: a step that does not come after the last or has more than 64 bits, or a support of other leaves
-                or shapes; the history is then as it was.
-            TypeError: a step that is not a whole number, or a support that does not consist of boolean arrays.
+            ValueError: the step does not come after the last, or has more than 64 bits; the support has other leaves or
+                shapes. The history is then unchanged.
+            TypeError: the step is not a whole number, or the support does not consist of boolean arrays.
         """
         try:
             step = operator.index(step)
@@ -130,10 +133,10 @@ class StructureHistory:
         return self.steps[-1:] != [] and self.steps[-1] - self.last_change >= duration
 
     def save(self, file: str | Path) -> None:
-        """Writes the history to `file`, a NumPy archive; one that is there is replaced once all is written."""
+        """Writes the history to `file`, a NumPy archive; an existing file is replaced once all is written."""
         names = sorted(self._changed_at)
         record = {"format": _FORMAT, "max_records": self._max_records, "names": names, "is_empty": not self.steps}
-        # By number: a name in an archive is a file's.
+        # By number, because a name in the archive is the name of a file.
         arrays: dict[str, Any] = {f"changed_at_{number}": self._changed_at[name] for number, name in enumerate(names)}
         arrays |= {f"support_{number}": (self._support or {})[name] for number, name in enumerate(names)}
         arrays |= {"record": np.array(json.dumps(record))}
@@ -144,11 +147,11 @@ class StructureHistory:
 
     @classmethod
     def load(cls, file: str | Path) -> "StructureHistory":
-        """The history that `save` has written.
+        """Reads a history that `save` has written.
 
         Raises:
-            ValueError: a file of another kind, or a damaged one.
-            FileNotFoundError: no such file.
+            ValueError: the file is of another kind, or damaged.
+            FileNotFoundError: there is no such file.
 
         Example:
             >>> import pathlib, tempfile, jax.numpy as jnp, ramda_jax
@@ -190,7 +193,7 @@ class StructureHistory:
 
     def _check_not_empty(self):
         if not self.steps:
-            raise ValueError("The history is empty; call `add(step, support)` first.")
+            raise ValueError("The history must have a support, got none yet; call `add(step, support)` first.")
 
 
 def _check_duration(duration: Any) -> None:

@@ -14,7 +14,7 @@ class Overlap(NamedTuple):
 
     Attributes:
         total: the Jaccard index over all leaves, in [0, 1].
-        leaves: that of each leaf, by path.
+        leaves: the index of each leaf, by path.
     """
 
     total: float
@@ -22,29 +22,29 @@ class Overlap(NamedTuple):
 
 
 def overlap(first: Support, second: Support, *, of: str = "alive", units: Sequence[dict[str, int]] = ()) -> Overlap:
-    """The Jaccard index of two supports: groups alive in both over groups alive in either.
+    """The Jaccard index of two supports: the number of groups alive in both over that of groups alive in either.
 
-        J = |A and B| / |A or B|,  1 where both are empty
+        J = |A and B| / |A or B|,  1 if both are empty
 
-    Two runs number their hidden units differently. `units` names axes whose indices may be reordered in `second`: each
-    entry is the axes, by path, that share one numbering, as the units between two layers, which are columns of the one
-    kernel and rows of the next. The order is the one of most agreement, found as a linear assignment
-    (`scipy.optimize.linear_sum_assignment`; SciPy comes with JAX). With one entry it is the best of all orders. With
-    several that meet in a kernel they are found one after the other, each with those before it, so that the index is a
-    lower bound on the best: all at once is a quadratic assignment.
+    Two runs number their hidden units differently. `units` names axes whose indices may be reordered in `second`. Each
+    entry has the axes, by path, that share a numbering: the units between two layers are columns of one kernel and rows
+    of the next. The chosen order has the largest agreement; it is found as a linear assignment
+    (`scipy.optimize.linear_sum_assignment`; SciPy comes with JAX). With one entry it is the best of all orders. Several
+    entries that meet in a kernel are ordered one after the other, so that the index is then a lower bound on the best:
+    all of them together would be a quadratic assignment.
 
     Args:
-        first: a support, as `support` returns it.
+        first: a support, from `support`.
         second: a support of the same leaves and shapes.
-        of: `"alive"` or `"zero"`: which groups are the sets A and B.
-        units: of each set of hidden units the axes that it is on, by path.
+        of: which groups are the sets A and B: `"alive"` or `"zero"`.
+        units: for each set of hidden units a dict from paths to the axis of the units.
 
     Returns:
         An `Overlap`: over all groups, and by leaf.
 
     Raises:
-        ValueError: supports of different leaves or shapes; an unknown `of`; a path or axis in `units` that the supports
-            do not have, or axes of one entry that differ in length.
+        ValueError: the supports have different leaves or shapes; of is unknown; the supports do not have a path or axis
+            in units, or the axes of one entry differ in length.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

@@ -1,4 +1,4 @@
-"""The second moments of the gradient's groups, which RMDA's state lacks: one number per group."""
+"""The second moments of the gradient's groups, which RMDA's state does not have: one number per group."""
 
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ class SecondMomentsState(NamedTuple):
         moment_step: int32 `[]`, steps taken in all.
         stage_step: int32 `[]`, t, steps taken in this stage.
         weight_sum: `[]`, the sum of sqrt(k) for k = 1 to t.
-        grad_sq_sum: by the leaf's path, the sum of sqrt(k) ||g_k||^2 for each group. (A scalar 0 for a tree without
-            leaves, as in `ProximalPointState`.)
+        grad_sq_sum: a dict by the leaf's path of the sum of sqrt(k) ||g_k||^2 for each group. (A scalar 0 for a tree
+            without leaves, as in `ProximalPointState`.)
     """
 
     moment_step: jax.Array
@@ -33,25 +33,25 @@ class SecondMomentsState(NamedTuple):
 def second_moments(
     regularizer: RegularizerSpec, restarts: tuple[int, ...] = ()
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets gradients pass and keeps the sum of their groups' squared norms: what `certificate` needs beside RMDA.
+    """Sums the squared norms of the gradient's groups, which `certificate` needs for RMDA; gradients pass unchanged.
 
         Q_t = Q_{t-1} + sqrt(t) ||g_t||^2,  for each group
 
-    RAMDA's state has the squares of all entries, RMDA's has none. Put it directly before `rmda` in a chain, so that it
-    sees the gradients that RMDA sees. It is a part of its own, so that the state of `rmda` stays what it is, in old
-    checkpoints too. The weights sqrt(t) are those of RMDA at a learning rate that is constant within a stage.
+    RAMDA's state has the squares of all entries; RMDA's has none. Put this directly before `rmda` in a chain, so that
+    it gets the same gradients. It is a separate transformation, so that the state of `rmda` stays the same, also in old
+    checkpoints. The weights sqrt(t) are those of RMDA at a learning rate that is constant within a stage.
 
     Args:
-        regularizer: what `rmda` is given.
-        restarts: what `rmda` is given.
+        regularizer: the specification that `rmda` is given.
+        restarts: the restarts that `rmda` is given.
 
     Returns:
-        A `GradientTransformationExtraArgs` that changes no update; its state has one number per group (per entry for
-        `L1`).
+        A `GradientTransformationExtraArgs` that does not change the updates. Its state has one number per group (per
+        entry for `L1`).
 
     Raises:
-        ValueError: restarts that do not increase; at `init`, what `init` of `rmda` would raise.
-        TypeError: something that is not a regularizer.
+        ValueError: restarts do not increase; at `init`, as `init` of `rmda`.
+        TypeError: regularizer is not one.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

@@ -1,4 +1,4 @@
-"""How much is exactly zero, by the measures of the papers; each takes the optimizer's own regularizer."""
+"""How much is exactly zero, by the papers' measures. Each function takes the optimizer's own regularizer."""
 
 from typing import Protocol, cast
 
@@ -15,27 +15,27 @@ from ramda_jax.validation import check_arrays, check_params, check_real_number
 
 
 class _HasSingularValues(Protocol):
-    """A regularizer whose `support` is of singular values, and takes a tolerance."""
+    """A regularizer whose `support` has the singular values, and takes a tolerance."""
 
     def support(self, w: jax.Array, rtol: float | None = None) -> jax.Array: ...
 
 
 def _share(zeros, most):
-    """The sum of the counts `zeros` over the most that it can be."""
+    """The sum of the counts `zeros`, divided by `most`."""
     return jnp.asarray(total(zeros, most).astype(float) / float(most) if most else 0.0)
 
 
 def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
-    """The share of groups that are exactly zero, every group counting alike.
+    """The share of groups that are exactly zero; all groups count the same.
 
         1 - (number of groups with a nonzero) / (number of groups)
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
 
     Returns:
-        A scalar array in [0, 1], over the regularized leaves; 0 where there are ngiven.
+        A scalar array in [0, 1], over the regularized leaves; 0 if there are none.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -51,7 +51,7 @@ def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
 
 
 def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
-    """The share of regularized entries that lie in groups that are exactly zero: the papers' headline.
+    """The share of regularized entries in groups that are exactly zero: the papers' main measure.
 
         1 - sum_g [g has a nonzero] |g| / sum_g |g|
 
@@ -75,10 +75,10 @@ def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.A
 
 
 def kernel_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
-    """The share of kernels that are exactly zero, as the ICLR paper counts: kernel-wise.
+    """The share of kernels that are exactly zero, the measure of the ICLR paper.
 
-    In leaves of three axes or more a kernel is one spatial slice, `leaf[..., i, o]`, whatever the groups
-    were; in others the regularizer's own groups count (the columns of the paper's linear layers).
+    In a leaf of three axes or more a kernel is one spatial slice, `leaf[..., i, o]`, independent of the groups. In
+    other leaves the regularizer's groups count (the columns of the paper's linear layers).
 
     Args, returns: as `group_sparsity`.
 
@@ -103,10 +103,10 @@ def unstructured_sparsity(regularizer: RegularizerSpec, params: Tree, regularize
         1 - nnz / number of entries
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
-        regularized_only: count the regularized leaves only; by default all parameters, biases included, as in the
-            papers' released code.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
+        regularized_only: whether only the regularized leaves count. By default all parameters count, with biases, as in
+            the papers' released code.
 
     Returns:
         A scalar array in [0, 1].
@@ -131,17 +131,17 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
 
         1 - (number of nonzero singular values) / (number of singular values)
 
-    The papers measure it on W_hat: give what `eval_params` returns. The iterate itself is W + (W_hat - W), whose
-    rounding has full rank: its rank is the numerical given.
+    The papers measure it on W_hat: pass the result of `eval_params`. The iterate itself is W + (W_hat - W). Its
+    rounding error has full rank, so that only its numerical rank is small.
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
-        rtol: singular values of up to rtol times the largest count as zero; None for the larger side times
-            the machine eps of the leaf's dtype, as NumPy has it.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
+        rtol: singular values of at most rtol times the largest count as zero; None for NumPy's rule, the larger side
+            times the machine eps of the leaf's dtype.
 
     Returns:
-        A scalar array in [0, 1]; 0 where no leaf has a nuclear norm.
+        A scalar array in [0, 1]; 0 if no leaf has a nuclear norm.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -150,7 +150,8 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
         0.75
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix E, where it is not defined: this is the released code's.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix E, which does not define it; the formula is that
+        of the released code.
     """
     ranks, most = [], 0
     for alive, size in _ranks(regularizer, params, rtol).values():
@@ -192,11 +193,11 @@ def layer_table(regularizer: RegularizerSpec, params: Tree) -> str:
     """A table as text: alive and total groups of every regularized leaf.
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
 
     Returns:
-        A line for each regularized leaf and one for the total; the sparsity is weighted by size.
+        A line for each regularized leaf and one for the total. The total sparsity is weighted by size.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -223,10 +224,10 @@ def objective(
     """The regularized objective `loss + strength * psi(params)`, psi over all regularized leaves.
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
         loss: the loss at params, a scalar.
-        strength: lambda.
+        strength: lambda, a number.
 
     Returns:
         A scalar array.

@@ -1,4 +1,4 @@
-"""How far parameters are from a stationary point of the whole objective, and where there is none but zero."""
+"""The distance of parameters to a stationary point of the whole objective, and leaves whose only one is zero."""
 
 from collections.abc import Callable
 
@@ -17,25 +17,25 @@ from ramda_jax.typing import RegularizerSpec, Scalar, Tree
 def stationarity(
     regularizer: RegularizerSpec, strength: Scalar, grads: optax.Updates, params: optax.Params
 ) -> jax.Array:
-    """How far parameters are from a stationary point of the regularized objective, by its own gradient.
+    """The distance of parameters to a stationary point of the regularized objective.
 
         dist(0, grad f(W) + strength * subdifferential of psi at W)
 
-    0 exactly at stationary points, whatever is zero there; leaves without a regularizer count with their gradient. The
-    gradient must be that of the whole data or of a large batch: that of a small one is mostly noise, and so is then
-    this distance. The zeros must be exact: take `eval_params`, and the gradient there.
+    It is 0 exactly at stationary points. Leaves without a regularizer count with their gradient. Use the gradient of
+    all data or of a large batch: with a small batch the result is mostly noise. The zeros must be exact: use
+    `eval_params`, and the gradient at that point.
 
     Args:
-        regularizer: what the optimizer was given.
-        strength: lambda.
+        regularizer: the specification that the optimizer was given.
+        strength: lambda, a number.
         grads: the gradient of the loss at `params`, a tree like it.
-        params: the parameters, or what `eval_params` returns.
+        params: the parameters, or the result of `eval_params`.
 
     Returns:
         A scalar array, in units of the gradient.
 
     Raises:
-        ValueError: gradients of other leaves or shapes than the parameters.
+        ValueError: the gradients have other leaves or shapes than the parameters.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -62,22 +62,22 @@ def stationarity(
 
 
 def scale_effect(regularizer: RegularizerSpec, loss: Callable[[Tree], Scalar], params: Tree) -> dict[str, jax.Array]:
-    """How much the loss sees of the scale of each regularized leaf: about 0 for a kernel that a normalisation reads.
+    """How much the loss depends on the scale of each regularized leaf: about 0 for a kernel before a normalisation.
 
-        |loss(2 w) - loss(w)| / |loss(-w) - loss(w)|,   w one leaf, the others as they are
+        |loss(2 w) - loss(w)| / |loss(-w) - loss(w)|,   w one leaf, the others unchanged
 
-    Where it is 0 the loss is that of `w / ||w||`. Then `<gradient, w> = 0`, and with the group LASSO, l1 or the nuclear
-    norm no w but 0 is stationary: the regularizer only shrinks the leaf, ever further, and its strength sets how fast.
-    The theorems on identification say nothing of such a leaf. Other leaves have 0.1 and more as a rule. The eps of a
-    normalisation leaves a little, and a kernel that has shrunk to where eps counts more. A leaf that the loss does not
-    see at all has 0 too.
+    If it is 0, the loss depends on `w / ||w||` only. Then `<gradient, w> = 0`, and with the group LASSO, l1 or the
+    nuclear norm only w = 0 is stationary. The regularizer then only shrinks the leaf, without end, and the strength
+    decides how fast. The theorems on identification do not cover such a leaf. Other leaves usually have 0.1 and more.
+    The eps of a normalisation makes the value slightly positive, and larger for a kernel that has shrunk to the size of
+    eps. A leaf that does not change the loss at all has 0 too.
 
     Args:
-        regularizer: what the optimizer was given.
-        loss: of parameters alone, with one batch, deterministic, and in training mode: with the batch's own statistics,
-            for running statistics are as they are whatever the scale. It is called twice for each regularized leaf;
-            give it jitted.
-        params: the parameters, not their structured point: zeros have no scale.
+        regularizer: the specification that the optimizer was given.
+        loss: a deterministic function of the parameters alone, for one batch, in training mode: with the statistics of
+            the batch, because running statistics do not follow the scale. It is called twice for each regularized leaf;
+            pass it jitted.
+        params: the parameters, not the structured point, because zeros have no scale.
 
     Returns:
         A dict from path to a scalar array, the regularized leaves in their order.
@@ -109,7 +109,7 @@ def scale_effect(regularizer: RegularizerSpec, loss: Callable[[Tree], Scalar], p
         if resolved is None:
             continue
         doubled, turned = (jnp.abs(with_scale(place, scale) - here) for scale in (2, -1))
-        # Differences of losses have the losses' rounding.
+        # A difference of losses has the rounding error of the losses.
         rounding = 10 * jnp.finfo(jnp.result_type(here)).eps * jnp.abs(here)
         effects[path] = jnp.where(doubled > rounding, doubled / jnp.maximum(turned, rounding), 0)
     return effects

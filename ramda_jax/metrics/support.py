@@ -15,12 +15,12 @@ def support(regularizer: RegularizerSpec, params: Tree) -> dict[str, jax.Array]:
     """Which groups (entries, for regularizers of single entries) are not exactly zero.
 
     Args:
-        regularizer: what the optimizer was given.
-        params: the parameters, or what `eval_params` returns.
+        regularizer: the specification that the optimizer was given.
+        params: the parameters, or the result of `eval_params`.
 
     Returns:
-        A dict from the paths of regularized leaves to boolean arrays, of the leaf's rank, with length one
-        along the axes inside a group. No tolerance: alive is what is not 0.0.
+        A dict from the paths of regularized leaves to boolean arrays, of the leaf's rank, with length one along the
+        axes inside a group. There is no tolerance: a group is alive unless all its entries are 0.0.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -33,7 +33,7 @@ def support(regularizer: RegularizerSpec, params: Tree) -> dict[str, jax.Array]:
 
 
 def check_supports(before: Support, after: Support) -> None:
-    """Raises unless the two supports are of the same leaves and shapes."""
+    """Raises unless the two supports have the same leaves and shapes."""
     for given in (before, after):
         if not isinstance(given, Mapping):
             raise TypeError(
@@ -53,15 +53,16 @@ def check_supports(before: Support, after: Support) -> None:
 
 
 def changed_groups(before: Support, after: Support) -> jax.Array:
-    """How many groups are alive in one of two supports and not in the other: an int32 scalar.
-
-    From 2^31 groups on a float32, exact to a few roundings.
+    """The number of groups that are alive in exactly one of two supports.
 
     Args:
-        before, after: supports of the same leaves, as `support` returns them.
+        before, after: supports of the same leaves, from `support`.
+
+    Returns:
+        An int32 scalar; from 2^31 groups on a float32, exact up to a few roundings.
 
     Raises:
-        ValueError: the two are of different leaves or shapes.
+        ValueError: the two have different leaves or shapes.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
