@@ -1,4 +1,4 @@
-"""Looking inside: who gets what, the structured point, how the solver fares, whether something spoils it."""
+"""Inspection: the regularizer of each leaf, the structured point, the solver's report, and a check of the chain."""
 
 from ramda_jax.inspection.check_donation import check_donation
 from ramda_jax.inspection.check_last import check_last

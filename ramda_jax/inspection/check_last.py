@@ -1,4 +1,4 @@
-"""Whether a transformation after ours spoils what ours has put out."""
+"""Whether a transformation after a method of this library changes its updates."""
 
 import inspect
 import re
@@ -14,37 +14,37 @@ from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Tree
 from ramda_jax.validation import check_count, check_params
 
-#: Steps after which an optimizer that has done nothing yet is taken to do nothing of ours ever.
+#: Give up after this number of steps without an update from one of our methods.
 _MAX_STEPS = 64
 
 
 def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps: int = 2, **extra_args: Any) -> None:
-    """Raises if something after our methods changes their updates: the commonest mistake, and a silent one.
+    """Raises if a transformation after a method of this library changes its updates: a common and silent mistake.
 
-    What rescales, clips or averages updates after `ramda` and its family revives the zeros. Here `update` is called
-    with a mark that every part of ours understands: it then goes to a given point, c = 1, whatever regularizer and
-    strength are. With zero for that point, nothing but exact zeros may be left after `optax.apply_updates`. The
-    leaves that are ours are those whose update depends on the point; all others may be trained by anything.
+    A transformation that rescales, clips or averages updates after `ramda` and the like makes zeros nonzero again. The
+    check calls `update` with a mark that the methods understand: they then step to a given point, with c = 1, whatever
+    the regularizer and the strength are. If that point is zero, `optax.apply_updates` must leave exact zeros. The
+    leaves of the methods are those whose update depends on the point; other leaves may be trained by anything.
 
-    It sees `optax.scale`, clipping, weight decay, noise and schedules after ours, at any depth of wrappers, and
-    wrappers that average iterates (`optax.lookahead`, `optax.contrib.schedule_free`, `optax.contrib.mechanize`).
-    It takes parameters and gradients of its own making, of sizes from 1e-3 to 1e3, and so does not see what lets
-    these pass: a clip at more than 1e3, `optax.zero_nans`; nor what does nothing in the first `num_steps` steps,
-    such as `optax.contrib.reduce_on_plateau`, or a schedule that begins with 1. Leaves whose updates a
-    transformation after ours sets to zero (`optax.freeze`, `optax.selective_transform`) count as not ours.
+    The check finds `optax.scale`, clipping, weight decay, noise and schedules after a method, at any depth of wrappers,
+    and wrappers that average iterates (`optax.lookahead`, `optax.contrib.schedule_free`, `optax.contrib.mechanize`). It
+    uses its own parameters and gradients, of sizes from 1e-3 to 1e3. So it does not find transformations that let these
+    pass, such as a clip at more than 1e3 or `optax.zero_nans`. Nor does it find those that do nothing in the first
+    `num_steps` steps, such as `optax.contrib.reduce_on_plateau`, or a schedule that begins with 1. Leaves whose updates
+    are set to zero after a method (`optax.freeze`, `optax.selective_transform`) do not count as the method's.
 
     Args:
-        optimizer: an Optax transformation with one of our methods in it; for `flax.nnx.Optimizer` its `tx`.
-        params: parameters of the shapes and dtypes it is for; their values do not matter.
-        num_steps: how many steps to look at, counted from the first in which ours does something: behind
+        optimizer: an Optax transformation that contains a method of this library; for `flax.nnx.Optimizer` its `tx`.
+        params: parameters of the right shapes and dtypes; their values do not matter.
+        num_steps: the number of steps to check, counted from the first in which a method acts. Behind
             `optax.MultiSteps` that is the last micro-step.
-        **extra_args: what the optimizer's `update` needs beside gradients, state and params.
+        **extra_args: arguments that the optimizer's `update` needs besides gradients, state and params.
 
     Raises:
-        ValueError: what arrives is not what our part has put out; or nothing of ours has answered in 64 steps, because
-            there is none, or because a wrapper does not hand on keyword arguments.
-        TypeError: parameters that are not real floating-point arrays; something that is not an Optax transformation; an
-            argument in `extra_args` that a wrapper needs, such as `value`, is missing.
+        ValueError: the updates of a method arrive changed; or no method has answered in 64 steps, because there is
+            none, or because a wrapper does not pass keyword arguments on.
+        TypeError: params are not real floating-point arrays; optimizer is not an Optax transformation; an argument in
+            `extra_args` that a wrapper needs, such as `value`, is missing.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

@@ -24,7 +24,7 @@ _METHODS = (ramda, rmda, prox_sgd, prox_gen, prox_adamw, prox_ssi)
 
 
 class Trace(Protocol):
-    """What `describe` asks of a trace, such as `compaction.Dims`."""
+    """What `describe` needs of a trace, such as `compaction.Dims`."""
 
     def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> Mapping[str, Any]:
         """From paths to counts with `removable`, `units`, `zero` and `ready`, of (path, leaf, regularizer or None)."""
@@ -38,25 +38,24 @@ def describe(
     solver: SolverSpec = None,
     trace: Trace | None = None,
 ) -> str:
-    """A table: which leaf gets which regularizer, its groups, their number, size and weight, and its solver.
+    """A table of the leaves: their regularizers, groups with number, size and weight, and solvers.
 
     Args:
-        regularizer: what is given to the optimizer: a `Regularizer`, a mapping of patterns, a tree, or None.
-        params: the parameters, or anything of their structure with shapes.
-        method: the optimizer's factory, such as `ramda_jax.rmda`: which solver is the default depends on the method's
-            metric.
-        solver: what is given to the optimizer.
-        trace: what `compaction.trace_dims` has found for the model.
+        regularizer: the specification for the optimizer: a `Regularizer`, a mapping of patterns, a tree, or None.
+        params: the parameters, or a tree of their structure with shapes.
+        method: the optimizer's factory, such as `ramda_jax.rmda`; the default solver depends on its metric.
+        solver: the solvers for the optimizer.
+        trace: the result of `compaction.trace_dims` for the model.
 
     Returns:
-        The table as text, a line for each leaf and one for the total, and one for each leaf that is one single group:
-        it can only go as a whole. With a trace also how many of the groups can ever be removed, and of how many units
-        (channels, hidden units, heads) they are; and where `params` have values, how many of them are zero and how many
-        units nothing reads but zeros. For the regularizer of a coupling the leaves are its own, with a table of what
-        they are made of.
+        The table as text, with a line for each leaf and one for the total, and a remark for each leaf that is a single
+        group, which can only be removed as a whole. With a trace it also has the number of groups that can ever be
+        removed, and the number of units (channels, hidden units, heads) that they belong to. If `params` have values,
+        it has the number of zero groups, and of units that are read by zeros only. For the regularizer of a coupling
+        the leaves are the coupling's, with a table of their parts.
 
     Raises:
-        ValueError, TypeError: what `init` of the optimizer would raise.
+        ValueError, TypeError: as `init` of the optimizer.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -121,14 +120,14 @@ def describe(
 
 
 def _weight_of(regularizer, shape):
-    """What the groups of a leaf weigh, a number or from which to which."""
+    """The weight of the groups of a leaf as text: a number, or a range."""
     weights = np.asarray(getattr(regularizer, "factor", 1.0) * regularizer.weights(shape))
     low, high = (f"{x:.4g}" for x in (np.min(weights, initial=np.inf), np.max(weights, initial=0)))
     return low if weights.ndim == 0 or low == high else f"{low} to {high}"
 
 
 def _name_of(regularizer):
-    """The class; of a scaled one that of what is scaled, with the factor unless it is in the weight."""
+    """The name of the class; for a scaled one that of the inner one, with the factor unless the weight has it."""
     if not isinstance(regularizer, Scaled):
         return type(regularizer).__name__
     name = type(regularizer.regularizer).__name__

@@ -1,6 +1,6 @@
-"""What an optimizer's state knows: the structured point and how its solver fares.
+"""What an optimizer's state contains: the structured point, and how its solver fares.
 
-Both find our states wherever Optax's wrappers have put them.
+Both functions find the states of this library wherever Optax's wrappers have put them.
 """
 
 from typing import Any
@@ -22,24 +22,24 @@ from ramda_jax.validation import check_arrays
 
 
 def eval_params(state: Any, params: TreeT) -> TreeT:
-    """The structured point W_hat: the last step's minimiser, exactly structured whatever c_t is.
+    """The structured point W_hat: the last step's minimiser, which is exactly structured for every c_t.
 
-    Nothing is stored for it: the last step's model is rebuilt from the state and solved again. Where the
-    solver keeps radii (closed form, secular Newton) it is the step's own solution, zeros included; with
-    proximal gradient a solution of the same model, found from `params`.
+    It is not stored: the last step's model is rebuilt from the state and solved again. If the solver keeps radii
+    (closed form, secular Newton), the result is the step's own solution, with the same zeros. With proximal gradient it
+    is a solution of the same model, starting from `params`.
 
     Args:
-        state: an optimizer's state, ours or one in which `chain`, `inject_hyperparams`, `MultiSteps`,
-            `partition`, `masked`, `nnx.Optimizer` or any other wrapper holds ours, several if need be.
-        params: the current parameters; of any tree that has the paths of those given to `init`. Those of an optimizer
-            that `compaction.Coupling.wrap` was put around may be the model's own.
+        state: the state of an optimizer that contains one or more methods of this library, in any wrappers: `chain`,
+            `inject_hyperparams`, `MultiSteps`, `partition`, `masked`, `nnx.Optimizer` and others.
+        params: the current parameters, in any tree that has the paths of those given to `init`. With an optimizer in
+            `compaction.Coupling.wrap` they may be the model's own.
 
     Returns:
-        A tree like params, with their dtypes. Leaves that no state of ours holds, and all leaves before the
-        first step and for methods with c = 1, are those of params.
+        A tree like params, with their dtypes. Leaves that no method trains are those of params, and so are all leaves
+        before the first step and for methods with c = 1.
 
     Raises:
-        ValueError: no state of ours in `state`, or one of other parameters.
+        ValueError: there is no state of this library in `state`, or it is that of other parameters.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -75,18 +75,18 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
 
 
 def solver_info(state: Any) -> SolverInfo:
-    """How the last step's solves went, over all of our states in an optimizer's state.
+    """How the last step's solves went, over all methods of this library in an optimizer's state.
 
     Args:
         state: an optimizer's state, as for `eval_params`.
 
     Returns:
         A `SolverInfo`: the most iterations, the root of the sum of squared residuals, and whether all solves converged.
-        Before the first step 0, 0 and True. Where the model's sums or a solution are not finite nothing has converged,
-        and the residual is infinite.
+        Before the first step it is 0, 0 and True. If the model's sums or a solution are not finite, nothing has
+        converged, and the residual is infinite.
 
     Raises:
-        ValueError: no state of ours in `state`.
+        ValueError: there is no state of this library in `state`.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -96,7 +96,7 @@ def solver_info(state: Any) -> SolverInfo:
         (0, True)
     """
     infos = [proximal.info for _, proximal in paired_states(state)]
-    # Closed forms of single entries do not look at what they find; but from finite sums it is finite too.
+    # Closed forms of single entries do not check their result; but with finite sums it is finite too.
     ours = [node for _, node in find_states(state, (ModelState, PreconditionedState, ProximalPointState))]
     for node in ours:
         check_arrays("A state's leaves", named_leaves(node))
