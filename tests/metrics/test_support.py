@@ -122,5 +122,7 @@ def test_empty_history_says_so():
     history = StructureHistory()
     assert not history.has_settled(0)
     for read in (lambda: history.last_change, lambda: history.stable_share(1)):
-        with pytest.raises(ValueError, match=r"The history must have a support, got none yet; call `add\(step, support\)` first"):
+        with pytest.raises(
+            ValueError, match=r"The history must have a support, got none yet; call `add\(step, support\)` first"
+        ):
             read()
