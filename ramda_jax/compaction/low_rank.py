@@ -138,7 +138,9 @@ def low_rank_model(
         )
     error, reason = compare_outputs(adapter.apply, adapter.variables, apply, small, batches, tolerance)
     if reason is not None:
-        raise CompactionError(f"The model of low rank is not equal: {reason}.")
+        raise CompactionError(
+            f"The model of low rank is not equal: {reason}. Use a larger rank for these matrices, or leave them out."
+        )
     before, after = (sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree)) for tree in (adapter.variables, small))
     ranks = {path: cut.rank for path, cut in cuts.items()}
     return LowRank(small_model, small, apply, ranks, refused, Proof(0, len(batches), error), (before, after))

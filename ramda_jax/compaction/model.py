@@ -159,10 +159,16 @@ def compact_model(
     attempts = Attempts(adapter, dims, example_args, round_to, threshold, permute, others)
     attempt = Search(attempts).run(strict)
     if attempt.mismatches:
-        raise CompactionError(f"The small model is not the planned one: {attempt.mismatches[0]}.")
+        raise CompactionError(
+            f"The small model is not the planned one: {attempt.mismatches[0]}; use "
+            "`strict=False`, which keeps what made the difference."
+        )
     if attempt.refused and attempt.plan.changes_nothing:
         reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
-        raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
+        raise CompactionError(
+            f"Nothing can be deleted without changing what the model computes: {reasons}. Give `fit`, for sizes that a "
+            "model remembers, or `rules`, for primitives without one."
+        )
     plan = dataclasses.replace(attempt.plan, sizes=tuple((*place, n) for place, n in attempt.sizes.items()))
     whole, small = adapter.variables, compact(plan, adapter.variables)
     small_model, small_apply = adapter.rebuild(small, attempt.sizes)

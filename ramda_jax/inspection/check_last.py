@@ -60,7 +60,7 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
     check_count("num_steps", num_steps, 1)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
-            f"`optimizer` must be an Optax transformation, got {optimizer!r}; of `flax.nnx.Optimizer` give its `tx`."
+            f"`optimizer` must be an Optax transformation, got {optimizer!r}; give the `tx` of a `flax.nnx.Optimizer`."
         )
     check_params(named_leaves(params))
     rng = np.random.default_rng(0)

@@ -80,7 +80,7 @@ def _reordered(a, b, axes):
     for path, axis in axes.items():
         if path not in a or not -a[path].ndim <= axis < a[path].ndim:
             raise ValueError(
-                f"`units` must name axes of the supports, got axis {axis} of '{path}'; their shapes are "
+                f"`units` must name axes of the supports, got axis {axis} of '{path}'; use axes of these shapes: "
                 f"{ {name: leaf.shape for name, leaf in a.items()} }."
             )
     if len({a[path].shape[axis] for path, axis in axes.items()}) > 1:

@@ -95,7 +95,10 @@ def hold_zeros(
     check_count("switch", switch, 1)
     for name, given in (("method", method), ("tuner", tuner)):
         if not (hasattr(given, "init") and hasattr(given, "update")):
-            raise TypeError(f"`{name}` must be an Optax transformation, got {given!r}.")
+            raise TypeError(
+                f"`{name}` must be an Optax transformation, got {given!r}; use for example "
+                "`ramda(...)` or `optax.adam(1e-3)`."
+            )
     method, tuner = optax.with_extra_args_support(method), optax.with_extra_args_support(tuner)
 
     def init(params):

@@ -58,8 +58,8 @@ class Scaled(Regularizer):
             )
         if callable(self.factor) or isinstance(self.factor, jax.Array):
             raise TypeError(
-                f"`factor` must be a Python number, for the regularizer is a static part of the state, got "
-                f"{self.factor!r}; `strength` may be a schedule."
+                "`factor` must be a Python number, because the regularizer is a static part of the state, got "
+                f"{self.factor!r}; use a schedule as `strength`, which multiplies it."
             )
         check_non_negative("factor", self.factor)
         object.__setattr__(self, "factor", float(self.factor))

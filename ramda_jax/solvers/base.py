@@ -122,7 +122,7 @@ class Solver(abc.ABC):
         On an accelerator the device waits for its host at a branch or a loop. An error that is left, within the bound
         `residual`, is reduced in the next step.
         """
-        raise NotImplementedError(f"{type(self).__name__} solves leaf by leaf; use `solve`.")
+        raise NotImplementedError(f"{type(self).__name__} can only solve leaf by leaf; use `solve`.")
 
     def restore(
         self, model: QuadraticModel, regularizer: Regularizer, context: Context, radii: jax.Array | None

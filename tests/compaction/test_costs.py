@@ -130,7 +130,7 @@ def test_costs_have_the_paths_that_the_optimizer_sees():
     dims = trace_dims(module, variables, jnp.ones((1, 5)))
     assert set(costs(dims)) == set(costs(dims, params=variables["params"])) == {"layers_2/kernel"}
     assert set(costs(dims, params=variables)) == {"params/layers_2/kernel"}
-    with pytest.raises(ValueError, match="`of` must be 'parameters' or 'flops', got 'bytes'"):
+    with pytest.raises(ValueError, match="`of` must be 'parameters' or 'flops', got 'bytes'; use"):
         costs(dims, "bytes")
 
 
@@ -184,7 +184,9 @@ def test_weights_that_do_not_fit_are_refused():
     function, params, x, _ = CASES["flax's layout"]
     dims = trace_dims(function, params, x)
     for refused in (lambda: groups(dims, weight="savings"), lambda: couple(dims, params, weight="savings")):
-        with pytest.raises(ValueError, match="`weight` must be 'size', 'saving' or a mapping of costs, got 'savings'"):
+        with pytest.raises(
+            ValueError, match="`weight` must be 'size', 'saving' or a mapping of costs, got 'savings'; use"
+        ):
             refused()
     with pytest.raises(ValueError, match="must be 'size' where groups have no weights, got TopGroups"):
         groups(dims, ramda_jax.TopGroups(0.5), weight="saving")

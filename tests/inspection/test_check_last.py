@@ -148,7 +148,7 @@ def test_another_type_error_stays_as_it_is():
 
 
 def test_bad_arguments_are_refused_by_name():
-    with pytest.raises(TypeError, match="`optimizer` must be an Optax transformation, got 3; of"):
+    with pytest.raises(TypeError, match="`optimizer` must be an Optax transformation, got 3; give"):
         check_last(3, make_params())
     with pytest.raises(TypeError, match="got dtype int32 at 'w'"):
         check_last(method(), {"w": jnp.ones((2, 2), int)})

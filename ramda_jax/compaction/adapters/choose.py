@@ -59,7 +59,8 @@ def adapter_for(
 
         if variables is not None:
             raise CompactionError(
-                "`variables` must not be given for an nnx module, which holds its own; update them by `nnx.update`."
+                "`variables` must be None for an nnx module, which holds its own, got a "
+                f"{type(variables).__name__}; update them by `nnx.update` before the call."
             )
         return nnx_adapter(model, call, fit, train)
     if kind == "equinox" and variables is None:
@@ -79,7 +80,9 @@ def adapter_for(
             "`call=lambda model, *args: ...`."
         )
     if fit is not None:
-        raise CompactionError("`fit` must be for a module, got a function; read the sizes from its variables.")
+        raise CompactionError(
+            f"`fit` must be None for a function, got {fit!r}; make the function read its sizes from the variables."
+        )
     return function_adapter(model, _given(variables, "a function"), call)
 
 

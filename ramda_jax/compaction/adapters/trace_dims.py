@@ -105,7 +105,8 @@ def trace_calls(
             if name == TRAINING:
                 continue
             raise CompactionError(
-                f"{name} must be a way to call the model with these arguments, but {type(error).__name__}: {error}"
+                f"{name} must be a way to call the model with these arguments, but it raised {type(error).__name__}: "
+                f"{error}; give a call that takes these arguments."
             ) from error
         if count_primitives(traced.jaxpr) != count_primitives(program.jaxpr):
             found[name] = traced

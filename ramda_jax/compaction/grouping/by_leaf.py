@@ -74,14 +74,19 @@ def groups(
         if given is not None:
             result[pattern_of(path)] = with_weights(_along(given, axis), found.get(path), path)
     if not result:
-        raise CompactionError(f"Some group must be removable, but {reasons(dims)}.")
+        raise CompactionError(
+            f"Some group must be removable, but {reasons(dims)}; use named groups, such as `GroupLasso()`, or give "
+            "`trace_dims` the `rules` or `overrides` that it lacks."
+        )
     return result
 
 
 def check_weight(weight: Any) -> None:
     """Raises unless `weight` is a name or a mapping of costs."""
     if not isinstance(weight, Mapping) and weight not in ("size", "saving"):
-        raise ValueError(f"`weight` must be 'size', 'saving' or a mapping of costs, got {weight!r}.")
+        raise ValueError(
+            f"`weight` must be 'size', 'saving' or a mapping of costs, got {weight!r}; use 'size', the default."
+        )
 
 
 def with_weights(regularizer: Any, found: Any, name: str) -> Any:

@@ -66,7 +66,7 @@ def costs(
         array([8., 8., 8., 8.])
     """
     if of not in ("parameters", "flops"):
-        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}.")
+        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}; use one of these.")
     saved = savings(dims, of)
     packing: Any = packing_of(regularizer)
     if packing is not None:
@@ -124,7 +124,7 @@ def coupled_costs(dims: Dims, coupling: Coupling, saved: np.ndarray) -> Costs:
     for name, parts in coupling.parts.items():
         if name not in widths or len(parts[0].rows) != widths[name].size:
             raise CompactionError(
-                f"The coupling must be of the model that was traced, but {name} is not; couple it again."
+                f"The coupling must be of the model that was traced, but {name} is not; make it by `couple(dims, ...)`."
             )
     return {name: saved[widths[name].nodes] for name in coupling.parts}
 

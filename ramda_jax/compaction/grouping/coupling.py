@@ -150,7 +150,10 @@ class Coupling:
             CompactionError: nothing is coupled, for no index can go, and `rest` is not given.
         """
         if not self.parts and not rest:
-            raise CompactionError(f"Some group must be removable, but {self.why}.")
+            raise CompactionError(
+                f"Some group must be removable, but {self.why}; use named groups, such as "
+                "`GroupLasso()`, or give `rest`."
+            )
         if isinstance(coupled, Mapping):
             found = dict(coupled)
         else:

@@ -162,11 +162,16 @@ def verify(
     mismatch = check_orders(dims, plan) or check_liveness(dims, variables, plan)
     mismatches = [mismatch] if mismatch else check_structure(small_fn, small_variables, example_args, dims, plan)
     if mismatches:
-        raise CompactionError(f"The small model is not the planned one: {mismatches[0]}.")
+        raise CompactionError(
+            f"The small model is not the planned one: {mismatches[0]}; give the plan by which it was made, and make it "
+            "with the plan's sizes."
+        )
     batches = batches_for(example_args, num_random)
     error, reason = compare_outputs(
         apply_fn, variables, small_fn, small_variables, batches, tolerance, precision_of(dims), Resized(dims, plan)
     )
     if reason is not None:
-        raise CompactionError(f"The small model is not equal: {reason}.")
+        raise CompactionError(
+            f"The small model is not equal: {reason}. Make its variables by `compact(plan, variables)`."
+        )
     return Proof(len(dims.walk.visits), len(batches), error)

@@ -85,8 +85,8 @@ class GroupRegularizer(_PartlyL1):
             return self.group_weight.array
         if callable(self.group_weight):
             raise ValueError(
-                f"`group_weight` of {self!r} is a function of path and shape; use `resolve(path, shape)` of the "
-                "regularizer, which calls it."
+                f"`group_weight` must be known here, but that of {self!r} is a function of path and shape; use "
+                "`resolve(path, shape)` of the regularizer, which calls it."
             )
         if self.group_weight == "sqrt_size":
             return math.sqrt(self.sizes(shape))

@@ -148,7 +148,10 @@ def _number_of_zeros(top, total):
         )
     share = top.share
     if callable(share):
-        raise ValueError(f"The share of {top!r} is a function of the step; use `at_step(step)` of the regularizer.")
+        raise ValueError(
+            f"The share must be a number here, but that of {top!r} is a function of the step; use `at_step(step)` of "
+            "the regularizer."
+        )
     if isinstance(share, jax.Array):
         slack = 2 * jnp.finfo(share.dtype).eps
         return jnp.clip(jnp.ceil((share - slack) * total), 0, total).astype(jnp.int32)

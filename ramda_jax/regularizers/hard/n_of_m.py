@@ -56,7 +56,9 @@ class NofM(HardTarget):
         check_count("n", self.n, 0)
         check_count("m", self.m, 1)
         if self.n > self.m:
-            raise ValueError(f"`n` must be at most `m`, got n={self.n!r} and m={self.m!r}; `NofM(2, 4)` keeps 2 of 4.")
+            raise ValueError(
+                f"`n` must be at most `m`, got n={self.n!r} and m={self.m!r}; use `NofM(2, 4)` for 2 of 4."
+            )
         if isinstance(self.axis, bool) or not isinstance(self.axis, (int, np.integer)):
             raise TypeError(f"`axis` must be a whole number, got {self.axis!r}; use -2 for the inputs of a kernel.")
         for name in ("n", "m", "axis"):
