@@ -260,7 +260,7 @@ def test_fit_sets_what_cannot_be_found():
     assert small.model.twice == 4 and small.model.up.kernel.shape == (12, 6)
     # In place or returned; nothing else is asked of it.
     assert check_nnx(net, SEQUENCES, fit=lambda layer: (fit(layer), layer)[1]).model.twice == 4
-    with pytest.raises(CompactionError, match="`fit` must be None for a function, got .*; make"):
+    with pytest.raises(CompactionError, match=r"`fit` must be None for a function, got .*; make"):
         compact_model(lambda v, x: x, SEQUENCES, variables={}, fit=fit)
 
 

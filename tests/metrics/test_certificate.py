@@ -234,7 +234,7 @@ def test_what_is_not_known_is_left_out_or_refused():
     only = ramda_jax.ramda(0.1, GroupMCP(omega=1.0), strength=0.1)
     with pytest.raises(ValueError, match="needs a leaf with a convex group norm or `L1`"):
         metrics.certificate(only.init(params), params)
-    with pytest.raises(ValueError, match="must be of `ramda` or `rmda`, got .*; use"):
+    with pytest.raises(ValueError, match=r"must be of `ramda` or `rmda`, got .*; use"):
         metrics.certificate(ramda_jax.prox_sgd(0.1, GroupLasso(), strength=0.1).init(params), params)
     with pytest.raises(ValueError, match="must be a state of the same optimizer"):
         both = (optimizer.init(params), optimizer.init(params))
