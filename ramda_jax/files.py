@@ -44,10 +44,10 @@ def move_into_place(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Writes a file such that whoever reads it, at whatever moment, finds all of the old or all of the new.
+    """Writes a file so that every reader finds either all of the old content or all of the new.
 
     Raises:
-        OSError: it could not be written; what was there is as it was.
+        OSError: it could not be written; the old file is unchanged.
     """
     source = write_beside(path.parent, data.encode() if isinstance(data, str) else data)
     try:
@@ -58,7 +58,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last, where the system can."""
+    """Writes the names in a folder to the disk, if the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -68,7 +68,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there and can be."""
+    """Removes a file, if it exists and can be removed."""
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -81,8 +81,8 @@ def read_regular(path: Path, largest: int) -> bytes:
     """The content of a regular file of at most `largest` bytes.
 
     Raises:
-        FileNotFoundError: no such file.
-        OSError: no regular file (opening a pipe would wait for ever), a larger one, or one that cannot be read.
+        FileNotFoundError: there is no such file.
+        OSError: it is not a regular file (opening a pipe would wait for ever), is larger, or cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
@@ -91,7 +91,7 @@ def read_regular(path: Path, largest: int) -> bytes:
             raise OSError("it is not a regular file")
         if status.st_size > largest:
             raise TooLarge(f"it has {status.st_size} bytes, not the {largest} that it may have")
-        # Not `largest`: Python allocates what it is asked to read.
+        # Not `read(largest)`: Python would allocate as much.
         return file.read(status.st_size)
 
 
@@ -106,13 +106,13 @@ class Locked(Exception):
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds the lock of a file or a folder that is there; the system frees it however the process ends.
+    """Holds the lock of an existing file or folder; the system frees it when the process ends, in whatever way.
 
     Yields:
-        Whether there is a lock: False on systems, and file systems, that have none.
+        Whether there is a lock: False on systems and file systems without locks.
 
     Raises:
-        Locked: another has it, and `wait` is False.
+        Locked: another process has it, and `wait` is False.
     """
     if fcntl is None:
         yield False

@@ -1,7 +1,7 @@
-"""How `check_last` asks the parts of a chain for a point that is known beforehand.
+"""The mark by which `check_last` asks the parts of a chain to step to a known point.
 
-Optax's wrappers hand keyword arguments that they do not know on to what they wrap. Given this one, `proximal_point`
-puts out its value in every entry in place of W_hat, and `iterate_averaging` goes there without averaging.
+Optax's wrappers pass unknown keyword arguments on. With this argument `proximal_point` returns its value in every entry
+instead of W_hat, and `iterate_averaging` does not average. It is a module of its own below both of them.
 """
 
 #: The keyword argument of `update`.

@@ -9,9 +9,9 @@ def text_table(
     """The lines of a table whose columns are as wide as their widest cell, two spaces apart.
 
     Args:
-        rows: of cells, all of one length; the first is usually the header.
-        right: numbers of the columns whose cells stand at the right; all others stand at the left.
-        spill: (row, column) of a cell that may run into the one after it, which is empty.
+        rows: lists of cells, all of the same length; the first is usually the header.
+        right: the numbers of right-aligned columns; all others are left-aligned.
+        spill: (row, column) of a cell that may extend into the next cell, which is empty.
 
     Returns:
         A line for each row, without spaces at its end.

@@ -1,4 +1,4 @@
-"""Types that recur in signatures: trees, shapes, numbers, and what a user may write for regularizers and the like."""
+"""Types that recur in signatures: trees, shapes, numbers, and specifications of regularizers and solvers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from ramda_jax.solvers.base import Solver
     from ramda_jax.subproblem.strengths.target import Target
 
-#: A pytree of arrays, such as the parameters: dicts, Flax's states, dataclasses, whatever a user has registered.
+#: A pytree of arrays, such as the parameters: dicts, Flax's states, dataclasses, and classes that a user has
+#: registered.
 Tree: TypeAlias = Any
-#: A pytree whose kind another one shares.
+#: A pytree of the same kind as another.
 TreeT = TypeVar("TreeT")
-#: The keys that lead to a leaf, as `jax.tree_util` has them.
+#: The path of a leaf, a tuple of the keys of `jax.tree_util`.
 KeyPath: TypeAlias = tuple[Any, ...]
 #: The shape of an array.
 Shape: TypeAlias = tuple[int, ...]
@@ -39,14 +40,14 @@ GroupWeight: TypeAlias = (
 SolverSpec: TypeAlias = Union["Solver", Mapping[str, "Solver | None"], None]
 #: The diagonal metric of a method: one number (RMDA, ProxSGD), or one per entry.
 MetricKind: TypeAlias = Literal["scalar", "diagonal"]
-#: A real number, of Python or JAX; where the docstring says so also an array that broadcasts.
+#: A real number, of Python or JAX; if the docstring says so, also an array that broadcasts.
 Scalar: TypeAlias = float | jax.Array
 #: From arrays of one shape to their sums over axes, kept as axes of length one.
 Sums: TypeAlias = Callable[[Sequence[jax.Array], Axes], tuple[jax.Array, ...]]
 
 
 class StageSettings(TypedDict):
-    """What `stages` returns without `eps`: keyword arguments of `ramda` and of `rmda`."""
+    """The result of `stages` without `eps`: keyword arguments of `ramda` and of `rmda`."""
 
     learning_rate: optax.ScalarOrSchedule
     averaging: optax.ScalarOrSchedule
@@ -54,6 +55,6 @@ class StageSettings(TypedDict):
 
 
 class AdaptiveStageSettings(StageSettings):
-    """What `stages` returns with `eps`: keyword arguments of `ramda`."""
+    """The result of `stages` with `eps`: keyword arguments of `ramda`."""
 
     eps: optax.ScalarOrSchedule

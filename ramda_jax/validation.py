@@ -1,7 +1,7 @@
-"""Checks of what users hand in, made wherever the value is a Python or NumPy number.
+"""Checks of users' arguments that are Python or NumPy numbers.
 
-Values that are traced (under `jax.jit`, or injected by `optax.inject_hyperparams`), device arrays and
-schedules cannot be looked at without a host sync or before their time: they pass unchecked.
+Traced values (under `jax.jit`, or injected by `optax.inject_hyperparams`), device arrays and schedules pass unchecked:
+their values are unknown, or need a host sync.
 """
 
 import warnings
@@ -46,7 +46,7 @@ def _number(name: str, value: Any, rule: Callable[[float], bool], remedy: str) -
 def check_non_negative(
     name: str, value: Any, remedy: str = "use 0.0 or a positive number.", *, schedules: bool = True
 ) -> None:
-    """Raises unless the number `value` is finite and at least 0; a schedule only where it may be one."""
+    """Raises unless the number `value` is finite and at least 0, or a schedule if `schedules` is True."""
     if not schedules:
         check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: 0 <= x < float("inf"), remedy):
@@ -56,7 +56,7 @@ def check_non_negative(
 def check_positive(
     name: str, value: Any, remedy: str = "use a small positive number.", *, schedules: bool = True
 ) -> None:
-    """Raises unless the number `value` is finite and above 0; a schedule only where it may be one."""
+    """Raises unless the number `value` is finite and above 0, or a schedule if `schedules` is True."""
     if not schedules:
         check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: 0 < x < float("inf"), remedy):
@@ -64,7 +64,7 @@ def check_positive(
 
 
 def check_number_above(name: str, value: Any, minimum: float, remedy: str) -> None:
-    """Raises unless `value` is one Python or NumPy number, finite and above `minimum`: what Python computes with."""
+    """Raises unless `value` is a Python or NumPy number, finite and above `minimum`, for use by Python itself."""
     if callable(value) or isinstance(value, jax.Array):
         raise TypeError(f"`{name}` must be a Python number, got {value!r}; {remedy}")
     if not _number(name, value, lambda x: minimum < x < float("inf"), remedy):
@@ -110,7 +110,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, minimum: int) -> None:
-    """Raises unless `value` is a whole number of at least `minimum`."""
+    """Raises unless `value` is an int of at least `minimum`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}; use an int.")
     if value < minimum:
@@ -118,7 +118,7 @@ def check_count(name: str, value: Any, minimum: int) -> None:
 
 
 def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
-    """`restarts` as a tuple of ints: positive and increasing step counts that the counter, an int32, passes."""
+    """`restarts` as a tuple of ints: positive and increasing step counts below the end of the counter, an int32."""
     remedy = f"use increasing step counts, such as `{name}=(40_000, 80_000)`."
     try:
         steps = tuple(restarts)
@@ -130,11 +130,11 @@ def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
     steps = tuple(int(step) for step in steps)
     if any(a >= b for a, b in zip((0, *steps), steps, strict=False)):
         raise ValueError(f"`{name}` must be positive and increasing, got {restarts!r}; {remedy}")
-    # At its end the counter stays, and a stage that began there would begin again at every step.
+    # At its end the counter stays the same, so that a stage that begins there would begin again at every step.
     if steps and steps[-1] >= LAST_COUNT:
         raise ValueError(
-            f"`{name}` must be below {LAST_COUNT}, where the counter of steps ends, got {restarts!r}; leave out what "
-            "no run reaches."
+            f"`{name}` must be below {LAST_COUNT}, where the counter of steps ends, got {restarts!r}; leave out steps "
+            "that no run reaches."
         )
     return steps
 
@@ -145,7 +145,7 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype | None:
         return None
     remedy = "use `jnp.float32`, or its name where `optax.inject_hyperparams` would take it for a schedule."
     try:
-        # An array has a dtype but is none: it is what `optax.inject_hyperparams` makes of `jnp.float32`.
+        # An array has a dtype but is not one; `optax.inject_hyperparams` turns `jnp.float32` into an array.
         known = None if isinstance(dtype, (jax.Array, np.ndarray, np.generic)) else jnp.dtype(dtype)
     except TypeError:
         known = None
@@ -155,13 +155,13 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype | None:
 
 
 def check_no_schedule(name: str, value: Any, remedy: str) -> None:
-    """Raises a `TypeError` where a number must be one number and no schedule."""
+    """Raises a `TypeError` if the value is a schedule where it must be one number."""
     if callable(value):
         raise TypeError(f"`{name}` must be one number, got {value!r}; {remedy}")
 
 
 def check_real_number(name: str, value: Any, remedy: str) -> None:
-    """Raises unless `value` is a real number, or an array that may be one: traced values pass."""
+    """Raises unless `value` is a real number, or an array that may be one; traced values pass."""
     check_no_schedule(name, value, remedy)
     if not _number(name, value, lambda x: True, remedy):
         raise ValueError(f"`{name}` must be a float's number, got {value!r}; {remedy}")

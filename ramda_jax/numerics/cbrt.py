@@ -14,15 +14,15 @@ _CBRT = {
 
 @jax.jit
 def cbrt(x: jax.Array) -> jax.Array:
-    """Cube root of a non-negative array: 0, NaN and infinity give themselves.
+    """Cube root of a non-negative array; 0, NaN and infinity stay the same.
 
     Args:
         x: float32 or float64, any shape, no negative entries (sums of squares here).
 
     Returns:
-        `x ** (1/3)` to four units in the last place (2.1 machine eps), same shape and dtype. `jnp.cbrt` is one libm
-        call per element on CPU, forty times the time of a copy, and wrong (negative) for float32 denormals; this is
-        a handful of multiplications that vectorise.
+        `x ** (1/3)` to four units in the last place (2.1 machine eps), of the same shape and dtype. On CPUs `jnp.cbrt`
+        is one libm call per element, which takes forty times as long as a copy, and it is wrong (negative) for float32
+        denormals. This function takes a few multiplications, which vectorise.
     """
     integer, magic, num_steps = _CBRT[jnp.dtype(x.dtype)]
     bits = jax.lax.bitcast_convert_type(x, integer)
@@ -35,8 +35,8 @@ def cbrt(x: jax.Array) -> jax.Array:
     denormal = bits < (1 << nmant)
     lifted = jnp.where(denormal, bits.astype(x.dtype) * 2.0 ** (3 * k - lift), x)
     bits = jax.lax.bitcast_convert_type(lifted, integer)
-    # As floats: XLA takes a division of integers for expensive and would keep its results in an array of their own. The
-    # rounding of the bits is nothing to the guess.
+    # As floats: a division of integers is expensive in XLA's cost model, so that its results would be stored in an
+    # array. The rounding error of the bits does not matter for the guess.
     guess = (jnp.asarray(magic, x.dtype) - bits.astype(x.dtype) * jnp.asarray(1 / 3, x.dtype)).astype(integer)
     root = jax.lax.bitcast_convert_type(guess, x.dtype)
 

@@ -1,4 +1,4 @@
-"""Counts of what may be more than an int32 holds."""
+"""Counts that may be larger than an int32."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ MOST = 2**31 - 1
 
 
 def pieces(mask: jax.Array) -> list[jax.Array]:
-    """`mask` cut along its longest axes into parts of at most `MOST` entries; itself, where it has no more."""
+    """`mask` cut along its longest axes into parts of at most `MOST` entries; uncut if it has no more."""
     if mask.size <= MOST:
         return [mask]
     axis = max(range(mask.ndim), key=lambda axis: mask.shape[axis])
@@ -21,10 +21,10 @@ def pieces(mask: jax.Array) -> list[jax.Array]:
 
 
 def count(mask: jax.Array) -> jax.Array:
-    """How many entries of the boolean `mask` are True, a scalar.
+    """The number of True entries of the boolean `mask`, a scalar.
 
-    An exact int32; of more than `MOST` entries a float32, off by a rounding for each doubling beyond that, as each part
-    is counted exactly (a float32 that counts by ones stops at 2^24).
+    It is an exact int32. For more than `MOST` entries it is a float32: each part is counted exactly, and each doubling
+    beyond `MOST` adds one rounding error. (A float32 that counts by ones would stop at 2^24.)
     """
     return total([jnp.sum(part) for part in pieces(mask)], mask.size)
 
@@ -35,7 +35,7 @@ def exact_count(mask: jax.Array) -> int:
 
 
 def total(counts: Sequence[jax.Array], most: int) -> jax.Array:
-    """The sum of scalar counts that together are at most `most`: an exact int32 where that is one, else a float32."""
+    """The sum of scalar counts, which is at most `most`: an exact int32 if `most` fits into one, else a float32."""
     if most <= MOST:
         return jnp.asarray(sum(counts, jnp.zeros([], jnp.int32)))
     values: list = [jnp.asarray(number).astype(jnp.float32) for number in counts]

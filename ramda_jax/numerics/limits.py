@@ -1,7 +1,7 @@
 """Finite numbers stay finite: gradients, sums and parameters at the ends of their dtypes.
 
-All of it is entry by entry, without memory of its own, and moves no bit of an ordinary number. What is not finite when
-it comes in stays so: it is a fault of the model or the data, and must be seen.
+All functions work entry by entry, need no memory, and change no bit of an ordinary number. A NaN or an infinity in the
+input stays: it is a fault of the model or the data, and must be seen.
 """
 
 import jax
@@ -11,25 +11,27 @@ from ramda_jax.numerics.dtypes import promoted
 
 
 def gradient_limit(dtype: jax.typing.DTypeLike) -> float:
-    """The largest gradient entry that sums of `dtype` take as it is: half of the root of the largest float, 2^63 in
-    float32. Its square is a quarter of the largest float, which leaves room for a bias correction's rounding."""
+    """The largest gradient entry that sums of `dtype` do not clip: half the root of the largest float, 2^63 in float32.
+
+    Its square is a quarter of the largest float, which leaves room for the rounding of a bias correction.
+    """
     return 2.0 ** (jnp.finfo(dtype).maxexp // 2 - 1)
 
 
 def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """`grad` in `dtype`, that of a sum, its finite entries cut at `gradient_limit`; NaN and infinity as they are."""
+    """`grad` in the `dtype` of a sum, with finite entries clipped at `gradient_limit`; NaN and infinity stay."""
     limit = gradient_limit(dtype)
     if not jnp.issubdtype(grad.dtype, jnp.floating):  # whole numbers, none of them beyond 2^64
         grad = grad.astype(dtype)
     if float(jnp.finfo(grad.dtype).max) > limit:
-        # In the wider of both: a finite float64 may be infinite in float32.
+        # In the wider of both dtypes, because a finite float64 may be infinite in float32.
         wide = grad.astype(promoted(grad.dtype, dtype))
         grad = jnp.where(jnp.isfinite(wide) & (jnp.abs(wide) > limit), jnp.sign(wide) * limit, wide)
     return grad.astype(dtype)
 
 
 def saturated(total: jax.Array, *terms: jax.Array) -> jax.Array:
-    """`total`, a sum made of finite `terms`, at the largest float where it has overflowed."""
+    """`total`, the sum of `terms`; the largest float if it has overflowed although the terms are finite."""
     limit = jnp.finfo(total.dtype).max
     is_finite = jnp.isfinite(terms[0])
     for term in terms[1:]:
@@ -38,9 +40,9 @@ def saturated(total: jax.Array, *terms: jax.Array) -> jax.Array:
 
 
 def reachable(point: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """`point` with its finite entries within what parameters of `dtype` hold, where that is less than it holds.
+    """`point` with finite entries clipped to the range of parameters of `dtype`, if that is smaller than its own range.
 
-    The bound is the largest float less a few roundings, so that an update, itself rounded, does not end beyond it.
+    The bound is the largest float less a few roundings, so that a rounded update does not lead beyond it.
     """
     info = jnp.finfo(dtype)
     limit = float(info.max) * (1 - 2 * float(info.eps))

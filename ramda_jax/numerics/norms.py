@@ -1,4 +1,4 @@
-"""Euclidean norms of which no square over- or underflows."""
+"""Euclidean norms in which no square over- or underflows."""
 
 import functools
 
@@ -21,9 +21,9 @@ def group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
 
 
 def one_pass_norms(x: jax.Array, axes: Axes) -> jax.Array:
-    """`group_norms` by one pass over the data, where that of the largest entries would be another.
+    """`group_norms` by one pass over the data; `group_norms` itself needs a second pass for the largest entries.
 
-    Blue's algorithm: the squares of what is large, small and in between are summed apart, each in its own unit.
+    It is Blue's algorithm: the squares of large, of small and of other entries are summed separately, each in a unit.
 
     Args:
         x: float32 or float64.
@@ -42,17 +42,17 @@ def one_pass_norms(x: jax.Array, axes: Axes) -> jax.Array:
         y = jnp.where(where, size * unit, 0)
         return y * y
 
-    # A NaN is neither, and so among those in between.
+    # A NaN is neither small nor large, and so belongs to the others.
     terms = squares(enlarge, is_small), squares(1, ~is_small & ~is_large), squares(reduce, is_large)
     few, most, many = one_kernel_sums(terms, axes)
-    # Where there is something large the small is nothing; without, it counts as much as what is in between.
+    # If there are large entries, the small ones do not matter. Otherwise small and other entries both count.
     of_large = jnp.sqrt(many + (most * reduce) * reduce) / reduce
     of_small = jnp.hypot(jnp.sqrt(few) / enlarge, jnp.sqrt(most))
     return jnp.where(many > 0, of_large, of_small)
 
 
 def norms_for_step(x: jax.Array, axes: Axes) -> jax.Array:
-    """`group_norms`, by one pass on accelerators: on CPUs three sums at once cost more than the pass that they save."""
+    """`group_norms`, by one pass on accelerators. On CPUs three sums at once cost more than the pass that they save."""
     if not isinstance(x, Tracer):
         return group_norms(x, axes)
     return jax.lax.platform_dependent(x, cpu=lambda x: group_norms(x, axes), default=lambda x: one_pass_norms(x, axes))
@@ -84,8 +84,8 @@ def norm(x: jax.Array) -> jax.Array:
 def group_scales(x: jax.Array, axes: Axes | None) -> tuple[jax.Array, jax.Array]:
     """A power of two near each group's largest entry, kept as axes of length one, and its inverse.
 
-    Both are powers of two that are not denormals, so that scaling rounds nothing, and the inverse is there so that
-    it is a multiplication: XLA would keep the results of a division in an array of their own.
+    Both are powers of two and not denormals, so that scaling does not round. The inverse makes scaling a
+    multiplication: XLA would store the results of a division in an array (`benchmarks/NOTES.md`).
     """
     largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
     info = jnp.finfo(x.dtype)
@@ -93,7 +93,7 @@ def group_scales(x: jax.Array, axes: Axes | None) -> tuple[jax.Array, jax.Array]
     integer = jnp.int32 if info.bits == 32 else jnp.int64
     exponent = jax.lax.bitcast_convert_type(largest, integer) >> info.nmant
     bias = info.maxexp - 1
-    # Zeros as they are: XLA may square the inverse first, and 0 * inf is not 0.
+    # Zeros are scaled by 1: XLA may square the inverse first, and 0 * inf is NaN.
     exponent = jnp.where(largest == 0, bias, exponent)
     exponent = jnp.clip(exponent, 2, 2 * bias - 2)
     scale = jax.lax.bitcast_convert_type(exponent << info.nmant, x.dtype)

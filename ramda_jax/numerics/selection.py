@@ -1,4 +1,4 @@
-"""The largest of many numbers, by counting alone: no sort, which would gather what is sharded."""
+"""The largest of many numbers, by counting. A sort would gather sharded arrays."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from ramda_jax.numerics.sharding import gathered, with_type_sharding
 
 
 def sort_keys(x: jax.Array) -> jax.Array:
-    """Integers in the order of `|x|`; a NaN comes after everything else (`is_nan_key`)."""
+    """Integers in the order of `|x|`; NaN is the largest (`is_nan_key`)."""
     info = jnp.finfo(x.dtype)
     integer = jnp.int32 if info.bits == 32 else jnp.int64
-    # Without their sign the bits of floats are ordered as the floats are. Those of a NaN may be the greatest integer,
-    # and there must be something above a key, and above one more than it.
+    # The bits of non-negative floats have the order of the floats. The bits of a NaN may be the greatest integer; but
+    # callers need room for a key plus 1, and for a number above that.
     bits = jax.lax.bitcast_convert_type(jnp.abs(x), integer)
     return jnp.minimum(bits, jnp.iinfo(integer).max - 2)
 
@@ -28,14 +28,14 @@ def is_nan_key(keys: jax.Array) -> jax.Array:
 # Compiled by itself: outside of a user's `jit` its loop would be compiled again at every call.
 @jax.jit
 def largest(keys: Sequence[jax.Array], number: jax.typing.ArrayLike) -> list[jax.Array]:
-    """The `number` largest of all entries of some arrays, of equal ones the first.
+    """The `number` largest of all entries of some arrays; of equal entries the first.
 
-    The range of the keys is made smaller until as many are at its lower end or above as are wanted, or until it is a
-    single key. Each time is a pass over the keys.
+    A range of keys is made smaller until the wanted number of keys is at its lower end or above, or until it is a
+    single key. Each step is one pass over the keys.
 
     Args:
         keys: a list of arrays of non-negative integers below the greatest, of one dtype; in all fewer than 2^31.
-        number: from 0 to the number of entries.
+        number: an integer from 0 to the number of entries.
 
     Returns:
         A list of masks of the keys' shapes.
@@ -63,8 +63,8 @@ def _threshold(keys, number):
 
     def body(carry):
         low, high, at_low, at_high, step = carry
-        # As if the keys were spread evenly, which takes few steps once they nearly are; in turn with the middle, which
-        # takes no more steps than the keys have bits.
+        # Alternate between interpolation, which takes few steps if the keys are nearly evenly spread, and the middle,
+        # which takes at most as many steps as the keys have bits.
         share = (at_low - number).astype(floating) / jnp.maximum(at_low - at_high, 1).astype(floating)
         share = jnp.where(step % 2 == 0, 0.5, jnp.clip(share, 0.001, 0.999))
         span = high - low
@@ -84,7 +84,7 @@ def _threshold(keys, number):
 
 
 def _first(mask, number):
-    """The first `number` of what is True in a mask, row by row, as a mask."""
+    """A mask of the first `number` True entries of a mask, row by row."""
     if mask.ndim == 0:
         return mask & (number > 0)
     kept, inside = False, True

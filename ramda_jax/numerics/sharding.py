@@ -1,19 +1,18 @@
-"""Shardings that are a part of an array's type, as on meshes whose axes are explicit."""
+"""Shardings that are a part of an array's type, as on meshes with explicit axes."""
 
 import jax
 
 
 def with_type_sharding(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """x in `sharding`, that of another array's type; needed only on meshes with explicit axes, elsewhere x itself."""
+    """x with the `sharding` of another array's type; only meshes with explicit axes need this, elsewhere it is x."""
     return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
 
 
 def gathered(x: jax.Array, axis: int | None = None) -> jax.Array:
-    """x with no axis sharded in its type: `reshape` and the SVD refuse sharded axes on meshes whose axes are explicit.
+    """x with no axis sharded in its type: `reshape` and the SVD refuse sharded axes on meshes with explicit axes.
 
-    With `axis`, a number from 0 on, only that one is no longer sharded.
-
-    On other meshes, where types say nothing of sharding, x itself: there XLA gathers what an operation needs whole.
+    With `axis`, an int >= 0, only that axis is gathered. On other meshes types do not have the sharding, and the result
+    is x: XLA gathers what an operation needs.
     """
     sharding = jax.typeof(x).sharding
     spec = [None if axis in (None, i) else name for i, name in enumerate(sharding.spec)]
