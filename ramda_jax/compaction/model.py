@@ -165,10 +165,8 @@ def compact_model(
         )
     if attempt.refused and attempt.plan.changes_nothing:
         reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
-        raise CompactionError(
-            f"Nothing can be deleted without changing what the model computes: {reasons}. Give `fit`, for sizes that a "
-            "model remembers, or `rules`, for primitives without one."
-        )
+        # Each reason has its remedy.
+        raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
     plan = dataclasses.replace(attempt.plan, sizes=tuple((*place, n) for place, n in attempt.sizes.items()))
     whole, small = adapter.variables, compact(plan, adapter.variables)
     small_model, small_apply = adapter.rebuild(small, attempt.sizes)
