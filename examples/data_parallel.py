@@ -2,7 +2,7 @@
 
     python -m examples.data_parallel
 
-Every device has all parameters and an eighth of the batch. The optimizer does not know: it sees the mean gradient. On
+Every device has all parameters and an eighth of the batch. The optimizer needs no change: it gets the mean gradient. On
 a machine with one CPU the eight devices are simulated.
 """
 
@@ -44,7 +44,7 @@ def loss_fn(params, images, labels):
 
 
 def batches(steps):
-    """The same batches for everyone."""
+    """The batches, the same for all three ways."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32) / 16
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def make_step(optimizer, mean=lambda grads: grads):
 
 
 def train_on_one_device(steps):
-    """What the others must equal."""
+    """Trains on one device, for comparison."""
     optimizer = make_optimizer(steps)
     train_step = jax.jit(make_step(optimizer), donate_argnums=(0, 1))
     params = init_params()
@@ -132,6 +132,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # Before JAX first looks for devices; on accelerators it takes those there are.
+    # This must be set before JAX looks for devices. On accelerators it uses the existing ones.
     jax.config.update("jax_num_cpu_devices", 8)
     main()

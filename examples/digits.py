@@ -87,7 +87,7 @@ def accuracy(model, images, labels):
 
 @dataclasses.dataclass
 class Run:
-    """What is seen of a training as it goes, a number for each epoch."""
+    """The record of a training, with a number for each epoch."""
 
     accuracy: list = dataclasses.field(default_factory=list)
     sparsity: list = dataclasses.field(default_factory=list)

@@ -44,7 +44,7 @@ def erdos_renyi_kernel(shapes, density):
         for it.
     """
     if not 0 < density <= 1:
-        raise ValueError(f"`density` must be in (0, 1], got {density!r}.")
+        raise ValueError(f"`density` must be in (0, 1], got {density!r}; use 0.1 for a tenth.")
     dense = set()
     while True:
         budget = density * sum(map(math.prod, shapes.values())) - sum(math.prod(shapes[path]) for path in dense)
@@ -81,16 +81,16 @@ def rigl(inner, pruned, density=0.02, fraction=0.3, every=100, until=65_918, see
 
     The masks are at random at first. At every `every`-th step before `until`, instead of a step of `inner`, the share
     fraction (1 + cos(pi t / until)) / 2 of each layer's weights moves. Gradients must be those of the masked
-    weights, with respect to all: what `jax.grad` gives. The first update zeroes what is masked; to start so, apply
-    `start` to the parameters.
+    weights, with respect to all: what `jax.grad` gives. The first update sets masked weights to zero; apply `start` to
+    the parameters to start like that.
 
     Args:
         inner: an Optax optimizer.
         pruned: the paths of the leaves to prune.
-        density: the share of their weights that there are.
-        fraction: of the weights that move at first.
-        every, until: when they move, in steps.
-        seed: of the first masks.
+        density: the share of their weights that is not zero, in (0, 1].
+        fraction: the share of the weights that move at first.
+        every, until: the steps at which they move.
+        seed: the seed of the first masks.
 
     Returns:
         A `GradientTransformationExtraArgs`.
@@ -109,7 +109,7 @@ def rigl(inner, pruned, density=0.02, fraction=0.3, every=100, until=65_918, see
 
     def update(updates, state, params=None, **extra_args):
         if params is None:
-            raise ValueError("`rigl` needs the parameters; call `update(grads, state, params)`.")
+            raise ValueError("`rigl` needs the parameters, got None; call `update(grads, state, params)`.")
         grads, weights = dict(named_leaves(updates)), dict(named_leaves(params))
         step = state.rigl_step + 1
         share = fraction * (1 + jnp.cos(jnp.pi * step / until)) / 2
@@ -139,7 +139,7 @@ def rigl(inner, pruned, density=0.02, fraction=0.3, every=100, until=65_918, see
 
 
 def start(params, state):
-    """The parameters with what `state` masks at zero."""
+    """The parameters with zeros where `state` masks them."""
     return _map_named(lambda path, leaf: jnp.where(state.masks[path], leaf, 0) if path in state.masks else leaf, params)
 
 

@@ -1,4 +1,4 @@
-"""From sparse to small: RAMDA finds what a net does not need, and the net is made smaller by it, with a proof.
+"""From sparse to small: RAMDA finds the parts that a net does not need, and they are cut out, with a proof.
 
     python -m examples.sparse_to_small                          # a convolutional net on digits
     python -m examples.sparse_to_small --data-dir data/mnist    # LeNet5 on MNIST
@@ -81,7 +81,7 @@ def export(model, image_shape, path):
 
 
 def main(argv=None):
-    """Reads the command line and tells the story; returns the report."""
+    """Reads the command line, runs all steps and returns the report."""
     parser = command("sparse_to_small", "From a sparse net to a small one.")
     parser.add_argument("--data-dir", type=Path, help="MNIST's folder (downloaded if need be); without it: digits")
     parser.add_argument("--epochs", type=at_least(1), help="of training (default: 240 on digits, 10 on MNIST)")

@@ -3,7 +3,7 @@
     python -m examples.sweep
 
 Every pair of a strength and a learning rate trains a model of its own on scikit-learn's digits, all of them in one
-compiled program; the figure shows what accuracy a sparsity costs.
+compiled program; the figure shows accuracy against sparsity.
 """
 
 import functools
@@ -53,7 +53,7 @@ def predict(params, images):
 
 @functools.partial(jax.jit, static_argnames="steps")
 def train_one(strength, learning_rate, images, labels, steps=STEPS):
-    """Trains one model. `strength` and `learning_rate` may be traced: they are numbers to the optimizer like any."""
+    """Trains one model. `strength` and `learning_rate` may be traced numbers."""
     optimizer = ramda_jax.ramda(
         learning_rate, REGULARIZER, strength, averaging=ramda_jax.sqrt_growth(0.1, steps // 2), restarts=(steps // 2,)
     )

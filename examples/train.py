@@ -77,17 +77,15 @@ def listing():
 
 
 def check(arguments):
-    """Raises RunError where an argument is out of its range."""
+    """Raises RunError if an argument is out of its range."""
     if not arguments.scale > 0:
-        raise RunError(f"--scale must be above 0, got {arguments.scale}; 1 is the paper's length.")
+        raise RunError(f"--scale must be above 0, got {arguments.scale}; use 1 for the paper's length.")
     if not 0 < arguments.learning_rate_scale < math.inf:
-        raise RunError(
-            f"--learning-rate-scale must be finite and above 0, got {arguments.learning_rate_scale}; 1 is the paper's."
-        )
+        raise RunError(f"--learning-rate-scale must be finite and above 0, got {arguments.learning_rate_scale}; use 1.")
     for name in ("batch_size", "devices", "steps", "valid_batches"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise RunError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+            raise RunError(f"--{name.replace('_', '-')} must be at least 1, got {value}; use 1 or more.")
     batch_size = arguments.batch_size or CONFIGS[arguments.config].batch_size
     if batch_size % arguments.devices:
         raise RunError(
@@ -95,11 +93,11 @@ def check(arguments):
             "--batch-size."
         )
     if arguments.seed < 0:
-        raise RunError(f"--seed must be at least 0, got {arguments.seed}.")
+        raise RunError(f"--seed must be at least 0, got {arguments.seed}; use 0 or more.")
 
 
 def _unknown(name):
-    """What to say of an experiment that does not exist."""
+    """The message for an experiment that does not exist."""
     if not name:
         return "Name an experiment; `python -m examples.train --list` prints them."
     near = difflib.get_close_matches(name, CONFIGS, n=1)
@@ -119,7 +117,7 @@ def main(argv=None):
     try:
         check(arguments)
         if arguments.devices > 1:
-            # Before JAX first looks for devices; on accelerators it takes those there are.
+            # This must be set before JAX looks for devices. On accelerators it uses the existing ones.
             jax.config.update("jax_num_cpu_devices", arguments.devices)
         settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)}
         run = Run(**settings)

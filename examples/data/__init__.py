@@ -1,1 +1,1 @@
-"""The papers' data: readers of the published formats, and batches of what they read."""
+"""The papers' data sets: readers of the published formats, and batches."""

@@ -11,7 +11,7 @@ class Split(NamedTuple):
     """One part of a data set, in memory.
 
     Attributes:
-        images: what goes in, `[n, ...]`; bytes stay bytes until a batch of them is prepared.
+        images: the inputs, `[n, ...]`; bytes stay bytes until a batch is prepared.
         labels: int32 `[n]`, or None.
     """
 

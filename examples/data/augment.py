@@ -31,7 +31,7 @@ def random_resized_crop(key, images, side, scale=(0.67, 1.0), ratio=(3 / 4, 4 / 
     """A random part of each image, of random area and aspect ratio, resized to `side` x `side` (bilinear).
 
     torchvision's rule: area uniform in `scale`, log aspect ratio uniform in `ratio`, ten tries for one that fits. Here
-    the first of ten that fits is taken, and else the whole image.
+    the first of ten that fits is taken, or the whole image if none does.
     """
     height, width = images.shape[1:3]
 

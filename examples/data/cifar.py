@@ -36,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
 def read_batch(path, label_key, classes):
     """(images `[n, 32, 32, 3]`, labels) of one file, checked by its layout.
 
-    Not by its checksum: copies differ in the lists of file names, which nobody reads.
+    The checksum is not used: copies differ in the lists of file names, which are not read.
     """
     try:
         batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()

@@ -1,14 +1,14 @@
-"""The one error of the loaders: what is wrong with which file, and what to do about it."""
+"""The error of the loaders: it names the file, its fault and the remedy."""
 
 from pathlib import Path
 
 
 class DataError(Exception):
-    """The data are missing or not what they should be; the message says which file and what to do."""
+    """The data are missing or of another kind; the message names the file and the remedy."""
 
 
 def require(data_dir, names, source, name):
-    """Raises where `data_dir` lacks one of the files `names`.
+    """Raises if `data_dir` lacks one of the files `names`.
 
     Args:
         data_dir: the data set's own folder, or None where the user gave none.
@@ -29,7 +29,7 @@ def require(data_dir, names, source, name):
 
 
 def check_enough(count, batch_size, what):
-    """Raises where there are fewer examples than a batch has."""
+    """Raises if there are fewer examples than a batch needs."""
     if count < batch_size:
         raise DataError(
             f"A batch of {batch_size} must not be larger than the data, which are {count} {what}; use --batch-size "

@@ -1,4 +1,4 @@
-"""ImageNet: a folder for each class with its JPEG images in it, read by grain as the training goes."""
+"""ImageNet: a folder of JPEG images for each class, read by grain during training."""
 
 import io
 from pathlib import Path
@@ -72,15 +72,15 @@ def center_crop(image, side):
 
 
 def pixels(image):
-    """Pixels with ImageNet's mean and standard deviation taken out."""
+    """Pixels, normalised by ImageNet's mean and standard deviation."""
     return (np.asarray(image, np.float32) / 255 - MEAN) / STD
 
 
 class FolderData:
     """Batches of decoded and augmented images, made by grain's threads.
 
-    Every image's augmentation depends on (seed, epoch, position) alone, so that a run that is continued sees what it
-    would have seen.
+    Every image's augmentation depends on (seed, epoch, position) alone, so that a continued run
+    gets the same batches.
     """
 
     in_memory = False

@@ -61,7 +61,7 @@ def _download(data_dir, name, mirror, registry):
 
 
 def _load(data_dir, name, mirror, registry):
-    """(training, test) split; what `data_dir` lacks is downloaded into it. Images are bytes `[n, 28, 28, 1]`."""
+    """(training, test) split; files that `data_dir` lacks are downloaded into it. Images are bytes `[n, 28, 28, 1]`."""
     if data_dir is None:
         raise DataError(f"{name} needs --data-dir, a folder of its four IDX .gz files or one to download them into.")
     data_dir = Path(data_dir)

@@ -1,4 +1,4 @@
-"""LJSpeech: wav clips and what is said in them, as symbols and mel spectrograms."""
+"""LJSpeech: wav clips and their transcriptions, as mel spectrograms and symbols."""
 
 import csv
 import re
@@ -70,7 +70,7 @@ def english_cleaners(text):
 
 
 def symbol_ids(text):
-    """The symbols of a text; what is not a symbol is left out."""
+    """The symbols of a text; other characters are left out."""
     return np.array([SYMBOL_IDS[c] for c in english_cleaners(text) if c in SYMBOL_IDS and c != "_"], np.int32)
 
 
@@ -106,7 +106,7 @@ def read_clip(path):
     if rate != RATE or samples.ndim != 1:
         channels = 1 if samples.ndim == 1 else samples.shape[1]
         raise DataError(f"{path} must be mono at {RATE} Hz, but has {channels} channels at {rate} Hz; resample it.")
-    # libsndfile reads what is there of a file that was cut off.
+    # libsndfile reads a file that was cut off without an error.
     declared = declared_samples(path)
     if declared is not None and declared > len(samples):
         raise DataError(f"{path} is cut off: {len(samples)} of {declared} samples; get it again from {SOURCE}")
@@ -116,7 +116,7 @@ def read_clip(path):
 
 
 def declared_samples(path):
-    """How many samples a wav's header promises, or None where there is no such header."""
+    """The number of samples in a wav's header, or None if there is no such header."""
     header = path.read_bytes()[:4096]
     start = header.find(b"data")
     return int.from_bytes(header[start + 4 : start + 8], "little") // 2 if start >= 0 else None
@@ -168,7 +168,7 @@ class LJSpeech:
 
     def _batches(self, clips, batch_size, drop_remainder):
         data = grain.MapDataset.source(clips).map(self._load)
-        # Grain wants no more threads than clips that it reads ahead.
+        # Grain demands at most as many threads as clips that it reads ahead.
         options = grain.ReadOptions(num_threads=min(self.threads, batch_size), prefetch_buffer_size=batch_size)
         return data.to_iter_dataset(options).batch(batch_size, drop_remainder=drop_remainder, batch_fn=padded)
 

@@ -1,4 +1,4 @@
-"""Data of which the truth is known: labels given by a model most of whose groups are zero."""
+"""Data with a known truth: labels from a model most of whose groups are zero."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Truth(NamedTuple):
 
     Attributes:
         train, valid: `Split`s.
-        params: the parameters that gave the labels, by path; what is zero in them is the truth to be found.
+        params: the parameters that gave the labels, by path; their zeros are the truth to be found.
     """
 
     train: Split

@@ -19,7 +19,7 @@ class Segment(NamedTuple):
     Attributes:
         tokens, targets: int32 `[batch, length]`; a target is the token that follows.
         counted: bool `[batch, length]`, which positions the loss counts: all but the padding of a short last
-            segment and what only warms the memory up.
+            segment and the warm-up of the memory.
     """
 
     tokens: np.ndarray

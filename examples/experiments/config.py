@@ -1,4 +1,4 @@
-"""What an experiment is: a model on data, the structure wanted, and each method's settings."""
+"""An experiment: a model on data, a regularizer, and each method's settings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ class Method:
     """The settings of one method in one experiment.
 
     Attributes:
-        learning_rate: that of the first stage.
+        learning_rate: the learning rate of the first stage.
         strength: lambda.
         averaging: c of the first stage, for RAMDA and RMDA.
         growth: how c grows: `"sqrt"` in the last stage (NeurIPS) or `"stage"`, tenfold after every stage (ICLR).
         schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones; `"cosine"` and `"linear"` end at 0.
         milestones: where this method's stages end; None for the experiment's.
         weight_decay: coupled (L2) for MSGD and Adam, decoupled for AdamW.
-        label_smoothing: in place of the task's; None for that.
+        label_smoothing: None for the task's.
         solver: of the subproblems, for RAMDA, ProxAdamW and ProxSSI; None for the library's default.
-        source: whose settings these are: the paper's, or from where they are borrowed.
+        source: where the settings come from: the paper, or another experiment.
     """
 
     learning_rate: float
@@ -60,11 +60,11 @@ class Config:
     """An experiment.
 
     Attributes:
-        name: what it is called on the command line.
+        name: its name on the command line.
         paper, table, row: where the paper reports it.
         task: model, data, augmentation and loss.
-        regularizer: what the optimizer is given.
-        methods: settings by method; those that are not given are borrowed, by `complete`.
+        regularizer: the specification for the optimizer.
+        methods: settings by method; missing ones are borrowed, by `complete`.
         length: epochs, or steps where `unit` says so.
         milestones: after how many epochs (steps) a stage ends.
         batch_size: examples in a batch (streams, for text).
@@ -99,10 +99,12 @@ class Config:
     def __post_init__(self):
         ends = self.milestones
         if list(ends) != sorted(set(ends)) or (ends and not 0 < ends[0] <= ends[-1] < self.length):
-            raise ValueError(f"`milestones` must increase between 0 and {self.length}, got {ends!r}.")
+            raise ValueError(
+                f"`milestones` must increase between 0 and {self.length}, got {ends!r}; use steps inside the run."
+            )
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown:
-            raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}.")
+            raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}; take these out.")
         object.__setattr__(self, "methods", complete(self.methods, self.length, self.milestones))
 
     def task_of(self, name: str) -> Task:

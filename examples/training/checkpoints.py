@@ -1,6 +1,6 @@
-"""Checkpoints of a run, by Orbax: the whole state, and all that the run had written by then.
+"""Checkpoints of a run, by Orbax: the whole state, and everything that the run had written by then.
 
-A checkpoint is the record of its moment: the log and the report are made from it, so that they cannot disagree.
+The log and the report are made from the checkpoint, so that they cannot disagree with it.
 """
 
 import hashlib
@@ -47,13 +47,13 @@ class Checkpoints:
 
         Args:
             state: a pytree.
-            run: what identifies it, as a dict.
-            taken: how many steps have been.
-            seconds: of training in the round so far.
-            records: all of the log.
+            run: the settings that identify it, as a dict.
+            taken: the number of steps taken.
+            seconds: the time of training in the round so far.
+            records: all records of the log.
 
         Raises:
-            RunError: it cannot be written; the one before is as it was.
+            RunError: it cannot be written; the last one is unchanged.
         """
         if self._saved == (taken, len(records)):
             return

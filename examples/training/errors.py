@@ -1,21 +1,21 @@
-"""Why a run cannot be."""
+"""The error of a run that is impossible."""
 
 import contextlib
 
 
 class RunError(Exception):
-    """The run cannot be as it was asked for; the message says why and what to do."""
+    """The run is impossible with these arguments; the message says why, and the remedy."""
 
 
 def one_line(error):
-    """An error of a library in a line."""
+    """The message of a library's error as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:300] + "..."
 
 
 @contextlib.contextmanager
 def writing(out):
-    """Makes a RunError of what keeps files of a run from being read or written."""
+    """Turns errors of reading or writing a run's files into a RunError."""
     try:
         yield
     except (OSError, ValueError) as error:  # a ValueError is that of a NUL in a name

@@ -1,4 +1,4 @@
-"""The figures of runs: of one, and of all methods of experiments beside each other."""
+"""The figures of runs: of a single run, and of all methods of experiments side by side."""
 
 import io
 
@@ -9,7 +9,7 @@ from PIL import Image
 from examples.experiments import METHODS
 
 PAPER_LABELS = {"weighted": "weighted group sparsity", "kernel": "kernel-wise sparsity", "low_rank": "low-rank level"}
-#: What averages is in warm colours.
+#: Methods that average have warm colours.
 COLOURS = dict(
     zip(
         METHODS,
@@ -54,7 +54,7 @@ def draw_runs(reports, path):
     axes = figure.subplots(2, len(configs), squeeze=False, sharex="col")
     lines = {}
     for (top, bottom), config in zip(axes.T, configs, strict=True):
-        # What averages is drawn last, on top.
+        # Methods that average are drawn last, on top.
         runs = sorted(
             (report for report in reports if report["config"] == config),
             key=lambda report: -METHODS.index(report["method"]),

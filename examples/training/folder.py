@@ -1,4 +1,4 @@
-"""Whose a run's folder is, and whether the run in it is finished."""
+"""The folder of a run: which run it belongs to, and whether that is finished."""
 
 import contextlib
 import dataclasses
@@ -14,13 +14,13 @@ _LARGEST = 2**30
 
 
 def identity(run, data_dir):
-    """What identifies a run, as plain data."""
+    """The settings that identify a run, as plain data."""
     return dataclasses.asdict(run) | {"data_dir": data_dir and str(Path(data_dir).resolve())}
 
 
 @contextlib.contextmanager
 def claimed(out, name):
-    """Makes the folder and holds its lock; raises RunError where another process does, or it cannot be made."""
+    """Makes the folder and holds its lock; raises RunError if another process holds it, or it cannot be made."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -37,7 +37,7 @@ def claimed(out, name):
 
 
 def check_folder(out, mine, checkpoints):
-    """Makes the folder that of the run `mine`; raises RunError where anything in it is another's.
+    """Makes the folder that of the run `mine`; raises RunError if it belongs to another run.
 
     Returns:
         The report if the run is finished, or None.
@@ -89,7 +89,7 @@ def _check_same(out, mine, theirs, besides):
 
 
 def read_object(path):
-    """The JSON object in a file; {} where there is none that can be read, None where there is no file.
+    """The JSON object in a file; {} if it cannot be read, None if there is no file.
 
     Raises:
         RunError: a file that is there but cannot be opened.

@@ -1,4 +1,4 @@
-"""The log of a run, and the wish to stop it."""
+"""The log of a run, and requests to stop it."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from ramda_jax.files import write_whole
 
 
 class Stopper:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop; the second interrupts at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop; the second interrupts at once."""
 
     def __init__(self):
         self.wanted = False
@@ -41,8 +41,8 @@ class Log:
     """The run's records, one JSON object a line, in a file that is written again from those of the checkpoint.
 
     Args:
-        path: of the file; what is there is replaced.
-        records: those up to here.
+        path: the path of the file; an existing file is replaced.
+        records: the records so far.
     """
 
     def __init__(self, path, records):
@@ -52,7 +52,7 @@ class Log:
             write_whole(path, as_lines(self.records))
 
     def add(self, record):
-        """Adds a record, after which the file has it."""
+        """Adds a record, and writes it to the file."""
         self.records.append(record)
         with writing(self.path.parent), self.path.open("a") as file:
             file.write(as_lines([record]))

@@ -17,16 +17,16 @@ from examples.training.optimizers import make_optimizer, make_plan
 
 
 class TrainState(NamedTuple):
-    """All that changes in training; what a checkpoint holds.
+    """The state of a training, which a checkpoint holds.
 
     Attributes:
         params, rest: the model's parameters and its other state (batch statistics), as pure dicts.
         opt_state: the optimizer's.
-        carry: what a batch hands to the next (a memory).
+        carry: what a batch passes to the next (a memory).
         structure: of W and of W_hat at the end of the last round.
         loss_sum: of the round's steps so far.
         changed: how many groups of W became zero or nonzero, for each step of the round.
-        last_change: the last step at which one did, 1-based; 0 for none.
+        last_change: the last step with such a change, 1-based; 0 for none.
     """
 
     params: Any
@@ -79,9 +79,9 @@ class Trainer:
         if devices > 1:
             self._mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
         self.resident = self._whole(jax.tree.map(jnp.asarray, self.data.resident))
-        # A low-rank structure is measured at the end of a round only: it would cost an SVD of every matrix a step.
+        # A low-rank structure is only measured at the end of a round, because it takes an SVD of every matrix.
         self._counts_steps = not measures.is_low_rank(config.regularizer)
-        # One program, instead of some for each leaf.
+        # One program instead of several for each leaf.
         self._start = jax.jit(self._start_state)
         self._step = jax.jit(self._take_step, donate_argnums=0)
         self._scan = jax.jit(self._take_steps, donate_argnums=0)
@@ -112,7 +112,7 @@ class Trainer:
         return self._whole(self._start(self._params, self._rest, self._empty_carry))
 
     def _start_state(self, params, rest, carry):
-        # Copies: a step is given its state's buffers, and the next start wants these again.
+        # Copies, because a step donates the buffers of its state, and the next start needs these again.
         params, rest, carry = jax.tree.map(jnp.copy, (params, rest, carry))
         opt_state = self.optimizer.init(params)
         if self.method == "rigl":
@@ -169,12 +169,12 @@ class Trainer:
         """Takes the steps first, ..., last - 1 (0-based, none of them across a round's end).
 
         Args:
-            state: is donated.
-            should_stop: asked between steps.
-            on_step: called with the number of steps taken and the loss; with None where it is not known.
+            state: the state, which is donated.
+            should_stop: a function that is called between steps.
+            on_step: a function of the number of steps taken and the loss; the loss is None if it is not known.
 
         Returns:
-            (state, how many steps have been taken in all).
+            (state, the number of steps taken in all).
         """
         number = first
         while number < last:

@@ -1,4 +1,4 @@
-"""What is measured of the structure, of W (the parameters) and of W_hat (the structured point), by every measure."""
+"""Measures of the structure of W (the parameters) and of W_hat (the structured point)."""
 
 import jax.numpy as jnp
 
@@ -17,7 +17,7 @@ MEASURES = {
 
 
 def is_low_rank(regularizer):
-    """Whether some leaf gets a nuclear norm, whose structure is a rank and not zeros."""
+    """Whether some leaf has a nuclear norm, whose structure is a rank instead of zeros."""
     return any(
         isinstance(part, ramda_jax.NuclearNorm) for part in ramda_jax.structure.assignment(regularizer).regularizers
     )
@@ -36,7 +36,7 @@ def structure(regularizer, params):
 
 
 def changes(before, after):
-    """How many groups came or went between two structures (for ranks: by how many they differ)."""
+    """The number of groups that differ between two structures (for ranks the sum of the differences)."""
     differences = (jnp.abs(before[path].astype(jnp.int32) - after[path].astype(jnp.int32)) for path in before)
     return sum((jnp.sum(difference) for difference in differences), jnp.zeros([], jnp.int32))
 

@@ -37,7 +37,7 @@ class Plan:
 def make_plan(config: Config, method: Method, steps_per_epoch: int, scale: float) -> Plan:
     """Scales every stage alike, to at least one step each."""
     if not scale > 0:
-        raise ValueError(f"`scale` must be above 0, got {scale!r}; 1 is the paper's length.")
+        raise ValueError(f"`scale` must be above 0, got {scale!r}; use 1 for the paper's length.")
     unit = steps_per_epoch if config.unit == "epoch" else 1
     milestones = config.milestones if method.milestones is None else method.milestones
     lengths = [b - a for a, b in itertools.pairwise((0, *milestones, config.length))]

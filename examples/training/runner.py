@@ -26,10 +26,10 @@ CHECKPOINT_SECONDS = 300
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What identifies a run; two runs of equal settings are the same run.
+    """The settings of a run; two runs with equal settings are the same run.
 
     Attributes:
-        config, method: what and how.
+        config, method: the names of the experiment and the method.
         scale: of the number of steps.
         batch_size: None for the experiment's.
         learning_rate_scale: of the learning rate of every stage.
@@ -64,12 +64,12 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
         run: what to do.
         data_dir: the data set's own folder.
         out: the run's folder; None for `out/CONFIG/METHOD-SEED`.
-        config: in place of the experiment of that name, for another size of model.
-        stopper: asked between steps; None for the signals.
+        config: a configuration to use instead of the experiment of that name, for another size of model.
+        stopper: a function that is called between steps; None for the signals.
 
     Returns:
-        The report, or None where it was stopped; the same call then continues. Of a run that is finished already, the
-        report that it wrote.
+        The report, or None if it was stopped; the same call then continues. For a finished run the report that it
+        wrote.
 
     Raises:
         RunError: the folder holds another run, is in use by one, or cannot be read or written; the checkpoint is
@@ -78,7 +78,7 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
     """
     out = Path(out or Path("out") / run.name)
     if jax.device_count() < run.devices:
-        raise RunError(f"--devices must be at most the {jax.device_count()} that there are, got {run.devices}.")
+        raise RunError(f"--devices must be at most {jax.device_count()} here, got {run.devices}; use fewer.")
     mine = identity(run, data_dir)
     with claimed(out, run.name), Checkpoints(out / "checkpoint") as checkpoints:
         report = check_folder(out, mine, checkpoints)
@@ -119,7 +119,7 @@ def _train(trainer, run, mine, out, checkpoints, stopper):
         )
         if taken < steps or not log.rounds or log.rounds[-1]["step"] < taken:
             return None
-        # It goes over all training examples, which takes longer than the few steps of a trial.
+        # It reads all training examples, which takes longer than the few steps of a trial.
         objective = None if run.valid_batches else trainer.objective(state)
         report = make_report(dataclasses.asdict(run), trainer, log, objective)
     figure = io.BytesIO()
@@ -128,7 +128,7 @@ def _train(trainer, run, mine, out, checkpoints, stopper):
         write_whole(out / "report.png", figure.getvalue())
         write_whole(out / "report.txt", final_table(report) + "\n")
         write_whole(out / "report.json", as_text(report))  # the last: where there is one, the run is finished
-    # As whoever asks again will read it.
+    # Read back from the file, so that a later call returns the same.
     return json.loads(as_text(report))
 
 
@@ -154,7 +154,7 @@ def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, save, sto
                 # In pieces, so that a long round is saved too.
                 until = last if trainer.config.scan else min(last, taken + often)
                 state, taken = trainer.run_round(state, taken, until, stopper, on_step)
-                # At the round's end the state is saved with what is measured of it, never before.
+                # At the end of a round the state is saved together with its measurements, never before.
                 if taken < last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     jax.block_until_ready(state.params)
                     passed = seconds + time.perf_counter() - start

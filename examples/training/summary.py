@@ -13,7 +13,7 @@ from examples.training.measures import MEASURES
 
 
 def make_report(run, trainer, log, objective):
-    """What the run (a dict of its arguments) has come to, as plain data; shares as fractions."""
+    """The results of the run (a dict of its arguments) as plain data; shares are fractions."""
     task, plan, config, rounds = trainer.task, trainer.plan, trainer.config, log.rounds
     method = run["method"]
     last = rounds[-1]
@@ -61,19 +61,19 @@ def make_report(run, trainer, log, objective):
         "jax": jax.__version__,
         "reported": {"metric": metric, "sparsity": sparsity},
         "rounds": series(rounds, task.metric, config.measure),
-        # Of the first few steps there is little else to see.
+        # A trial of a few steps has little else to show.
         "step_losses": [[record["step"], _short(record["loss"])] for record in log.steps] if run["steps"] else None,
     }
 
 
 def best_round(rounds, metric, higher_is_better):
-    """The record whose metric is the best; one with NaN only where all have it (a comparison with NaN says False)."""
+    """The record with the best metric; NaN only if all have it (a comparison with NaN is False)."""
     known = [record for record in rounds if not math.isnan(record[metric])]
     return (max if higher_is_better else min)(known or rounds, key=lambda record: record[metric])
 
 
 def series(rounds, metric, measure):
-    """What is drawn over the epochs, in columns."""
+    """The series that are drawn over the epochs, in columns."""
     series = {name: [_short(record[name]) for record in rounds] for name in ("epoch", metric, "loss", "changed_W")}
     for which in ("W", "W_hat"):
         series[which] = [_short(record[which].get(measure, 0.0)) for record in rounds]
