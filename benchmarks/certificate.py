@@ -1,8 +1,8 @@
-"""Zero groups that come back, counted over many runs, beside the certificate's bound.
+"""The number of zero groups that become nonzero again, over many runs, beside the certificate's bound.
 
     python -m benchmarks.certificate
 
-For some steps t: of all zero groups at t, how many are nonzero at any later step of the run, and what `bound` said.
+For some steps t: how many of the zero groups at t are nonzero at a later step of the run, and what `bound` says.
 Three problems, 20 seeds each, one program for all seeds: logistic regression and a small convolutional net, on
 scikit-learn's digits, by RAMDA in one stage; and a case made to break the premise, in which the mean gradient of half
 of the groups begins to move in the middle of the run.
@@ -178,7 +178,7 @@ def rows_of(name, times, found):
 
 
 def classes_of(name, found):
-    """How often groups with a bound in a class came back: over all t and seeds."""
+    """How often groups with a bound in a class became nonzero again, over all t and seeds."""
     rows = []
     for kind in ("bound", "bound_with_drift"):
         zero = np.concatenate([record["zero"].ravel() for record in found])

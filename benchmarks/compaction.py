@@ -95,7 +95,7 @@ def saving_row(name, net, batch, share, rounds, round_to=1, png=None):
 
 
 def latency(small, batch, rounds, options):
-    """How long a call of the whole and of the small net takes; None where XLA does not have these options."""
+    """The time of a call of the whole and of the small net; None if XLA does not have these options."""
     runs = {}
     for name, (apply, variables) in {"whole": small.whole, "small": (small.apply, small.variables)}.items():
         try:

@@ -5,7 +5,8 @@
     python -m benchmarks.compiled --chip v5e           in one that has jax[tpu]
         [--trees NAME ...] [--methods NAME ...] [--sharded] [--swapped] [--json FILE]
 
-XLA compiles ahead of time for a described machine. Printed are, beside `optax.adamw`'s on the same tree in float32:
+XLA compiles ahead of time for a described machine. Printed are, beside those of `optax.adamw` on the same tree in
+float32:
 
 bytes        that every step reads and writes in the device's memory, per parameter: of each instruction the operands
              and results, without the branches of conditionals and the bodies of loops. A copy that goes on beside other
@@ -17,7 +18,7 @@ compile      processor seconds of this process, and relative to AdamW's. The ass
              of its own, whose time is not in it.
 
 `--sharded` shards the tree over four chips and prints the collectives of a step. `--swapped` compiles a step that takes
-(params, state) and returns (state, params), which costs copies of what only passes through.
+(params, state) and returns (state, params), so that arrays which only pass through are copied.
 """
 
 import argparse
@@ -101,7 +102,7 @@ TREES = {
 
 
 def topology(chip):
-    """The described machine; exits with the reason where this environment cannot compile for it."""
+    """The described machine; exits with the reason if this environment cannot compile for it."""
     if chip == "v5e":
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
@@ -128,7 +129,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False):
     Args:
         optimizer: an Optax transformation.
         shapes: a tree of shapes.
-        sharding: from a shape to where such an array lies.
+        sharding: from a shape to the sharding of such an array.
         is_swapped: whether the results come in another order than the arguments.
     """
 

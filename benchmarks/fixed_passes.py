@@ -1,4 +1,4 @@
-"""How exact the step is that accelerators run, on every step of whole trainings: zeros, residuals, bounds, the end.
+"""How exact the step on accelerators is, on every step of whole trainings: zeros, residuals, bounds, the end.
 
     python -m benchmarks.fixed_passes [--nets NAME ...] [--methods NAME ...] [--steps N] [--json FILE] [--small]
 
@@ -6,8 +6,9 @@ Nets on scikit-learn's digits are trained by the solver as accelerators run it, 
 (`solvers.secular_passes`), and once more by `SecularNewton(strict=True)`. Each group of each regularised leaf of each
 step, from the first on, is a group-step. Printed are
 
-zeros      group-steps whose zero is not that of the exact solution, `||rhs|| <= lambda omega` in float64; those next to
-           the border by rounding are apart, for either answer is right there
+zeros      group-steps whose zero is not that of the exact solution, `||rhs|| <= lambda omega_g` in float64; those next
+to
+           the border, where rounding decides and both answers are right, are counted apart
 4 eps      the share of group-steps whose KKT residual is at most four machine eps times `||rhs||`
 worst      the largest residual of a group in units of eps `||rhs||`, and the step at which it was
 bound      steps at which the residual over all groups, rounding aside, is above the one that the solver reports
@@ -67,7 +68,7 @@ PATTERNS = {".*kernel": recording.REGULARIZER}
 
 @dataclasses.dataclass(frozen=True)
 class FixedPasses(ramda_jax.SecularNewton):
-    """The solver as accelerators run it, on whatever device, that keeps what it has found in the current trace."""
+    """The solver as accelerators run it, on any device; it keeps its results in the current trace."""
 
     strict: bool = True
     found: list = dataclasses.field(default_factory=list, compare=False)
@@ -82,7 +83,7 @@ class FixedPasses(ramda_jax.SecularNewton):
 
 
 def train(net, method, steps, solver, watch):
-    """The last structured point of a training; `watch` is given what a `FixedPasses` has found, after each step."""
+    """The last structured point of a training; `watch` gets the results of a `FixedPasses` after each step."""
     data = recording.Trainer("mlp", "ramda", 1)
     model = NETS[net](nnx.Rngs(0))
     graph, params = nnx.split(model)

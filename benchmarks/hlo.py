@@ -16,13 +16,13 @@ COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "
 
 
 class Program(NamedTuple):
-    """What every run of a program does.
+    """The work of every run of a program.
 
     Attributes:
         bytes: read and written in the device's memory, without the branches of conditionals and the bodies of loops.
         kernels: fusions, copies and calls of libraries.
-        conditionals, loops: at each of which a GPU waits for its host.
-        collectives: from names to how many.
+        conditionals, loops: their numbers; a GPU waits for its host at each of them.
+        collectives: from names to numbers.
     """
 
     bytes: int
@@ -88,7 +88,7 @@ def _traffic(computations, name):
 
 
 def _bytes(text):
-    """Of the arrays named in a piece of HLO that lie in the device's main memory."""
+    """The bytes of the arrays in a piece of HLO that lie in the device's main memory."""
     total = 0
     for match in SHAPE.finditer(text):
         if not re.search(r"S\([1-9]\)", match.group(0)):  # else in the chip's own memory

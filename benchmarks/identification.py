@@ -1,4 +1,4 @@
-"""What docs/identification.md says, beside what is seen: logistic regression on scikit-learn's digits.
+"""The statements of docs/identification.md beside observations: logistic regression on scikit-learn's digits.
 
     python -m benchmarks.identification
 
@@ -6,7 +6,7 @@ The minimiser is known to rounding (`logistic.solve`): which groups are zero the
 others are. Four studies, each with several seeds in one program:
 
     average     does the average of gradients come to the gradient at the minimiser, while W changes fast?
-    constant    at a constant learning rate: which groups come and go, how far, and what the theorems had said
+    constant    at a constant learning rate: which groups change, how far, and what the theorems say
     reshuffled  the average over shuffled passes beside that over samples drawn with replacement
     last_stage  does a learning rate that falls within the last stage settle what a constant one does not?
 """
@@ -115,7 +115,7 @@ def averages(given, passes, seeds):
 
 
 def falling(rate, power, start=0):
-    """The rate times t^-power, t counted from `start`."""
+    """The rate times t^-power, where t is counted from `start`."""
 
     def schedule(step):
         t = jnp.maximum(jnp.asarray(step) - start, 0).astype(jnp.float32) + 1

@@ -57,7 +57,7 @@ def shrunk(kernel, threshold):
 
 
 def accelerated(problem, kernel, bias, num_steps):
-    """FISTA with restarts: near enough to tell most of the living groups."""
+    """FISTA with restarts, until most of the living groups are known."""
     ones = np.ones((len(problem.inputs), 1), problem.inputs.dtype)
     # The softmax has curvature 1/2 at most; the largest eigenvalue of the inputs' second moments, by power iteration.
     vector = np.ones(problem.inputs.shape[1] + 1, problem.inputs.dtype)
@@ -79,7 +79,7 @@ def accelerated(problem, kernel, bias, num_steps):
 
 
 def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
-    """Newton's method on the living groups; those that shrink to nothing go, those that zero does not suit come."""
+    """Newton's method on the living groups; groups that shrink to zero leave, groups for which zero is wrong join."""
     kernel, bias, factor, last = kernel.copy(), bias.copy(), None, np.inf
     for _ in range(num_steps):
         slope, slope_bias, objective = problem.gradient(kernel, bias)
@@ -119,7 +119,7 @@ def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
 
 
 def hessian(problem, kernel, bias, alive):
-    """Of the objective, by the living groups and the bias."""
+    """The Hessian of the objective in the living groups and the bias."""
     error, _ = problem.errors(kernel, bias)
     p = error + problem.labels
     whole = np.hstack([problem.inputs[:, alive], np.ones((len(p), 1))])
@@ -140,7 +140,7 @@ def hessian(problem, kernel, bias, alive):
 
 
 class Certificate(NamedTuple):
-    """Attributes: gap; by group whether it is zero in every minimiser, and the margin `lambda omega - ||gradient||`."""
+    """Attributes: gap; by group whether it is zero in all minimisers; the margin `lambda omega_g - ||gradient||`."""
 
     gap: float
     zero: np.ndarray
@@ -155,8 +155,8 @@ def certify(problem, kernel, bias):
         F(W) >= mean_i H(p_i)   for all p with mean_i (p_i - y_i) = 0 and ||X_g^T (p - y)|| / n <= group_weight.
 
     The entropy is strongly concave, so that the gap between the two sides bounds how far p is from the dual's one
-    solution p*, `||p - p*||^2 <= 2 n gap`, and so how long a gradient at the solution can be. Where it is below
-    group_weight all the same, the group is zero in every minimiser.
+    solution p*, `||p - p*||^2 <= 2 n gap`, and so how long a gradient at the solution can be. If even that
+    is below group_weight, the group is zero in every minimiser.
     """
     assert problem.ridge == 0
     error, _ = problem.errors(kernel, bias)

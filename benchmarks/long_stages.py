@@ -1,4 +1,4 @@
-"""How long a stage may be: what float32 sums lose of their terms, beside float64 ones.
+"""How long a stage may be: the error of float32 sums against float64 sums.
 
     python -m benchmarks.long_stages [--steps N ...]
 

@@ -34,13 +34,13 @@ def load(data_dir, num_samples=None):
 
 
 class Left(NamedTuple):
-    """What a run has left.
+    """The results of a run.
 
     Attributes:
         method: its name.
         kernel, bias: the parameters.
         average, pull: by group, the norms of V_t / alpha_t and of D_t W_0 / alpha_t, what the last stage's gradients
-            and what its anchor say; None for a method that does not average.
+            and its anchor contribute; None for a method that does not average.
     """
 
     method: str
@@ -51,7 +51,7 @@ class Left(NamedTuple):
 
 
 def left_by(folder, data_dir):
-    """What a run of `examples.train` has left in its folder."""
+    """The results of a run of `examples.train` in its folder."""
     report = json.loads((folder / "report.json").read_text())
     trainer = Trainer(CONFIG, report["method"], data_dir, seed=report["seed"])
     with Checkpoints(folder / "checkpoint") as checkpoints:

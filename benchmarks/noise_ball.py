@@ -2,11 +2,11 @@
 
 A living group's direction is averaged like the gradients, only its radius fluctuates (docs/identification.md, `How far
 they go`). With R the columns of radial directions (and of the bias), H = R^T hessian R and C the covariance of a
-batch's gradient between them, the radii w and what they are averaged from, w_hat, go
+batch's gradient between them, the radii w, and w_hat, from which they are averaged, follow
 
     w_hat <- w_hat - E (H w + noise),    w <- (1 - c) w + c w_hat,
 
-E the effective learning rates. The covariance of that is the solution of a Lyapunov equation.
+E the effective learning rates. Their covariance is the solution of a Lyapunov equation.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Linear(NamedTuple):
     """The linear model, for the living groups in their order and then the entries of the bias.
 
     Attributes:
-        groups: how many living groups.
+        groups: the number of living groups.
         curvature: H.
         noise: C.
         root: the mean over the entries of a group, by the squares of its unit vector, of (mean squared gradient)^(1/3).

@@ -1,4 +1,4 @@
-"""Subproblems of real training: small nets on the handwritten digits that scikit-learn ships."""
+"""Subproblems of real training: small nets on scikit-learn's handwritten digits."""
 
 import dataclasses
 import functools
@@ -72,7 +72,7 @@ METHODS = {"ramda": ramda, "prox_adamw": prox_adamw}
 )
 @dataclasses.dataclass(frozen=True)
 class Subproblem:
-    """One leaf's; a pytree, so that functions under `jit` take and return it."""
+    """The subproblem of one leaf; a pytree, so that functions under `jit` take and return it."""
 
     model: QuadraticModel
     start: Any
@@ -118,7 +118,7 @@ class Training:
 
 
 class Trainer:
-    """Trains fresh nets; what a seed decides, the initial net and the batches, is the same for every method."""
+    """Trains fresh nets; the initial net and the batches, which the seed decides, are the same for every method."""
 
     def __init__(self, net, method, steps, solver=None, width=None):
         pixels, labels = load_digits(return_X_y=True)

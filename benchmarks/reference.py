@@ -1,4 +1,4 @@
-"""The subproblem of the group LASSO in NumPy and float64, by bisection: shares nothing with the library's solvers."""
+"""The subproblem of the group LASSO in NumPy and float64, by bisection, without the library."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Exact:
         self.value[~self.is_zero] = rhs / (metric + self.lam / np.sqrt(low * high)[:, None])
 
     def compare(self, value):
-        """What is to be said about a solver's point: a dict of numbers.
+        """Measures of a solver's point, as a dict of numbers.
 
         Returns:
             kkt_residual: the distance of 0 to the subdifferential, over ||rhs||.

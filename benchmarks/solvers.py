@@ -3,8 +3,8 @@
     python -m benchmarks.solvers [--json FILE] [--png FILE] [--steps N] [--small]
 
 The solver study of the RAMDA paper (Tables 1 and 2, Theorem 1) at the size of a laptop, in three tables: how exact
-each solver is for how much time; how the iterations of proximal gradient grow with the accuracy asked for; and whether
-it matters to the trained net.
+each solver is for how much time; how the iterations of proximal gradient grow with the accuracy; and whether it
+matters to the trained net.
 """
 
 import argparse
@@ -32,7 +32,7 @@ EXACT, EARLY, FIXED, CONDITION = "secular Newton", "PG, early stop", "PG, 100 it
 
 
 class Unscreened(ramda_jax.GroupLasso):
-    """The group LASSO without the test that tells its zeros beforehand: proximal gradient has to find them."""
+    """The group LASSO without the test that finds zeros beforehand: proximal gradient has to find them."""
 
     def screen(self, rhs, weight):
         return None
@@ -40,7 +40,7 @@ class Unscreened(ramda_jax.GroupLasso):
 
 @dataclasses.dataclass(frozen=True)
 class UnscreenedGradient(ProximalGradient):
-    """Proximal gradient as it would be without the screening."""
+    """Proximal gradient without the screening."""
 
     def solve(self, model, regularizer, context):
         assert isinstance(regularizer, ramda_jax.GroupLasso)
@@ -49,7 +49,7 @@ class UnscreenedGradient(ProximalGradient):
 
 @functools.cache
 def solvers(method):
-    """From names to solvers, as they would be used with that method."""
+    """From names to solvers for that method."""
     tolerance = ramda_jax.summable_tolerance(EPSILON[method])
     return {
         EXACT: SecularNewton(),
@@ -142,7 +142,7 @@ def rate_row(tree, method, recorded, decades):
 
 
 def training_rows(tree, method, names, steps, seeds, width):
-    """One row for each solver: what becomes of a net trained with it; each with the same nets and batches."""
+    """One row for each solver: the results of a net trained with it; all have the same nets and batches."""
     rows = []
     for name in names:
         trainer = Trainer(tree, method, steps, solvers(method)[name], width)

@@ -3,9 +3,9 @@
     python -m benchmarks.stablehlo --save out/stablehlo            # on the state before a change
     python -m benchmarks.stablehlo --compare out/stablehlo         # on the state after it
 
-A change of how the code is arranged must leave every program as it is. A program that is not the same text may still
-have the same operations on arrays, in another order or beside other operations on scalars: that is told apart. Where
-operations on arrays differ, they are printed as far as `--lines` go. Nothing is compiled or run.
+A change of the code's arrangement must not change any program. Programs with different texts may still have the same
+operations on arrays, in another order, or with other operations on scalars; they are counted apart. If operations on
+arrays differ, `--lines` of them are printed. Nothing is compiled or run.
 """
 
 import argparse
@@ -104,7 +104,7 @@ _HANDING_ON = ("func.func", "call @", "return", "stablehlo.while", "cond {", "},
 
 
 def array_operations(text):
-    """How often a program has each operation in which an array occurs that is not a scalar."""
+    """How often a program has each operation on arrays that are not scalars."""
     lines = (line.strip() for line in text.splitlines() if not any(word in line for word in _HANDING_ON))
     return collections.Counter(_NAMES.sub("%", line) for line in lines if re.search(r"tensor<\d", line))
 

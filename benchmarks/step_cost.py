@@ -3,7 +3,7 @@
     python -m benchmarks.step_cost [--trees NAME ...] [--methods NAME ...] [--regularizers NAME ...]
                                    [--dtypes NAME ...] [--all] [--json FILE] [--small]
 
-One table for each tree and dtype. Works on whatever device JAX finds.
+One table for each tree and dtype. It works on any device that JAX finds.
 """
 
 import argparse
@@ -34,7 +34,7 @@ GPU_TARGETS = {("resnet50", "ramda", "group_lasso", "ratio"): 1.5}
 
 
 def verdicts(row):
-    """How the row stands to its targets, a phrase."""
+    """How the row compares to its targets, as a phrase."""
     targets = TARGETS if row["device"] == "cpu" else GPU_TARGETS
     phrases = []
     for (*key, field), most in targets.items():

@@ -21,7 +21,7 @@ STRENGTH = 1 / 6
 
 @contextlib.contextmanager
 def no_compilation_cache():
-    """Programs are compiled in it, not read from a cache on the disk."""
+    """A context in which programs are compiled, and not read from a cache on the disk."""
     option = "jax_enable_compilation_cache"
     enabled = getattr(jax.config, option)
     jax.config.update(option, False)
@@ -32,7 +32,7 @@ def no_compilation_cache():
 
 
 def iterations(state):
-    """The most that any leaf's solver took in the last step; None for optimizers that are not ours."""
+    """The most iterations of any leaf's solver in the last step; None for other optimizers."""
     try:
         return ramda_jax.solver_info(state).num_steps
     except ValueError:
@@ -43,12 +43,12 @@ class Step:
     """A call is one step of its own parameters and state, with the next of the gradients in turn.
 
     Attributes:
-        params, state: the current ones.
-        iterations: one number per step, empty if the optimizer is not ours.
-        compile_seconds: of tracing and compiling.
+        params, state: the current parameters and state.
+        iterations: one number per step; empty for other optimizers.
+        compile_seconds: the time of tracing and compiling.
         temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: what is allocated besides inputs
             and outputs, and all of it, donated buffers counted once.
-        fusions, loops: how many the compiled program has, inside loops and branches too.
+        fusions, loops: their numbers in the compiled program, with those inside loops and branches.
     """
 
     def __init__(self, optimizer, tree):

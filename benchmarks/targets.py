@@ -1,4 +1,4 @@
-"""Does a `Target` reach the share that was asked for, and at what accuracy?
+"""Does a `Target` reach its share, and at what accuracy?
 
     python -m benchmarks.targets                                         # on the digits that scikit-learn ships
     python -m benchmarks.targets --fashion DIR --mnist DIR               # and on these, if their files are there
@@ -41,8 +41,8 @@ class Problem(NamedTuple):
     """A net and its data.
 
     Attributes:
-        widths: of the dense layers, the output last; the first input is what comes before.
-        channels: of the convolutions before them.
+        widths: the widths of the dense layers, the output last; the first input is the output of the layers before.
+        channels: the channels of the convolutions before them.
         learning_rate: of the first stage.
         num_steps: of a run.
         data: gives (training images, test images, training labels, test labels), images of shape `[n, h, w, 1]`.
