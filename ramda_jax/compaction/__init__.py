@@ -1,13 +1,14 @@
-"""From sparse to small: what training has found to be zero is cut out, and the rest is proved to compute the same.
+"""From sparse to small: zeros found in training are cut out, and the rest is proved to compute the same.
 
     small = ramda_jax.compaction.compact_model(model, images).model
 
-Step by step: `trace_dims` finds which axes of parameters belong together, `plan_compaction` what of them nothing reads,
-`compact` slices any tree, and `verify` proves the small model equal.
+The steps: `trace_dims` finds which axes of parameters belong together. `plan_compaction` finds which of their indices
+nothing reads. `compact` slices any tree, and `verify` proves the small model equal.
 
-A folder for each question: `tracing`, which axes belong together; `symmetry`, whose order is free; `planning`, what
-goes; `search`, what can go together; `proof`, that nothing has changed; `adapters`, each kind of model; `grouping`,
-which groups to train for; `storage`, the small model on disk; `after`, living with it.
+There is a folder for each question: `tracing`, which axes belong together; `symmetry`, which of them have a free order;
+`planning`, what is deleted; `search`, what can be deleted together; `proof`, that nothing has changed; `adapters`, each
+kind of model; `grouping`, which groups to train for; `storage`, the small model on disk; `after`, work with the small
+model.
 """
 
 from ramda_jax.compaction.adapters.factors.matrix import Factored, factor

@@ -2,4 +2,4 @@
 
 
 class CompactionError(ValueError):
-    """A model cannot be made smaller, or a smaller one could not be shown to be equal; the message says why."""
+    """A model cannot be made smaller, or a smaller model could not be proved equal; the message says why."""

@@ -42,11 +42,11 @@ class LowRank:
 
 
 def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
-    """Which matrices are smaller as two factors: those of a rank below m n / (m + n).
+    """Which matrices have fewer entries as two factors: those of a rank below m n / (m + n).
 
     Args:
-        variables: a pytree of arrays; looked at are leaves of two axes and a floating-point dtype, all finite, except
-            embeddings and other tables, and what is called a bias or a scale.
+        variables: a pytree of arrays. Leaves of two axes, of a floating-point dtype and with finite values are
+            examined, except embeddings and other tables, and leaves that are called a bias or a scale.
         rtol: singular values of up to rtol times the largest count as zero; None for the larger side times the machine
             eps, as in `metrics.numerical_rank`.
 
@@ -88,14 +88,14 @@ def low_rank_model(
     becomes two. Kernels of stacked layers are factored layer by layer, all to the largest rank. A convolution becomes
     one to r channels and one of size 1.
 
-    Any other matrix, also a parameter in a module of your own, becomes a `Factored`, which knows how to be multiplied
-    by `@`. A kernel that the model uses in any other way stays, and `refused` says why.
+    Any other matrix, such as a parameter in a module of your own, becomes a `Factored`, which can be multiplied by `@`.
+    A kernel that the model uses in another way stays, and `refused` says why.
 
     Args:
         model, *example_args, variables, call: as in `compact_model`.
         rtol: as in `low_rank_plan`.
-        num_random, tolerance: as in `verify`. Factors are equal to rounding only: with kernels in bfloat16 give a
-            tolerance.
+        num_random, tolerance: as in `verify`. The factors are equal to the matrix only up to rounding: give a tolerance
+            for kernels in bfloat16.
 
     Returns:
         A `LowRank`.
@@ -147,7 +147,7 @@ def low_rank_model(
 
 
 def _layouts(ndim):
-    """All that a leaf of that number of axes may be as one matrix."""
+    """The ways to read a leaf of that number of axes as one matrix."""
     return [Layout(0, split) for split in range(1, ndim)]
 
 

@@ -26,8 +26,8 @@ class Compaction:
     """A small model that was proved equal to the whole one.
 
     Attributes:
-        model: the small model: of the kind given for nnx and Equinox; for linen a function like `module.apply`, for a
-            function itself.
+        model: the small model. For nnx and Equinox it is of the same kind; for linen a function like `module.apply`;
+            for a function the function itself.
         variables: its variables; for nnx and Equinox they are in `model` too.
         apply: the small model as a function of (variables, *args), in evaluation mode.
         plan: what was kept.
@@ -107,32 +107,32 @@ def compact_model(
 ) -> Compaction:
     """Makes a model with zero groups smaller, and proves that it computes the same.
 
-    Traces the model, plans what can go, slices the variables, rebuilds the model for them, and proves the two equal, by
-    structure and by numbers (`verify`). Where the structures differ, what made the difference is kept whole and the
-    rest is tried again.
+    It traces the model, plans what can be deleted, slices the variables, rebuilds the model for them, and proves the
+    two models equal, by structure and by numbers (`verify`). If the structures differ, the widths that made the
+    difference are kept whole, and the rest is tried again.
 
     Args:
         model: an `nnx.Module`; an Equinox module; a method of one; a linen module or a function of (variables, *args),
             with `variables`.
-        *example_args: a batch to call it with. Its axes are fixed, its values are used in the proof; Python booleans,
-            ints and strings are held as they are.
+        *example_args: a batch to call the model with. Its axes keep their lengths, and its values are used in the
+            proof. Python booleans, ints and strings are constants.
         variables: for linen and functions.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
-        fit: sets the sizes that the small model remembers, where they are not found by themselves: a function of the
-            small nnx or Equinox module, which may be changed in place or returned; of (module, variables) for linen,
-            which returns a module. What Flax's layers remember is known; of other modules' numbers those are tried
-            that are the size of a width, and kept if the proof needs them.
+        fit: a function that sets the sizes which the small model remembers, if they are not found automatically. It
+            takes the small nnx or Equinox module, and changes it in place or returns it; for linen it takes (module,
+            variables) and returns a module. The sizes of Flax's layers are known. For other modules, numbers that equal
+            the size of a width are tried, and kept if the proof needs them.
         overrides, rules: as in `trace_dims`.
-        resize: inputs that may shrink with the model, such as a cache: from their places among the arguments to those
-            of the outputs that they are after the call, or None: `{1: 1}` for a model that is called with (tokens,
+        resize: inputs that may shrink with the model, such as a cache. A mapping from their places among the arguments
+            to the places of the outputs that they become, or None: `{1: 1}` for a model that is called with (tokens,
             cache) and returns (logits, cache). A path, such as `"1/key"`, names a part, and `{"cache": 1}` a collection
-            of linen variables. `small.small_args` cuts them.
-        also: other ways to call the model, as in `call`, which the small one must be able to do after; each with these
-            arguments. What only they use follows the widths that it shares with the rest. The training of an nnx or
-            Equinox module is one of them, if it can be called with these arguments.
+            of linen variables. `small.small_args` has the cut inputs.
+        also: other ways to call the model with these arguments, as in `call`, which must work with the small model too.
+            Parameters that only they use follow the widths that they share with the rest. The training mode of an nnx
+            or Equinox module is one of them, if it can be called with these arguments.
         round_to, threshold, permute: as in `plan_compaction`.
-        strict: raise at the first difference instead of keeping what made it.
+        strict: whether to raise at the first difference, instead of keeping the widths that made it.
         num_random, tolerance: as in `verify`.
 
     Returns:
@@ -140,7 +140,7 @@ def compact_model(
 
     Raises:
         CompactionError: no smaller model could be proved equal although there are indices that nothing reads; the
-            message says why. A model without such indices is returned as it is.
+            message says why. A model without such indices is returned unchanged.
 
     Example:
         >>> import jax, jax.numpy as jnp

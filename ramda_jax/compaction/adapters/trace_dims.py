@@ -22,24 +22,24 @@ def trace_dims(
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
 ) -> Dims:
-    """Traces which axes of parameters belong together: what has to be deleted where one index is deleted.
+    """Traces which axes of parameters belong together: what must be deleted if an index is deleted.
 
-    The model is traced, not run. Every axis of every value is labelled, index by index: an addition makes the labels of
-    its operands one, a contraction those of the axes it sums over, a concatenation puts them one after the other. What
-    mixes the indices of an axis in any other way freezes them, and so does a primitive that has no rule.
+    The model is traced, not run. Every axis of every value is labelled, index by index. An addition unites the labels
+    of its operands, a contraction those of the axes that it sums over; a concatenation puts labels one after the other.
+    An operation that mixes the indices of an axis in another way freezes them, and so does a primitive without a rule.
 
     Args:
         model: an `nnx.Module` or an Equinox module, traced in evaluation mode, or a method of one; a linen module, or a
             function of (variables, *inputs), in evaluation mode: without dropout, with running statistics.
-        *example_args: what it is called with. For linen modules and functions the first is the variables, unless they
+        *example_args: the arguments of a call. For linen modules and functions the first is the variables, unless they
             are given by name: a pytree of arrays, or of anything with shape and dtype, of parameters and all other
             state that depends on their sizes. The others are pytrees of the same kind, whose axes, and those of the
-            outputs, stay; Python booleans, ints and strings among them are held as they are.
+            outputs, keep their lengths; Python booleans, ints and strings among them are constants.
         variables: for linen modules and functions, in place of the first argument.
         call: as in `compact_model`.
-        overrides: from paths of leaves to a tuple with an entry for each axis: None leaves it as traced, `"frozen"`
-            keeps it whole, and axes with any other name in common are made one. Or a pytree of such tuples.
-        rules: from names of primitives to a `Rule` for each, for what has none or in place of the one there is.
+        overrides: from paths of leaves to a tuple with an entry for each axis. None leaves the axis as traced,
+            `"frozen"` keeps it whole, and axes with the same other name are united. Or a pytree of such tuples.
+        rules: from names of primitives to a `Rule`, for primitives without a rule, or to replace one.
         resize: inputs that may shrink with the model, as in `compact_model`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What was saved: before and after, in numbers that mean different things."""
+"""The savings: different measures before and after."""
 
 import dataclasses
 import math
@@ -28,8 +28,8 @@ class Cost:
     Attributes:
         params: entries of all variables.
         bytes: of all variables.
-        flops: of one call, as XLA counts for the compiled program; nan where the backend does not count.
-        seconds: of one call, the median; nan where it was not measured.
+        flops: of one call, as XLA counts them in the compiled program; nan if the backend does not count.
+        seconds: of one call, the median; nan if it was not measured.
     """
 
     params: int
@@ -45,13 +45,13 @@ class Report:
     Attributes:
         before, after: the costs.
         weighted_group_sparsity: of the whole parameters, in [0, 1]; None without a regularizer. It is *not* the share
-            of parameters that go: a dead channel also takes along the columns, biases and statistics that made it, and
-            a zero group of a channel that another layer reads takes nothing.
+            of parameters that are removed: with a dead channel its columns, biases and statistics are removed too, and
+            with a zero group of a channel that another layer reads nothing is.
         layers: for each leaf that shrank (path, shape before, shape after).
         widths: for each width that could shrink (one of its axes, indices alive, indices in all).
         groups: for each leaf with zero groups (path, zero groups, groups, units removed, units) of those that can ever
             be removed: 49 zero rows behind a flatten may be one channel. Empty without a regularizer.
-        error: the largest relative difference of outputs that the proof has seen.
+        error: the largest relative difference of outputs in the proof.
     """
 
     before: Cost
@@ -118,7 +118,7 @@ def _widest(members, plan):
 
 
 def cost(apply: Any, variables: Any, *args: Any) -> Cost:
-    """What one call of a function costs, without measuring time.
+    """The cost of one call of a function, without its time.
 
     Args:
         apply: a function of (variables, *args).
@@ -149,14 +149,14 @@ def _has_bytes(leaf):
 def compaction_report(
     compaction: "Compaction", *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20
 ) -> Report:
-    """Parameters, bytes, FLOPs and latency before and after, and what became of each leaf.
+    """Parameters, bytes, FLOPs and latency before and after, and the shape of each leaf.
 
     Args:
-        compaction: what `compact_model` has returned.
+        compaction: the result of `compact_model`.
         *args: a batch; costs are those of one call with it.
-        regularizer: what the optimizer was given, for the weighted group sparsity.
-        params: the whole parameters, where they are not all of the variables that were made small.
-        rounds: calls of each model that are timed, by turns; 0 for none.
+        regularizer: the specification that the optimizer was given, for the weighted group sparsity.
+        params: the whole parameters, if they are only a part of the variables that were made small.
+        rounds: the number of calls of each model that are timed, alternately; 0 for none.
 
     Returns:
         A `Report`.

@@ -17,17 +17,17 @@ from ramda_jax.validation import check_arrays
 
 
 def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformation, small_params: Any) -> Any:
-    """The state of an optimizer for the small model: training goes on where it was, in the same stage.
+    """The state of an optimizer for the small model, to continue training in the same stage.
 
-    `compact` for the arrays of a state; what it holds besides them (our states name their regularizer) is that of
-    `optimizer`. Give RAMDA and its kin the regularizer that `keep_group_weights` returns, so that a group weighs what
-    it has weighed though it now has fewer entries. For an optimizer that a `Coupling` was wrapped around, the coupling
-    that `optimizer` is wrapped in is that which `compact_coupling` returns.
+    The arrays of the state are cut as by `compact`. Everything else in it is that of `optimizer`, such as the
+    regularizer in the states of this library. Give RAMDA and the like the regularizer from `keep_group_weights`, so
+    that a group keeps its weight although it has fewer entries. If the state is that of an optimizer in a `Coupling`,
+    wrap `optimizer` in the coupling from `compact_coupling`.
 
     Args:
         plan: from `plan_compaction`; the packed one of `compact_coupling` will do too.
         state: the state of an optimizer like `optimizer` for the whole parameters.
-        optimizer: the one that goes on.
+        optimizer: the optimizer for the small parameters.
         small_params: the small parameters.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Training that goes on after structure was found: with zeros held, or with the small arrays alone."""
+"""Training after the structure has been found: with the zeros held, or with the small arrays alone."""
 
 import re
 from typing import Any, NamedTuple
@@ -35,21 +35,22 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
 
         update_i = alive_i ? update_i : -params_i
 
-    The regularizer is what has found the zeros, but it also shrinks what is not zero. Once the structure stands,
-    training on without a regularizer and with the zeros held removes that bias. Put it last in a chain:
+    The regularizer has found the zeros, but it also shrinks the other entries. Once the structure has settled, training
+    without a regularizer and with the zeros held removes that bias. Put this last in a chain:
     `optax.chain(optax.adam(1e-4), freeze_structure(structured))`.
 
     Args:
-        params: parameters with the structure: the current ones, or what `eval_params` returns.
-        regularizer: what the optimizer was given, to hold its zero groups; None to hold every single zero of the leaves
-            that a regularizer given alone would take: not those of biases, which may have started there.
+        params: parameters with the structure: the current ones, or the result of `eval_params`.
+        regularizer: the specification that the optimizer was given, to hold its zero groups. None to hold every single
+            zero of the leaves that a regularizer given alone would take; biases are not among them, because they may
+            have started at zero.
 
     Returns:
-        A `GradientTransformationExtraArgs`; the first update sets to zero what is not yet.
+        A `GradientTransformationExtraArgs`; the first update sets entries to zero that are not zero yet.
 
     Raises:
-        ValueError: a regularizer whose structure is a rank; in `init`, parameters without the leaves that are held, or
-            of other shapes; in `update`, no params, or updates or a state that do not belong to them.
+        ValueError: the structure of a regularizer is a rank; in `init`, the parameters lack leaves that are held, or
+            have other shapes; in `update`, params are missing, or the updates or the state do not belong to them.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -106,13 +107,13 @@ def _is_not_zero(path, leaf, regularizer):
 
 
 def masks_like(params: Any, alive: dict[str, jax.Array]) -> Any:
-    """The masks as a tree like the parameters; what is in none is alive."""
+    """The masks as a tree like the parameters; leaves without a mask are alive."""
     leaves = [alive.get(path, jnp.ones((1,) * jnp.ndim(leaf), bool)) for path, leaf in named_leaves(params)]
     return jax.tree.structure(params).unflatten(leaves)
 
 
 def held_updates(updates: Any, params: Any, alive: Any) -> Any:
-    """The updates, with what is not alive going to zero."""
+    """The updates, by which entries that are not alive become zero."""
     return jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, alive)
 
 
@@ -152,10 +153,10 @@ def _filled(mask, shape):
 
 
 def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
-    """The regularizer for a small model in which every group weighs what it weighs in the whole one.
+    """The regularizer for a small model in which every group has the weight that it has in the whole one.
 
     A group's weight is the root of its size, and in the small model it has fewer entries. With this instead of
-    `regularizer`, the small model trains as the whole one would with all that was deleted held at zero.
+    `regularizer`, the small model trains like the whole one with the deleted entries held at zero.
 
     Args:
         regularizer: what the optimizer was given.

@@ -22,23 +22,24 @@ def groups(
     regularizer: Regularizer | Mapping[str, Regularizer | None] | None = None,
     weight: Literal["size", "saving"] | Mapping[str, Any] = "size",
 ) -> dict[str, Regularizer]:
-    """The groups that can be removed, from the trace: what to give to an optimizer as `regularizer`.
+    """The groups that can be removed, found by the trace, as `regularizer` for an optimizer.
 
-    A group is what one index of an axis is read by: the row of a Flax kernel, the column of an Equinox `weight`, the
-    heads of attention's output projection under any name and in any order of axes, a channel of a depthwise or grouped
-    convolution, index i of all layers of a stack. Left out is what can never go by zeros: tables, tokens, position
-    embeddings, biases; what reads the model's inputs, or a width that is frozen (`print(dims)` says why); and what
-    reads an index that something left out reads too.
+    A group has the entries that read one index of an axis: the row of a Flax kernel, the column of an Equinox `weight`,
+    a head of attention's output projection under any name and in any order of axes, a channel of a depthwise or grouped
+    convolution, index i of all layers of a stack. Left out are leaves whose zeros can never remove anything: tables,
+    tokens, position embeddings and biases; leaves that read the model's inputs, or a frozen width (`print(dims)` says
+    why); and leaves that read the same index as one of these.
 
-    A leaf that is read along several axes gets the first, whole heads. Rows behind a flatten are groups of one row
-    each, of which a channel needs all; groups that go as a whole, and over several leaves, are those of `couple_model`.
+    A leaf that reads along several axes gets the groups of the first, whole heads. Rows behind a flatten are groups of
+    one row each; a channel is removed only if all its rows are zero. `couple_model` makes groups of whole channels,
+    over several leaves.
 
     Args:
         dims: from `trace_dims`.
         regularizer: one with groups, None for `GroupLasso()`; its own `groups` are replaced. Or a mapping of patterns
             on the leaves' paths to such or None.
-        weight: what a group weighs: `"size"`, what the regularizer says; `"saving"`, the root of the parameters that go
-            with it, as `costs` counts them; or other costs, such as `costs(dims, "flops")`.
+        weight: the weight of a group. `"size"`: the regularizer's. `"saving"`: the root of the number of parameters
+            that are removed with it, as in `costs`. Or other costs, such as `costs(dims, "flops")`.
 
     Returns:
         A mapping from patterns, one for each leaf, to the regularizer with axes. The patterns are of the traced paths;

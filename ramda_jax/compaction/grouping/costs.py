@@ -1,4 +1,4 @@
-"""What each group is worth: the parameters, or the operations, that go with it."""
+"""The cost of each group: the parameters, or the operations, that are removed with it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,24 +30,24 @@ def costs(
     regularizer: RegularizerSpec = None,
     params: Any = None,
 ) -> Costs:
-    """What goes with each group, for `Target(share, of=costs(...))`: the target is then one of parameters or FLOPs.
+    """The costs of the groups, for `Target(share, of=costs(...))`, a share of parameters or FLOPs.
 
-    A unit (a channel, a hidden unit, a head) is worth what goes when it alone goes: its slices of all variables, or
-    the operations of the products and convolutions that it is in, two for each term of a sum. Where it is read in
-    several groups, by several leaves or in the rows behind a flatten, each of these has an equal part. A group that can
-    never go is worth nothing.
+    The cost of a unit (a channel, a hidden unit, a head) is what its removal alone saves: its slices of all variables,
+    or the operations of the products and convolutions that it is in, two for each term of a sum. If a unit is read in
+    several groups, by several leaves or in the rows behind a flatten, each of them has an equal part. A group that can
+    never be removed has the cost 0.
 
-    Each unit counts for itself: what two of them share, such as the entries of a kernel between two layers, is in both,
-    so that all groups together are worth more than there is. A share of costs is near the share that is removed while
-    both are small or the layers shrink alike; the report has the exact one.
+    Each unit is counted by itself. What two units share, such as an entry of a kernel between two layers, is in the
+    cost of both, so that the sum of all costs is larger than the model. A share of costs is close to the share that is
+    removed if both are small, or if all layers shrink alike; the report has the exact share.
 
     Args:
         dims: from `trace_dims`.
         of: `"parameters"`, the entries of all variables; or `"flops"`, of one call with the example arguments.
         regularizer: what the optimizer is given; None for that of `groups(dims)`. That of a coupling gives the costs
             of its coupled groups.
-        params: the parameters that the optimizer is given, where they are a part of the variables: the costs are by
-            their paths. None for all that was traced, of linen for those in `params`.
+        params: the parameters that the optimizer is given, if they are a part of the variables; the costs are by their
+            paths. None for all traced leaves; for linen those in `params`.
 
     Returns:
         A dict from the paths of leaves with groups to arrays shaped as the groups' norms.
@@ -89,7 +89,7 @@ def costs(
 
 
 def leaf_costs(dims: Dims, axes: Mapping[str, Any], saved: np.ndarray) -> Costs:
-    """What each group of leaves is worth, by traced paths, for groups along `axes`."""
+    """The cost of each group of leaves, by traced paths, for groups along `axes`."""
     units = dims.units
     removable = units.removable(axes)
     read = {
@@ -119,7 +119,7 @@ def leaf_costs(dims: Dims, axes: Mapping[str, Any], saved: np.ndarray) -> Costs:
 
 
 def coupled_costs(dims: Dims, coupling: Coupling, saved: np.ndarray) -> Costs:
-    """What each coupled group is worth, by the names of the widths."""
+    """The cost of each coupled group, by the names of the widths."""
     widths = {width.name: width for width in dims.widths}
     for name, parts in coupling.parts.items():
         if name not in widths or len(parts[0].rows) != widths[name].size:

@@ -1,4 +1,4 @@
-"""Groups that span leaves: index i of all that reads a channel, so that what is zeroed is what can be removed."""
+"""Groups that span leaves: index i of everything that reads a channel, so that every zero group can be removed."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -21,29 +21,30 @@ from ramda_jax.structure.paths import named_leaves
 
 
 def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[str, Any] = "size") -> Coupling:
-    """Groups of the traced widths: index i of *all* that reads a residual stream, a whole head, the rows of a channel.
+    """Groups of the traced widths: index i of *all* readers of a residual stream, a head, the rows of a channel.
 
         psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
 
-    A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, and the
-    channel stays. With these groups what is zeroed is just what can be removed. The parameters are put in another
-    order, with an array for each width, and the same solver solves the same kind of subproblem, exactly.
+    A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, so that
+    the channel stays. With these groups every zero group can be removed. The parameters are put in another order, with
+    an array for each width, and the same solver solves the same kind of subproblem, exactly.
 
-    A leaf that two widths read along different axes, as attention's output projection is by heads and by their entries,
-    goes with the first: whole heads. An override of the trace that freezes these leaves it to the other.
+    A leaf may belong to two widths along different axes, as attention's output projection belongs to heads and to their
+    entries. It is then in the groups of the first: whole heads. An override of the trace that freezes the first puts it
+    in the groups of the other.
 
     Args:
         dims: from `trace_dims`, of the variables that `params` are, or are a part of.
         params: what the optimizer is given.
-        weight: what a group weighs: `"size"`, the root of its size n_di; `"saving"`, the root of the parameters that go
-            with its index; or the root of other costs, a mapping from the names of widths to arrays, or one that
-            `costs` returns for a coupling.
+        weight: the weight of a group. `"size"`: the root of its size n_di. `"saving"`: the root of the number of
+            parameters that are removed with its index. Or the root of other costs: a mapping from the names of widths
+            to arrays, such as that of `costs` for a coupling.
 
     Returns:
         A `Coupling`.
 
     Raises:
-        CompactionError: a leaf of `params` that was not traced, or that may be any of several.
+        CompactionError: a leaf of `params` was not traced, or fits several traced leaves.
         ValueError: an unknown weight.
 
     Example:
@@ -71,7 +72,7 @@ def _couple(dims, params, weight, can_go=None):
         parts, used = _parts(dims, own, useless)
         axes = {traced: tuple({axis for path, axis in used if path == own[traced]}) for traced in own}
         removable = dims.units.removable(axes)
-        # A group that something else reads as well would be zeroed for nothing.
+        # If something else reads the index as well, zeroing the group would remove nothing.
         found = {width.name for width in dims.widths if width.name in parts and not removable[width.nodes].all()}
         if not found:
             break
@@ -153,25 +154,25 @@ def couple_model(
         coupling = compaction.couple_model(model, images)
         optimizer = coupling.wrap(ramda_jax.ramda(1e-2, coupling.regularizer(), strength=1e-4))
 
-    From there on everything takes the model's own parameters: the optimizer, `eval_params(state, params)`,
+    Everything then takes the model's own parameters: the optimizer, `eval_params(state, params)`,
     `metrics.support(coupling.regularizer(), params)` and the other metrics, `describe`, `freeze_structure` and
-    `compact_model`. A convolutional net with a flatten needs it: a channel is all of its rows there.
+    `compact_model`. A convolutional net with a flatten needs it, because a channel has many rows there.
 
-    Besides what reads an index (`couple`), there are groups of what makes one that is multiplied with something else:
-    the columns and biases of a query's and a key's entry, or of a value's. They are there where the model can do
-    without such an index, which is tried: where its code counts them, as a scale of `1 / sqrt(q.shape[-1])` does, not.
+    Besides the groups of readers (`couple`), there are groups of makers, for indices that are multiplied with something
+    else: the columns and biases of an entry of a query and a key, or of a value. They exist if the model works without
+    such an index, which is tried. It does not if the code counts them, as in a scale of `1 / sqrt(q.shape[-1])`.
 
     Args:
         model, *example_args, variables, call, overrides, rules: as in `compact_model`.
-        weight: as in `couple`. With `"saving"` a hidden unit that is read by few entries, but takes many others along,
-            is as expensive as it should be.
+        weight: as in `couple`. With `"saving"` a hidden unit that few entries read, but whose removal removes many
+            others, has a weight to match.
 
     Returns:
         A `Coupling` of the parameters: those of type `nnx.Param`; the floating-point arrays of an Equinox module; of
         linen's and a function's variables `"params"` where there is such a key, else all.
 
     Raises:
-        CompactionError: as `trace_dims`. Where no index can go `regularizer()` of what is returned says why.
+        CompactionError: as `trace_dims`. If no index can be removed, `regularizer()` of the result says why.
 
     Example:
         >>> import jax, jax.numpy as jnp, ramda_jax

@@ -25,11 +25,11 @@ from ramda_jax.validation import require_params
 
 
 class CoupledRegularizers(dict[str, Any]):
-    """What `Coupling.regularizer` returns: patterns on packed paths, and the order that they are for.
+    """The result of `Coupling.regularizer`: patterns on packed paths, and the order of the parameters.
 
     Attributes:
         packing: the coupling.
-        remedy: what to do where the patterns match nothing.
+        remedy: the remedy in the error for a pattern that matches nothing.
     """
 
     packing: "Coupling"
@@ -43,11 +43,11 @@ class Coupling:
     or `couple_model`; equal to another of the same order.
 
     Attributes:
-        parts: from widths, by name, to what reads them.
-        rest: from paths to (axis, rows) that no free width is read by; the axis is None where that is the whole leaf.
-        shapes: of the parameters by path.
-        weights: from widths to arrays `[size]`, what each of their groups weighs; None for the root of its size.
-        why: why there are no parts; "" where there are.
+        parts: from widths, by name, to their readers.
+        rest: from paths to (axis, rows) that read no free width; the axis is None if that is the whole leaf.
+        shapes: the shapes of the parameters by path.
+        weights: from widths to arrays `[size]` with the weights of their groups; None for the roots of the sizes.
+        why: the reason if there are no parts, else "".
     """
 
     parts: dict[str, tuple[Part, ...]]
@@ -78,10 +78,10 @@ class Coupling:
         """The parameters as `{"coupled": {name: [size, entries]}, "rest": {path: array}}`; gradients alike.
 
         Args:
-            params: those that were coupled, in a tree with others or not; packed ones are returned as they are.
+            params: the coupled parameters, alone or in a tree with others; packed ones are returned unchanged.
 
         Raises:
-            CompactionError: other paths or shapes than those that were coupled, such as those of the small model.
+            CompactionError: the paths or shapes are not those that were coupled, for example those of the small model.
         """
         leaves = dict(named_leaves(params))
         if _is_packed(leaves):
@@ -136,18 +136,18 @@ class Coupling:
         coupled: Regularizer | Mapping[str, Regularizer | None] | None = None,
         rest: Mapping[str, Regularizer | None] | None = None,
     ) -> CoupledRegularizers:
-        """What to give to an optimizer that `wrap` is to be put around.
+        """The regularizers for an optimizer in `wrap`.
 
         Metrics, `describe`, `freeze_structure` and the report take it with the model's own parameters.
 
         Args:
-            coupled: one with groups along the first axis, for the coupled arrays; None for `GroupLasso(groups=0)`. Or
-                a mapping of patterns on packed paths, such as `keep_group_weights` returns.
+            coupled: a regularizer with groups along the first axis, for the coupled arrays; None for
+                `GroupLasso(groups=0)`. Or a mapping of patterns on packed paths, such as `keep_group_weights` returns.
             rest: from patterns on the paths of the other parameters to their regularizers, such as `{"conv1/kernel":
                 GroupLasso("input")}` for the layer that reads the images.
 
         Raises:
-            CompactionError: nothing is coupled, for no index can go, and `rest` is not given.
+            CompactionError: nothing is coupled, because no index can be removed, and `rest` is not given.
         """
         if not self.parts and not rest:
             raise CompactionError(

@@ -1,4 +1,4 @@
-"""Groups of what makes an index, where no leaf reads it alone: sizes of values, widths of queries and keys."""
+"""Groups of the makers of an index that no leaf reads alone: sizes of values, widths of queries and keys."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

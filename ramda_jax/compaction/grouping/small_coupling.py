@@ -1,4 +1,4 @@
-"""Coupled groups in the small model: the same groups, with what is left of their entries."""
+"""Coupled groups in the small model: the same groups, with their remaining entries."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ramda_jax.compaction.planning.slicing import find_leaves
 
 
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
-    """The coupling of the small model, with which training goes on with the groups there were.
+    """The coupling of the small model, to continue training with the same groups.
 
     Coupling the small model again would give other names to the widths, and none to those of which one index is left.
     What is kept of a packed array is found by packing a mask of the kept entries as the parameters are packed.
@@ -20,12 +20,12 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         coupling: from `couple`, for the whole parameters.
 
     Returns:
-        A `Coupling` of the small parameters, with the widths' names of the whole; and a `Plan` for what
-        `coupling.pack` returns and what was made from it, to be given to `compact` and `expand`.
+        A `Coupling` of the small parameters, with the widths' names of the whole; and a `Plan` for the result of
+        `coupling.pack` and trees like it, for `compact` and `expand`.
 
     Raises:
-        CompactionError: the plan is not one of the parameters that were coupled, or puts the units of each layer in an
-            order of its own, of which the groups know nothing.
+        CompactionError: the plan is not that of the coupled parameters, or it reorders the units of each layer, which
+            the groups do not support.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax

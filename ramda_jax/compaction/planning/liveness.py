@@ -1,4 +1,4 @@
-"""Which indices are read by what is not zero."""
+"""Which indices are read by nonzero parameters."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks, zero_terms
 
 
 def _zero_terms(dims, leaves, threshold):
-    """For each contraction which entries of its sum vanish since an activation is always zero there."""
+    """For each contraction the entries of its sum that vanish because an activation is always zero there."""
     masks = {path: zero_masks(leaves[path], threshold) for path, value in dims.leaves.items() if value.shape}
     zeros = Zeros(dims, masks)
     return {id(reader): zero_terms(reader, zeros) for reader in dims.walk.readers}
 
 
 class Liveness:
-    """Which nodes are alive: those that have to be, and what they read, and so on."""
+    """Which nodes are alive: those that must be, those that they read, and so on."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Liveness:
         on_leaf = np.zeros(self.nodes.count, bool)
         for width in dims.widths:
             on_leaf[width.nodes] = True
-        # What no leaf has cannot be deleted from one, and stays.
+        # A node that is in no leaf cannot be deleted from one, and stays.
         self.alive: np.ndarray = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
         for width in dims.widths:
             if width.name in keep:
@@ -77,7 +77,7 @@ class Liveness:
         changed = True
         while changed:
             changed = False
-            # From the outputs backwards, where most of the news comes from.
+            # From the outputs backwards, because most changes come from there.
             for reader, entries in reversed(self.readers):
                 for label in self.needed(reader, entries):
                     _, nodes = self.nodes.of(label)

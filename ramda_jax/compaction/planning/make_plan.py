@@ -25,17 +25,17 @@ def plan_compaction(
     keep: Mapping[str, str] | None = None,
     permute: bool = True,
 ) -> Plan:
-    """Decides which indices go.
+    """Decides which indices are deleted.
 
-    An index is *alive* if it is frozen, or if a contraction reads it: if along it the parameter that it is multiplied
-    with has an entry that is not zero, at indices of the other axes that are alive themselves, and its own value there
-    is not zero for every input, as that of a unit is whose kernel and bias are zero. The rest is dead: its value
-    reaches the output multiplied by zeros only, whatever biases, normalisation and activations make of it, provided it
-    is finite. The alive indices are the smallest set of that kind, found from the outputs backwards: two
-    dead units that feed only each other go together.
+    An index is *alive* if it is frozen, or if a contraction reads it. A contraction reads it if two things hold. The
+    parameter that it is multiplied with has a nonzero entry along it, at living indices of the other axes. And its
+    value is not zero for every input, as is the value of a unit whose kernel and bias are zero. All other indices are
+    dead: their values reach the output multiplied by zeros only, for any biases, normalisation and activations, as long
+    as they are finite. The living indices are the smallest such set, found from the outputs backwards. So two dead
+    units that read only each other are both deleted.
 
-    Where nothing of an axis is alive, one index is kept, because most layers refuse arrays of size 0; `round_to` keeps
-    more. What these compute does not count, and what only they read may go.
+    If no index of an axis is alive, one is kept, because most layers refuse arrays of size 0. `round_to` keeps more.
+    The values of these extra indices do not matter, so that indices which only they read may be deleted.
 
     Args:
         dims: what `trace_dims` has found.
@@ -44,15 +44,15 @@ def plan_compaction(
         round_to: keep a multiple of this number of indices of each width, or all, for hardware that likes 8, 16 or 128.
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.
-        keep: names of widths that stay whole, such as `{"d3": "why"}`.
-        permute: where layers are stacked, put the units of each in an order of its own if more can go then, as many as
-            the layer with fewest dead ones has; the plan holds the orders. False keeps them in their common order.
+        keep: a mapping from the names of widths that stay whole to the reasons, such as `{"d3": "why"}`.
+        permute: whether the units of stacked layers may be reordered layer by layer, if more can be deleted then: as
+            many as the layer with the fewest dead units has. The plan holds the orders. False keeps the common order.
 
     Returns:
         A `Plan`; print it for a table.
 
     Raises:
-        CompactionError: variables of other paths or shapes than those traced; a width in `keep` that there is not.
+        CompactionError: the variables have other paths or shapes than those traced; `keep` names an unknown width.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -72,7 +72,7 @@ def plan_compaction(
 
 
 class Planner:
-    """Plans for one model and its values, which differ in what is kept: what is zero is looked up once."""
+    """Makes several plans for one model and its values, with different widths kept; the zeros are looked up once."""
 
     def __init__(
         self, dims: Dims, variables: Any, round_to: int = 1, threshold: float = 0.0, permute: bool = True

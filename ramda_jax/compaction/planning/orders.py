@@ -1,8 +1,8 @@
-"""In which order each layer of a stack keeps its units, so that as many go as the layer with fewest dead ones has.
+"""The order in which each layer of a stack keeps its units, so that as many can be deleted as possible.
 
-The arrays of a stack have one shape, and an index goes for all layers or for none. But the order of hidden units is
-free in each layer: what is dead in one is put where others are dead in the next. That it is free is shown by
-`symmetry`.
+The arrays of a stack have one shape, so that an index is deleted in all layers or in none. But the order of hidden
+units is free in each layer. So dead units of all layers can be moved to the same indices; as many can be deleted as the
+layer with the fewest dead units has. `symmetry` proves that the order is free.
 """
 
 import itertools

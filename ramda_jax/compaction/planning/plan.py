@@ -58,8 +58,8 @@ class WidthPlan:
         name, size: those of the width.
         members: its axes, as `"path[axis]"`.
         kept: the indices kept.
-        padding: those of them that are kept although nothing reads them: the one index that a dead layer keeps, and
-            what `round_to` adds. What they compute is of no consequence; all others compute exactly what they did.
+        padding: the kept indices that nothing reads: the single index of a dead layer, and those that `round_to` adds.
+            Their values do not matter; all others compute exactly what they did before.
         reason: why it is frozen, or "".
     """
 
@@ -72,7 +72,7 @@ class WidthPlan:
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing reads any of it: what it computes is the same for every input."""
+        """Whether nothing reads any of its indices, so that the layer computes the same for every input."""
         return len(self.padding) == len(self.kept)
 
 
@@ -85,8 +85,8 @@ class Plan:
         widths: a `WidthPlan` for each width that has an axis longer than 1.
         unread_inputs: from the paths of inputs, and an axis, to indices that no parameter reads; they stay.
         round_to, threshold: as given.
-        sizes: numbers that the small model must remember in place of the whole one's: (path of the module, attribute,
-            number).
+        sizes: numbers that the small model must remember instead of those of the whole one: (path of the module,
+            attribute, number).
     """
 
     leaves: dict[str, LeafPlan]
