@@ -43,6 +43,7 @@ class AdaptiveDualAveragingState(NamedTuple):
         def diagonal(u):
             return cbrt(u) + self.epsilon.astype(u.dtype)
 
+        # alpha_t only serves as a scalar whose value the compiler does not know (`xla.many_leaves`).
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
 
@@ -113,6 +114,7 @@ def adaptive_dual_averaging(
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
 
         def accumulate(total, term):
+            # The first step of a stage adds to 0, and takes the parameters it is given as W_0 (`starts_stage`).
             total = reset(is_first, total, 0)
             return saturated(total + step_size.astype(total.dtype) * term, total, term)
 

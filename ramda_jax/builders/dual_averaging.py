@@ -125,7 +125,7 @@ def dual_averaging(
 def next_step_size(
     learning_rate: optax.ScalarOrSchedule, state: Any, is_first: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """t, alpha_t and s_t of the step after `state`, for any state that holds the first three fields."""
+    """t, alpha_t and s_t of the step after `state`, which needs the first three fields of `DualAveragingState`."""
     dtype = state.step_size_sum.dtype
     stage_step = next_count(reset(is_first, state.stage_step, 0))
     # The root in the dtype of the sums: that of an int32 is float32 even under x64.

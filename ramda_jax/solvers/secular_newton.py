@@ -105,6 +105,7 @@ class SecularNewton(Solver):
         return _solution(rhs, model.metric, penalty, root)
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
+        # All leaves are run in the same way, so that the first leaf's `run` has the sums of all.
         roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
         values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
         return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
@@ -125,6 +126,8 @@ class SecularNewton(Solver):
             return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
 
         def newton():
+            # `step.radii` are left of the roots, as `newton_root` demands, or 0, from where it can always start. The
+            # branch makes rhs again (`each_pass`): to keep that of the pass for it would be one temporary more.
             root = newton_root(
                 right_hand_side(), metric, lam, axes, self.max_steps - 1, start=step.radii, sums=run.sums
             )

@@ -113,11 +113,12 @@ def proximal_point(
 
         strengths = strengths_at_step(parts, state.strength, updates, step, lambda: problems(updates.weight))
         leaves = problems(psi_weight(strengths.state, updates))
+        # The weight only serves as a scalar whose value the compiler does not know (`xla.many_leaves`).
         solved = solve_all(leaves, step, jnp.asarray(updates.weight))
         strength_now = strengths.after_solving(leaves, solved)
         info = summary(solved.infos, state.info.residual.dtype)
         value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])
-        if PROBE_POINT in extra_args:
+        if PROBE_POINT in extra_args:  # from `check_last`, which asks for a known point
             value = jax.tree.map(lambda v: jnp.full_like(v, extra_args[PROBE_POINT]), value)
         new_state = ProximalPointState(
             proximal_step=next_count(step),

@@ -116,8 +116,8 @@ class ProximalPointState(_ProximalPointFields):
 
     Attributes:
         proximal_step: int32 `[]`, steps taken; what schedules are called with.
-        strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern if a mapping
-            was given.
+        strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern if
+            a mapping was given.
         radii: a dict by the leaf's path of the groups' norms in the last solution, one number per group and exactly 0
             for a zero group; only of leaves whose solver computes them. (For a tree without leaves a scalar 0, by which
             `optax.tree.map_params` sees that it does not have the parameters' shapes.)
