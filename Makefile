@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test test-slow test-all golden mutations compiled docs notebooks test-onnx lint format format-check types check build dist-check clean
+.PHONY: help demo test test-slow test-all golden mutations compiled docs notebooks test-onnx lint format format-check types check build dist-check release-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -125,6 +125,10 @@ build: $(VENV)/.installed-dev ## wheel and sdist into dist/
 dist-check: build ## check them, and run README's quickstart with the wheel in a fresh environment
 	$(VENV_PYTHON) -m twine check --strict dist/*
 	$(VENV_PYTHON) tests/check_dist.py dist
+
+release-check: dist-check ## a dry run of a release: version, changelog, clean tree, sdist, README; uploads nothing
+	$(VENV_PYTHON) -m check_sdist
+	$(VENV_PYTHON) tests/check_release.py dist
 
 clean: ## remove environments, caches and build outputs
 	rm -rf $(VENV) .venv .venv-newest .venv-onnx .venv-cuda .venv-tpu dist out docs/api/generated .pytest_cache .ruff_cache .hypothesis

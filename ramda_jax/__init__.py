@@ -54,7 +54,7 @@ from ramda_jax.solvers import (
 )
 from ramda_jax.subproblem import ProximalPointState, Target, prox, proximal_point
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AdaptiveDualAveragingState",

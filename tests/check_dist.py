@@ -44,9 +44,11 @@ def main(dist):
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder, "environment"), with_pip=True)
         python = Path(folder, "environment", "bin", "python")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True)
-        for code in (INSTALLED, "\n".join(snippets)):
-            # Isolated, so that neither the checkout nor the user's packages are seen.
+        # The library alone, then what the quickstart needs beside it. Isolated, so that neither the checkout nor the
+        # user's packages are seen.
+        for packages, code in (([wheel], INSTALLED), ([f"{wheel}[flax]", "scikit-learn"], "\n".join(snippets))):
+            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+            subprocess.run(install, check=True)
             subprocess.run([python, "-I", "-W", "error", "-c", code], cwd=folder, check=True)
 
 
