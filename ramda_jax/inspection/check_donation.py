@@ -22,7 +22,7 @@ def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
 
     Args:
         step: what `jax.jit` returns, with `donate_argnums` or `donate_argnames`.
-        *args, **kwargs: what it is called with; `jax.ShapeDtypeStruct`s do.
+        *args, **kwargs: what it is called with; leaves of type `jax.ShapeDtypeStruct` will do.
 
     Raises:
         ValueError: an argument that is also a result is not donated, or its buffer goes to another result.
