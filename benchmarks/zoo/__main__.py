@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.zoo.check import OUTCOMES, TOLERANCE, check_entry
+from benchmarks.zoo.check import OUTCOMES, check_entry
 from benchmarks.zoo.entries import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,9 @@ def check(names, folder):
     for family, entries in FAMILIES.items():
         for name in names:
             if name in entries:
-                rows.append(check_entry(family, name, entries[name], folder / name))
+                row = check_entry(family, name, entries[name], folder / name)
+                print(f"{name}: {row.params[0]} -> {row.params[1]}, least {row.least}", row.wrong, flush=True)
+                rows.append(row)
     command = [sys.executable, "-m", "benchmarks.zoo.elsewhere", str(folder)]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     elsewhere = json.loads((folder / "elsewhere.json").read_text())
@@ -35,7 +37,7 @@ def check(names, folder):
         row.elsewhere = found if isinstance(found, float) else None
         if isinstance(found, str):
             row.wrong = row.wrong or f"in another process: {found}"
-        elif found is not None and not found <= TOLERANCE:
+        elif found is not None and not found <= FAMILIES[row.family][row.name].tolerance:
             row.wrong = row.wrong or f"in another process outputs differ by {found:.1e}"
     return rows
 

@@ -16,8 +16,6 @@ from ramda_jax.structure.paths import named_leaves
 
 LEAST, COMPACTS, REFUSES, WRONG = "compacts to the least", "compacts", "refuses with the right reason", "wrong"
 OUTCOMES = (LEAST, COMPACTS, REFUSES, WRONG)
-#: Of outputs and of gradients, relative to the largest entry.
-TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 #: The batch compacted with, a fresh one of its size, and one of another.
 EXAMPLE, FRESH, OTHER = (2, 0), (2, 1), (3, 2)
 
@@ -91,16 +89,18 @@ def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
         inputs = entry.batch(*batch)
         whole, gradients = _run(entry, small.whole[0], small.whole[1], inputs)
         little, little_gradients = _run(entry, small.apply, small.variables, small.small_args(*inputs))
-        row.error = max(row.error, difference(whole, little))
-        kept = {path: compact(small.plan, {path: gradient})[path] for path, gradient in gradients.items()}
-        row.gradient_error = max(row.gradient_error, difference(kept, little_gradients))
-        wholes |= {f"{kind} {i}": leaf for i, leaf in enumerate(jax.tree.leaves(whole))}
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(little_gradients)):
-            row.wrong = row.wrong or "gradients are not finite"
+        row.error = float(np.maximum(row.error, difference(whole, little)))
+        error = difference(_floats(compact(small.plan, gradients)), _floats(little_gradients))
+        row.gradient_error = float(np.maximum(row.gradient_error, error))
+        # A cache among the inputs has to be of the small size there too.
+        for what, tree in {"in": small.small_args(*inputs), "out": whole}.items():
+            wholes |= {f"{kind} {what} {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+        if not any(np.ptp(leaf, axis=0).any() for leaf in jax.tree.leaves(whole)):
+            row.wrong = row.wrong or "outputs are the same for all inputs, and so show nothing"
     np.savez(folder / "whole.npz", **wholes)
-    if not row.error <= TOLERANCE:
+    if not row.error <= entry.tolerance:
         row.wrong = row.wrong or f"outputs differ by {row.error:.1e}"
-    if not row.gradient_error <= GRADIENT_TOLERANCE:
+    if not row.gradient_error <= 10 * entry.tolerance:
         row.wrong = row.wrong or f"gradients differ by {row.gradient_error:.1e}"
     return row
 
@@ -118,15 +118,16 @@ def _frozen(small):
 
 
 def _run(entry, apply, variables, inputs):
-    """Outputs, and gradients by path of all variables that have any."""
-    named = dict(named_leaves(variables))
-    structure = jax.tree.structure(variables)
-    floats = {path: leaf for path, leaf in named.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)}
-    others = {path: leaf for path, leaf in named.items() if path not in floats}
+    """Outputs, and gradients as a tree like the variables, which has those that have none as they are."""
+    leaves, structure = jax.tree.flatten(variables)
+    floats = _floats(variables)
+
+    def with_floats(floats):
+        left = iter(floats)
+        return structure.unflatten(next(left) if _is_float(leaf) else leaf for leaf in leaves)
 
     def loss(floats, inputs):
-        both = floats | others
-        outputs = apply(structure.unflatten(both[path] for path in named), *inputs)
+        outputs = apply(with_floats(floats), *inputs)
         outputs = outputs if entry.compared is None else entry.compared(outputs)
         total = 0.0
         for leaf in jax.tree.leaves(outputs):
@@ -134,15 +135,29 @@ def _run(entry, apply, variables, inputs):
         return total, outputs
 
     (_, outputs), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(floats, inputs)
-    return jax.device_get(outputs), jax.device_get(gradients)
+    return jax.device_get(outputs), with_floats(gradients)
+
+
+def _floats(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
+
+
+def _is_float(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def difference(one: Any, other: Any) -> float:
-    """The largest difference of two trees of arrays, relative to the largest entry of the first's leaves."""
+    """The largest difference of two trees of arrays, relative to the largest entry of the first's leaves.
+
+    Not a number where there is one among them.
+    """
     worst, largest = 0.0, 1e-30
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         if a.shape != b.shape:
             return float("inf")
+        a, b = np.asarray(a), np.asarray(b)
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            return float("nan")
         if a.size:
             worst = max(worst, float(np.abs(a.astype(complex) - b).max()))
             largest = max(largest, float(np.abs(a).max()))

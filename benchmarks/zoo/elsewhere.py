@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from benchmarks.zoo.check import FRESH, OTHER, difference
-from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX
 from benchmarks.zoo.entries import FAMILIES
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX
 from ramda_jax.compaction import load_compact, rebuild
 
 
@@ -28,9 +29,11 @@ def rebuilt_error(entry, folder):
         model.eval()
     whole, worst = np.load(folder / "whole.npz"), 0.0
     for kind, batch in {"fresh": FRESH, "other": OTHER}.items():
-        found = output(entry, model, variables, entry.batch(*batch))
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
-        worst = max(worst, difference([whole[f"{kind} {i}"] for i in range(len(leaves))], leaves))
+        given, structure = jax.tree.flatten(entry.batch(*batch))
+        given = structure.unflatten(jnp.asarray(whole[f"{kind} in {i}"]) for i in range(len(given)))
+        leaves = jax.tree.leaves(output(entry, model, variables, given))
+        error = difference([whole[f"{kind} out {i}"] for i in range(len(leaves))], leaves)
+        worst = float(np.maximum(worst, error))
     return worst
 
 

@@ -1,5 +1,30 @@
 """All architectures by family."""
 
-from benchmarks.zoo.families import dense
+from benchmarks.zoo.families import (
+    attention,
+    convolutions,
+    decoders,
+    decoding,
+    dense,
+    experts,
+    generative,
+    recurrent,
+    residual,
+    staying,
+)
 
-FAMILIES = {family.TITLE: family.ENTRIES for family in (dense,)}
+FAMILIES = {
+    family.TITLE: family.ENTRIES
+    for family in (
+        dense,
+        convolutions,
+        residual,
+        attention,
+        decoders,
+        decoding,
+        recurrent,
+        generative,
+        experts,
+        staying,
+    )
+}

@@ -26,8 +26,8 @@ def left(size: int) -> int:
 class At:
     """Entries that are zero where a unit is dead: indices of one axis of a leaf.
 
-    From `start` to `stop` the axis is `[repeats, size, inner]`, and the unit is the middle one: `inner` indices in a row
-    belong to one unit, and the units come again `repeats` times.
+    From `start` to `stop` the axis is `[repeats, size, inner]`, and the unit is the middle one: `inner` indices in a
+    row belong to one unit, and the units come again `repeats` times.
     """
 
     path: str
@@ -85,6 +85,7 @@ class Entry:
         less: entries that can go beyond what `make` can be told to leave out, counted by hand.
         compared: what of the outputs is compared; all of it if None.
         stays: a pattern for the reason, where anything stays that an expert would have cut.
+        tolerance: how far outputs and gradients may differ, relative to the largest entry; gradients ten times as far.
     """
 
     library: str
@@ -100,6 +101,7 @@ class Entry:
     less: int = 0
     compared: Callable[[Any], Any] | None = None
     stays: str = ""
+    tolerance: float = 1e-5
 
     def batch(self, size: int, seed: int) -> tuple[Any, ...]:
         """Inputs, the same in every process."""

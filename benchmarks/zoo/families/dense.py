@@ -1,5 +1,7 @@
 """Dense nets: perceptrons, conditioning, sets, flows, autoencoders, recommenders."""
 
+import itertools
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -14,7 +16,7 @@ TITLE = "dense nets"
 class MLP(nnx.Module):
     def __init__(self, hidden, rngs):
         sizes = (6, *hidden, 3)
-        self.layers = nnx.List([nnx.Linear(m, n, rngs=rngs) for m, n in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nnx.List([nnx.Linear(m, n, rngs=rngs) for m, n in itertools.pairwise(sizes)])
 
     def __call__(self, x):
         for layer in self.layers[:-1]:
@@ -149,7 +151,7 @@ def mlp(params, x):
 
 def mlp_shapes(hidden):
     sizes = (6, *hidden)
-    layers = [{"w": (m, n), "b": (n,)} for m, n in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [{"w": (m, n), "b": (n,)} for m, n in itertools.pairwise(sizes)]
     return [*layers, {"w": (hidden[-1], 2)}]
 
 

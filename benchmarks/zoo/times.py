@@ -1,0 +1,161 @@
+"""How long compaction takes where a model is large, or where much of it has to stay."""
+
+import dataclasses
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.zoo.entry import left
+from ramda_jax.compaction import compact_model, plan_compaction, trace_dims
+from ramda_jax.structure.paths import named_leaves
+
+
+@dataclasses.dataclass
+class Time:
+    """One measurement: `limit` is the most that it should take, `refused` how many widths had to stay."""
+
+    name: str
+    params: int
+    seconds: float
+    limit: float
+    refused: int | None = None
+
+
+class Block(nnx.Module):
+    """Pre-norm; `nnx.MultiHeadAttention` takes the size of the values for that of the queries, so it has to stay."""
+
+    def __init__(self, width, heads, hidden, rngs):
+        self.norm1, self.norm2 = nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, rngs=rngs)
+        self.up, self.down = nnx.Linear(width, hidden, rngs=rngs), nnx.Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(nnx.gelu(self.up(self.norm2(x))))
+
+
+class ViT(nnx.Module):
+    """Of a small ViT's size: 12 layers of 384 with 6 heads are 21 million parameters."""
+
+    def __init__(self, width, heads, layers, rngs):
+        self.patches = nnx.Conv(3, width, (4, 4), strides=4, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, 4 * width, rngs) for _ in range(layers)])
+        self.norm, self.head = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, 10, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.patches(x).reshape(len(x), -1, self.norm.num_features)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x.mean(axis=1)))
+
+
+class DecoderLayer(nnx.Module):
+    """Grouped heads, RMSNorm, a gated feedforward."""
+
+    def __init__(self, width, groups, hidden, rngs):
+        self.groups, size = groups, width // (4 * groups)
+        self.norm1, self.norm2 = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
+        self.query, self.out = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)
+        self.key, self.value = (nnx.Linear(width, groups * size, rngs=rngs) for _ in range(2))
+        self.gate, self.up = (nnx.Linear(width, hidden, rngs=rngs) for _ in range(2))
+        self.down = nnx.Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, x):
+        y, shape = self.norm1(x), (*x.shape[:2], self.groups)
+        q, k, v = (
+            self.query(y).reshape(*shape, 4, -1),
+            self.key(y).reshape(*shape, -1),
+            self.value(y).reshape(*shape, -1),
+        )
+        weights = nnx.softmax(jnp.einsum("btgrh,bsgh->bgrts", q, k) / 8)
+        x = x + self.out(jnp.einsum("bgrts,bsgh->btgrh", weights, v).reshape(*x.shape[:2], -1))
+        y = self.norm2(x)
+        return x + self.down(nnx.silu(self.gate(y)) * self.up(y))
+
+
+class Decoder(nnx.Module):
+    """22 layers of 2048 with a gated feedforward of 5632 and 32,000 words are a billion parameters."""
+
+    def __init__(self, width, groups, hidden, layers, words, rngs):
+        self.embed = nnx.Embed(words, width, rngs=rngs)
+        self.layers = nnx.List([DecoderLayer(width, groups, hidden, rngs) for _ in range(layers)])
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x)
+        return self.embed.attend(self.norm(x))
+
+
+def count(tree):
+    """The entries of all leaves."""
+    return sum(math.prod(leaf.shape) for _, leaf in named_leaves(tree))
+
+
+def vit(small=False):
+    """Dead: heads, hidden units and entries of the values, of which nnx's attention has to keep the last."""
+    width, heads, layers = (24, 6, 2) if small else (384, 6, 12)
+    model = nnx.eval_shape(lambda: ViT(width, heads, layers, nnx.Rngs(0)))
+    graph, shapes = nnx.split(model)
+    rng, size = np.random.default_rng(0), width // heads
+    values = {}
+    for path, leaf in named_leaves(shapes):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            values[path] = jax.random.key(0)
+            continue
+        array = rng.standard_normal(leaf.shape, np.float32) / 20
+        if path.endswith("attention/out/kernel"):
+            array[rng.permutation(heads)[: heads - left(heads)]] = 0
+            array[:, rng.permutation(size)[: size - left(size)]] = 0
+        if path.endswith("down/kernel"):
+            array[rng.permutation(4 * width)[: 4 * width - left(4 * width)]] = 0
+        values[path] = jnp.asarray(array, leaf.dtype)
+    model = nnx.merge(graph, jax.tree.structure(shapes).unflatten(values.values()))
+    images = jnp.asarray(rng.normal(size=(1, 16, 16, 3)), jnp.float32)
+    start = time.perf_counter()
+    result = compact_model(model, images)
+    seconds = time.perf_counter() - start
+    return Time("ViT, sizes of values refused", result.plan.num_params[0], seconds, 10, len(result.refused))
+
+
+def blocks(number):
+    """Residual blocks, each second one of which divides by the root of its width, and so has to keep it."""
+
+    def apply(params, x):
+        for place, block in enumerate(params):
+            h = jnp.tanh(x @ block["up"])
+            x = x + (h / math.sqrt(h.shape[-1]) if place % 2 else h) @ block["down"]
+        return x
+
+    rng = np.random.default_rng(0)
+    params = []
+    for _ in range(number):
+        down = rng.normal(size=(40, 16))
+        down[rng.permutation(40)[: 40 - left(40)]] = 0
+        up = rng.normal(size=(16, 40))
+        params.append({"up": jnp.asarray(up, jnp.float32) / 8, "down": jnp.asarray(down, jnp.float32) / 8})
+    x = jnp.asarray(rng.normal(size=(2, 16)), jnp.float32)
+    start = time.perf_counter()
+    result = compact_model(apply, x, variables=params)
+    seconds = time.perf_counter() - start
+    return Time(f"{number} blocks, half of them refused", result.plan.num_params[0], seconds, 5, len(result.refused))
+
+
+def decoder(small=False):
+    """Traced and planned as shapes alone."""
+    widths = (64, 2, 128, 2, 100) if small else (2048, 8, 5632, 22, 32000)
+    model = nnx.eval_shape(lambda: Decoder(*widths, rngs=nnx.Rngs(0)))
+    start = time.perf_counter()
+    dims = trace_dims(model, jax.ShapeDtypeStruct((1, 128), jnp.int32))
+    plan_compaction(dims, nnx.state(model))
+    return Time("decoder, shapes alone: trace and plan", count(nnx.state(model)), time.perf_counter() - start, 30)
+
+
+def measure(small=False):
+    """All of them; with `small` on tiny nets, which only shows that they run."""
+    return [vit(small), blocks(4 if small else 48), decoder(small)]
