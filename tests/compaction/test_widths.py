@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction import plan_compaction, trace_dims
+from ramda_jax.compaction.tracing.labels.nodes import Nodes
 from ramda_jax.compaction.tracing.labels.union_find import ALWAYS
 from ramda_jax.compaction.tracing.widths import group_nodes
 
@@ -24,6 +25,39 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
             where = tuple(number for number, nodes in enumerate(axes) if node in nodes)
             expected.setdefault((where, reasons[node]), set()).add(node)
     assert [group.tolist() for group in groups] == [sorted(nodes) for nodes in expected.values()]
+
+
+class Counted(dict):
+    """Products, and how often they are gone over."""
+
+    walks = 0
+
+    def __iter__(self):
+        self.walks += 1
+        return super().__iter__()
+
+    def keys(self):
+        self.walks += 1
+        return super().keys()
+
+    def values(self):
+        self.walks += 1
+        return super().values()
+
+
+def test_an_axis_is_looked_up_without_going_over_all_products():
+    """Of which a model of a billion parameters has a hundred thousand, on hundreds of axes."""
+    rng = np.random.default_rng(0)
+    roots = np.arange(30)
+    roots[5:8] = 4
+    products = {node: frozenset(rng.permutation(20)[: node % 4].tolist()) for node in range(20, 30)}
+    nodes, kept = Nodes(roots, Counted(products)), rng.random(30) < 0.7
+    for label in (rng.integers(0, 30, 12) for _ in range(50)):
+        expected = [(i, node) for i, root in enumerate(roots[label]) for node in sorted(products.get(root, {root}))]
+        assert sorted(zip(*map(np.ndarray.tolist, nodes.of(label)), strict=True)) == sorted(expected)
+        alive = [all(kept[node] for node in products.get(root, {root})) for root in roots[label]]
+        assert nodes.mask(label, kept).tolist() == alive
+    assert nodes.products.walks <= 3
 
 
 def test_the_table_has_free_widths_first_and_folds_what_was_never_free():

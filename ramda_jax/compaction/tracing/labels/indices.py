@@ -64,9 +64,12 @@ class Indices(UnionFind):
 
     def factors(self, node: int) -> frozenset[int]:
         """The nodes, none of them a product, at whose deletion `node` is deleted: a frozenset."""
+        return self._factors_by(lambda one: int(self.find(np.array([one]))[0]), node)
+
+    def _factors_by(self, root_of, node):
         done, found, stack = set(), set(), [int(node)]
         while stack:
-            root = int(self.find(np.array([stack.pop()]))[0])
+            root = root_of(stack.pop())
             if root in done:
                 continue
             done.add(root)
@@ -79,8 +82,10 @@ class Indices(UnionFind):
 
     def nodes(self) -> Nodes:
         """All nodes as they stand: the `Nodes` of a trace once it is complete."""
-        products = {root: self.factors(root) for root in self._factors}
-        return Nodes(self.find(np.arange(self.count)), products)
+        roots = self.find(np.arange(self.count))
+        # Looked up once for all: a large model has a hundred thousand products.
+        root_of = roots.tolist().__getitem__
+        return Nodes(roots, {root: self._factors_by(root_of, root) for root in self._factors})
 
     def product(self, labels: Sequence[np.ndarray]) -> np.ndarray:
         """The label of an axis into which the axes of `labels` are merged, the last running fastest."""

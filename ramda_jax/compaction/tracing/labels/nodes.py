@@ -1,6 +1,7 @@
 """The nodes of a trace that is complete."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -22,23 +23,32 @@ class Nodes:
         """How many nodes there are."""
         return len(self.roots)
 
+    @functools.cached_property
+    def _factors(self):
+        """Of each node the row that it has as a product, or -1; and a row of factors for each product, then -1."""
+        row_of = np.full(self.count, -1)
+        row_of[np.fromiter(self.products, np.int64, len(self.products))] = np.arange(len(self.products))
+        rows = np.full((len(self.products), max(map(len, self.products.values()), default=0)), -1)
+        for row, factors in zip(rows, self.products.values(), strict=True):
+            row[: len(factors)] = sorted(factors)
+        return row_of, rows
+
     def of(self, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (positions, nodes) of an axis, products as the nodes they are made of: two int arrays of one length."""
         roots = self.roots[label]
-        is_product = np.isin(roots, list(self.products)) if self.products else np.zeros(len(roots), bool)
-        positions, nodes = [np.flatnonzero(~is_product)], [roots[~is_product]]
-        for position in np.flatnonzero(is_product).tolist():
-            factors = sorted(self.products[int(roots[position])])
-            positions.append(np.full(len(factors), position))
-            nodes.append(np.array(factors, np.int64))
-        return np.concatenate(positions), np.concatenate(nodes)
+        row_of, rows = self._factors
+        row = row_of[roots]
+        products = np.flatnonzero(row >= 0)
+        factors = rows[row[products]]
+        positions = np.broadcast_to(products[:, None], factors.shape)[factors >= 0]
+        alone = np.flatnonzero(row < 0)
+        return np.concatenate([alone, positions]), np.concatenate([roots[alone], factors[factors >= 0]])
 
     def mask(self, label: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """Which indices of an axis are in `kept`, a boolean for each node: those all of whose nodes are."""
         roots = self.roots[label]
-        mask = kept[roots]
-        if not self.products:
-            return mask
-        for product in set(roots.tolist()) & self.products.keys():
-            mask[roots == product] = all(kept[node] for node in self.products[product])
+        row_of, rows = self._factors
+        mask, row = kept[roots], row_of[roots]
+        factors = rows[row[row >= 0]]
+        mask[row >= 0] = (kept[factors] | (factors < 0)).all(axis=1)
         return mask
