@@ -25,8 +25,7 @@ class Row:
     """What came of an architecture.
 
     Attributes:
-        params: before and after.
-        least: what an expert would leave.
+        entries, left, least: of all leaves, before, after, and what an expert would leave.
         error: the largest difference of outputs here, on fresh inputs and another batch size.
         gradient_error: the same of the gradients of the parameters that are left.
         elsewhere: the same of the outputs in another process.
@@ -38,7 +37,8 @@ class Row:
     family: str
     name: str
     library: str
-    params: tuple[int, int] = (0, 0)
+    entries: int = 0
+    left: int = 0
     least: int = 0
     error: float = 0.0
     gradient_error: float = 0.0
@@ -52,17 +52,16 @@ class Row:
         """One of `OUTCOMES`."""
         if self.wrong:
             return WRONG
-        if self.params[1] == self.least:
+        if self.left == self.least:
             return LEAST
-        return COMPACTS if self.params[1] < self.params[0] else REFUSES
+        return COMPACTS if self.left < self.entries else REFUSES
 
 
 def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
     """Compacts an architecture with dead units, compares, and saves it into a folder with what it has to return."""
     row = Row(family, name, entry.library, least=entry.least())
     model, variables = entry.dead()
-    count = sum(leaf.size for _, leaf in named_leaves(entry.fresh()[1]))
-    row.params = (count, count)
+    row.entries = row.left = sum(leaf.size for _, leaf in named_leaves(entry.fresh()[1]))
     start = time.perf_counter()
     try:
         small = compact_model(
@@ -79,8 +78,8 @@ def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
         return row
     finally:
         row.seconds = time.perf_counter() - start
-    row.params = small.plan.num_params
-    if row.params[1] > row.least:
+    row.entries, row.left = small.plan.num_params
+    if row.left > row.least:
         row.reason = "; ".join([*small.refused.values(), *_frozen(small)])
     row.wrong = _unexpected(row, entry)
     small.save(folder)
@@ -106,9 +105,9 @@ def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
 
 
 def _unexpected(row, entry):
-    if row.params[1] < row.least:
-        return f"{row.params[1]} entries are left, fewer than the least by hand"
-    if row.params[1] > row.least and not (entry.stays and re.search(entry.stays, row.reason)):
+    if row.left < row.least:
+        return f"{row.left} entries are left, fewer than the least by hand"
+    if row.left > row.least and not (entry.stays and re.search(entry.stays, row.reason)):
         return f"not to the least, for another reason than the one expected ({entry.stays!r})"
     return ""
 

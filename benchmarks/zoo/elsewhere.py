@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.zoo.check import FRESH, OTHER, difference
-from benchmarks.zoo.entries import FAMILIES
+from benchmarks.zoo.entries import ENTRIES
 from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX
 from ramda_jax.compaction import load_compact, rebuild
 
@@ -52,13 +52,12 @@ def output(entry, model, variables, inputs):
 def main(folder):
     """Writes the differences, or what was raised, by name."""
     found = {}
-    for entries in FAMILIES.values():
-        for name, entry in entries.items():
-            if (folder / name / "whole.npz").exists():
-                try:
-                    found[name] = rebuilt_error(entry, folder / name)
-                except Exception as error:  # whatever it is, the table shows it
-                    found[name] = f"{type(error).__name__}: {error}"
+    for name, (_, entry) in ENTRIES.items():
+        if (folder / name / "whole.npz").exists():
+            try:
+                found[name] = rebuilt_error(entry, folder / name)
+            except Exception as error:  # whatever it is, the table shows it
+                found[name] = f"{type(error).__name__}: {error}"
     (folder / "elsewhere.json").write_text(json.dumps(found))
 
 

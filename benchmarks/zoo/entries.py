@@ -28,3 +28,5 @@ FAMILIES = {
         staying,
     )
 }
+#: From names to (family, architecture).
+ENTRIES = {name: (family, entry) for family, entries in FAMILIES.items() for name, entry in entries.items()}

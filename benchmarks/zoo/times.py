@@ -16,11 +16,12 @@ from ramda_jax.structure.paths import named_leaves
 
 @dataclasses.dataclass
 class Time:
-    """One measurement: `limit` is the most that it should take, `refused` how many widths had to stay."""
+    """One measurement: `limit` is the most seconds that it should take, `refused` how many widths had to stay."""
 
     name: str
     params: int
     seconds: float
+    processor_seconds: float
     limit: float
     refused: int | None = None
 
@@ -92,6 +93,13 @@ class Decoder(nnx.Module):
         return self.embed.attend(self.norm(x))
 
 
+def timed(function):
+    """What a function returns, the seconds that it takes, and those of a processor."""
+    start = time.perf_counter(), time.process_time()
+    result = function()
+    return result, time.perf_counter() - start[0], time.process_time() - start[1]
+
+
 def count(tree):
     """The entries of all leaves."""
     return sum(math.prod(leaf.shape) for _, leaf in named_leaves(tree))
@@ -117,10 +125,8 @@ def vit(small=False):
         values[path] = jnp.asarray(array, leaf.dtype)
     model = nnx.merge(graph, jax.tree.structure(shapes).unflatten(values.values()))
     images = jnp.asarray(rng.normal(size=(1, 16, 16, 3)), jnp.float32)
-    start = time.perf_counter()
-    result = compact_model(model, images)
-    seconds = time.perf_counter() - start
-    return Time("ViT, sizes of values refused", result.plan.num_params[0], seconds, 10, len(result.refused))
+    result, *seconds = timed(lambda: compact_model(model, images))
+    return Time("ViT, sizes of values refused", result.plan.num_params[0], *seconds, 10, len(result.refused))
 
 
 def blocks(number):
@@ -140,20 +146,17 @@ def blocks(number):
         up = rng.normal(size=(16, 40))
         params.append({"up": jnp.asarray(up, jnp.float32) / 8, "down": jnp.asarray(down, jnp.float32) / 8})
     x = jnp.asarray(rng.normal(size=(2, 16)), jnp.float32)
-    start = time.perf_counter()
-    result = compact_model(apply, x, variables=params)
-    seconds = time.perf_counter() - start
-    return Time(f"{number} blocks, half of them refused", result.plan.num_params[0], seconds, 5, len(result.refused))
+    result, *seconds = timed(lambda: compact_model(apply, x, variables=params))
+    return Time(f"{number} blocks, half of them refused", result.plan.num_params[0], *seconds, 5, len(result.refused))
 
 
 def decoder(small=False):
     """Traced and planned as shapes alone."""
     widths = (64, 2, 128, 2, 100) if small else (2048, 8, 5632, 22, 32000)
     model = nnx.eval_shape(lambda: Decoder(*widths, rngs=nnx.Rngs(0)))
-    start = time.perf_counter()
-    dims = trace_dims(model, jax.ShapeDtypeStruct((1, 128), jnp.int32))
-    plan_compaction(dims, nnx.state(model))
-    return Time("decoder, shapes alone: trace and plan", count(nnx.state(model)), time.perf_counter() - start, 30)
+    words = jax.ShapeDtypeStruct((1, 128), jnp.int32)
+    _, *seconds = timed(lambda: plan_compaction(trace_dims(model, words), nnx.state(model)))
+    return Time("decoder, shapes alone: traced and planned", count(nnx.state(model)), *seconds, 30)
 
 
 def measure(small=False):
