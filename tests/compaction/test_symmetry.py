@@ -80,6 +80,12 @@ def program(steps, kind):
             for number in range(3):
                 x = layer_output(x, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
             return x
+        if kind == "ragged":
+            sizes = jnp.stack([(x[:, 0] > 0).sum(), (x[:, 0] <= 0).sum(), 0]).astype(jnp.int32)
+            h = jnp.tanh(jax.lax.ragged_dot(x, layers["up"], sizes))
+            for step in steps:
+                h = STEPS[step](h, jax.tree.map(lambda leaf: leaf[1], layers))
+            return x + jax.lax.ragged_dot(h, layers["down"], sizes)
         if kind == "vmap":
             return jax.vmap(lambda layer: layer_output(x, layer))(layers).sum(0)
         if kind == "mixed":
@@ -124,7 +130,7 @@ def check_random_programs(seed, number):
     with jax.enable_x64(), jax.disable_jit():
         for _ in range(number):
             steps = rng.choice(list(STEPS), rng.integers(1, 4)).tolist()
-            kind = str(rng.choice(["scan", "reverse", "loop", "vmap", "mixed"]))
+            kind = str(rng.choice(["scan", "reverse", "loop", "vmap", "mixed", "ragged"]))
             shapes = {"up": (3, 5, 8), "down": (3, 8, 5), "scale": (3, 8), "square": (3, 8, 8)}
             layers = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
             x = jnp.asarray(rng.normal(size=(2, 5)))
@@ -158,6 +164,44 @@ def test_every_step_is_followed_or_refused(step, kind):
     moves = {"up": {2: table}, "scale": {1: table}, "down": {1: table}, "square": {1: table, 2: table}}
     reason = why_not_symmetric(dims, moves)
     assert (reason == "") == (step in FREE and (kind, step) not in CONVOLUTIONS_OF_A_STACK), reason
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_experts_keep_the_order_of_their_units_only_where_rows_stay_in_their_groups(step):
+    rng = np.random.default_rng(0)
+    shapes = {"up": (3, 5, 8), "down": (3, 8, 5), "scale": (3, 8), "square": (3, 8, 8)}
+    layers = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    dims = trace_function(program([step], "ragged"), layers, jnp.ones((2, 5)))
+    table = move(orders(rng, "any"), [("axis", 0)])
+    moves = {"up": {2: table}, "down": {1: table}}
+    assert (why_not_symmetric(dims, moves) == "") == (step in {"tanh", "constants", "pooling of ones"})
+    # Those of one expert are not those of another, nor are other rows in its group.
+    assert why_not_symmetric(dims, {"up": {2: table}, "down": {1: move(orders(rng, "any"), [("axis", 0)])}})
+
+
+def two_ragged(rows):
+    """Rows that are handed on as they are or not, between two products with the same sizes."""
+
+    def run(layers, x, sizes, others):
+        h = jnp.tanh(jax.lax.ragged_dot(x, layers["up"], sizes))
+        if rows == "other sizes":
+            return jax.lax.ragged_dot(h, layers["down"], others)
+        if rows == "turned":
+            h = h[::-1]
+        if rows == "through a loop":
+            h = jax.lax.fori_loop(0, 2, lambda _, h: h[::-1], h)
+        return jax.lax.ragged_dot(h, layers["down"], sizes)
+
+    return run
+
+
+@pytest.mark.parametrize("rows", ["kept", "other sizes", "turned", "through a loop"])
+def test_rows_that_change_groups_between_two_ragged_products_keep_the_order(rows):
+    layers = {"up": jax.ShapeDtypeStruct((3, 5, 8), jnp.float32), "down": jax.ShapeDtypeStruct((3, 8, 5), jnp.float32)}
+    sizes = jax.ShapeDtypeStruct((3,), jnp.int32)
+    dims = trace_function(two_ragged(rows), layers, jnp.ones((4, 5)), sizes, sizes)
+    table = move(orders(np.random.default_rng(0), "any"), [("axis", 0)])
+    assert (why_not_symmetric(dims, {"up": {2: table}, "down": {1: table}}) == "") == (rows == "kept")
 
 
 def test_the_order_of_units_is_free_where_it_is_said_to_be():

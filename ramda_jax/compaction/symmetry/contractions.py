@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, put, with_sources
+from ramda_jax.compaction.symmetry.moves import ANY, GROUP, CannotMove, State, agreed, put, with_sources
 
 
 def _dot_general(visit, states):
@@ -49,6 +49,30 @@ def _contract(sides):
     return result
 
 
+def _ragged_dot(visit, states):
+    """Rows `[m, k]` by a matrix each of `[groups, k, n]`, that of the group in which it is."""
+    numbers = visit.equation.params["ragged_dot_dimension_numbers"]
+    ((summed,), (into,)), batch = numbers.dot_dimension_numbers
+    groups, place = tuple(numbers.rhs_group_dimensions), visit.inputs[2].number
+    if any(batch) or len(groups) != 1 or tuple(numbers.lhs_ragged_dimensions) != (1 - summed,):
+        raise CannotMove("its groups are not those of rows")
+    by = (states[0].get(1 - summed), states[1].get(groups[0]), states[2].get(0))
+    if any(found is not None and found is not ANY for found in by):
+        raise CannotMove("the layers themselves are in another order")
+    rows, columns = states[0].get(summed), states[1].get(into)
+    if rows is not None and rows is not ANY and any(kind == "axis" for kind, _ in rows.sources):
+        raise CannotMove("what tells the layers apart is lost")
+
+    def of_group(source):
+        return (GROUP, place) if source == ("axis", groups[0]) else None if source[0] == "axis" else source
+
+    agreed([rows, with_sources(columns, of_group)])
+    [out] = {0, 1, 2} - {into, *groups}
+    result: State = {}
+    put(result, 1, with_sources(states[1].get(out), of_group))
+    return [result]
+
+
 def _convolution(visit, states):
     numbers, groups = visit.equation.params["dimension_numbers"], visit.equation.params["feature_group_count"]
     lhs, rhs = visit.inputs
@@ -74,4 +98,8 @@ def _convolution(visit, states):
     return [result]
 
 
-TRANSFERS: dict[str, Callable[..., Any]] = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
+TRANSFERS: dict[str, Callable[..., Any]] = {
+    "dot_general": _dot_general,
+    "conv_general_dilated": _convolution,
+    "ragged_dot_general": _ragged_dot,
+}

@@ -9,10 +9,24 @@ not shown.
 from collections.abc import Callable, Iterable, Mapping
 
 from ramda_jax.compaction.symmetry.equations import TRANSFERS, constant_state
-from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, Move, Source, State, agreed, check, put, with_sources
+from ramda_jax.compaction.symmetry.moves import (
+    ANY,
+    CannotMove,
+    Move,
+    Source,
+    State,
+    agreed,
+    check,
+    is_by_group,
+    put,
+    with_sources,
+)
+from ramda_jax.compaction.tracing.rules import elementwise
 from ramda_jax.compaction.tracing.trace import Dims
 
 _CONTROL = ("scan", "while", "cond")
+#: What leaves rows where they are, and so in their groups of a ragged product.
+_KEEP_ROWS = {*elementwise.RULES, "ragged_dot_general"}
 
 
 def why_not_symmetric(dims: Dims, moves: Mapping[str, State]) -> str:
@@ -48,6 +62,8 @@ class _Follow:
         place, open_loops = 0, []
         while place < len(visits):
             visit = visits[place]
+            if visit.equation.primitive.name not in _KEEP_ROWS and is_by_group(map(self.state, visit.inputs)):
+                raise CannotMove(f"{visit.name} may put rows into other groups")
             if visit.equation.primitive.name not in _CONTROL:
                 self._equation(visit)
             elif open_loops and visits[open_loops[-1]].equation is visit.equation:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-#: What a move depends on: ("axis", number) or ("step", number of the scan).
+#: What a move depends on: ("axis", number), ("step", number of the scan), or (`GROUP`, number of the value that has the
+#: groups' sizes): the group of a ragged product in which a row is.
 Source = tuple[str, int]
+GROUP = "group"
 
 
 class CannotMove(Exception):
@@ -65,6 +67,12 @@ def with_sources(found: Move | None, rename: Callable[[Source], Source | None]) 
     if None in sources:
         raise CannotMove("what tells the layers apart is lost")
     return move(found.table, [source for source in sources if source is not None])
+
+
+def is_by_group(states: Iterable[State]) -> bool:
+    """Whether anything moves by the groups that rows are in, which holds while the rows stay where they are."""
+    moves = (found for state in states for found in state.values() if found is not ANY)
+    return any(kind == GROUP for found in moves for kind, _ in found.sources)
 
 
 def agreed(moves: Iterable[Move | None]) -> Move | None:
