@@ -612,8 +612,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/tracing/labels/nodes.py",
-        "mask[roots == product] = all(kept[node] for node in self.products[product])",
-        "mask[roots == product] = any(kept[node] for node in self.products[product])",
+        "(kept[factors] | (factors < 0)).all(axis=1)",
+        "(kept[factors] & (factors >= 0)).any(axis=1)",
         ("tests/compaction/test_equality_functions.py::test_compact_function_computes_the_same",),
     ),
     Mutation(

@@ -236,6 +236,30 @@ def test_outputs_of_a_grouped_convolution_go_by_group_and_within_groups(dead, sh
     assert small.model.b.feature_group_count == groups and small.refused == {}
 
 
+class Shuffled(nnx.Module):
+    """Two groups, whose channels are mixed before a depthwise convolution."""
+
+    def __init__(self, half, rngs):
+        self.first = nnx.Conv(3 + 1, 2 * half, (1, 1), feature_group_count=2, rngs=rngs)
+        self.depthwise = nnx.Conv(2 * half, 2 * half, (3, 3), feature_group_count=2 * half, rngs=rngs)
+        self.last = nnx.Conv(2 * half, 3, (1, 1), rngs=rngs)
+
+    def __call__(self, x):
+        y = self.first(jnp.concatenate([x, x[..., :1]], axis=-1))
+        y = nnx.relu(y).reshape(*y.shape[:3], 2, -1).swapaxes(3, 4).reshape(y.shape)
+        return self.last(self.depthwise(y))
+
+
+@pytest.mark.parametrize("half", [4, 5])  # of 4 the outputs that are left could be those of one group
+def test_a_grouped_convolution_keeps_its_groups_beside_a_depthwise_one_that_loses_some(half):
+    net = Shuffled(half, nnx.Rngs(0))
+    zeroed(net.last.kernel, 2, [2, 3, 6, 7])
+    small = check_nnx(net, IMAGES)
+    left = 2 * half - 4
+    assert (small.model.first.feature_group_count, small.model.depthwise.feature_group_count) == (2, left)
+    assert small.model.first.kernel.shape == (1, 1, 2, left) and small.refused == {}
+
+
 def test_fit_sets_what_cannot_be_found():
     class Layer(nnx.Module):
         """A number of which nobody could tell what it counts: twice the heads."""

@@ -116,12 +116,18 @@ class Guesses:
                 continue
             changed = {small for small in sources.values() if small != place.value}
             if source == STAYS:
-                result[place.module, place.name] = place.value
+                if self._may_stay(place):
+                    result[place.module, place.name] = place.value
             elif sources.get(source, place.value) != place.value:
                 result[place.module, place.name] = sources[source]
             elif source not in sources and len(changed) == 1:
                 result[place.module, place.name] = changed.pop()
         return result
+
+    def _may_stay(self, place):
+        """Whether as many groups of a convolution as before can share the outputs that are left."""
+        kernel = self._plan.leaves.get(f"{place.module}/kernel" if place.module else "kernel")
+        return kernel is None or kernel.small_shape[-1] % place.value == 0
 
 
 def _by_module(plan):

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 
 from ramda_jax.compaction.adapters.modules import modules_of
-from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer
+from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer, groups_left
 
 
 def fit_sizes(module: Any, whole: Any) -> None:
@@ -37,8 +37,7 @@ def _conv(layer, own):
     out, per_group, *_ = own("weight", layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
     groups = layer.groups
     if groups > 1:
-        # Each group has as many outputs as it had; where that is not so, the proof finds the wrong number of groups.
-        groups = out // (layer.out_channels // groups)
+        groups = groups_left(groups, layer.out_channels, out)
     return {"out_channels": out, "in_channels": per_group * groups, "groups": groups}
 
 

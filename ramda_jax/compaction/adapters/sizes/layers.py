@@ -32,6 +32,20 @@ def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
     raise ValueError(f"no axes of {shape} have the sizes {tuple(sizes)}")
 
 
+def groups_left(groups: int, outputs: int, small: int) -> int:
+    """How many groups a convolution has whose kernel has `small` of its outputs left.
+
+    Each group has as many outputs as it had, and there are fewer of them; where that cannot be, there are as many
+    groups as before.
+
+    Example:
+        >>> groups_left(3, 12, 8), groups_left(3, 12, 9)
+        (2, 3)
+    """
+    each = outputs // groups
+    return groups if small % each else small // each
+
+
 def fit_layer(layer: Any, whole: Any, fit: Fit) -> None:
     """Sets what a layer remembers in place, or leaves it alone where its arrays are not those that it would make.
 

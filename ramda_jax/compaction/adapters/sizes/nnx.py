@@ -4,7 +4,7 @@ from typing import Any
 
 from flax import nnx
 
-from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer
+from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer, groups_left
 from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes, numbers_of, with_number
 
 
@@ -75,8 +75,7 @@ def _conv(layer, own):
     *_, per_group, out = shape
     groups = layer.feature_group_count
     if groups > 1:
-        # Each group has as many outputs as it had; where that is not so, the proof finds the wrong number of groups.
-        groups = out // (layer.out_features // groups)
+        groups = groups_left(groups, layer.out_features, out)
     return {
         "kernel_shape": shape,
         "feature_group_count": groups,
