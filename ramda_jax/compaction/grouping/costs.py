@@ -120,13 +120,22 @@ def leaf_costs(dims: Dims, axes: Mapping[str, Any], saved: np.ndarray) -> Costs:
 
 def coupled_costs(dims: Dims, coupling: Coupling, saved: np.ndarray) -> Costs:
     """The cost of each coupled group, by the names of the widths."""
+    return {name: saved[nodes] for name, nodes in coupled_widths(dims, coupling).items()}
+
+
+def coupled_widths(dims: Dims, coupling: Coupling) -> dict[str, np.ndarray]:
+    """The nodes of each coupled group, by the names of the widths.
+
+    Raises:
+        CompactionError: a coupling of another model.
+    """
     widths = {width.name: width for width in dims.widths}
     for name, parts in coupling.parts.items():
         if name not in widths or len(parts[0].rows) != widths[name].size:
             raise CompactionError(
                 f"The coupling must be of the model that was traced, but {name} is not; make it by `couple(dims, ...)`."
             )
-    return {name: saved[widths[name].nodes] for name in coupling.parts}
+    return {name: widths[name].nodes for name in coupling.parts}
 
 
 def root_weight(found: np.ndarray) -> Any:

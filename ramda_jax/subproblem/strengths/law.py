@@ -149,12 +149,15 @@ def after_solving(
 
 def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> jax.Array:
     """The share of the solution that is zero; 0 if nothing counts."""
-    zeros, total = [], 0.0
+    zeros, total, masks = [], 0.0, {}
     for problem in problems:
         if problem.regularized is None:
             continue
         regularizer, radii = problem.regularized.regularizer, solved.radii.get(problem.path)
         alive = radii != 0 if radii is not None else regularizer.support(solved.values[problem.path])
+        if callable(target.of):
+            masks[problem.path] = alive
+            continue
         costs = _costs(target, problem, alive)
         if costs.ndim == 0:
             # By an integer count: a float32 sum of ones stops at 2^24.
@@ -163,17 +166,22 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
             continue
         zeros.append(jnp.sum(jnp.where(alive, 0, costs)))
         total += jnp.sum(jnp.broadcast_to(costs, alive.shape))
+    if callable(target.of):
+        return jnp.asarray(target.of(masks))
     return jnp.asarray(sum(zeros, jnp.zeros([])) / jnp.where(total > 0, total, 1))
 
 
 def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
     """q_t, the smallest weight of psi for which the wanted share of the minimiser is zero; infinite without a leaf."""
-    scores, costs = [], []
+    scores, costs, by_path = [], [], {}
     for problem in problems:
         if problem.regularized is None:
             continue
         score = problem.regularized.regularizer.zeroing_weight(problem.model.rhs, problem.model.metric)
         assert score is not None  # check_target
+        if callable(target.of):
+            by_path[problem.path] = score
+            continue
         if not score.size:
             continue
         cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
@@ -181,6 +189,8 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
         # Every `stride`-th score represents its neighbours.
         scores.append(score.ravel()[::stride].astype(jnp.float32))
         costs.append(cost.ravel()[::stride].astype(jnp.float32) * stride)
+    if callable(target.of):
+        return _smallest(by_path, target)
     if not scores:
         return jnp.asarray(jnp.inf)
     scores, costs = jnp.concatenate(scores), jnp.concatenate(costs)
@@ -188,6 +198,23 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
     reached = jnp.cumsum(costs[order])
     index = jnp.searchsorted(reached, target.share * reached[-1])
     return scores[order][jnp.minimum(index, scores.size - 1)]
+
+
+def _smallest(scores, target):
+    """The smallest of these scores such that the wanted share is gone without all groups up to it, by bisection."""
+    ordered = jnp.sort(jnp.concatenate([score.ravel() for score in scores.values()] or [jnp.zeros(0)]))
+    if not ordered.size:
+        return jnp.asarray(jnp.inf)
+
+    def halve(_, borders):
+        low, high = borders
+        middle = (low + high) // 2
+        is_enough = target.of({path: score > ordered[middle] for path, score in scores.items()}) >= target.share
+        return jnp.where(is_enough, low, jnp.minimum(middle + 1, high)), jnp.where(is_enough, middle, high)
+
+    ends = jnp.asarray(0), jnp.asarray(ordered.size - 1)
+    _, border = jax.lax.fori_loop(0, ordered.size.bit_length(), halve, ends)
+    return ordered[border]
 
 
 def _costs(target, problem, groups):

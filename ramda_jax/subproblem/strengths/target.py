@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
@@ -39,10 +40,12 @@ class Target:
     read inputs that are never active.
 
     Args:
-        share: the share that should be zero, in (0, 1).
+        share: the share that should be zero, in (0, 1). It may be traced, and is not checked then: one program serves
+            many shares.
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
             from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
-            norms.
+            norms. Or a function from boolean arrays by path, which groups are alive, to the share that is removed, a
+            scalar that JAX can trace and that grows with the number of dead groups: `compaction.share_gone`.
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.
@@ -53,7 +56,8 @@ class Target:
         ValueError: share is outside (0, 1); start is not above 0; hold is 0, or the run does not reach it; ends are
             beyond the run; costs are negative, infinite or NaN, or all 0; in a method, hold, ends and total_steps are
             all missing.
-        TypeError: a number is of the wrong kind; `of` is neither a name nor a mapping of arrays of real numbers.
+        TypeError: a number is of the wrong kind; `of` is neither a name nor a mapping of arrays of real numbers nor a
+            function.
 
     Example:
         >>> import ramda_jax
@@ -61,8 +65,8 @@ class Target:
         >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=ramda_jax.Target(0.9), **settings)
     """
 
-    share: float
-    of: Literal["weights", "groups"] | Mapping[str, Any] = "weights"
+    share: Any  # a float, or a traced one
+    of: Literal["weights", "groups"] | Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] = "weights"
     start: float = 1e-4
     hold: int | None = None
     ends: tuple[int, ...] = ()
@@ -70,17 +74,19 @@ class Target:
 
     def __post_init__(self) -> None:
         remedy = "use for example `Target(0.9)` for nine tenths."
-        if isinstance(self.share, bool) or not isinstance(self.share, (int, float)):
-            raise TypeError(f"`share` must be a Python number, got {self.share!r}; {remedy}")
-        if not 0 < self.share < 1:
+        is_traced = isinstance(self.share, Tracer) and self.share.ndim == 0
+        if not is_traced and (isinstance(self.share, bool) or not isinstance(self.share, (int, float))):
+            raise TypeError(f"`share` must be a Python number, or a traced one, got {self.share!r}; {remedy}")
+        if not is_traced and not 0 < self.share < 1:
             raise ValueError(f"`share` must be above 0 and below 1, got {self.share!r}; {remedy}")
         if isinstance(self.of, str) and self.of not in ("weights", "groups"):
             raise ValueError(
                 f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."
             )
-        if not isinstance(self.of, (str, Mapping)):
+        if not isinstance(self.of, (str, Mapping)) and not callable(self.of):
             raise TypeError(
-                f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."
+                f"`of` must be 'weights', 'groups', a mapping of costs or a function, got {self.of!r}; use 'weights' "
+                "for sizes."
             )
         check_positive("start", self.start, schedules=False)
         for name in ("hold", "total_steps"):

@@ -18,7 +18,7 @@ def savings(dims: "Dims", of: Literal["parameters", "flops"]) -> np.ndarray:
     """
     nodes = dims.nodes
     saved = np.zeros(nodes.count)
-    for cost, labels in _leaves(dims) if of == "parameters" else _contractions(dims):
+    for cost, labels in counted(dims, of):
         found = [(len(label), *np.unique(nodes.of(label)[1], return_counts=True)) for label in labels]
         if not found:
             continue
@@ -34,7 +34,12 @@ def savings(dims: "Dims", of: Literal["parameters", "flops"]) -> np.ndarray:
 
 def total(dims: "Dims", of: Literal["parameters", "flops"]) -> float:
     """What there is in all of what `savings` counts."""
-    return float(sum(cost for cost, _ in (_leaves(dims) if of == "parameters" else _contractions(dims))))
+    return float(sum(cost for cost, _ in counted(dims, of)))
+
+
+def counted(dims: "Dims", of: Literal["parameters", "flops"]) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
+    """Pairs (cost, labels of the axes): a variable and its entries, or a product or convolution and its operations."""
+    return _leaves(dims) if of == "parameters" else _contractions(dims)
 
 
 def _leaves(dims) -> Iterator[tuple[float, Sequence[np.ndarray]]]:

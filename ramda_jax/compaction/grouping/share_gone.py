@@ -1,0 +1,95 @@
+"""What share of the parameters or operations is gone, counted exactly: what a `Target` may be a share of."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.grouping.costs import coupled_widths
+from ramda_jax.compaction.grouping.parts import COUPLED
+from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.units.savings import counted
+from ramda_jax.structure.packing import packing_of
+from ramda_jax.typing import RegularizerSpec
+
+
+def share_gone(
+    dims: Dims, of: Literal["parameters", "flops"], regularizer: RegularizerSpec
+) -> Callable[[Mapping[str, Any]], jax.Array]:
+    """The exact share that is gone, for `Target(share, of=share_gone(...))`: the target is the size of the small model.
+
+        gone = 1 - sum_k c_k prod_a n_ka / sum_k c_k prod_a s_ka
+
+    over the variables, or over the products and convolutions, k, whose axes a have s_ka indices, n_ka of them alive. An
+    entry between two widths is gone once, whichever of the two goes. `costs` counts it for both, so that a share of
+    costs is another share of the size wherever layers do not shrink alike.
+
+    Args:
+        dims: from `trace_dims`.
+        of: `"parameters"`, the entries of all variables; or `"flops"`, of one call with the example arguments.
+        regularizer: that of a coupling of the same model.
+
+    Returns:
+        A function from the boolean arrays of which groups are alive, by packed path, to the share, a scalar array. Of
+        each width one index stays, as in `plan_compaction`.
+
+    Raises:
+        CompactionError: groups that are not coupled, or are of another model.
+        ValueError: an unknown `of`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ramda_jax
+        >>> from ramda_jax.compaction import couple, share_gone, trace_dims
+        >>> def mlp(params, x):
+        ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.ones((5, 4)), "out": jnp.ones((4, 3))}
+        >>> dims = trace_dims(mlp, params, jnp.ones((1, 5)))
+        >>> regularizer = couple(dims, params, weight="saving").regularizer()
+        >>> gone = share_gone(dims, "parameters", regularizer)
+        >>> [path] = regularizer.packing.pack(params)["coupled"]
+        >>> print(gone({f"coupled/{path}": jnp.array([True, False, False, False])}))
+        0.75
+        >>> target = ramda_jax.Target(0.7, of=gone)
+    """
+    if of not in ("parameters", "flops"):
+        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}.")
+    packing: Any = packing_of(regularizer)
+    if packing is None:
+        raise CompactionError(
+            f"`regularizer` must be that of coupled groups, got {regularizer!r}; use "
+            "`couple_model(...).regularizer()`, or `costs` for others."
+        )
+    widths = coupled_widths(dims, packing)
+    axes: list[tuple[int, Any, Any]] = []
+    numbers: dict[bytes, int] = {}
+    terms = []
+    for cost, labels in counted(dims, of):
+        own = []
+        for label in labels:
+            axis = _axis(dims, label)
+            own.append(numbers.setdefault(repr(axis[0]).encode() + axis[1].tobytes() + axis[2].tobytes(), len(axes)))
+            if own[-1] == len(axes):
+                axes.append(axis)
+        terms.append((cost / max(math.prod(axes[number][0] for number in own), 1), own))
+    whole = sum(cost * math.prod(axes[number][0] for number in own) for cost, own in terms)
+
+    def gone(alive: Mapping[str, Any]) -> jax.Array:
+        kept = jnp.ones(dims.nodes.count)
+        for name, nodes in widths.items():
+            mask = jnp.ravel(jnp.asarray(alive[f"{COUPLED}/{name}"]))
+            kept = kept.at[nodes].set(mask.at[0].set(mask[0] | ~jnp.any(mask)))
+        # Where an index is a product it goes with any of its factors.
+        counts = [jnp.sum(jnp.ones(size).at[positions].min(kept[nodes])) for size, positions, nodes in axes]
+        left = sum(cost / whole * math.prod(counts[number] for number in own) for cost, own in terms)
+        return jnp.asarray(1 - left)
+
+    return gone
+
+
+def _axis(dims, label):
+    positions, nodes = dims.nodes.of(label)
+    return len(label), np.asarray(positions), np.asarray(nodes)
