@@ -13,8 +13,9 @@ model.
 
 from ramda_jax.compaction.adapters.factors.matrix import Factored, factor
 from ramda_jax.compaction.adapters.trace_dims import trace_dims
+from ramda_jax.compaction.after.cost import Cost, cost
 from ramda_jax.compaction.after.picture import draw_report
-from ramda_jax.compaction.after.report import Cost, Report, compaction_report, cost
+from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.after.state import compact_state
 from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError

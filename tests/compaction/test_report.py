@@ -77,6 +77,25 @@ def test_cost_counts_the_flops_of_a_product():
     assert cost(lambda w, x: x @ w, jnp.ones((4, 3)), jnp.ones((2, 4))).flops == 2 * 2 * 3 * 4
 
 
+def one_layer(w, x):
+    return x @ w
+
+
+def stack_of_stacks(w, x):
+    """Under a `jit`, as a layer's function may be."""
+    layers = jax.jit(lambda x, own: (jax.lax.scan(lambda x, w: (one_layer(w, x), None), x, own)[0], None))
+    return jax.lax.scan(layers, x, w)[0]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (2, 1), (3, 4)])
+def test_cost_counts_what_a_scan_repeats_as_often_as_it_does(lengths):
+    w, x = jnp.ones((*lengths, 8, 8)), jnp.ones((2, 8))
+    each = cost(one_layer, w[0, 0], x).flops
+    assert each == 2 * 2 * 8 * 8
+    # Loops count their turns.
+    assert each <= cost(stack_of_stacks, w, x).flops / (lengths[0] * lengths[1]) < each + 20
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path, dtype):
     small = small_mlp(dtype)

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ramda_jax.compaction.after.cost import Cost, cost
 from ramda_jax.compaction.proof.structure import Masks
 from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.metrics.sparsity import weighted_group_sparsity
@@ -19,23 +19,6 @@ from ramda_jax.tables import text_table
 
 if TYPE_CHECKING:
     from ramda_jax.compaction.model import Compaction
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a model costs.
-
-    Attributes:
-        params: entries of all variables.
-        bytes: of all variables.
-        flops: of one call, as XLA counts them in the compiled program; nan if the backend does not count.
-        seconds: of one call, the median; nan if it was not measured.
-    """
-
-    params: int
-    bytes: int
-    flops: float
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,35 +98,6 @@ def _times(shape):
 def _widest(members, plan):
     """Of the axes of a width the first on a leaf of the most axes, so a kernel's and not a bias's."""
     return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
-
-
-def cost(apply: Any, variables: Any, *args: Any) -> Cost:
-    """The cost of one call of a function, without its time.
-
-    Args:
-        apply: a function of (variables, *args).
-        variables: a pytree of arrays.
-        *args: a batch.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> cost(lambda w, x: x @ w, jnp.ones((4, 3)), jnp.ones((2, 4))).params
-        12
-    """
-    leaves = jax.tree.leaves(variables)
-    held, arrays = hold_static(apply, args)
-    analysis: Any = jax.jit(held).lower(variables, *arrays).compile().cost_analysis() or {}
-    counts = analysis[0] if isinstance(analysis, list) else analysis
-    return Cost(
-        params=sum(math.prod(leaf.shape) for leaf in leaves),
-        bytes=sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in leaves if _has_bytes(leaf)),
-        flops=float(counts.get("flops", math.nan)),
-        seconds=math.nan,
-    )
-
-
-def _has_bytes(leaf):
-    return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def compaction_report(
