@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import CompactionError, Plan, compact, compact_model, rebuild
+from tests import tiny
 from tests.compaction.patterns import relative_difference
 
 SEQUENCES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 12)), jnp.float32)
@@ -329,6 +330,36 @@ def test_a_cache_is_as_large_as_the_small_model_says():
     zeroed(net.o.kernel, 0, range(3, 9))
     small = check_nnx(net, SEQUENCES)
     assert [array.shape for array in small.model.init_cache(2)] == [(2, 7, 2, 3)] * 2 and small.model.length == 7
+
+
+class Cache(NamedTuple):
+    """Named as the names of variables' arrays are."""
+
+    key: Any
+    value: Any
+
+
+def decode_stack(layers, x, cache):
+    """One step of layers in turn, each with its own part of a cache of the last keys and values."""
+
+    def layer(x, own):
+        params, old = own
+        q, k, v = (jnp.einsum("bc,cnh->bnh", x, params[name]) for name in "qkv")
+        new = Cache(*(jnp.roll(a, 1, axis=1).at[:, 0].set(b) for a, b in zip(old, (k, v), strict=True)))
+        a = nnx.softmax(0.5 * jnp.einsum("bnh,bsnh->bns", q, new.key))
+        return x + jnp.einsum("bnh,nhc->bc", jnp.einsum("bns,bsnh->bnh", a, new.value), params["o"]), new
+
+    return jax.lax.scan(layer, x, (layers, cache))
+
+
+def test_a_cache_of_a_stack_may_have_fields_of_any_name_and_what_goes_is_not_said_to_stay():
+    layers = tiny.normal_tree({name: (2, 6, 4, 3) for name in "qkv"} | {"o": (2, 4, 3, 6)})
+    layers["o"] = layers["o"].at[:, 1:3].set(0)
+    cache, x = Cache(jnp.zeros((2, 1, 5, 4, 3)), jnp.zeros((2, 1, 5, 4, 3))), jnp.ones((1, 6))
+    given = compact_model(decode_stack, x, cache, variables=layers, resize={"1/key": "1/key", "1/value": "1/value"})
+    assert jax.tree.map(jnp.shape, given.small_args(x, cache)[1]) == Cache((2, 1, 5, 2, 3), (2, 1, 5, 2, 3))
+    whole = compact_model(decode_stack, x, cache, variables=layers, resize={1: 1}, num_random=0)
+    assert given.plan == whole.plan and whole.plan.unread_inputs == {}
 
 
 def decode(params, x, cache):

@@ -3,17 +3,24 @@
 import numpy as np
 
 from ramda_jax.compaction.planning.liveness import Liveness
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import INPUT, Dims
 
 
 def unread_inputs(dims: Dims, liveness: Liveness) -> dict[str, tuple[int, ...]]:
-    """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others."""
+    """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others.
+
+    They stay since they are the model's input. An input that may shrink has none: what nothing reads of it goes, and
+    where it stays, as along the axis of a `scan`, that has another reason.
+    """
     roots = dims.nodes.roots
     touched = _mixed(dims)
     for reader, entries in liveness.readers:
         for label in liveness.needed(reader, entries):
             touched[roots[label]] = True
-    unread = {name: np.flatnonzero(~touched[roots[label]]) for name, label in _input_axes(dims).items()}
+    unread = {
+        name: np.flatnonzero(~touched[roots[label]] & (np.array(dims.walk.indices.reasons(label)) == INPUT))
+        for name, label in _input_axes(dims).items()
+    }
     return {name: tuple(found.tolist()) for name, found in unread.items() if len(found)}
 
 

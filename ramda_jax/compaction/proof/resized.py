@@ -9,8 +9,8 @@ import numpy as np
 
 from ramda_jax.compaction.planning.plan import Plan
 from ramda_jax.compaction.proof.structure import Masks
+from ramda_jax.compaction.tracing.function import named_values
 from ramda_jax.compaction.tracing.trace import Dims
-from ramda_jax.structure.paths import named_leaves
 
 
 class Resized:
@@ -23,7 +23,7 @@ class Resized:
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments of the small model: those of the whole one, cut where they shrink; shapes as shapes."""
-        leaves = [_cut(leaf, self._inputs.get(path, [])) for path, leaf in named_leaves(args)]
+        leaves = [_cut(leaf, self._inputs.get(path, [])) for path, leaf in named_values(args)]
         return jax.tree.structure(args).unflatten(leaves)
 
     def outputs(self, outputs: Sequence[Any]) -> list[Any]:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.tree_util import keystr
 
 from ramda_jax.compaction.tracing.static_args import hold_static
-from ramda_jax.structure.paths import flatten_with_paths, named_leaves, path_name
+from ramda_jax.structure.paths import flatten_with_paths, named_leaves
 from ramda_jax.validation import check_arrays
 
 
@@ -31,17 +32,27 @@ def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: A
     names = tuple(name for name, _ in named_leaves(variables))
     _check_traceable("The variables", variables)
     held, arrays = hold_static(apply_fn, example_args)
+    named_leaves(arrays)  # raises where two have one name
     flat, treedef = jax.tree.flatten((variables, arrays))
     outputs = []
 
     def flat_fn(*leaves):
         inner_variables, args = jax.tree.unflatten(treedef, leaves)
-        named = [(path_name(path), leaf) for path, leaf in flatten_with_paths(held(inner_variables, *args))[0]]
+        named = named_values(held(inner_variables, *args))
         outputs[:] = [name for name, _ in named]
         return [leaf for _, leaf in named]
 
     jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
-    return Program(jaxpr, names, tuple(name for name, _ in named_leaves(arrays)), tuple(outputs))
+    return Program(jaxpr, names, tuple(name for name, _ in named_values(arrays)), tuple(outputs))
+
+
+def named_values(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of arguments and of outputs by name.
+
+    As `named_leaves`, but that an attribute `value` is one like others: in a cache of keys and values it is no variable
+    that holds an array.
+    """
+    return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in flatten_with_paths(tree)[0]]
 
 
 def _check_traceable(what, tree):

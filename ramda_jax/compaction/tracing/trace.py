@@ -21,6 +21,8 @@ from ramda_jax.structure.paths import check_unique, flatten_with_paths
 
 #: In `overrides`, instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
+#: Why what is given to a model stays.
+INPUT = "the model's input"
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,7 +123,7 @@ def label_program(
     for number, variable in enumerate(program.jaxpr.jaxpr.invars):
         is_leaf = number < len(names)
         is_free = is_leaf or program.inputs[number - len(names)] in inputs_free
-        reason = None if is_free else "the model's input"
+        reason = None if is_free else INPUT
         labels = [walk.indices.axis(size, reason) for size in variable.aval.shape]
         values.append(walk.value(variable.aval, labels, Leaf(names[number]) if is_leaf else None))
     leaves = dict(zip(names, values, strict=False))
