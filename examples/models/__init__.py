@@ -1,5 +1,6 @@
-"""The papers' models in Flax nnx, with the layouts and the initialisations of their code."""
+"""Models in Flax nnx: the papers', with the layouts and the initialisations of their code, and a decoder."""
 
+from examples.models.decoder import Decoder
 from examples.models.lenet5 import LeNet5, lenet5_small
 from examples.models.linear import Linear
 from examples.models.mlp import MLP
@@ -13,6 +14,7 @@ from examples.models.vit_mim import ViTMIM
 __all__ = [
     "MLP",
     "VGG19",
+    "Decoder",
     "LeNet5",
     "Linear",
     "ResNet50",
