@@ -87,6 +87,26 @@ def test_compact_model_strict_refuses_at_the_first_difference(name):
         compact_model(with_between(between), X, variables=make(4, 2), strict=True)
 
 
+def test_an_einsum_whose_order_depends_on_sizes_says_so_and_goes_with_an_order():
+    def experts(optimize):
+        def run(params, x):
+            h = jnp.tanh(jnp.einsum("tc,ech->teh", x, params["up"]))
+            return jnp.einsum("teh,ehc,te->tc", h, params["down"], x[:, :4], optimize=optimize)
+
+        return run
+
+    rng = np.random.default_rng(0)
+    up, down = rng.normal(size=(4, 4, 10)), rng.normal(size=(4, 10, 4))
+    down[:, [1, 3, 4, 8]] = 0
+    params, x = {"up": jnp.asarray(up), "down": jnp.asarray(down)}, jnp.asarray(rng.normal(size=(6, 4)))
+    with pytest.raises(
+        CompactionError, match=r"teh,ehc,te->tc is fed.*`optimize=\[\(0, 1\), \(0, 1\)\]`"
+    ):
+        compact_model(experts("optimal"), x, variables=params, num_random=0)
+    small = compact_model(experts([(0, 1), (0, 1)]), x, variables=params, num_random=0)
+    assert small.variables["up"].shape == (4, 4, 6)
+
+
 @pytest.mark.parametrize(
     ("between", "reason"),
     [

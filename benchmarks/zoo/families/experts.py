@@ -190,7 +190,8 @@ ENTRIES = {
         normal(3, 4),
     ),
     "experts, the best two": Entry(
-        LINEN, LinenExperts, {"hidden": 10}, {"hidden": 6}, (units(10, ("params/down", 1), layers=4),), normal(3, 4),
+        LINEN, LinenExperts, {"hidden": 10}, {"hidden": 6}, (units(10, ("params/down", 1), layers=4),),
+        normal(3, 4), stays="in an order that depends on their sizes",
     ),
     "experts, ragged": Entry(
         FUNCTION, ragged_shapes, {"hidden": 10}, {"hidden": 6}, (units(10, ("down", 1), layers=3),), normal(3, 4),

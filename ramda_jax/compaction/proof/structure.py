@@ -1,6 +1,7 @@
 """Two traces side by side: whether one is the other with what a plan deletes deleted."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 import jax
@@ -17,8 +18,14 @@ from ramda_jax.typing import Shape
 #: What would let indices go.
 READ_SIZE = "a number in the code may be a size: read it from an array's shape there, or set it by `fit=`"
 HOLD_NUMBER = "hold the number of the whole model, where it is a number that is computed with"
+GIVE_ORDER = (
+    "`einsum` multiplies three operands or more in an order that depends on their sizes: give it one, such as "
+    "`optimize=[(0, 1), (0, 1)]`"
+)
 
 _CONSTANT = "the constant"
+#: The name of the scope that `jnp.einsum` opens, of three operands or more.
+_LONG_EINSUM = re.compile(r"[\w.]*(,[\w.]*){2,}->")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +140,7 @@ def find_mismatches(dims: Dims, plan: Plan, small: Dims) -> Iterator[Mismatch]:
         rule = dims.walk.rules.get(visit.equation.primitive.name)
         reason = _compare_equation(visit, other, partners, masks, rule)
         if reason and not any(value.number in wrong for value in visit.inputs):
-            remedy = HOLD_NUMBER if reason.startswith(_CONSTANT) else READ_SIZE
-            yield Mismatch(reason, number, line_of_equation(visit.equation), remedy)
+            yield Mismatch(reason, number, line_of_equation(visit.equation), _remedy(reason, visit))
         for value, theirs in zip(visit.outputs, other.outputs, strict=False):
             partners.add(value, theirs)
             # A value of the right shape may be compared on, as may what is made of it.
@@ -145,6 +151,12 @@ def find_mismatches(dims: Dims, plan: Plan, small: Dims) -> Iterator[Mismatch]:
     pairs = zip(dims.outputs, small.outputs, strict=True) if len(dims.outputs) == len(small.outputs) else None
     if pairs is None or not all(partners(value, theirs) for value, theirs in pairs):
         yield Mismatch("the small model returns something else")
+
+
+def _remedy(reason, visit):
+    if reason.startswith(_CONSTANT):
+        return HOLD_NUMBER
+    return GIVE_ORDER if _LONG_EINSUM.search(visit.name) else READ_SIZE
 
 
 def _needed(dims):
