@@ -193,3 +193,8 @@ def normal(*shape: int) -> Callable[..., tuple[Any, ...]]:
 def tokens(vocabulary: int, length: int) -> Callable[..., tuple[Any, ...]]:
     """Inputs of one array `[batch, length]` of tokens."""
     return lambda rng, batch: (jnp.asarray(rng.integers(0, vocabulary, (batch, length)), jnp.int32),)
+
+
+def over_batch(model: Any, *inputs: Any) -> Any:
+    """How a model of Equinox is called, which takes one example."""
+    return jax.vmap(model)(*inputs)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.zoo.entry import FUNCTION, Entry, normal, tokens, units
-from benchmarks.zoo.families.decoders import HEAD, REPEATS, STREAM, WORDS, causal, grouped_attention, rotary
+from benchmarks.zoo.families.sequences.decoders import HEAD, REPEATS, STREAM, WORDS, causal, grouped_attention, rotary
 
 TITLE = "decoders as functions"
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, units
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, over_batch, units
 
 TITLE = "dense nets"
 
@@ -84,22 +84,6 @@ class FiLM(nnx.Module):
         return self.last(nnx.relu(self.first(x) * (1 + self.scale(condition)) + self.shift(condition)))
 
 
-class DeepSets(eqx.Module):
-    """A sum over the elements of a set between two nets."""
-
-    each: list
-    whole: list
-
-    def __init__(self, hidden, summed, after, key):
-        keys = jax.random.split(key, 4)
-        self.each = [eqx.nn.Linear(3, hidden, key=keys[0]), eqx.nn.Linear(hidden, summed, key=keys[1])]
-        self.whole = [eqx.nn.Linear(summed, after, key=keys[2]), eqx.nn.Linear(after, 2, key=keys[3])]
-
-    def __call__(self, x):
-        x = jax.vmap(lambda one: self.each[1](jax.nn.relu(self.each[0](one))))(x).sum(0)
-        return self.whole[1](jax.nn.relu(self.whole[0](jax.nn.relu(x))))
-
-
 class Highway(nnx.Module):
     """A gate between a layer and what it was given."""
 
@@ -127,22 +111,6 @@ def pinn_shapes(one, two):
     return {"in": {"w": (2, one), "b": (one,)}, "mid": {"w": (one, two), "b": (two,)}, "out": {"w": (two, 1)}}
 
 
-def lora(params, x):
-    """Low-rank adapters beside the kernels."""
-    for name in ("one", "two"):
-        layer = params[name]
-        x = jnp.tanh(x @ layer["w"] + 0.5 * (x @ layer["a"]) @ layer["b"])
-    return x @ params["out"]
-
-
-def lora_shapes(hidden, two, rank):
-    return {
-        "one": {"w": (5, hidden), "a": (5, rank), "b": (rank, hidden)},
-        "two": {"w": (hidden, two), "a": (hidden, rank), "b": (rank, two)},
-        "out": (two, 2),
-    }
-
-
 def mlp(params, x):
     for layer in params[:-1]:
         x = jax.nn.elu(x @ layer["w"] + layer["b"])
@@ -157,10 +125,6 @@ def mlp_shapes(hidden):
 
 def with_condition(rng, batch):
     return rng.normal(size=(batch, 6)), rng.normal(size=(batch, 3))
-
-
-def over_batch(model, *inputs):
-    return jax.vmap(model)(*inputs)
 
 
 ENTRIES = {
@@ -205,11 +169,6 @@ ENTRIES = {
         (units(10, ("last/kernel", 0)), units(5, ("scale/kernel", 0), ("shift/kernel", 0))),
         with_condition,
     ),
-    "deep sets": Entry(
-        EQUINOX, DeepSets, {"hidden": 10, "summed": 10, "after": 5}, {"hidden": 6, "summed": 6, "after": 3},
-        (units(10, ("each/1/weight", 1)), units(10, ("whole/0/weight", 1)), units(5, ("whole/1/weight", 1))),
-        normal(4, 3), call=over_batch,
-    ),
     "highway": Entry(
         NNX, Highway, {"stream": 10}, {"stream": 6},
         (units(10, ("gate/kernel", 0), ("layer/kernel", 0), ("last/kernel", 0)),),
@@ -219,15 +178,5 @@ ENTRIES = {
         FUNCTION, pinn_shapes, {"one": 10, "two": 5}, {"one": 6, "two": 3},
         (units(10, ("mid/w", 0)), units(5, ("out/w", 0))),
         normal(2), apply=pinn,
-    ),
-    "LoRA": Entry(
-        FUNCTION, lora_shapes, {"hidden": 10, "two": 10, "rank": 5}, {"hidden": 6, "two": 6, "rank": 3},
-        (
-            units(10, ("two/w", 0), ("two/a", 0)),
-            units(10, ("out", 0)),
-            units(5, ("one/b", 0)),
-            units(5, ("two/b", 0)),
-        ),
-        normal(5), apply=lora,
     ),
 }  # fmt: skip

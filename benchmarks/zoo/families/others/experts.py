@@ -1,4 +1,4 @@
-"""Mixtures of experts, dense and ragged; ensembles; graphs; points; recommenders."""
+"""Mixtures of experts, dense and ragged; ensembles; graphs."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, units
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, over_batch, units
 
 TITLE = "experts, ensembles, graphs"
+SENDERS, RECEIVERS = jnp.array([0, 1, 2, 3, 0, 2]), jnp.array([1, 2, 3, 0, 2, 1])
 
 
 class Expert(nnx.Module):
@@ -100,9 +101,6 @@ class Ensemble(eqx.Module):
         return found.mean(0), found.std(0)
 
 
-SENDERS, RECEIVERS = jnp.array([0, 1, 2, 3, 0, 2]), jnp.array([1, 2, 3, 0, 2, 1])
-
-
 def convolution_on_graph(params, x):
     """Sums over neighbours, twice."""
     for layer in (params["one"], params["two"]):
@@ -148,42 +146,6 @@ def graph_attention_shapes(heads, size):
     return {"w": (3, heads, size), "send": (heads, size), "receive": (heads, size), "out": (heads, size, 2)}
 
 
-class PointNet(nn.Module):
-    """The largest of each feature over all points."""
-
-    hidden: int
-    features: int
-    after: int
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.BatchNorm(True)(nn.Dense(self.hidden)(x)))
-        x = nn.relu(nn.BatchNorm(True)(nn.Dense(self.features)(x))).max(axis=1)
-        x = nn.relu(nn.Dense(self.after)(x))
-        return nn.Dense(3)(x)
-
-
-class TwoTowers(nnx.Module):
-    """Users and things each have a vector from a table and a net; the product of the two is the score."""
-
-    def __init__(self, table, hidden, shared, rngs):
-        self.users, self.things = nnx.Embed(7, table, rngs=rngs), nnx.Embed(9, table, rngs=rngs)
-        self.user1, self.user2 = nnx.Linear(table, hidden, rngs=rngs), nnx.Linear(hidden, shared, rngs=rngs)
-        self.thing = nnx.Linear(table, shared, rngs=rngs)
-
-    def __call__(self, users, things):
-        user = self.user2(nnx.relu(self.user1(self.users(users))))
-        return jnp.einsum("bd,bnd->bn", user, self.thing(self.things(things)))
-
-
-def users_and_things(rng, batch):
-    return jnp.asarray(rng.integers(0, 7, batch), jnp.int32), jnp.asarray(rng.integers(0, 9, (batch, 4)), jnp.int32)
-
-
-def over_batch(model, *inputs):
-    return jax.vmap(model)(*inputs)
-
-
 ENTRIES = {
     "experts, dense": Entry(
         NNX, DenseExperts, {"hidden": 10}, {"hidden": 6}, (units(10, ("experts/down/kernel", 1), layers=3),),
@@ -223,25 +185,5 @@ ENTRIES = {
         FUNCTION, graph_attention_shapes, {"heads": 5, "size": 5}, {"heads": 3, "size": 3},
         (units(5, ("out", 0)), units(5, ("out", 1), ("send", 1), ("receive", 1))),
         normal(4, 3), apply=graph_attention,
-    ),
-    "PointNet": Entry(
-        LINEN, PointNet, {"hidden": 5, "features": 10, "after": 5}, {"hidden": 3, "features": 6, "after": 3},
-        (
-            units(5, ("params/Dense_1/kernel", 0)),
-            units(10, ("params/Dense_2/kernel", 0)),
-            units(5, ("params/Dense_3/kernel", 0)),
-        ),
-        normal(5, 3),
-    ),
-    "recommender, two towers": Entry(
-        # An entry of the score's sum goes where it is zero in one of the two towers.
-        NNX, TwoTowers, {"table": 5, "hidden": 10, "shared": 5}, {"table": 3, "hidden": 6, "shared": 3},
-        (
-            units(5, ("user1/kernel", 0)),
-            units(5, ("thing/kernel", 0)),
-            units(10, ("user2/kernel", 0)),
-            units(5, ("thing/kernel", 1), ("thing/bias", 0)),
-        ),
-        users_and_things,
     ),
 }  # fmt: skip

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, units
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, over_batch, units
 
-TITLE = "recurrent nets and state spaces"
+TITLE = "recurrent nets, state spaces"
 
 
 class LinenRNN(nn.Module):
@@ -150,10 +150,6 @@ def mamba_shapes(inner, states, rank):
         "step_bias": (inner,), "b": (inner, states), "c": (inner, states), "a": (inner, states), "d": (inner,),
         "out": (inner, 4),
     }  # fmt: skip
-
-
-def over_batch(model, *inputs):
-    return jax.vmap(model)(*inputs)
 
 
 def linen_cell(kind, *gates):

@@ -1,4 +1,4 @@
-"""Autoencoders, flows, diffusion: latent widths, tied weights, GroupNorm, time embeddings; and pairs of inputs."""
+"""Autoencoders, flows, diffusion: latent widths, tied weights, GroupNorm, time embeddings, random numbers."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, units
+from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX, Entry, normal, over_batch, units
 
-TITLE = "generative nets, pairs"
+TITLE = "generative nets"
 
 
 class VAE(nnx.Module):
@@ -121,50 +121,6 @@ class DiT(nn.Module):
         return nn.Dense(2, name="last")(x + nn.Dense(6, name="down")(nn.gelu(y)))
 
 
-class GroupNormed(nn.Module):
-    """linen's GroupNorm with a number of groups; batch statistics elsewhere."""
-
-    groups: int
-    last: int
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(2 * self.groups, (3, 3))(x)
-        x = nn.relu(nn.GroupNorm(num_groups=self.groups)(x))
-        x = nn.relu(nn.Conv(self.last, (3, 3))(x))
-        return nn.Dense(3)(x.mean(axis=(1, 2)))
-
-
-class Siamese(nnx.Module):
-    """One net on both images; the distance of what it finds is judged."""
-
-    def __init__(self, channels, features, rngs):
-        self.conv = nnx.Conv(1, channels, (3, 3), rngs=rngs)
-        self.dense, self.judge = nnx.Linear(channels, features, rngs=rngs), nnx.Linear(features, 1, rngs=rngs)
-
-    def embed(self, x):
-        return self.dense(nnx.relu(self.conv(x)).mean(axis=(1, 2)))
-
-    def __call__(self, one, two):
-        return nnx.sigmoid(self.judge(jnp.abs(self.embed(one) - self.embed(two))))
-
-
-class Contrastive(nn.Module):
-    """CLIP: images and texts in one space, compared by cosine; an entry goes where both are zero."""
-
-    channels: int
-    hidden: int
-    shared: int
-
-    @nn.compact
-    def __call__(self, images, texts):
-        image = nn.Conv(self.channels, (2, 2), (2, 2), name="conv")(images).mean(axis=(1, 2))
-        image = nn.Dense(self.shared, use_bias=False, name="image")(nn.gelu(image))
-        text = nn.Dense(self.shared, use_bias=False, name="text")(nn.gelu(nn.Dense(self.hidden, name="words")(texts)))
-        image, text = (one / jnp.sqrt((one**2).sum(-1, keepdims=True)) for one in (image, text))
-        return image @ text.T
-
-
 def with_time(*shape):
     return lambda rng, batch: (rng.normal(size=(batch, *shape)), rng.uniform(size=batch))
 
@@ -173,16 +129,19 @@ def with_condition(rng, batch):
     return rng.normal(size=(batch, 4, 2)), rng.normal(size=(batch, 3))
 
 
-def two_images(rng, batch):
-    return tuple(rng.normal(size=(batch, 4, 4, 1)) for _ in range(2))
+def sampled(params, x):
+    """A variational autoencoder that draws as many random numbers as it has latents: fewer would be other numbers."""
+    h = jax.nn.relu(x @ params["encoder"])
+    mean, deviation = h @ params["mean"], jnp.exp(h @ params["deviation"])
+    z = mean + deviation * jax.random.normal(jax.random.key(3), mean.shape)
+    return jax.nn.relu(z @ params["decoder"]) @ params["out"]
 
 
-def images_and_texts(rng, batch):
-    return rng.normal(size=(batch, 4, 4, 2)), rng.normal(size=(batch, 5))
-
-
-def over_batch(model, *inputs):
-    return jax.vmap(model)(*inputs)
+def sampled_shapes(hidden, latent, decoder):
+    return {
+        "encoder": (6, hidden), "mean": (hidden, latent), "deviation": (hidden, latent),
+        "decoder": (latent, decoder), "out": (decoder, 6),
+    }  # fmt: skip
 
 
 ENTRIES = {
@@ -190,6 +149,16 @@ ENTRIES = {
         NNX, VAE, {"encoder": 10, "decoder": 5}, {"encoder": 6, "decoder": 3},
         (units(10, ("moments/kernel", 0)), units(5, ("out/kernel", 0))),
         normal(6),
+    ),
+    "latents drawn at random": Entry(
+        FUNCTION, sampled_shapes,
+        {"hidden": 10, "latent": 5, "decoder": 5}, {"hidden": 6, "latent": 3, "decoder": 3},
+        (
+            units(10, ("mean", 0), ("deviation", 0)),
+            units(5, ("decoder", 0)),
+            units(5, ("out", 0)),
+        ),
+        normal(6), apply=sampled, stays="numbers drawn at random along it",
     ),
     "convolutional autoencoder": Entry(
         LINEN, Autoencoder, {"channels": 5, "code": 10}, {"channels": 3, "code": 6},
@@ -234,24 +203,5 @@ ENTRIES = {
             units(5, ("params/modulation/kernel", 0)),
         ),
         with_condition, less=3 * 2 * (6 + 1 + 6),
-    ),
-    "GroupNorm": Entry(
-        LINEN, GroupNormed, {"groups": 5, "last": 10}, {"groups": 3, "last": 6},
-        (units(5, ("params/Conv_1/kernel", 2, 2)), units(10, ("params/Dense_0/kernel", 0))),
-        normal(4, 4, 2),
-    ),
-    "siamese net": Entry(
-        NNX, Siamese, {"channels": 5, "features": 10}, {"channels": 3, "features": 6},
-        (units(5, ("dense/kernel", 0)), units(10, ("judge/kernel", 0))),
-        two_images,
-    ),
-    "images and texts in one space": Entry(
-        LINEN, Contrastive, {"channels": 5, "hidden": 10, "shared": 5}, {"channels": 3, "hidden": 6, "shared": 3},
-        (
-            units(5, ("params/image/kernel", 0)),
-            units(10, ("params/text/kernel", 0)),
-            units(5, ("params/image/kernel", 1), ("params/text/kernel", 1)),
-        ),
-        images_and_texts,
     ),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.zoo.entry import EQUINOX, LINEN, NNX, Entry, tokens, units
+from benchmarks.zoo.entry import EQUINOX, LINEN, NNX, Entry, over_batch, tokens, units
 
 TITLE = "decoders"
 STREAM, WORDS, HEAD, REPEATS = 6, 9, 4, 2
@@ -190,10 +190,6 @@ class EquinoxDecoder(eqx.Module):
         x = jax.vmap(self.embed)(tokens)
         x, _ = jax.lax.scan(lambda x, one: (eqx.combine(one, static)(x), None), x, arrays)
         return jax.vmap(self.head)(x)
-
-
-def over_batch(model, *inputs):
-    return jax.vmap(model)(*inputs)
 
 
 def heads_and_units(layer, heads, hidden, layers=0):

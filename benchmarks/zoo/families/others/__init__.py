@@ -1,0 +1,1 @@
+"""All other architectures: dense, generative, of pairs, sets, experts and graphs."""

@@ -1,0 +1,1 @@
+"""Architectures of sequences: text, speech, signals."""
