@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tabulate import tabulate
+
 from benchmarks.zoo import tables
 from benchmarks.zoo.check import check_entry
 from benchmarks.zoo.entries import ENTRIES, FAMILIES
@@ -45,17 +47,20 @@ def check(names, folder):
             row.elsewhere = found
             if not found <= ENTRIES[row.name][1].tolerance:
                 row.wrong = row.wrong or f"in another process outputs differ by {found:.1e}"
-    return [{"study": "zoo", **dataclasses.asdict(row), "outcome": row.outcome} for row in rows]
+    return [
+        {"study": "zoo", **dataclasses.asdict(row), "tolerance": ENTRIES[row.name][1].tolerance, "outcome": row.outcome}
+        for row in rows
+    ]
 
 
 def print_tables(rows):
     """Everything that was found."""
     zoo, times = ([row for row in rows if row["study"] == study] for study in ("zoo", "time"))
+    found = [tables.by_architecture(zoo), tables.by_family(zoo)] * bool(zoo) + [tables.by_time(times)] * bool(times)
+    for headers, table in found:
+        print(f"\n{tabulate(table, headers, disable_numparse=True)}")
     if zoo:
-        print(f"\n{tables.by_architecture(zoo)}\n\n{tables.reasons(zoo)}\n\n{tables.by_family(zoo)}\n")
-        print(tables.differences(zoo))
-    if times:
-        print(f"\n{tables.times_table(times)}")
+        print("", tables.differences(zoo), *tables.reasons(zoo), sep="\n")
 
 
 def main(arguments=None):

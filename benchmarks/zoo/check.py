@@ -16,6 +16,8 @@ from ramda_jax.structure.paths import named_leaves
 
 LEAST, COMPACTS, REFUSES, WRONG = "compacts to the least", "compacts", "refuses with the right reason", "wrong"
 OUTCOMES = (LEAST, COMPACTS, REFUSES, WRONG)
+#: Why a width is whole that no expert would cut either.
+_NEVER = ("the model's input", "the model's output", "slides over it", "the axis of a scan", "a leaf that")
 #: The batch compacted with, a fresh one of its size, and one of another.
 EXAMPLE, FRESH, OTHER = (2, 0), (2, 1), (3, 2)
 
@@ -113,7 +115,9 @@ def _unexpected(row, entry):
 
 
 def _frozen(small):
-    return [f"{width.name}: {width.reason}" for width in small.dims.widths if width.reason]
+    """Why widths are frozen that an expert might have cut."""
+    reasons = dict.fromkeys(width.reason for width in small.dims.widths)
+    return [reason for reason in reasons if reason and not any(never in reason for never in _NEVER)]
 
 
 def _run(entry, apply, variables, inputs):
