@@ -563,10 +563,10 @@ MUTATIONS = [
         ("tests/compaction/test_low_rank.py::test_linen_dense_reads_two_factors",),
     ),
     Mutation(
-        "compaction/adapters/sizes/nnx.py",
-        "groups = out // (layer.out_features // groups)",
-        "groups = out // per_group",
-        ("tests/compaction/test_equality_nnx.py::test_compact_model_twice_equals_once",),
+        "compaction/adapters/sizes/layers.py",
+        "return groups if small % each else small // each",
+        "return small // each",
+        ("ramda_jax/compaction/adapters/sizes/layers.py",),
     ),
     Mutation(
         "compaction/symmetry/moves.py",
@@ -666,8 +666,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/planning/unread_inputs.py",
-        "np.flatnonzero(~touched[roots[label]])",
-        "np.flatnonzero(touched[roots[label]])",
+        "np.flatnonzero(~touched[roots[label]] & ",
+        "np.flatnonzero(touched[roots[label]] & ",
         ("tests/compaction/test_equality_nnx.py::test_plan_reports_the_inputs_that_nothing_reads",),
     ),
     Mutation(
