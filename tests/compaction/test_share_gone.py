@@ -42,7 +42,7 @@ def with_zeros(alive):
 
 @pytest.mark.parametrize("of", ["parameters", "flops"])
 def test_what_is_gone_is_what_the_small_net_lacks(of):
-    gone = share_gone(DIMS, of, COUPLING.regularizer())
+    removed = share_gone(DIMS, of, COUPLING.regularizer())
     sizes = {f"coupled/{name}": len(parts[0].rows) for name, parts in COUPLING.parts.items()}
     rng = np.random.default_rng(0)
     for chance in (1.0, 0.7, 0.2, 0.0):
@@ -50,7 +50,7 @@ def test_what_is_gone_is_what_the_small_net_lacks(of):
         params = with_zeros(alive)
         small = compact(plan_compaction(DIMS, params), params)
         left = total(trace_dims(net, small, IMAGES), of) / total(DIMS, of)
-        assert float(gone(alive)) == pytest.approx(1 - left, abs=1e-6)
+        assert float(removed(alive)) == pytest.approx(1 - left, abs=1e-6)
 
 
 def test_training_leaves_the_parameters_that_were_asked_for():

@@ -28,7 +28,7 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
 
 
 class Counted(dict):
-    """Products, and how often they are gone over."""
+    """Products, and how often they are iterated over."""
 
     walks = 0
 

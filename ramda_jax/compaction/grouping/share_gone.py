@@ -1,4 +1,4 @@
-"""What share of the parameters or operations is gone, counted exactly: what a `Target` may be a share of."""
+"""What share of the parameters or operations is removed, counted exactly, for a `Target`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from ramda_jax.typing import RegularizerSpec
 def share_gone(
     dims: Dims, of: Literal["parameters", "flops"], regularizer: RegularizerSpec
 ) -> Callable[[Mapping[str, Any]], jax.Array]:
-    """The exact share that is gone, for `Target(share, of=share_gone(...))`: the target is the size of the small model.
+    """The exact share that is removed, for `Target(share, of=share_gone(...))`: a target for the small model's size.
 
-        gone = 1 - sum_k c_k prod_a n_ka / sum_k c_k prod_a s_ka
+        removed = 1 - sum_k c_k prod_a n_ka / sum_k c_k prod_a s_ka
 
     over the variables, or over the products and convolutions, k, whose axes a have s_ka indices, n_ka of them alive. An
-    entry between two widths is gone once, whichever of the two goes. `costs` counts it for both, so that a share of
-    costs is another share of the size wherever layers do not shrink alike.
+    entry between two widths is removed once, whichever of the two is deleted. `costs` counts it for both, so that a
+    share of costs is another share of the size wherever layers do not shrink alike.
 
     Args:
         dims: from `trace_dims`.
@@ -49,14 +49,14 @@ def share_gone(
         >>> params = {"in": jnp.ones((5, 4)), "out": jnp.ones((4, 3))}
         >>> dims = trace_dims(mlp, params, jnp.ones((1, 5)))
         >>> regularizer = couple(dims, params, weight="saving").regularizer()
-        >>> gone = share_gone(dims, "parameters", regularizer)
+        >>> removed = share_gone(dims, "parameters", regularizer)
         >>> [path] = regularizer.packing.pack(params)["coupled"]
-        >>> print(gone({f"coupled/{path}": jnp.array([True, False, False, False])}))
+        >>> print(removed({f"coupled/{path}": jnp.array([True, False, False, False])}))
         0.75
-        >>> target = ramda_jax.Target(0.7, of=gone)
+        >>> target = ramda_jax.Target(0.7, of=removed)
     """
     if of not in ("parameters", "flops"):
-        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}.")
+        raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}; use one of these.")
     packing: Any = packing_of(regularizer)
     if packing is None:
         raise CompactionError(
@@ -77,7 +77,7 @@ def share_gone(
         terms.append((cost / max(math.prod(axes[number][0] for number in own), 1), own))
     whole = sum(cost * math.prod(axes[number][0] for number in own) for cost, own in terms)
 
-    def gone(alive: Mapping[str, Any]) -> jax.Array:
+    def removed(alive: Mapping[str, Any]) -> jax.Array:
         kept = jnp.ones(dims.nodes.count)
         for name, nodes in widths.items():
             mask = jnp.ravel(jnp.asarray(alive[f"{COUPLED}/{name}"]))
@@ -87,7 +87,7 @@ def share_gone(
         left = sum(cost / whole * math.prod(counts[number] for number in own) for cost, own in terms)
         return jnp.asarray(1 - left)
 
-    return gone
+    return removed
 
 
 def _axis(dims, label):

@@ -201,7 +201,7 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
 
 
 def _smallest(scores, target):
-    """The smallest of these scores such that the wanted share is gone without all groups up to it, by bisection."""
+    """The smallest of these scores such that the wanted share is removed without all groups up to it, by bisection."""
     ordered = jnp.sort(jnp.concatenate([score.ravel() for score in scores.values()] or [jnp.zeros(0)]))
     if not ordered.size:
         return jnp.asarray(jnp.inf)

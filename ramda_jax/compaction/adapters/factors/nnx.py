@@ -27,7 +27,8 @@ class FactoredKernel(nnx.Module):
     __array_priority__ = 1000
 
     def __init__(self, left: jax.Array, right: jax.Array):
-        self.left, self.right = nnx.Param(left), nnx.Param(right)
+        self.left: nnx.Param[jax.Array] = nnx.Param(left)
+        self.right: nnx.Param[jax.Array] = nnx.Param(right)
 
     def get_value(self) -> Factored:
         """The matrix."""
