@@ -199,13 +199,13 @@ MUTATIONS = [
         "numerics/norms.py",
         "return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))",
         "return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))",
-        ("tests/test_numerics.py::test_group_norms_are_numpys_at_any_scale",),
+        ("tests/test_numerics.py::test_norms_are_numpys_at_any_scale",),
     ),
     Mutation(
         "numerics/norms.py",
         "largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)",
         "largest = jnp.max(x, axis=axes, keepdims=True, initial=0)",
-        ("tests/test_numerics.py::test_group_norms_are_numpys_at_any_scale",),
+        ("tests/test_numerics.py::test_norms_are_numpys_at_any_scale",),
     ),
     Mutation(
         "xla/reductions.py",
