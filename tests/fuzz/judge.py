@@ -19,7 +19,8 @@ VALUE = re.compile(r"['\"`\d]|\b(got|None|True|False)\b")
 #: A remedy is advice, an imperative at the beginning of a clause.
 REMEDY = re.compile(
     r"(?:^|[;:,.(]|\bor|\band|\bby)\s*(use|give|make|save|write|call|load|rename|fix|remove|put|train|leave|name|print|add|"
-    r"escape|start|take|split|let|set|trace|correct|delete|see|swap|pass|install|make sure)\b",
+    r"escape|start|take|split|let|set|trace|correct|delete|see|swap|pass|install|make sure|"
+    r"update|read|return)\b",
     re.IGNORECASE,
 )
 

@@ -115,8 +115,8 @@ def from_stored(path: str, kind: ArrayKind, shape: tuple[int, ...], stored: dict
         )
     if jax.dtypes.canonicalize_dtype(kind.dtype) != kind.dtype:
         raise CompactionError(
-            f"'{path}' was saved as {kind.dtype.name}, which JAX would round to 32 bits; load it with "
-            "`jax.enable_x64(True)`."
+            f"'{path}' was saved as {kind.dtype.name} and must not be rounded to 32 bits, as JAX would do; load it "
+            "with `jax.enable_x64(True)`."
         )
     array = jnp.array(np.frombuffer(stored["data"], kind.dtype).reshape(whole))
     return jax.random.wrap_key_data(array, impl=kind.key) if kind.key else array

@@ -74,7 +74,7 @@ def _read(folder):
                     f"'{folder}' must hold {ARRAYS} and {PLAN}, but they cannot be read ({error}); give a folder that "
                     "`save_compact` has written."
                 ) from error
-    raise CompactionError(f"'{folder}' is written again and again while it is read; load when that is over.")
+    raise CompactionError(f"'{folder}' must not be written while it is read, but is, again and again; load it later.")
 
 
 def _signature(folder):
