@@ -20,10 +20,10 @@ def by_architecture(rows):
     """A line for each: entries before, after and at least, and what came of it."""
     table = []
     for row in rows:
-        gone = f"{100 * (1 - row['left'] / row['entries']):.0f} %"
+        removed = f"{100 * (1 - row['left'] / row['entries']):.0f} %"
         numbers = (f"{row[key]:,}" for key in ("entries", "left", "least"))
-        table.append([row["family"], row["name"], row["library"], *numbers, gone, row["outcome"]])
-    return ["family", "architecture", "library", "entries", "left", "least", "gone", "outcome"], table
+        table.append([row["family"], row["name"], row["library"], *numbers, removed, row["outcome"]])
+    return ["family", "architecture", "library", "entries", "left", "least", "removed", "outcome"], table
 
 
 def by_time(rows):

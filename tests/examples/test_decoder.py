@@ -1,4 +1,4 @@
-"""The decoder decodes with its cache what it computes without, and the example's whole path is gone in small."""
+"""The decoder decodes with its cache what it computes without, and the example's path runs at a small size."""
 
 import json
 
