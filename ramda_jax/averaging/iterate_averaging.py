@@ -90,7 +90,7 @@ def iterate_averaging(
         def average(point, p):
             dtype = sums_dtype(p.dtype)
             c = at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, dtype)
-            # As c (W_hat - W): exactly -W where W_hat is 0 and c is 1, exactly 0 where W_hat is W.
+            # In the form c (W_hat - W) it is exactly -W where W_hat is 0 and c is 1, and exactly 0 where W_hat is W.
             return reachable(c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype)), p.dtype).astype(p.dtype)
 
         def to_iterate(w, p):

@@ -96,7 +96,7 @@ def preconditioned(
     transform = optax.with_extra_args_support(transform)
 
     def widen(tree, params):
-        # By the parameters' dtype, whatever the gradients' is: sums must not change theirs.
+        # By the parameters' dtype, and not the gradients': the dtype of sums must not change.
         return jax.tree.map(lambda x, p: x.astype(sums_dtype(p.dtype)), tree, params)
 
     def limit(grads, params):

@@ -56,7 +56,7 @@ class Compaction:
         return compaction_report(self, *args, regularizer=regularizer, params=params, rounds=rounds)
 
     def widths(self) -> dict[str, int]:
-        """What is left of each width that may shrink, by the axis that makes it: what a configuration file needs.
+        """The remaining size of each width that may shrink, by the axis that makes it, for a configuration file.
 
         Of `"up/kernel[1]"` it says how many units the layer `up` has now. The widths of inputs, of outputs, and others
         that stay whatever is zero, are left out.
@@ -171,7 +171,7 @@ def compact_model(
     whole, small = adapter.variables, compact(plan, adapter.variables)
     small_model, small_apply = adapter.rebuild(small, attempt.sizes)
     if threshold:
-        # What the plan took for zero is zero in the model that the small one is compared with.
+        # The small model is compared with the whole one in which the entries that the plan took for zero are zero.
         whole = expand(plan, small)
     proof = verify(
         adapter.apply,

@@ -57,7 +57,7 @@ class GroupNumbers:
         return {"margin": margin(now), "worst_margin": margin(jnp.maximum(now, later))}
 
     def _compared(self, rhs):
-        """What of `rhs` counts: without l1's share, and only what is positive where the leaf may not be negative."""
+        """The part of `rhs` that is compared: without the share of l1; with `non_negative` only positive entries."""
         if isinstance(self.regularizer, L1):
             return jnp.maximum(rhs, 0) if self.regularizer.non_negative else rhs
         return self.regularizer.reduced(rhs, self.model.weight)
@@ -75,7 +75,7 @@ class GroupNumbers:
         """How far the mean gradients of two parts of the stage are apart, less what noise explains."""
         dtype = noise.dtype
         t0, t1 = old.stage_step.astype(dtype), self.state.stage_step.astype(dtype)
-        # Of one stage, if it is as many steps older in the stage as it is in all.
+        # The two are of the same stage if they are equally many steps apart in the stage and in the run.
         is_earlier = (old.stage_step > 0) & (old.stage_step < self.state.stage_step)
         is_earlier &= self.state.stage_step - old.stage_step == self.state.model_step - old.model_step
         old_alpha = old.step_size_sum.astype(dtype)

@@ -10,7 +10,7 @@ from ramda_jax.typing import Support
 
 
 class Overlap(NamedTuple):
-    """What `overlap` returns.
+    """The result of `overlap`.
 
     Attributes:
         total: the Jaccard index over all leaves, in [0, 1].

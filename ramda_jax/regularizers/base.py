@@ -1,4 +1,4 @@
-"""What a regularizer is: psi, its prox, its structure."""
+"""The interface of regularizers: psi, its prox, its structure."""
 
 import abc
 from typing import Any, ClassVar
@@ -120,7 +120,7 @@ class Regularizer(abc.ABC):
         return self.prox(rhs / metric, weight / metric)
 
     def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array | None:
-        """Where zero is certain to be the solution for a model of this `rhs`, whatever its metric.
+        """Where the solution is certainly zero for a model with this `rhs` and any metric.
 
         Returns:
             A boolean array that broadcasts against the leaf, or None where nothing can be said.

@@ -73,7 +73,7 @@ class MCP(ElementwiseRegularizer):
 
 @dataclasses.dataclass(frozen=True)
 class _GroupConcave(GroupRegularizer):
-    """What `GroupMCP` and `SparseGroupMCP` share: the knee, and the penalty of a norm."""
+    """The base of `GroupMCP` and `SparseGroupMCP`: the knee, and the penalty of a norm."""
 
     omega: float | None = None
     gamma: float | None = None

@@ -155,7 +155,7 @@ def _by_svd(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _by_gram(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `_by_svd`, by the eigenvectors v of the smaller Gram matrix G = V S^2 V^T: A V (1 - threshold / S)+ V^T.
+    """`_by_svd` by the eigenvectors v of the smaller Gram matrix G = V S^2 V^T: A V (1 - threshold / S)+ V^T.
 
     If E is the rounding error of G and of its eigenvectors, that of the result is at most ||E|| / threshold
     (Frobenius). In the eigenbases v of G and w of G + E, with singular values s and s', its entries are

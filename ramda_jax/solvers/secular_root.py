@@ -116,7 +116,7 @@ def newton_root(
     )
     if limit is not None:
         exists &= ~(rho > limit)
-    # What is not finite has no root that a step could come near, whatever the last step's length was.
+    # A radius that is not finite is not near a root, whatever the length of the last step was.
     converged = jnp.all(~exists | ((relative <= jnp.sqrt(eps)) & jnp.isfinite(rho)))
     # With (metric + lam / r) w = rhs the residual of a group is lam | ||w|| / r - 1 |, at most lam times
     # r's relative error, which the last step squared. (Rounding, a few eps ||rhs||, is not in it.)

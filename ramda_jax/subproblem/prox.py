@@ -123,7 +123,7 @@ def _solution(regularizer, x, metric, weight):
 
 
 def _solved(regularizer, rhs, metric, weight, start):
-    """By the default solver."""
+    """The solution by the default solver."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = default_solver(regularizer, "scalar" if metric.ndim == 0 else "diagonal")
     if isinstance(solver, ProximalGradient):

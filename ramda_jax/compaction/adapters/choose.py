@@ -93,7 +93,7 @@ def other_calls(
     fit: Callable[..., Any] | None = None,
     also: Sequence[Callable[..., Any]] = (),
 ) -> dict[str, Adapter]:
-    """What else a model is to do after, by name: training, and each call in `also`."""
+    """The other calls that must work after compaction, by name: training, and each call in `also`."""
     calls = {}
     if holds_variables(model):
         calls[TRAINING] = adapter_for(model, variables, call, fit, train=True)
@@ -108,7 +108,7 @@ def holds_variables(model: Any) -> bool:
 
 
 def params_of(model: Any, adapter: Adapter) -> Any:
-    """What an optimizer of a model is given: its parameters, without what else its variables hold."""
+    """The parameters of a model, as an optimizer gets them: without the rest of its variables."""
     owner = _owner(model)
     model = model if owner is None else owner
     kind = _kind(model)
@@ -144,7 +144,7 @@ def _kind(model):
             return "linen"
         from flax import nnx
 
-        # Not what `nnx.jit` makes of one.
+        # Not the result of `nnx.jit`.
         return "nnx" if isinstance(model, nnx.Module) else None
     return "equinox" if "equinox" in modules else None
 

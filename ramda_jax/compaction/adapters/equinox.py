@@ -34,7 +34,7 @@ def equinox_adapter(
         def is_leaf(node):
             return node is None or isinstance(node, Factored)
 
-        # By leaves, as the two trees may remember other sizes.
+        # Leaf by leaf, because the two trees may remember different sizes.
         rest, treedef = jax.tree.flatten(static, is_leaf=is_leaf)
         pairs = zip(jax.tree.leaves(arrays, is_leaf=is_leaf), rest, strict=True)
         return treedef.unflatten(other if array is None else array for array, other in pairs)

@@ -1,4 +1,4 @@
-"""What one call of a model costs, in numbers that do not depend on the machine."""
+"""The cost of one call of a model, in numbers that do not depend on the machine."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from ramda_jax.compaction.tracing.static_args import hold_static
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """The cost of a model.
 
     Attributes:
         params: entries of all variables.
@@ -31,7 +31,7 @@ class Cost:
 
 
 def cost(apply: Any, variables: Any, *args: Any) -> Cost:
-    """What one call of a function costs, without measuring time.
+    """The cost of one call of a function, without its time.
 
     Args:
         apply: a function of (variables, *args).

@@ -11,10 +11,10 @@ def draw_report(report: Report, path: str | Path) -> None:
 
     Args:
         report: from `compaction_report`.
-        path: of the file.
+        path: the path of the file.
 
     Raises:
-        ModuleNotFoundError: without matplotlib, which the extra `examples` brings.
+        ModuleNotFoundError: matplotlib is not installed; the extra `examples` brings it.
     """
     from matplotlib.figure import Figure
 
@@ -26,7 +26,7 @@ def draw_report(report: Report, path: str | Path) -> None:
         ("latency", before.seconds, after.seconds),
     ]
     costs = [(name, a, b) for name, a, b in costs if not math.isnan(a) and not math.isnan(b)]
-    # Not pyplot, which would open windows and keep figures.
+    # Not by pyplot, which would open windows and keep figures.
     figure = Figure(figsize=(9, 1.5 + 0.3 * max(len(costs), len(report.widths))), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = [name for name, _, _ in costs]

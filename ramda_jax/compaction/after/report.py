@@ -96,7 +96,7 @@ def _times(shape):
 
 
 def _widest(members, plan):
-    """Of the axes of a width the first on a leaf of the most axes, so a kernel's and not a bias's."""
+    """The axis of a width on the leaf with the most axes, that of a kernel and not of a bias; of equals the first."""
     return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
 
 

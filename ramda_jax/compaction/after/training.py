@@ -131,7 +131,7 @@ def _unpacked(regularizer, alive, params):
 def _check_held(shapes, params):
     """Raises unless all that is to be held is among `params`, and of the shapes that it had."""
     found = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
-    # Nothing is known of what `optax.masked` hides, nor of a tree without leaves, as `optax.tree.map_params` gives.
+    # Leaves that `optax.masked` hides are unknown, and so are those of the empty tree from `optax.tree.map_params`.
     _, masked = hidden_paths(params)
     for path, shape in shapes.items() if found else ():
         if path not in found and masked:

@@ -87,7 +87,7 @@ class Coupling:
         if _is_packed(leaves):
             return params
         leaves = {path: leaves[name] for path, name in self._names(leaves).items()}
-        # Indexing would not say so: JAX takes the last row for one beyond it.
+        # Indexing would not raise an error: JAX takes the last row for an index beyond it.
         check_leaves(self.shapes, leaves)
         coupled = {}
         for name, parts in self.parts.items():
@@ -187,7 +187,7 @@ class Coupling:
         return optax.GradientTransformationExtraArgs(init, update)
 
     def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> dict[str, UnitCount]:
-        """As that of `Dims`, of packed leaves: every coupled group is a unit."""
+        """`Dims.count_units` for packed leaves: every coupled group is a unit."""
         counts = {}
         for path, leaf, regularizer in leaves:
             if path.startswith(f"{COUPLED}/") and regularizer is not None:

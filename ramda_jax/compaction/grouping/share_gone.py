@@ -1,4 +1,4 @@
-"""What share of the parameters or operations is removed, counted exactly, for a `Target`."""
+"""The share of the parameters or operations that is removed, counted exactly, for a `Target`."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -109,5 +109,5 @@ def _mask(shape, kept):
 
 
 def _places(rows, kept):
-    """Where those of the rows that are kept come to lie."""
+    """The new places of the kept rows."""
     return np.searchsorted(kept, rows[np.isin(rows, kept)])

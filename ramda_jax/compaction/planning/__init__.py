@@ -1,1 +1,1 @@
-"""What can go: which indices nothing reads, the plan made from that, and trees sliced by a plan."""
+"""What can be deleted: indices that nothing reads, the plan made from them, and trees sliced by a plan."""

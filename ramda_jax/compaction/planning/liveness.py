@@ -42,7 +42,7 @@ class Liveness:
             if width.name in keep:
                 self.alive[width.nodes] = True
         cache = {}
-        # What is zero is that of another one of the same values.
+        # The zeros are those of another `Liveness` of the same values.
         self.readers: list[tuple[Reader, list[np.ndarray]]] = (
             like.readers
             if like is not None
@@ -62,7 +62,7 @@ class Liveness:
                 if not alive.all():
                     mask = np.compress(alive, mask, axis)
             read = mask.any(axis=tuple(others))
-            # Left are the contracted axes in the order in which they lie in the value.
+            # The contracted axes are left, in the order in which they are in the value.
             result &= np.transpose(read, np.argsort(np.argsort(contracted)))
         return result
 

@@ -52,7 +52,7 @@ class LeafPlan:
 
 @dataclasses.dataclass(frozen=True)
 class WidthPlan:
-    """What becomes of a width of `Dims`.
+    """What is kept of a width of `Dims`.
 
     Attributes:
         name, size: those of the width.

@@ -154,7 +154,7 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
     for name in names:
         starts = [0, *(place + 1 for place, character in enumerate(name) if character == "/")]
         candidates = [start for start in starts if lookup(name[start:])]
-        # Of equals the first, with the longest path.
+        # Of equal ones the first, which has the longest path.
         start = max(candidates, key=lambda start: held_by(name[:start]), default=None)
         found = () if start is None else lookup(name[start:])
         if len(found) > 1:

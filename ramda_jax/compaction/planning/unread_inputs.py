@@ -9,8 +9,8 @@ from ramda_jax.compaction.tracing.trace import INPUT, Dims
 def unread_inputs(dims: Dims, liveness: Liveness) -> dict[str, tuple[int, ...]]:
     """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others.
 
-    They stay since they are the model's input. An input that may shrink has none: what nothing reads of it goes, and
-    where it stays, as along the axis of a `scan`, that has another reason.
+    They stay because they are the model's input. An input that may shrink has none: its unread indices are deleted, or
+    they stay for another reason, as along the axis of a `scan`.
     """
     roots = dims.nodes.roots
     touched = _mixed(dims)

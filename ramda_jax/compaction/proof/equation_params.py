@@ -41,6 +41,6 @@ def _is_same(ours, theirs):
         return all(_is_same(getattr(ours, name), getattr(theirs, name)) for name in names)
     if bool(ours == theirs):
         return True
-    # What is compared by identity says the same of itself if it is the same; long arrays in it would be cut.
+    # An object that is compared by identity has the same text if it is the same; but the text of long arrays is cut.
     with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
         return type(ours) is type(theirs) and str(ours) == str(theirs)

@@ -18,7 +18,7 @@ def line_of_equation(equation: Any) -> str:
 
 
 def line_of_error(error: BaseException) -> str:
-    """Where an error was raised, as `line_of_equation` has it."""
+    """The line where an error was raised, in the form of `line_of_equation`."""
     frames = traceback.extract_tb(error.__traceback__)
     return _first((frame.filename, frame.lineno or 0) for frame in reversed(frames))
 

@@ -37,7 +37,7 @@ def tolerance_of(dtype: Any) -> float:
 
 
 def coarsest(dtypes: Iterable[Any]) -> Any:
-    """Of the dtypes of floating-point numbers among those given the one of the least precision, or None."""
+    """The floating-point dtype of the least precision among these dtypes, or None."""
     floats = [dtype for dtype in set(dtypes) - {None} if jnp.issubdtype(dtype, jnp.floating)]
     return max(floats, key=lambda dtype: float(jnp.finfo(dtype).eps), default=None)
 
@@ -86,7 +86,7 @@ def _in_range(rng, features):
 
 
 def batches_for(args: tuple[Any, ...], num_random: int) -> list[list[tuple[Any, ...]]]:
-    """What outputs are compared on: random batches, and the example arguments where they have values."""
+    """The batches on which outputs are compared: random ones, and the example arguments if they have values."""
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
         return random_batches(args, num_random)
     return [[*batches, args] for batches in random_batches(args, num_random)] + [[args]]
@@ -118,7 +118,7 @@ def compare_outputs(
     """
     whole, small = (_compiled(function, batches) for function in (apply_fn, small_fn))
     worst = 0.0
-    # Not faster but coarser than the dtypes say, as matrix products may be on accelerators.
+    # With full precision: on accelerators matrix products may be coarser than their dtypes.
     with jax.default_matmul_precision("highest"):
         for alternatives in batches:
             args, outputs = _first_finite(whole, variables, alternatives)
@@ -148,7 +148,7 @@ def compare_outputs(
 
 
 def _compiled(function, batches):
-    # What is static is the same in all batches.
+    # Static arguments are the same in all batches.
     held, _ = hold_static(function, batches[0][0] if batches else ())
     jitted = jax.jit(held)
 
@@ -191,7 +191,7 @@ def _limit(dtype, precision):
 
 
 def _own_rounding(whole, variables, args, outputs, precision):
-    """By how much the outputs change, at most half, where every parameter is changed by its last bit."""
+    """The change of the outputs, at most half, if every parameter is changed by its last bit."""
     rng = np.random.default_rng(0)
     eps = float(jnp.finfo(precision).eps)
 

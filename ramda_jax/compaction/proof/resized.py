@@ -14,7 +14,7 @@ from ramda_jax.compaction.tracing.trace import Dims
 
 
 class Resized:
-    """What is left of the inputs and outputs of a model by a plan."""
+    """The inputs and outputs of a model, cut by a plan."""
 
     def __init__(self, dims: Dims, plan: Plan) -> None:
         masks = Masks(dims, plan)
@@ -27,7 +27,7 @@ class Resized:
         return jax.tree.structure(args).unflatten(leaves)
 
     def outputs(self, outputs: Sequence[Any]) -> list[Any]:
-        """What the small model returns, from what the whole one does."""
+        """The outputs of the small model, cut from those of the whole one."""
         return [_cut(output, masks) for output, masks in zip(outputs, self._outputs, strict=True)]
 
 

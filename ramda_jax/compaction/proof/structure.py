@@ -114,7 +114,7 @@ class Partners:
 
 
 def _entries(literal):
-    """As an array of NumPy's, which a random key is not."""
+    """The value as a NumPy array, also of a random key."""
     is_key = jnp.issubdtype(getattr(literal, "dtype", np.float32), jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(literal) if is_key else literal)
 
@@ -163,7 +163,7 @@ def _needed(dims):
     """The numbers of equations on which an output depends, but by what is ignored."""
     values, result = {value.number for value in dims.outputs}, set()
     for number, visit in reversed(list(enumerate(dims.walk.visits))):
-        # What leads into the branches of a condition returns nothing itself.
+        # The equation that leads into the branches of a condition returns nothing itself.
         if not visit.outputs or visit.equation.effects or any(value.number in values for value in visit.outputs):
             result.add(number)
             values |= {value.number for i, value in enumerate(visit.inputs) if i not in visit.ignored}
@@ -171,7 +171,7 @@ def _needed(dims):
 
 
 def _compare_equation(visit, other, partners, masks, rule):
-    """What is different between an equation and that of the small model, of the same primitive; "" if nothing."""
+    """The difference between an equation and that of the small model, of the same primitive; "" if there is none."""
     if len(visit.inputs) != len(other.inputs):
         return f"{visit.name} has another number of inputs in the small model"
     for number, (value, theirs) in enumerate(zip(visit.inputs, other.inputs, strict=True)):

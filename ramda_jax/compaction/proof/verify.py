@@ -40,7 +40,7 @@ from ramda_jax.typing import Tree
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """What has been shown.
+    """The extent of a proof.
 
     Attributes:
         equations: how many equations of the two traces were compared.
@@ -83,7 +83,7 @@ def check_structure(
     program = trace_small("the small model", small_fn, small_variables, args, dims, plan)
     if isinstance(program, Mismatch):
         return [program]
-    # Not among what is caught: an error in here is one of a rule, and says nothing about the model.
+    # Outside of the `try`: an error in here is one of a rule, and not of the model.
     return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
 
 

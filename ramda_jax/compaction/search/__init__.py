@@ -1,1 +1,1 @@
-"""What can go together: small models tried on shapes alone, until one is the planned one."""
+"""What can be deleted together: small models are tried on shapes alone, until one is the planned one."""

@@ -67,7 +67,7 @@ class Attempts:
                 self._consumers.setdefault(value.number, []).append(visit)
 
     def guesses(self, attempt: Attempt) -> Guesses:
-        """What the numbers that the model remembers may be in the small model of that attempt."""
+        """The candidates for the numbers that the model remembers, in the small model of that attempt."""
         if self._places is None:
             self._places = self._adapter.remembered(*self._args)
         return Guesses(self._places, attempt.plan)

@@ -17,7 +17,7 @@ from ramda_jax.compaction.planning.plan import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a number may count.
+    """A size that a number may be.
 
     Attributes:
         leaf: an array, by its path from the module that remembers the number.
@@ -42,7 +42,7 @@ Guess = Mapping[tuple[str, str], Source]
 
 
 class Guesses:
-    """What the numbers that a model remembers may be in the small model of one plan."""
+    """The candidates for the numbers that a model remembers, in the small model of one plan."""
 
     def __init__(self, places: Sequence[Remembered], plan: Plan) -> None:
         self.places = places

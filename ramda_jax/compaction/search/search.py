@@ -163,7 +163,7 @@ class Search:
 
 
 def _kind(width: Width):
-    """What is the same of widths of layers that differ in a number only."""
+    """A key that is equal for widths of layers whose names differ only in a number."""
     readers = set(map(str, width.readers))
     members = sorted((re.sub(r"\d+(?=/)", "#", str(member)), str(member) in readers) for member in width.members)
     return width.size, tuple(dict.fromkeys(members))

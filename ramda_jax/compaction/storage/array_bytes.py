@@ -31,7 +31,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class ArrayKind:
-    """What a leaf is an array of.
+    """The kind of a leaf's entries.
 
     Attributes:
         dtype: of the numbers: of a PRNG key, those that it is made of.
@@ -80,7 +80,7 @@ def kind_named(name: Any, path: str) -> ArrayKind:
             return ArrayKind(np.dtype(data.dtype), key, data.shape)
         except Exception as error:  # whatever JAX raises for a name that it does not know
             raise _unknown(name, path) from error
-    # By name and not by `np.dtype` alone, which knows objects, texts and records too.
+    # By name: `np.dtype` also knows objects, texts and records.
     if isinstance(name, str) and hasattr(jnp, name + "_" if name == "bool" else name):
         try:
             dtype = jnp.dtype(name)

@@ -98,7 +98,7 @@ def _read_once(folder):
             wrong = wrong or error
     if not found and wrong is not None:
         raise wrong
-    # Only a file of a size that a plan has foretold is read.
+    # A file is only read if its size is that of the plan.
     try:
         blob = files.read_regular(folder / ARRAYS, max(document["arrays"]["bytes"] for document in found.values()))
     except files.TooLarge as error:
@@ -132,7 +132,7 @@ def _metadata(blob):
 def _decode(plan, kinds, blob):
     from safetensors import SafetensorError, deserialize
 
-    # What is there is compared with the plan by names and sizes before an array is made.
+    # The content is compared with the plan by names and sizes before an array is made.
     wanted = plan.leaves.keys()
     if kinds.keys() != wanted:
         raise CompactionError(f"{PLAN} must say the kind of each leaf, but does not; save again by `save_compact`.")

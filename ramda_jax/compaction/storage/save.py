@@ -64,7 +64,7 @@ def _write(folder, text, blob):
             if unfinished is not None:
                 files.remove(unfinished)
         raise
-    # From here on the new model is there, whatever happens: the plan is found under either name.
+    # From here on the new model exists in any case: the plan is found under either name.
     files.move_into_place(folder / NEXT, folder / PLAN)
 
 

@@ -16,7 +16,7 @@ def _dot_general(visit, states):
 
 
 def _contract(sides):
-    """Of a sum over products: `sides` are two (value, state, axes summed over, axes in common), in order."""
+    """The state of a sum over products: `sides` are two (value, state, axes summed over, axes in common), in order."""
     named, out = [], []
     for side, (value, state, summed, common) in enumerate(sides):
         names = {axis: ("sum", n) for n, axis in enumerate(summed)} | {

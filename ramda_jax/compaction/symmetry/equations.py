@@ -11,7 +11,7 @@ from ramda_jax.compaction.tracing.rules import elementwise, reductions
 
 
 def constant_state(value: Value) -> State:
-    """Of a constant: along which axes it is the same."""
+    """The state of a constant: the axes along which it is the same."""
     if not value.shape or getattr(value.literal, "size", 0) > 10**6:
         return {}
     return {axis: ANY for axis in axes_without_change(value.literal) if value.shape[axis] > 1}

@@ -84,7 +84,7 @@ class _Follow:
         states = [self.state(value) for value in visit.inputs]
         transfer = TRANSFERS.get(visit.equation.primitive.name)
         if not any(found is not ANY for state in states for found in state.values()):
-            # Nothing moves: only what is the same along an axis may move.
+            # No input moves. Only values that are the same along an axis have a state to pass on.
             if transfer is None or not (any(states) or visit.equation.primitive.name == "broadcast_in_dim"):
                 return
             try:
@@ -126,7 +126,7 @@ class _Follow:
             before, after = self.state(inside), self.state(result)
             if any(("step", place) in found.sources for found in after.values()):
                 raise CannotMove("a loop hands on what is in another order at each of its steps")
-            # What is the same along an axis may be in any order, and so in that of the steps to come.
+            # A value that is the same along an axis may be in any order, and so in that of later steps.
             known = _agreed_states([before, after])
             if known != before:
                 self.carried[place, number] = known
@@ -140,11 +140,11 @@ class _Follow:
 
 
 def _parts(visit):
-    """What a loop carries and what it goes over, as pairs of values (outside, inside)."""
+    """The values that a loop carries and those that it iterates over, as pairs (outside, inside)."""
     name, inputs, inside = visit.equation.primitive.name, visit.inputs, visit.outputs
     pairs = list(zip(inputs[len(inputs) - len(inside) :], inside, strict=True))
     if name == "scan":
-        # What a scan iterates over has one axis less inside.
+        # The values that a scan iterates over have one axis less inside.
         steps = sum(len(b.shape) < len(a.shape) for a, b in pairs)
         return pairs[: len(pairs) - steps], pairs[len(pairs) - steps :]
     return pairs, []

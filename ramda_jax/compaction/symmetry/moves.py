@@ -17,7 +17,7 @@ GROUP = "group"
 
 
 class CannotMove(Exception):
-    """Of an equation of which it is not known that what goes in moved comes out moved; the message says which."""
+    """It is not known that an equation returns moved values for moved inputs; the message says which."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What can be read off a jaxpr before it is walked."""
+"""Properties of a jaxpr that are known before it is walked."""
 
 import collections
 import math
@@ -53,7 +53,7 @@ def used_equations(jaxpr: Any, used: Sequence[bool] | None) -> Iterator[tuple[An
     found = []
     for equation in reversed(jaxpr.eqns):
         of_outputs = [bool(equation.effects) or variable in needed for variable in equation.outvars]
-        # Nothing is in an array of no entries, such as a padding of none, whatever it is made of.
+        # An array without entries, such as an empty padding, contains nothing, whatever it is made of.
         outputs = [v for v, is_used in zip(equation.outvars, of_outputs, strict=True) if is_used]
         if equation.effects or any(math.prod(getattr(v.aval, "shape", ())) for v in outputs):
             needed.update(atom for atom in equation.invars if not hasattr(atom, "val"))

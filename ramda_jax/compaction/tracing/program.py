@@ -1,4 +1,4 @@
-"""What a walk leaves behind: values, equations, and who reads what."""
+"""The result of a walk: values, equations, and their readers."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What parameters have become by the time a contraction reads them, as recipes that can be carried out.
+"""How the values that a contraction reads are made of parameters, as recipes that can be carried out.
 
 A kernel may be cast, transposed, concatenated with others or masked before it meets an activation. Where a value comes
 from parameters alone, its recipe says how; evaluated at given parameters it shows which of its entries are zero.
@@ -62,7 +62,7 @@ class Constant(Recipe):
 
 @dataclasses.dataclass(eq=False)
 class ScanStep(Recipe):
-    """What a scan hands to its body: one step's slice of a value that is scanned over."""
+    """The argument of a scan's body: one step's slice of a value that is scanned over."""
 
     stacked: Recipe
     scan: int

@@ -1,4 +1,4 @@
-"""What of a model's inputs is not an array: flags, counts and names, by which a program is chosen and not fed."""
+"""The inputs of a model that are not arrays: flags, counts and names, which choose the program."""
 
 from collections.abc import Callable
 from typing import Any

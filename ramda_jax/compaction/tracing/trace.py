@@ -27,8 +27,10 @@ INPUT = "the model's input"
 
 @dataclasses.dataclass(eq=False)
 class Dims:
-    """What `trace_dims` finds. Printing it gives a table: the free widths, those that something keeps whole, and in a
-    line each what could never go.
+    """The result of `trace_dims`.
+
+    Printing it gives a table: the free widths, those that something keeps whole, and in a line each what could never
+    go.
 
     Attributes:
         widths: the coupled axes, in the order of the leaves.

@@ -84,7 +84,7 @@ class Walk:
         environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
 
         def read(atom):
-            # Not by class: a literal's is named differently from one JAX to the next.
+            # Not by class, because the class of a literal has different names in different versions of JAX.
             return self.constant(atom.val) if hasattr(atom, "val") else environment[atom]
 
         for equation, of_outputs in used_equations(jaxpr, used):
@@ -170,7 +170,7 @@ class Walk:
         ]
 
     def _linear_solve(self, equation, inputs):
-        """What it returns is what its solver does; its other bodies are for derivatives."""
+        """Its results are those of its solver; its other bodies are for derivatives."""
         lengths = list(equation.params["const_lengths"])
         start = sum(lengths[:2])
         constants = inputs[start : start + lengths[2]]

@@ -141,7 +141,7 @@ def group_nodes(axes: Sequence[np.ndarray], reasons: Callable[[np.ndarray], list
     groups = {}
     for node, key in zip(present.tolist(), zip(group[present].tolist(), reasons(present), strict=True), strict=True):
         groups.setdefault(key, []).append(node)
-    # By the first axis; of those that begin on one axis, by their first nodes.
+    # By the first axis, and then by their first nodes.
     return [np.array(nodes) for nodes in sorted(groups.values(), key=lambda nodes: first[nodes[0]])]
 
 
@@ -183,6 +183,6 @@ def _members(path, axis, size, positions, widths, places):
 
 
 def _read_members(reader, leaves, members):
-    """Those of a width's members that a contraction over one of its axes reads."""
+    """The members of a width that a contraction over one of its axes reads."""
     read = {axis for side in range(len(reader.sides)) for axis in read_axes(reader, side, leaves)}
     return [member for member in members if (member.path, member.axis) in read]

@@ -107,7 +107,7 @@ class Zeros:
         ]
 
     def _enter(self, visit) -> Iterator[Masks]:
-        """What a scan hands to its body: of what it carries nothing is known, of the rest each step's part."""
+        """The zeros of the arguments of a scan's body: none known for carried values, each step's part of the others."""
         constants, carry = scan_counts(visit.equation.params)
         yield from ([np.zeros(size, bool) for size in value.shape or (1,)] for value in visit.outputs[:carry])
         for value in visit.inputs[constants + carry :]:

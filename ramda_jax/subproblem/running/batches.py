@@ -80,7 +80,7 @@ def _info(solution):
 
 
 def _solve_at_once(problems):
-    """As `_solve_in_turn`."""
+    """The results of `_solve_in_turn`, by one solve of all leaves."""
     solution = solve_at_once(problems)
     return list(zip(solution.values, solution.radii, strict=True)), _info(solution), solution.num_steps
 

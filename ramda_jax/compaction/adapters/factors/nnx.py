@@ -77,7 +77,7 @@ def _layout(model, keys, ndim):
     layer = _at(model, parents)
     known = _LAYERS.get(type(layer))
     if known is not None and name == "kernel":
-        # What the module itself is cannot be replaced in it.
+        # A module cannot replace itself.
         return known[0](layer, ndim) if parents else f"the model must not be an `nnx.{type(layer).__name__}` itself"
     if ndim == 2 and isinstance(getattr(layer, name, None), nnx.Param):
         return PRODUCT

@@ -1,4 +1,4 @@
-"""What a layer remembers, and its own axes of its arrays.
+"""The sizes that a layer remembers, and the axes of its arrays that they belong to.
 
 A layer may be a stack of layers: made by `vmap`, its arrays have axes that it knows nothing of, before its own or
 between them. What it remembers are the sizes of its own.

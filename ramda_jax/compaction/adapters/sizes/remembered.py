@@ -60,7 +60,7 @@ def with_number(value: Any, name: str, number: int) -> Any:
 
 
 def _items(value):
-    """What is in a container of settings, by name; {} of what is none."""
+    """The entries of a container of settings, by name; {} for anything else."""
     if isinstance(value, (tuple, list)):
         return {str(i): entry for i, entry in enumerate(value)}
     if isinstance(value, dict):

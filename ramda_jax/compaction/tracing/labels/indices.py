@@ -95,7 +95,7 @@ class Indices(UnionFind):
         free = [self.is_free(label) for label in labels]
         with_free = [axis for axis, mask in enumerate(free) if mask.any()]
         if not with_free:
-            # Nothing can be deleted, but which of it is read may be told apart.
+            # No index can be deleted, but the report tells which of them are read.
             if not shape:
                 return self.always(1)
             label = self.new(math.prod(shape), self.reasons(labels[0][:1])[0])

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nodes:
-    """What axes are made of, once no more nodes are unified.
+    """The nodes of axes, when no more nodes are unified.
 
     Attributes:
         roots: int array `[count]`, of each node the one that stands for all it was unified with.
@@ -25,7 +25,7 @@ class Nodes:
 
     @functools.cached_property
     def _factors(self):
-        """Of each node the row that it has as a product, or -1; and a row of factors for each product, then -1."""
+        """For each node its row as a product, or -1; and for each product a row of its factors, filled with -1."""
         row_of = np.full(self.count, -1)
         row_of[np.fromiter(self.products, np.int64, len(self.products))] = np.arange(len(self.products))
         rows = np.full((len(self.products), max(map(len, self.products.values()), default=0)), -1)

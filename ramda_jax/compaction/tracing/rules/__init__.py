@@ -1,4 +1,4 @@
-"""What is known of each primitive: a table of rules, a row for each.
+"""The rules of all primitives: a table with a row for each.
 
 What a rule says is in `Rule`. Those of contractions also add to `walk.readers`. Where a rule does not know a form of
 its primitive everything the equation touches is frozen, as for a primitive that is not in the table.

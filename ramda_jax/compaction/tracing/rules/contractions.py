@@ -93,7 +93,7 @@ def _conv_general_dilated(walk, visit):
     if rhs.recipe is not None:
         others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
         own = [rhs.labels[into]]
-        # Of a grouped one an index of the sum is one of every group.
+        # In a grouped convolution an index of the sum is an index of every group.
         activations = [(lhs, (feature,))] if groups == 1 and lhs.recipe is None else []
         walk.readers.append(Reader(visit.name, own, [(rhs.recipe, (into,), others)], [own], activations))
     else:

@@ -1,4 +1,4 @@
-"""What is known of a primitive, in one place."""
+"""The rule of a primitive, in one place."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """All that compaction knows of a primitive.
+    """The rule of a primitive: everything that compaction needs to know about it.
 
     JAX's own primitives have theirs. For others, such as a kernel or a callback, give one to `trace_dims` or
     `compact_model` by `rules=`; without one everything that the primitive touches stays whole.

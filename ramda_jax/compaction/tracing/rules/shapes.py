@@ -11,7 +11,7 @@ from ramda_jax.compaction.tracing.rules.rule import Rule
 def _broadcast_in_dim(walk, visit):
     value = visit.inputs[0]
     shape = visit.equation.outvars[0].aval.shape
-    # What a new axis repeats has no place of its own: it may take any length that its partners have.
+    # A broadcast axis holds no data of its own, so that it may have any length that the other operands have.
     labels = [walk.indices.axis(size) for size in shape]
     for axis, target in enumerate(visit.equation.params["broadcast_dimensions"]):
         if value.shape[axis] == shape[target]:
@@ -121,7 +121,7 @@ def _tile(walk, visit):
     value = visit.inputs[0]
     labels = []
     for label, reps in zip(value.labels, visit.equation.params["reps"], strict=True):
-        # As in a broadcast, what repeats one index has no place of its own.
+        # As in a broadcast, an axis that repeats one index holds no data of its own.
         labels.append(walk.indices.axis(reps) if len(label) == 1 else np.tile(label, reps))
     return [labels]
 

@@ -28,7 +28,7 @@ def group_axis_of(dims: "Dims") -> dict[str, int]:
         if not any(other.axes for place, other in enumerate(unit_sum.factors) if place != number)
         for path, _ in factor.axes
     }
-    # Of two factors made of parameters, such as latents and what projects them, the one that is a kernel.
+    # If both factors are made of parameters, such as latents and their projection, the one that is a kernel.
     candidates = {
         path: axes
         for path, axes in candidates.items()

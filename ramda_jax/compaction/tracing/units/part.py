@@ -1,4 +1,4 @@
-"""What a user's parameters are among the variables that were traced, of which they may be a part."""
+"""The place of a user's parameters among the traced variables, of which they may be a part."""
 
 from collections.abc import Mapping
 from typing import Any

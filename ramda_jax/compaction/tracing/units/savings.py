@@ -1,4 +1,4 @@
-"""What goes when one unit goes: entries of the variables, floating-point operations of a call."""
+"""What the removal of one unit saves: entries of the variables, floating-point operations of a call."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def savings(dims: "Dims", of: Literal["parameters", "flops"]) -> np.ndarray:
 
 
 def total(dims: "Dims", of: Literal["parameters", "flops"]) -> float:
-    """What there is in all of what `savings` counts."""
+    """The total of what `savings` counts."""
     return float(sum(cost for cost, _ in counted(dims, of)))
 
 

@@ -40,7 +40,7 @@ def _has_part_of(labels, of_leaf):
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """What one factor of a contraction is made of.
+    """The leaves of one factor of a contraction.
 
     Attributes:
         axes: (path, axis) of the leaves that it is read along; none for constants.
