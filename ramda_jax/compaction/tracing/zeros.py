@@ -107,7 +107,7 @@ class Zeros:
         ]
 
     def _enter(self, visit) -> Iterator[Masks]:
-        """The zeros of the arguments of a scan's body: none known for carried values, each step's part of the others."""
+        """The zeros of the arguments of a scan's body: none known for carried values, the step's part of others."""
         constants, carry = scan_counts(visit.equation.params)
         yield from ([np.zeros(size, bool) for size in value.shape or (1,)] for value in visit.outputs[:carry])
         for value in visit.inputs[constants + carry :]:
