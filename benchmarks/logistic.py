@@ -164,7 +164,7 @@ def certify(problem, kernel, bias):
     lengths = np.linalg.norm(slope, axis=1)
     scale = min(1.0, problem.group_weight / lengths.max())
     p = np.clip(problem.labels + scale * error, 0, 1)
-    # The mean of the errors is to be 0; what rounding has left of it is paid for.
+    # The mean of the errors must be 0; the bound includes what rounding leaves of it.
     value = -np.mean(np.sum(xlogy(p, p), axis=1)) - scale * np.abs(slope_bias).max() * np.abs(bias).sum()
     gap = objective - value
     # 1/n times the entropy is 1/n strongly concave. The gap is a difference, and has the rounding of its two numbers.

@@ -98,7 +98,7 @@ def programs(sharded=False):
                     yield ".".join([tree, method, name, *settings.values(), function_name, platform]), text
 
 
-# Where values and functions only get their names, or are handed on.
+# Operations that only name or pass on values and functions.
 _NAMES = re.compile(r"%\w+(:\d+)?(#\d+)?|@\w+")
 _HANDING_ON = ("func.func", "call @", "return", "stablehlo.while", "cond {", "}, ")
 

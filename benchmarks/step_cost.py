@@ -20,7 +20,7 @@ from benchmarks.trees import TREES
 
 DTYPES = ("float32", "bfloat16")
 GROUPS = ramda_jax.GroupLasso("input")
-# What is to be reached on two cores, in float32: (tree, method, regularizer, field) -> at most.
+# The targets on two cores, in float32: (tree, method, regularizer, field) -> the largest value.
 TARGETS = {
     ("resnet50", "rmda", "group_lasso", "ratio"): 2.0,
     ("resnet50", "ramda", "none", "ratio"): 1.3,

@@ -65,7 +65,7 @@ def train(steps, batch=digits.BATCH, strength=digits.STRENGTH, seed=0):
 
 
 def free_port():
-    """A port of localhost that nobody listens on."""
+    """A free port of localhost."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -144,7 +144,7 @@ def tables(reports):
     for (config, scale, _, batch_size, dtype, valid_batches, learning_rate_scale), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
-        # Stages are shortened each by itself: methods with other stages may come to a few steps more or less.
+        # Each stage is shortened by itself, so that methods with other stages may have a few steps more or less.
         lengths = sorted({run["steps"] for runs in methods.values() for run in runs})
         steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
         notes = [f"{steps} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]

@@ -1,4 +1,4 @@
-"""Regularizers: what structure psi asks for, one class each, strength outside."""
+"""Regularizers: a class for each structure; the strength is an argument of the optimizer."""
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.box import Box, Projection

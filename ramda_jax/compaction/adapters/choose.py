@@ -33,7 +33,7 @@ def adapter_for(
         call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
             *args) for linen.
         fit: sets sizes that a model on smaller arrays remembers, as in `compact_model`.
-        train: whether an nnx or Equinox module is to be in the mode of training.
+        train: whether an nnx or Equinox module is put into training mode.
 
     Raises:
         CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own;

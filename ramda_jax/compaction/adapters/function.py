@@ -1,4 +1,4 @@
-"""Functions of (variables, *args): nothing but the arrays is to be replaced."""
+"""Functions of (variables, *args): only the arrays are replaced."""
 
 import functools
 from collections.abc import Callable

@@ -89,7 +89,7 @@ def trace_calls(
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
 ) -> tuple[Dims, dict[str, Adapter]]:
-    """Traces a model, with what else it is to do walked aside.
+    """Traces a model, and its other calls separately.
 
     Returns:
         (the trace, those of `others` that compute something else).

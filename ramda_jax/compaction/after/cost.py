@@ -20,7 +20,7 @@ class Cost:
         params: entries of all variables.
         bytes: of all variables.
         flops: of one call, as XLA counts for the compiled program, what a `scan` repeats as often as it does; nan where
-            the backend does not count. A `while` counts once, as nobody knows how often it turns.
+            the backend does not count. A `while` counts once, because its number of iterations is unknown.
         seconds: of one call, the median; nan where it was not measured.
     """
 

@@ -129,7 +129,7 @@ def _unpacked(regularizer, alive, params):
 
 
 def _check_held(shapes, params):
-    """Raises unless all that is to be held is among `params`, and of the shapes that it had."""
+    """Raises unless all leaves that are held are among `params`, with the same shapes."""
     found = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
     # Leaves that `optax.masked` hides are unknown, and so are those of the empty tree from `optax.tree.map_params`.
     _, masked = hidden_paths(params)

@@ -23,7 +23,7 @@ def maker_parts(
     parts: Mapping[str, tuple[Part, ...]],
     can_go: Callable[[Sequence[Width]], bool],
 ) -> dict[str, tuple[Part, ...]]:
-    """The rows of all that makes index i, where zeros in it are zeros of what depends on the inputs.
+    """The rows of all makers of index i, if zeros in them are zeros of values that depend on the inputs.
 
     A query's and a key's entry d are multiplied with each other: the product is zero where the columns d of their
     kernels and biases are. The same holds of a value's entry, which the output projection reads, though its groups are

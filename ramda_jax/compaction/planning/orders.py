@@ -20,7 +20,7 @@ from ramda_jax.compaction.tracing.widths import Width
 
 #: How many axes before a layer's own are looked at together.
 _MOST = 3
-#: What stands for the axis of a stack: its label, or where it lies and how long it is.
+#: The axis of a stack: its label, or its place and its length.
 _Key = tuple[Any, ...]
 
 

@@ -11,7 +11,7 @@ class Nodes:
     """The nodes of axes, when no more nodes are unified.
 
     Attributes:
-        roots: int array `[count]`, of each node the one that stands for all it was unified with.
+        roots: int array `[count]`, for each node the representative of all nodes that it was unified with.
         products: from each product to its factors, none of them a product.
     """
 

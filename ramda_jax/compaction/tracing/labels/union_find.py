@@ -7,7 +7,7 @@ concatenation, slices, padding and strides plain NumPy on labels.
 
 import numpy as np
 
-#: The node that is always kept: what stands for an index that nothing could ever delete.
+#: The node that is always kept, for indices that can never be deleted.
 ALWAYS = 0
 
 
@@ -96,7 +96,7 @@ class UnionFind:
             self._freeze_root(int(root), int(self._reason_of[node]))
 
     def freeze(self, nodes: np.ndarray, reason: str) -> None:
-        """Keeps what `nodes` stand for; the first reason given stays."""
+        """Keeps the indices of `nodes`; the first given reason stays."""
         if self.can_freeze:
             self._freeze(np.asarray(nodes), self._reason_number(reason))
 

@@ -47,7 +47,7 @@ def _top_k(walk, visit):
     params = visit.equation.params
     axis = params.get("axis", params.get("reduction_dimension", len(value.shape) - 1))
     _freeze(walk, visit, value, axis)
-    # An approximate one may hand on more than k.
+    # An approximate top-k may return more than k.
     chosen = walk.indices.axis(visit.equation.outvars[0].aval.shape[axis], f"chosen by {visit.name}")
     return [[chosen if i == axis else label for i, label in enumerate(value.labels)] for _ in visit.equation.outvars]
 
