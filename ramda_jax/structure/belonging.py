@@ -1,7 +1,7 @@
-"""Whether trees belong together: leaf by leaf of the same name, shape and, where it matters, dtype.
+"""Whether trees belong together: the leaves have the same names, shapes and, if it matters, dtypes.
 
-All of it is known when a step is traced, and costs the compiled step nothing. JAX itself would broadcast: a gradient
-of one row is then taken for that of every row.
+The checks run while a step is traced, and cost the compiled step nothing. Without them JAX would broadcast, and use the
+gradient of one row for every row.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ def check_belongs(what: str, tree: Tree, like: str, params: Tree, remedy: str) -
         what: the name of `tree`, for the message.
         tree: a pytree.
         like: the name of `params`, for the message.
-        params: the pytree whose leaves, by name, `tree` has to have.
-        remedy: what to do about it.
+        params: the pytree whose leaves `tree` must have, by name.
+        remedy: the remedy, for the message.
     """
     found, wanted = jax.tree.leaves(tree), jax.tree.leaves(params)
     if len(found) == len(wanted) and all(_shape(a) == _shape(b) for a, b in zip(found, wanted, strict=True)):
-        # Names take longer to make. `jax.tree.map` sees the difference of trees that differ in nothing else.
+        # Names take longer to make, and are only needed if the structures differ.
         if jax.tree.structure(tree) == jax.tree.structure(params):
             return
     shapes = {name: _shape(leaf) for name, leaf in named_leaves(tree)}
@@ -94,7 +94,7 @@ def _is_floating(leaf):
 
 
 def check_numbers(what: str, tree: Tree, remedy: str) -> None:
-    """Raises a `TypeError` that names the first leaf of `tree` that is not an array of real numbers, whole ones too."""
+    """Raises a `TypeError` that names the first leaf of `tree` that is not an array of real numbers or integers."""
     _check_leaves(what, tree, _is_real, "real numbers", remedy)
 
 
@@ -112,8 +112,8 @@ def check_step(updates: Tree, params: Tree, sums: Any = ...) -> None:
     Args:
         updates: the gradients.
         params: the parameters.
-        sums: of the state, of the parameters' shapes and at least float32; left out for no check of them (None
-            would be a tree without leaves).
+        sums: the sums of the state, of the parameters' shapes and at least float32. Leave them out for no check of them
+            (None would be a tree without leaves).
     """
     if not all(map(_is_floating, jax.tree.leaves(params))):
         check_params(named_leaves(params))
@@ -191,7 +191,7 @@ def _check_number(name, field, kind):
 
 
 def check_same_state(before: Tree, after: Tree) -> None:
-    """Raises unless an Optax transformation has left the structure and the shapes of its state as they were."""
+    """Raises unless an Optax transformation has kept the structure and the shapes of its state."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise ValueError(f"The state must be that of this very method, got one of another structure; {FRESH}")
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
@@ -209,7 +209,7 @@ def _kind(leaf):
 
 
 def is_same_setting(one: Any, other: Any) -> bool:
-    """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; of functions that is not known.
+    """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; two functions count as equal.
 
     A factory makes new functions at every call, which differ and mean the same.
     """

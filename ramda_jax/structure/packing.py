@@ -1,4 +1,4 @@
-"""Parameters that an optimizer sees in another order than the model has them."""
+"""Parameters in another order for an optimizer than in the model."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ class Packing(Protocol):
     """Another order of parameters, such as that of `compaction.Coupling`; hashable, as a static part of a state."""
 
     def pack(self, params: Tree) -> Tree:
-        """The parameters in that order; those that are in it already as they are."""
+        """The parameters in that order; parameters in that order already are returned unchanged."""
         ...
 
     def unpack(self, packed: Tree, params: Tree) -> Tree:

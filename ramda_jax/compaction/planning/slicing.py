@@ -16,9 +16,10 @@ from ramda_jax.structure.paths import EMPTY_KEY, check_unique, flatten_with_path
 def compact(plan: Plan, tree: Any) -> Any:
     """The kept slices of a tree: of the variables, of a part of them, or of any state that is kept per parameter.
 
-    A leaf belongs to the leaf of the plan with whose path its own ends: `0/mu/conv/kernel` of Adam's state to
-    `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of length 1, as in
-    the radii of `ProximalPointState`, stay. Leaves that belong to none, such as step counts, stay as they are.
+    A leaf belongs to a leaf of the plan if its path ends with that leaf's path: `0/mu/conv/kernel` of Adam's state
+    belongs to `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of
+    length 1, as in the radii of `ProximalPointState`, stay. Leaves that belong to none, such as step counts, are
+    unchanged.
 
     Args:
         plan: from `plan_compaction`.
@@ -28,7 +29,8 @@ def compact(plan: Plan, tree: Any) -> Any:
         A pytree of the same structure; no array of it is one of `tree`'s.
 
     Raises:
-        CompactionError: a leaf belongs to one of the plan but has another shape, as in the factored state of Adafactor.
+        CompactionError: a leaf belongs to a leaf of the plan but has another shape, as in the factored state of
+            Adafactor.
         ValueError: two leaves have one '/'-joined path.
 
     Example:
@@ -50,19 +52,19 @@ def compact(plan: Plan, tree: Any) -> Any:
 
 
 def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
-    """The inverse of `compact`: a tree of the shapes before.
+    """The inverse of `compact`: a tree of the whole shapes.
 
     Args:
-        plan: the one by which the tree was made small.
-        small: a tree that `compact` has returned, or one of the same structure.
-        whole: a tree of the shapes before, from which the entries come that had been deleted; None for zeros.
+        plan: the plan by which the tree was made small.
+        small: a result of `compact`, or a tree of the same structure.
+        whole: a tree of the whole shapes with values for the deleted entries; None for zeros.
 
     Returns:
         A pytree of the structure of `small`; `compact(plan, expand(plan, small)) == small`.
 
     Raises:
-        CompactionError: a leaf belongs to one of the plan but does not have its small shape; `whole` of other leaves or
-            shapes.
+        CompactionError: a leaf belongs to a leaf of the plan but does not have its small shape; `whole` has other
+            leaves or shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -82,7 +84,8 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
                     f"'{name}' of `whole` must have more than one index along the axes where that of `small` has, got "
                     f"{np.shape(background)} and {np.shape(leaf)}; give the tree that was made small."
                 )
-        # Where one index of many was kept, only `whole` tells it from one number per group; without it is an index.
+        # An axis of length 1 is ambiguous if one index of several was kept: an index, or one number per group. `whole`
+        # decides; without it it is taken for an index.
         lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
         shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
         if background is not None:
@@ -169,7 +172,7 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
 def _map(plan, function, shape_of, tree, *others):
     """Applies `function` to the leaves that belong to one of the plan; `shape_of` gives the shape they should have.
 
-    One number for a whole leaf stays as it is, unless one number is all that there should be.
+    One number for a whole leaf stays, unless the leaf itself is one number.
     """
     flat, treedef = flatten_with_paths(tree)
     rest = [jax.tree.leaves(other) for other in others]

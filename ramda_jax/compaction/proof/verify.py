@@ -1,17 +1,17 @@
 """The proof that a small model computes what the whole one does, made for every model by itself.
 
-Structural: both are traced, and the small trace must be the whole one with the planned indices deleted: the same
-primitives in the same order, each fed with the corresponding values, with the same parameters and literals, and with
-every intermediate array of the very shape that the labels predict. Together with the rules' claim (`rules`) that is an
-induction over the program. It is what sees a mean over a deleted channel, a width read from a shape, a reshape with a
-number in it.
+Structural: both models are traced, and the small trace must be the whole one without the planned indices. It has the
+same primitives in the same order, fed with the corresponding values, with the same parameters and literals, and every
+intermediate array has the shape that the labels predict. Together with the claim of the rules (`rules`) this is an
+induction over the program. It finds a mean over a deleted channel, a width read from a shape, a reshape with a number
+in it.
 
-Orders: where each layer of a stack is cut in an order of its own, the order of its units is free.
+Orders: if the layers of a stack are cut in different orders, the order of their units is free.
 
-Liveness: what is deleted is read with zeros only, exactly, however small a number would be.
+Liveness: deleted indices are read by exact zeros only; a small number does not count as zero.
 
-Numeric: outputs on random inputs and on the example arguments agree to rounding, that of the coarsest dtype in the
-program. It would see a wrong rule.
+Numeric: the outputs on random inputs and on the example arguments agree up to the rounding of the coarsest dtype in the
+program. This would find a wrong rule.
 """
 
 import dataclasses
@@ -43,9 +43,9 @@ class Proof:
     """The extent of a proof.
 
     Attributes:
-        equations: how many equations of the two traces were compared.
-        batches: on how many batches of inputs the outputs were compared.
-        error: the largest difference of outputs seen, relative to the largest entry of that output.
+        equations: the number of compared equations of the two traces.
+        batches: the number of batches on which the outputs were compared.
+        error: the largest difference of outputs, relative to the largest entry of the output.
     """
 
     equations: int
@@ -133,9 +133,9 @@ def verify(
         apply_fn, variables: the whole model, a function of (variables, *args).
         small_fn, small_variables: the small one.
         *example_args: a batch; arrays, or shapes and dtypes, with which only random inputs are tried.
-        plan: what the small variables are said to have kept.
-        dims: what `trace_dims` has found for the whole model, to spare its trace; with the rules that it was given.
-        num_random: on how many batches of random inputs the outputs are compared.
+        plan: the plan by which the small variables were made.
+        dims: the result of `trace_dims` for the whole model, with its rules, to save another trace.
+        num_random: the number of batches of random inputs on which the outputs are compared, an int >= 0.
         tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
             in bfloat16, by the coarsest that the program computes in, wherever in it.
 
@@ -143,8 +143,8 @@ def verify(
         A `Proof`.
 
     Raises:
-        CompactionError: something is different, or outputs are not finite; the message says what and where.
-        ValueError: a tolerance that is not finite and at least 0.
+        CompactionError: the models differ, or outputs are not finite; the message says in what and where.
+        ValueError: the tolerance is not finite, or negative.
 
     Example:
         >>> import jax, jax.numpy as jnp

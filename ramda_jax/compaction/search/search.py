@@ -1,7 +1,7 @@
-"""The search for what can go together: where a small model is not the planned one, what made it so stays whole.
+"""The search for widths that can shrink together: if a small model is not the planned one, the cause stays whole.
 
-The number of attempts grows with the kinds of widths that have to stay, and not with their number: the widths of layers
-that differ in a number only are tried together.
+The number of attempts grows with the kinds of widths that must stay, and not with their number: the widths of layers
+whose names differ only in a number are tried together.
 """
 
 import re

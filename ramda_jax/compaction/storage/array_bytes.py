@@ -1,4 +1,4 @@
-"""Arrays of every dtype of JAX as what safetensors hold, and back."""
+"""Arrays of every dtype of JAX in the form of safetensors, and back."""
 
 import dataclasses
 import math
@@ -34,9 +34,9 @@ class ArrayKind:
     """The kind of a leaf's entries.
 
     Attributes:
-        dtype: of the numbers: of a PRNG key, those that it is made of.
+        dtype: the dtype of the numbers; for a PRNG key those that it consists of.
         key: the PRNG's name, "" where it is not a key.
-        key_shape: of the numbers of one key.
+        key_shape: the shape of the numbers of one key.
     """
 
     dtype: np.dtype

@@ -1,4 +1,4 @@
-"""The two files of a compact model, and what in the one tells whether the other belongs to it."""
+"""The two files of a compact model, and the digest by which they belong together."""
 
 from typing import Any
 

@@ -22,20 +22,20 @@ _TRIES = 1000
 
 
 def load_compact(folder: str | Path, like: Any = None) -> tuple[Plan, Any]:
-    """Reads what `save_compact` has written.
+    """Reads a small model that `save_compact` has written.
 
     Nothing in the folder is trusted: digests, sizes, shapes, dtypes and indices are checked before an array is made.
 
     Args:
-        folder: where it is.
+        folder: the folder of the model.
         like: a pytree of the variables' structure, whole or small, whose paths are filled; None for a dict by path.
 
     Returns:
-        (plan, variables): of the dtypes that were saved.
+        (plan, variables); the variables have the saved dtypes.
 
     Raises:
-        CompactionError: no such files, files that are damaged or do not belong together, arrays of 64 bits where
-            JAX has only 32, or `like` of other paths or shapes.
+        CompactionError: the files are missing, damaged, or do not belong together; arrays have 64 bits while JAX has
+            only 32; `like` has other paths or shapes.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""A small model made again where there is no whole one: from its code, its plan and its variables."""
+"""A small model made again without the whole one: from its code, its plan and its variables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -25,17 +25,17 @@ def rebuild(
     call: Callable[..., Any] | None = None,
     fit: Callable[..., Any] | None = None,
 ) -> Any:
-    """The small model again, in a new process: a fresh model of the sizes before, given the small variables.
+    """Makes the small model again, in a new process, from a fresh model of the old sizes and the small variables.
 
     Args:
-        model: a fresh model of the sizes before, made by the code that made the whole one; its values are not used, and
-            it may be abstract (`nnx.eval_shape`, `eqx.filter_eval_shape`). For linen the module, or another one of the
-            same parameters, such as one that decodes or that has the encoder alone. A function is returned as it is.
-        plan: of the compaction, as `load_compact` returns it.
+        model: a fresh model of the old sizes, made by the code that made the whole one. Its values are not used, and it
+            may be abstract (`nnx.eval_shape`, `eqx.filter_eval_shape`). For linen the module, or another module with
+            the same parameters, such as one that decodes or has the encoder alone. A function is returned unchanged.
+        plan: the plan of the compaction, from `load_compact`.
         variables: the small ones: a tree of the model's structure, or the dict by path of `load_compact`, which a
             function cannot take.
-        *example_args: a batch, or its shapes and dtypes: with one the small model is traced and compared with the
-            whole one as in `compact_model`. That shows code which is not that of the model that was planned.
+        *example_args: a batch, or its shapes and dtypes. If it is given, the small model is traced and compared with
+            the whole one as in `compact_model`; so code that is not that of the planned model is found.
         call, fit: as in `compact_model`; numbers that it has found by itself are in the plan.
 
     Returns:
@@ -43,8 +43,8 @@ def rebuild(
         `module.apply`, called with the small variables.
 
     Raises:
-        CompactionError: variables of other shapes than the plan's small ones, such as a whole checkpoint; a model that
-            is not of the shapes before, or does not compute what was planned.
+        CompactionError: the variables do not have the plan's small shapes, such as those of a whole checkpoint; the
+            model does not have the old shapes, or does not compute what was planned.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -22,18 +22,18 @@ from ramda_jax.structure.paths import named_leaves
 def save_compact(folder: str | Path, plan: Plan, variables: Any) -> None:
     """Writes a plan and small variables to a folder: `plan.json` and `variables.safetensors`, keyed by path.
 
-    What the folder held before is replaced at once: a process that is killed, a full disk and whoever loads meanwhile
-    leave or find all of the old model or all of the new. Of several that save into one folder each waits for the
-    other, where the file system has locks. Links in the folder are replaced, not followed.
+    A model in the folder is replaced at once: after a killed process or on a full disk, and for a reader at any time,
+    it is all of the old model or all of the new. Several processes that save into one folder wait for each other, if
+    the file system has locks. Links in the folder are replaced, not followed.
 
     Args:
-        folder: is made where it does not exist.
-        plan: by which the variables were made small.
-        variables: what `compact` has returned, a pytree of arrays of any dtype of JAX, and of PRNG keys.
+        folder: the folder, which is made if it does not exist.
+        plan: the plan by which the variables were made small.
+        variables: the result of `compact`, a pytree of arrays of any dtype of JAX, and of PRNG keys.
 
     Raises:
-        CompactionError: a leaf has not the shape that the plan says, so that the two do not belong together; a path
-            that safetensors cannot hold; a folder that cannot be written: what was there is as it was.
+        CompactionError: a leaf does not have the shape in the plan, so that the two do not belong together; safetensors
+            cannot hold a path; the folder cannot be written, and then its content is unchanged.
     """
     text, blob = _encode(plan, variables)
     folder = Path(folder)
