@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 # Keep the stamps; make would take them for intermediate files.
 .SECONDARY:
-.PHONY: help demo test test-slow test-all golden mutations compiled docs notebooks test-onnx lint format format-check types check build dist-check release-check clean
+.PHONY: help demo test test-slow test-all golden mutations compiled zoo docs notebooks test-onnx lint format format-check types check build dist-check release-check clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -68,6 +68,9 @@ compiled: ## what a step costs as compiled for an H100 and a TPU v5e, neither of
 	  .venv-$${chip%:*}/bin/python -m benchmarks.compiled --chip $${chip#*:} $(COMPILED) || exit 1; \
 	done
 	.venv-tpu/bin/python -m benchmarks.compiled --chip v5e --sharded --trees decoder $(COMPILED)
+
+zoo: $(VENV)/.installed-benchmarks ## what compaction leaves of 86 architectures, and the least by hand
+	$(VENV_PYTHON) -m benchmarks.zoo --json docs/zoo.json
 
 .venv-cuda/.installed-chip: CHIP := 'jax[cuda13-local]' nvidia-cuda-nvcc
 .venv-tpu/.installed-chip: CHIP := 'jax[tpu]'

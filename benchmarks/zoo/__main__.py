@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 FEW = ("MLP", "MLP, two outputs", "deep sets", "experts, dispatched")
 
 
-def check(names, folder):
+def check_all(names, folder):
     """A row for each architecture; all of them are made again in one other process."""
     rows = []
     for name in names:
@@ -81,7 +81,7 @@ def main(arguments=None):
     rows = []
     if names:
         with tempfile.TemporaryDirectory() as folder:
-            rows = check(names, Path(folder))
+            rows = check_all(names, Path(folder))
     if options.times or not chosen:
         rows += [{"study": "time", **dataclasses.asdict(one)} for one in measure(options.small)]
     print_tables(rows)
