@@ -141,7 +141,16 @@ def cached(params, x):
     return jnp.einsum("tnh,nho->to", jnp.einsum("nts,snh->tnh", weights, v), params["out"])
 
 
+def normalised(params, x):
+    """Weight norm, and a classifier of rows of length 1: norms over the widths of parameters."""
+    kernel = params["v"] * params["g"] * jax.lax.rsqrt((params["v"] ** 2).sum(0))
+    h = jnp.tanh(jnp.tanh(x @ params["in"]) @ kernel)
+    classes = params["out"].T / jnp.linalg.norm(params["out"].T, axis=1, keepdims=True)
+    return h @ classes.T + jnp.abs(params["out"]).sum()
+
+
 FUNCTIONS = {
+    "norms of kernels": (normalised, {"in": (4, 6), "v": (6, 5), "g": (5,), "out": (5, 2)}),
     "scan over layers": (loop, {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}),
     "while": (while_loop, {"in": (4, 6), "square": (6, 6), "bias": (6,), "out": (6, 2)}),
     "cond": (cond, {"in": (4, 6), "one": (6, 5), "other": (6, 5), "out": (5, 2)}),

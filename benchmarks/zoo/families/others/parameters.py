@@ -86,7 +86,7 @@ ENTRIES = {
     "weight norm": Entry(
         FUNCTION, direction_shapes, {"one": 5, "two": 10}, {"one": 3, "two": 6},
         (units(5, ("two/v", 0)), units(10, ("out", 0))),
-        normal(6), apply=normalised_weights, stays="reduce_sum runs over it",
+        normal(6), apply=normalised_weights,
     ),
     "standardised kernels": Entry(
         FUNCTION, standard_shapes, {"one": 5, "two": 10}, {"one": 5, "two": 6},

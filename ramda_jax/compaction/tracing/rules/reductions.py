@@ -1,5 +1,7 @@
 """Primitives that look along an axis: sums, maxima, windows, sorting. The axis stays; the others pass."""
 
+from ramda_jax.compaction.tracing.recipes import Applied
+from ramda_jax.compaction.tracing.rules.contractions import read
 from ramda_jax.compaction.tracing.rules.rule import Rule
 
 
@@ -22,6 +24,26 @@ def _reduce(walk, visit):
     for axis in axes:
         _freeze(walk, visit, value, axis)
     return [_without(value.labels, axes)]
+
+
+def _sum(walk, visit):
+    """The norm of parameters, a sum of squares or magnitudes, reads entries as a sum over products does: not zeros."""
+    [value] = visit.inputs
+    if not _is_magnitude(value.recipe):
+        return _reduce(walk, visit)
+    axes = visit.equation.params["axes"]
+    read(walk, visit, [(value, axes)])
+    return [_without(value.labels, axes)]
+
+
+def _is_magnitude(recipe):
+    if not isinstance(recipe, Applied):
+        return False
+    name, params = recipe.equation.primitive.name, recipe.equation.params
+    if name == "convert_element_type":
+        return _is_magnitude(recipe.inputs[0])
+    is_square = name == "mul" and recipe.inputs[0] is recipe.inputs[1]
+    return is_square or name in ("square", "abs") or (name == "integer_pow" and params["y"] in (2, 4))
 
 
 def _generic_reduce(walk, visit):
@@ -90,6 +112,7 @@ _REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
 
 RULES = (
     {f"reduce_{name}": Rule(_reduce) for name in _REDUCTIONS}
+    | {"reduce_sum": Rule(_sum)}
     | {name: Rule(_reduce) for name in ("argmax", "argmin")}
     | {f"cum{name}": Rule(_along_axis("axis")) for name in ("sum", "max", "min", "prod", "logsumexp")}
     | {f"reduce_window{name}": Rule(_window) for name in ("", "_sum", "_max", "_min")}
