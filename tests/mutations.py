@@ -569,6 +569,24 @@ MUTATIONS = [
         ("ramda_jax/compaction/adapters/sizes/layers.py",),
     ),
     Mutation(
+        "compaction/symmetry/contractions.py",
+        "agreed([rows, with_sources(columns, of_group)])",
+        "with_sources(columns, of_group)",
+        (
+            "tests/compaction/test_symmetry.py::"
+            "test_experts_keep_the_order_of_their_units_only_where_rows_stay_in_their_groups",
+        ),
+    ),
+    Mutation(
+        "compaction/symmetry/follow.py",
+        "not in _KEEP_ROWS and is_by_group(map(self.state, visit.inputs))",
+        "not in _KEEP_ROWS and False",
+        (
+            "tests/compaction/test_symmetry.py::"
+            "test_rows_that_change_groups_between_two_ragged_products_keep_the_order",
+        ),
+    ),
+    Mutation(
         "compaction/symmetry/moves.py",
         "if result is not ANY and found != result:",
         "if False:",

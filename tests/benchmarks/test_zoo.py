@@ -83,6 +83,7 @@ def test_the_page_has_what_the_command_has_found():
     page = (ROOT / "docs" / "zoo.md").read_text()
     zoo, times = ([row for row in STORED if row["study"] == study] for study in ("zoo", "time"))
     assert [row["name"] for row in zoo] == list(ENTRIES)
+    assert f"# The zoo: what compaction leaves of {len(ENTRIES)} architectures" in page
     for table in (tables.by_family(zoo), tables.by_architecture(zoo), tables.by_time(times)):
         assert tables.markdown(*table) in page
     outcomes = list(OUTCOMES.values())

@@ -188,6 +188,8 @@ def two_ragged(rows):
             return jax.lax.ragged_dot(h, layers["down"], others)
         if rows == "turned":
             h = h[::-1]
+        if rows == "rolled":
+            h = jnp.concatenate([h[1:], h[:1]])
         if rows == "through a loop":
             h = jax.lax.fori_loop(0, 2, lambda _, h: h[::-1], h)
         return jax.lax.ragged_dot(h, layers["down"], sizes)
@@ -195,7 +197,7 @@ def two_ragged(rows):
     return run
 
 
-@pytest.mark.parametrize("rows", ["kept", "other sizes", "turned", "through a loop"])
+@pytest.mark.parametrize("rows", ["kept", "other sizes", "turned", "rolled", "through a loop"])
 def test_rows_that_change_groups_between_two_ragged_products_keep_the_order(rows):
     layers = {"up": jax.ShapeDtypeStruct((3, 5, 8), jnp.float32), "down": jax.ShapeDtypeStruct((3, 8, 5), jnp.float32)}
     sizes = jax.ShapeDtypeStruct((3,), jnp.int32)
