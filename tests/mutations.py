@@ -581,10 +581,7 @@ MUTATIONS = [
         "compaction/symmetry/follow.py",
         "not in _KEEP_ROWS and is_by_group(map(self.state, visit.inputs))",
         "not in _KEEP_ROWS and False",
-        (
-            "tests/compaction/test_symmetry.py::"
-            "test_rows_that_change_groups_between_two_ragged_products_keep_the_order",
-        ),
+        ("tests/compaction/test_symmetry.py::test_rows_that_change_groups_between_two_ragged_products_keep_the_order",),
     ),
     Mutation(
         "compaction/symmetry/moves.py",

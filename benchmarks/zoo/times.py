@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,11 +94,12 @@ class Decoder(nnx.Module):
         return self.embed.attend(self.norm(x))
 
 
-def timed(function):
-    """What a function returns, the seconds that it takes, and those of a processor."""
+def timed(function) -> tuple[Any, dict[str, Any]]:
+    """What a function returns, and how long it takes, as two fields of `Time`."""
     start = time.perf_counter(), time.process_time()
     result = function()
-    return result, time.perf_counter() - start[0], time.process_time() - start[1]
+    seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
+    return result, {"seconds": seconds, "processor_seconds": processor}
 
 
 def count(tree):
@@ -125,8 +127,10 @@ def vit(small=False):
         values[path] = jnp.asarray(array, leaf.dtype)
     model = nnx.merge(graph, jax.tree.structure(shapes).unflatten(values.values()))
     images = jnp.asarray(rng.normal(size=(1, 16, 16, 3)), jnp.float32)
-    result, *seconds = timed(lambda: compact_model(model, images))
-    return Time("ViT, sizes of values refused", result.plan.num_params[0], *seconds, 10, len(result.refused))
+    result, seconds = timed(lambda: compact_model(model, images))
+    return Time(
+        "ViT, sizes of values refused", result.plan.num_params[0], limit=10, refused=len(result.refused), **seconds
+    )
 
 
 def blocks(number):
@@ -146,8 +150,14 @@ def blocks(number):
         up = rng.normal(size=(16, 40))
         params.append({"up": jnp.asarray(up, jnp.float32) / 8, "down": jnp.asarray(down, jnp.float32) / 8})
     x = jnp.asarray(rng.normal(size=(2, 16)), jnp.float32)
-    result, *seconds = timed(lambda: compact_model(apply, x, variables=params))
-    return Time(f"{number} blocks, half of them refused", result.plan.num_params[0], *seconds, 5, len(result.refused))
+    result, seconds = timed(lambda: compact_model(apply, x, variables=params))
+    return Time(
+        f"{number} blocks, half of them refused",
+        result.plan.num_params[0],
+        limit=5,
+        refused=len(result.refused),
+        **seconds,
+    )
 
 
 def decoder(small=False):
@@ -155,8 +165,8 @@ def decoder(small=False):
     widths = (64, 2, 128, 2, 100) if small else (2048, 8, 5632, 22, 32000)
     model = nnx.eval_shape(lambda: Decoder(*widths, rngs=nnx.Rngs(0)))
     words = jax.ShapeDtypeStruct((1, 128), jnp.int32)
-    _, *seconds = timed(lambda: plan_compaction(trace_dims(model, words), nnx.state(model)))
-    return Time("decoder, shapes alone: traced and planned", count(nnx.state(model)), *seconds, 30)
+    _, seconds = timed(lambda: plan_compaction(trace_dims(model, words), nnx.state(model)))
+    return Time("decoder, shapes alone: traced and planned", count(nnx.state(model)), limit=30, **seconds)
 
 
 def measure(small=False):

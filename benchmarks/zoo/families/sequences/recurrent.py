@@ -1,5 +1,7 @@
 """Sequences step by step: recurrent cells of every library, state-space blocks, a differential equation."""
 
+from typing import Any
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -12,12 +14,13 @@ TITLE = "recurrent nets, state spaces"
 
 
 class LinenRNN(nn.Module):
-    cell: type[nn.RNNCellBase]
+    cell: Any
     hidden: int
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(2)(nn.RNN(self.cell(self.hidden), name="rnn")(x)[:, -1])
+        outputs: Any = nn.RNN(self.cell(self.hidden), name="rnn")(x)
+        return nn.Dense(2)(outputs[:, -1])
 
 
 class Bidirectional(nn.Module):
@@ -38,7 +41,9 @@ class Stacked(nnx.Module):
         self.dense = nnx.Linear(two, 2, rngs=rngs)
 
     def __call__(self, x):
-        return self.dense(self.rnn2(self.rnn1(x))[:, -1])
+        first: Any = self.rnn1(x)
+        second: Any = self.rnn2(first)
+        return self.dense(second[:, -1])
 
 
 class EquinoxGRU(eqx.Module):
