@@ -116,6 +116,20 @@ def test_eval_params_is_the_steps_own_solution():
     assert 0 < np.mean(np.asarray(params["kernel"]) == 0) < 1
 
 
+def test_a_share_that_rises_is_followed_to_the_step_that_holds():
+    """As one does where the zeros are held afterwards: lambda may move to the end, and the share is met there."""
+    rising = optax.linear_schedule(0.2, 0.8, STEPS // 4)
+    target = Target(rising, start=0.01, hold=STEPS - 1, total_steps=STEPS)
+    optimizer = ramda_jax.ramda(0.1, GroupLasso(), target, averaging=1.0)
+    _, (trajectory, strength) = noisy(optimizer, PARAMS, optimizer.init(PARAMS), STEPS, jax.random.key(0))
+    shares = np.mean(np.asarray(trajectory["kernel"]) == 0, axis=(1, 2))
+    # lambda lags behind what rises, and has caught up by the end.
+    assert shares[STEPS // 8] < 0.6
+    two_groups = 2.5 / GROUPS
+    assert abs(shares[-1] - 0.8) < two_groups
+    assert abs(float(strength.share[-1]) - 0.8) < two_groups
+
+
 COSTS = {"kernel": np.arange(1.0, GROUPS + 1)[:, None]}
 
 

@@ -96,6 +96,7 @@ def strength_at_step(
         )
     if not isinstance(strength, Target):
         return at_step(strength, step, state.dtype), None
+    strength = strength.at_step(step)
     dtype = state.weight.dtype
     model_weight = jnp.asarray(model.weight, dtype)
     value = state.next
@@ -129,6 +130,7 @@ def after_solving(
     if not isinstance(strength, Target):
         return state
     assert cap is not None  # strength_at_step
+    strength = strength.at_step(step)
     dtype = state.weight.dtype
     share = zero_share(problems, solved, strength).astype(dtype)
     share = jnp.where(step == 0, share, state.share + (share - state.share) / MEMORY)

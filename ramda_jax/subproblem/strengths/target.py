@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.null import Null
@@ -40,8 +40,8 @@ class Target:
     read inputs that are never active.
 
     Args:
-        share: the share that should be zero, in (0, 1). It may be traced, and is not checked then: one program serves
-            many shares.
+        share: the share that should be zero, in (0, 1); or a schedule of it, a function of the 0-based step that JAX can
+            trace. It may be traced: one program serves many shares. Neither of these two is checked.
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
             from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
             norms. Or a function from boolean arrays by path, which groups are alive, to the share that is removed, a
@@ -65,7 +65,7 @@ class Target:
         >>> optimizer = ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=ramda_jax.Target(0.9), **settings)
     """
 
-    share: Any  # a float, or a traced one
+    share: Any  # a float, a traced one or a schedule
     of: Literal["weights", "groups"] | Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] = "weights"
     start: float = 1e-4
     hold: int | None = None
@@ -74,9 +74,9 @@ class Target:
 
     def __post_init__(self) -> None:
         remedy = "use for example `Target(0.9)` for nine tenths."
-        is_traced = isinstance(self.share, Tracer) and self.share.ndim == 0
+        is_traced = callable(self.share) or (isinstance(self.share, jax.Array) and self.share.ndim == 0)
         if not is_traced and (isinstance(self.share, bool) or not isinstance(self.share, (int, float))):
-            raise TypeError(f"`share` must be a Python number, or a traced one, got {self.share!r}; {remedy}")
+            raise TypeError(f"`share` must be a number, a traced one or a schedule, got {self.share!r}; {remedy}")
         if not is_traced and not 0 < self.share < 1:
             raise ValueError(f"`share` must be above 0 and below 1, got {self.share!r}; {remedy}")
         if isinstance(self.of, str) and self.of not in ("weights", "groups"):
@@ -101,6 +101,10 @@ class Target:
                 )
         if isinstance(self.of, Mapping):
             _check_costs(self.of)
+
+    def at_step(self, step: Any) -> "Target":
+        """This target at a 0-based step, with a share that is no schedule."""
+        return dataclasses.replace(self, share=jnp.asarray(self.share(step))) if callable(self.share) else self
 
     def within(self, restarts: Sequence[int]) -> "Target":
         """This target in a run of these stages, and of their length if they are `StageEnds`.
