@@ -74,11 +74,12 @@ class Target:
 
     def __post_init__(self) -> None:
         remedy = "use for example `Target(0.9)` for nine tenths."
-        is_traced = callable(self.share) or (isinstance(self.share, jax.Array) and self.share.ndim == 0)
-        if not is_traced and (isinstance(self.share, bool) or not isinstance(self.share, (int, float))):
-            raise TypeError(f"`share` must be a number, a traced one or a schedule, got {self.share!r}; {remedy}")
-        if not is_traced and not 0 < self.share < 1:
-            raise ValueError(f"`share` must be above 0 and below 1, got {self.share!r}; {remedy}")
+        share: Any = self.share
+        if not callable(share) and not (isinstance(share, jax.Array) and share.ndim == 0):
+            if isinstance(share, bool) or not isinstance(share, (int, float)):
+                raise TypeError(f"`share` must be a number, a traced one or a schedule, got {share!r}; {remedy}")
+            if not 0 < share < 1:
+                raise ValueError(f"`share` must be above 0 and below 1, got {share!r}; {remedy}")
         if isinstance(self.of, str) and self.of not in ("weights", "groups"):
             raise ValueError(
                 f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."

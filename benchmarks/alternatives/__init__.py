@@ -1,0 +1,1 @@
+"""RAMDA, and what else one could do to get a smaller net; `python -m benchmarks.alternatives` runs it."""

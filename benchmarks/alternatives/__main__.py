@@ -1,0 +1,95 @@
+"""RAMDA's zeros beside magnitude pruning, a penalty in the loss, D-Gating and small nets from scratch, at equal size.
+
+    python -m benchmarks.alternatives                                        # on the digits that scikit-learn ships
+    python -m benchmarks.alternatives --fashion DIR --text DIR --json FILE   # and on these, if their files are there
+    python -m benchmarks.alternatives --json FILE --png FILE --problems      # only the tables and the picture
+
+Every method has the same epochs, the same coupled groups, the same budget to tune with, and ends as a net of at most so
+many parameters, on which the score is measured. What is in the JSON file already is not run again.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.alternatives import problems
+from benchmarks.alternatives.compare import DENSE, HELD, SCRATCH, first_choice, run, tune
+from benchmarks.alternatives.methods import METHODS, Choice
+from benchmarks.alternatives.report import draw, tables
+from benchmarks.alternatives.training import Lab
+
+KEEPS = (0.5, 0.3, 0.15, 0.07)
+
+
+def experiment(problem_name, lab, methods, keeps, seeds, found, save, tuned):
+    """Runs what is not in `found` yet, and appends it there."""
+    shapes = {
+        (row["keep"], row["seed"]): row["shapes"]
+        for row in found
+        if row["problem"] == problem_name and row["method"] == HELD and "shapes" in row
+    }
+
+    def log(row):
+        found.append({"problem": problem_name} | row)
+        save()
+        print({key: value for key, value in found[-1].items() if key != "shapes"}, file=sys.stderr, flush=True)
+
+    for name in methods:
+        own = [row for row in found if row["problem"] == problem_name and row["method"] == name]
+        sizes = (1.0,) if name == DENSE else keeps
+        missing = {(keep, seed) for keep in sizes for seed in seeds} - {
+            (row["keep"], row["seed"]) for row in own if "tuning" not in row
+        }
+        if not missing:
+            continue
+        chosen = {row["keep"]: Choice(row["rate"], row["split"], row["own"]) for row in own if "tuning" not in row}
+        if not set(sizes) <= chosen.keys():
+            chosen = tune(lab, name, sizes, log) if tuned else dict.fromkeys(sizes, first_choice(name))
+        for keep, seed in sorted(missing):
+            small = shapes.get((keep, seed)) if name == SCRATCH else None
+            if name == SCRATCH and small is None:
+                raise ValueError(f"'{SCRATCH}' must come after '{HELD}', whose widths it has.")
+            row, small = run(lab, name, keep, chosen[keep], seed, "test", small)
+            if name == HELD:
+                shapes[keep, seed] = row["shapes"] = small
+            log(row)
+
+
+def main(argv=None):
+    """Runs the problems, prints the tables, and writes them."""
+    parser = argparse.ArgumentParser(description="RAMDA beside what else one could do, at equal size.")
+    parser.add_argument("--fashion", type=Path, metavar="DIR", help="folder of Fashion-MNIST's four published files")
+    parser.add_argument("--text", type=Path, metavar="DIR", help="folder of WikiText-2's three files of tokens")
+    parser.add_argument("--problems", nargs="*", help="names of problems; all whose data are there by default")
+    parser.add_argument("--methods", nargs="+", help="names of methods; all by default")
+    parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--untuned", action="store_true", help="take the first value of all that is tuned")
+    parser.add_argument("--small", action="store_true", help="only show that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows; what is there is kept")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw the scores over the sizes")
+    args = parser.parse_args(argv)
+    found = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+
+    def save():
+        if args.json:
+            args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in found) + "\n]\n")
+
+    makers = {"digits": functools.partial(problems.digits, small=args.small)}
+    if args.fashion:
+        makers["fashion"] = functools.partial(problems.fashion, args.fashion, small=args.small)
+    if args.text:
+        makers["text"] = functools.partial(problems.text, args.text, small=args.small)
+    methods = args.methods or [DENSE, *METHODS, SCRATCH]
+    for name, make in makers.items():
+        if args.problems is None or name in args.problems:
+            experiment(name, Lab(make()), methods, args.keeps, range(args.seeds), found, save, not args.untuned)
+    print(tables(found))
+    if args.png:
+        draw(found, args.png)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Tuning and running: every method with the same budget, every small net measured alike."""
+
+import time
+
+import jax
+import numpy as np
+
+from benchmarks.alternatives.methods import METHODS, Choice
+
+#: The seed that is tuned with, and the share that rate and split are tuned at.
+TUNING_SEED, TUNING_KEEP = 100, 0.15
+SCRATCH, DENSE, HELD = "small from scratch", "dense", "RAMDA, zeros held"
+
+
+def run(lab, name, keep, choice, seed, part, shapes=None):
+    """A row: what is left, and the score on a part of the data; and the shapes of what is left."""
+    problem, groups = lab.problem, lab.groups
+    begin = time.perf_counter()
+    params, batches = lab.start(seed)
+    steps, trimmed = len(batches), 0
+    if name in (DENSE, SCRATCH):
+        params = params if name == DENSE else problem.initial(jax.random.key(seed), shapes)
+        params, _ = lab.adam(params, batches, 0, steps, choice.rate, cosine=True)
+        small = params
+    else:
+        find_steps = round(choice.split * steps)
+        params, alive = METHODS[name].find(lab, keep, choice, seed, find_steps)
+        norms = groups.norms(params)
+        trimmed = sum(int(((norms[width] > 0) & ~one).sum()) for width, one in alive.items())
+        if find_steps < steps:
+            params, _ = lab.adam(params, batches, find_steps, steps, choice.rate, alive, cosine=True)
+        params = groups.held(params, alive)
+        small = groups.small(params, alive)
+    shapes = jax.tree.map(np.shape, small)
+    row = {
+        "method": name,
+        "keep": keep,
+        "seed": seed,
+        "rate": choice.rate,
+        "split": choice.split,
+        "own": choice.own,
+        "score": problem.score(params, part),
+        "left": sum(leaf.size for leaf in jax.tree.leaves(small)) / groups.whole,
+        "flops_left": _flops(lab, small) / _flops(lab, lab.start(0)[0]),
+        "trimmed_groups": trimmed,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    return row, shapes
+
+
+def _flops(lab, small):
+    return lab.once(("flops", str(jax.tree.map(np.shape, small))), lambda: lab.groups.flops(small))
+
+
+def uniform_shapes(lab, keep):
+    """The shapes of the net whose layers are all as many times smaller."""
+    params, _ = lab.start(0)
+    small = lab.groups.small(params, lab.groups.best(lab.groups.by_size(params), keep, "layer"))
+    return jax.tree.map(np.shape, small)
+
+
+def first_choice(name):
+    """The values that are tried first."""
+    method = METHODS.get(name)
+    return (
+        Choice(METHODS[HELD].rates[0], 0.0)
+        if method is None
+        else Choice(method.rates[0], method.splits[0], method.owns[0])
+    )
+
+
+def tune(lab, name, keeps, log):
+    """The choice for each of `keeps`: rate, then split, at one size; then the method's own number at each size.
+
+    Everything is chosen by the score on the tuning part of the data, for one seed that is not reported.
+    """
+    method = METHODS.get(name)
+    rates = METHODS[HELD].rates if method is None else method.rates
+    splits, owns = ((0.0,), (0.0,)) if method is None else (method.splits, method.owns)
+    shapes = uniform_shapes(lab, TUNING_KEEP) if name == SCRATCH else None
+    seen = {}
+
+    def score(keep, choice):
+        if (keep, choice) not in seen:
+            row, _ = run(lab, name, keep, choice, TUNING_SEED, "val", shapes)
+            seen[keep, choice] = row["score"]
+            log(row | {"tuning": True})
+        return seen[keep, choice]
+
+    best = first_choice(name)
+    size = 1.0 if name == DENSE else TUNING_KEEP
+    for field, values in (("rate", rates), ("split", splits)):
+        if len(values) > 1:
+            best = max((best._replace(**{field: value}) for value in values), key=lambda choice: score(size, choice))
+    return {
+        keep: max((best._replace(own=own) for own in owns), key=lambda choice: score(keep, choice))
+        if len(owns) > 1
+        else best
+        for keep in keeps
+    }

@@ -1,0 +1,94 @@
+"""The tables and the picture."""
+
+import collections
+
+import numpy as np
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+
+def gathered(rows):
+    """{problem: {method: {keep: rows}}} of the runs that are reported."""
+    found = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(list)))
+    for row in rows:
+        if "tuning" not in row:
+            found[row["problem"]][row["method"]][row["keep"]].append(row)
+    return found
+
+
+def _cell(rows):
+    scores = [row["score"] for row in rows]
+    return f"{np.mean(scores):.2f} ({' '.join(f'{score:.2f}' for score in scores)})"
+
+
+def tables(rows):
+    """Scores, and what is left of parameters and FLOPs, in Markdown."""
+    parts = []
+    for problem, methods in gathered(rows).items():
+        keeps = sorted({keep for found in methods.values() for keep in found}, reverse=True)
+        scores, left, flops, chosen = [], [], [], []
+        for method, found in methods.items():
+            scores.append([method, *(_cell(found[keep]) if keep in found else "" for keep in keeps)])
+            for table, field in ((left, "left"), (flops, "flops_left")):
+                means = (np.mean([row[field] for row in found[keep]]) if keep in found else None for keep in keeps)
+                table.append([method, *("" if mean is None else f"{mean:.3f}" for mean in means)])
+            choices = (found[keep][0] if keep in found else None for keep in keeps)
+            chosen.append([method, *("" if one is None else _choice(one) for one in choices)])
+        for title, table in (("score", scores), ("parameters", left), ("FLOPs", flops), ("rate, split, own", chosen)):
+            headers = [f"{problem}: {title}", *keeps]
+            parts.append(tabulate(table, headers=headers, tablefmt="github", disable_numparse=True))
+    return "\n\n".join(parts)
+
+
+def _choice(row):
+    return f"{row['rate']:.0e}, {row['split']:g}" + (f", {row['own']:.0e}" if row["own"] else "")
+
+
+STYLES = {
+    "RAMDA": ("C0", ":"),
+    "RAMDA, zeros held": ("C0", "-"),
+    "ProxAdamW": ("C1", ":"),
+    "ProxAdamW, zeros held": ("C1", "-"),
+    "hard target, zeros held": ("C4", "-"),
+    "magnitude, all": ("C7", ":"),
+    "magnitude, by layer": ("C7", "-"),
+    "gradual, all": ("C5", ":"),
+    "gradual, by layer": ("C5", "-"),
+    "penalty": ("C2", "-"),
+    "D-Gating": ("C8", "-"),
+    "small from scratch": ("C3", "-"),
+}
+
+
+def draw(rows, path):
+    """The mean scores over the parameters left and over the FLOPs left, a row of axes for each problem."""
+    found = gathered(rows)
+    figure = Figure(figsize=(11, 3.6 * len(found)), layout="constrained")
+    axes = figure.subplots(len(found), 2, squeeze=False, sharey="row")
+    for line, (problem, methods) in zip(axes, found.items(), strict=True):
+        for ax, field, label in zip(line, ("left", "flops_left"), ("parameters left", "FLOPs left"), strict=True):
+            for method, sizes in methods.items():
+                if method not in STYLES:
+                    continue
+                points = sorted(
+                    (np.mean([row[field] for row in group]), np.mean([row["score"] for row in group]))
+                    for group in sizes.values()
+                )
+                colour, style = STYLES[method]
+                wide = 2.2 if method == "RAMDA, zeros held" else 1.2
+                ax.plot(*zip(*points, strict=True), style, color=colour, marker=".", lw=wide, label=method)
+            ax.set_xscale("log")
+            ticks = (0.03, 0.07, 0.15, 0.3, 0.5)
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
+            ax.set_xlabel(label)
+            ax.grid(alpha=0.3)
+        for group in methods.get("dense", {}).values():
+            for ax in line:
+                ax.axhline(np.mean([row["score"] for row in group]), color="black", lw=0.8, ls="--")
+        bits = next(iter(next(iter(methods.values())).values()))[0]["score"] < 0
+        line[0].set_ylabel(f"{problem}: " + ("minus bits a character" if bits else "test accuracy, %"))
+        scores = [np.mean([row["score"] for row in group]) for sizes in methods.values() for group in sizes.values()]
+        line[0].set_ylim(np.quantile(scores, 0.08), max(scores) + 0.1 * np.ptp(scores[:]) * 0.3)
+    axes[0, 1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110)

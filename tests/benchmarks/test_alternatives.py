@@ -1,0 +1,94 @@
+"""The benchmark against pruning: its groups and its trainings are what it says, and its command runs."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.alternatives import __main__ as command
+from benchmarks.alternatives.methods import METHODS, TIMES
+from benchmarks.alternatives.problems import digits, net_logits, net_shapes
+from benchmarks.alternatives.report import tables
+from benchmarks.alternatives.training import Lab
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return Lab(digits(small=True))
+
+
+def test_groups_are_the_channels_and_units_and_are_counted_as_the_small_net_has_them(lab):
+    groups, (params, _) = lab.groups, lab.start(0)
+    assert sorted(len(parts[0].rows) for parts in groups.coupling.parts.values()) == [4, 6, 8]
+    assert groups.whole == sum(leaf.size for leaf in jax.tree.leaves(params))
+    for over in ("all", "layer"):
+        for keep in (0.6, 0.3):
+            alive = groups.best(groups.by_size(params), keep, over)
+            small = groups.small(params, alive)
+            size = sum(leaf.size for leaf in jax.tree.leaves(small))
+            # At most what was asked for; one group more would be too much, and none is worth a quarter.
+            assert size == groups.count(alive) and (keep - 0.25) * groups.whole < size <= keep * groups.whole
+            left = 1 - groups.gone({f"coupled/{name}": one for name, one in alive.items()})
+            assert float(left) == pytest.approx(size / groups.whole)
+            whole = lab.problem.apply(groups.held(params, alive), groups.example)
+            np.testing.assert_allclose(lab.problem.traced(small, groups.example), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_training_with_the_zeros_held_is_training_the_small_net(lab):
+    groups, (params, batches) = lab.groups, lab.start(1)
+    alive = groups.best(groups.by_saving(params), 0.4, "all")
+    held, _ = lab.adam(params, batches, 0, 5, 1e-3, alive, cosine=True)
+    small, _ = lab.adam(groups.small(params, alive), batches, 0, 5, 1e-3, cosine=True)
+    for leaf, wanted in zip(jax.tree.leaves(groups.small(held, alive)), jax.tree.leaves(small), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-3, atol=1e-5)
+    assert not any(norms[~alive[name]].any() for name, norms in groups.norms(held).items())
+
+
+def test_a_training_is_batches_of_every_image_once_an_epoch(lab):
+    order = np.asarray(lab.problem.order(3))
+    assert order.shape == (lab.problem.num_steps, lab.problem.batch_size)
+    epoch = order[: lab.problem.epoch_steps].ravel()
+    assert len(set(epoch.tolist())) == epoch.size
+    assert lab.problem.num_steps > TIMES
+
+
+def test_rows_that_are_tuning_are_in_no_table():
+    row = {"problem": "p", "method": "m", "keep": 0.3, "seed": 0, "rate": 1e-3, "split": 0.5, "own": 0.0}
+    row |= {"left": 0.29, "flops_left": 0.4, "score": 90.0}
+    shown = tables([row, row | {"seed": 1, "score": 91.0}, row | {"score": 10.0, "tuning": True}])
+    assert "90.50 (90.00 91.00)" in shown and "10.00" not in shown
+
+
+@pytest.mark.slow
+def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsys):
+    file, picture = tmp_path / "rows.json", tmp_path / "picture.png"
+    text = tmp_path / "text"
+    text.mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 64 * 65), ("valid", 1000), ("test", 1000)):
+        (text / f"wiki.{part}.tokens").write_text("".join(rng.choice(list("abcde \n"), count)))
+    arguments = ["--small", "--keeps", "0.3", "--seeds", "1", "--json", str(file), "--png", str(picture)]
+    command.main([*arguments, "--problems", "digits"])
+    rows = json.loads(file.read_text())
+    reported = [row for row in rows if "tuning" not in row]
+    assert {row["method"] for row in reported} == {"dense", "small from scratch", *METHODS}
+    assert all(row["left"] <= 0.3 for row in reported if row["method"] != "dense")
+    command.main([*arguments, "--problems", "digits"])
+    assert json.loads(file.read_text()) == rows
+    held = ["--methods", "RAMDA, zeros held", "--untuned"]
+    command.main([*arguments, "--problems", "text", "--text", str(text), *held])
+    added = json.loads(file.read_text())[len(rows) :]
+    assert [row["problem"] for row in added] == ["text"] and added[0]["score"] < 0
+    assert "text: score" in capsys.readouterr().out and picture.stat().st_size > 0
+
+
+def test_convolutions_as_products_are_convolutions():
+    shapes = net_shapes(8, (3, 5), (4, 2))
+    params = {
+        name: {part: jax.random.normal(jax.random.key(len(name) + len(part)), shape) for part, shape in layer.items()}
+        for name, layer in shapes.items()
+    }
+    problem = digits(small=True)
+    images = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    np.testing.assert_allclose(net_logits(params, images), problem.traced(params, images), rtol=2e-4, atol=2e-4)
