@@ -226,6 +226,7 @@ METHODS = {
     "hard target, zeros held": Method(hard),
     "gradual, by layer": Method(gradual("layer")),
     "gradual, all": Method(gradual("all")),
+    "RAMDA in stages, zeros held": Method(ramda_alone),
     "RAMDA": Method(ramda_alone, splits=(1.0,)),
     "ProxAdamW": Method(_prox_adamw(False), splits=(1.0,)),
 }

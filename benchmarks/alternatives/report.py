@@ -47,6 +47,7 @@ def _choice(row):
 STYLES = {
     "RAMDA": ("C0", ":"),
     "RAMDA, zeros held": ("C0", "-"),
+    "RAMDA in stages, zeros held": ("C0", "--"),
     "ProxAdamW": ("C1", ":"),
     "ProxAdamW, zeros held": ("C1", "-"),
     "hard target, zeros held": ("C4", "-"),
