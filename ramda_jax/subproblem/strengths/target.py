@@ -40,7 +40,7 @@ class Target:
     read inputs that are never active.
 
     Args:
-        share: the share that should be zero, in (0, 1); or a schedule of it, a function of the 0-based step that JAX can
+        share: the share that should be zero, in (0, 1); or a schedule of it, a function of the 0-based step for JAX to
             trace. It may be traced: one program serves many shares. Neither of these two is checked.
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
             from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
