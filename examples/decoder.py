@@ -8,7 +8,6 @@ The layers are one stack (`nnx.vmap`, `nnx.scan`). The groups come from the trac
 the heads, of all layers.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import ramda_jax
 from examples.data.characters import random_pieces, read_text, spread_pieces
 from examples.data.errors import DataError
 from examples.models.decoder import Decoder, continued
+from examples.training.arguments import at_least, command
 from examples.training.language import bits_per_character, losses, tokens_per_second
 from ramda_jax import compaction, files
 
@@ -74,7 +74,10 @@ def make_recipe(model, tokens, keep, args):
     # No entry is of two of the widths that can shrink, so that the costs add up to all that can go.
     can_go = sum(float(np.sum(cost)) for cost in costs.values()) / num_params(model)
     if not 1 - can_go < keep < 1:
-        raise SystemExit(f"--keep must be below 1 and above what cannot go, {1 - can_go:.3f}, got {keep}.")
+        raise ValueError(
+            f"--keep must be above the share of what cannot be removed, {1 - can_go:.3f}, and below 1, got {keep}; use "
+            f"for example --keep {1 - can_go / 2:.2f}."
+        )
     target = ramda_jax.Target((1 - keep) / can_go, of=costs)
     return groups, ramda_jax.ramda_then_hold(args.learning_rate, groups, target, total_steps=args.steps)
 
@@ -144,10 +147,9 @@ def dense_row(model, pieces):
     return row(None, model, bits_per_character(model, pieces), cost, tokens) | {"speed_ratio": 1.0}
 
 
-def made_small(model, keep, text, pieces, sizes, args):
+def made_small(model, groups, recipe, keep, text, pieces, args):
     """Trains with the recipe, compacts, saves, decodes in another process; returns a row of the table."""
     tokens, prompts = pieces[:, :-1], pieces[:CONTINUED, :-1]
-    groups, recipe = make_recipe(model, tokens, keep, args)
     optimizer = train(model, recipe, text, args)
     print(f"   lambda {float(optax.tree.get(optimizer.opt_state, 'strength').current[...]):.2g}")
 
@@ -163,7 +165,7 @@ def made_small(model, keep, text, pieces, sizes, args):
     folder = args.out / f"{keep:g}"
     folder.mkdir(parents=True, exist_ok=True)
     small.save(folder)
-    files.write_whole(folder / "sizes.json", json.dumps(sizes))
+    files.write_whole(folder / "sizes.json", json.dumps({name: getattr(args, name) for name in SIZES}))
     np.save(folder / "prompts.npy", prompts)
     found = np.asarray(continued(small.model, prompts, args.count))
     whole = np.asarray(continued(model, prompts, args.count))
@@ -180,21 +182,21 @@ def made_small(model, keep, text, pieces, sizes, args):
 
 def main(argv=None):
     """Reads the command line and tells the story; returns the rows of the table, or the continuations."""
-    parser = argparse.ArgumentParser(description="A decoder of characters, made small.")
-    parser.add_argument("--keep", type=float, nargs="+", default=[0.5], help="parameters to be left (default: 0.5)")
+    parser = command("decoder", "A decoder of characters, made small.")
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.5], help="shares to keep (default: 0.5)")
     parser.add_argument("--data-dir", type=Path, help="WikiText's folder; without it: Python's language reference")
-    parser.add_argument("--steps", type=int, default=1600, help="of each model (default: 1600)")
-    parser.add_argument("--batch-size", type=int, default=16, help="pieces of text in a step (default: 16)")
-    parser.add_argument("--context", type=int, default=64, help="bytes of a piece (default: 64)")
+    parser.add_argument("--steps", type=at_least(16), default=1600, help="of each model (default: 1600)")
+    parser.add_argument("--batch-size", type=at_least(1), default=16, help="pieces of text in a step (default: 16)")
+    parser.add_argument("--context", type=at_least(1), default=64, help="bytes of a piece (default: 64)")
     for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size, help=f"of the model (default: {size})")
+        parser.add_argument(f"--{name}", type=at_least(1), default=size, help=f"of the model (default: {size})")
     parser.add_argument("--learning-rate", type=float, default=3e-2, help="RAMDA's; Adam has a tenth (default: 0.03)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=128, help="bytes to continue a text by (default: 128)")
-    parser.add_argument("--out", type=Path, default=Path("out/decoder"), help="folder of the small models")
-    parser.add_argument("--json", type=Path, help="write the table's rows to this file")
-    parser.add_argument("--decode", type=Path, help="only continue a text, by the small model in this folder")
-    parser.add_argument("--prompt", help="the text (default: those that the model was measured with)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of initial models and batches (default: 0)")
+    parser.add_argument("--count", type=at_least(1), default=128, help="bytes to continue a text by (default: 128)")
+    parser.add_argument("--out", type=Path, default=Path("out/decoder"), help="default: out/decoder")
+    parser.add_argument("--json", type=Path, help="write the rows of the table to this file")
+    parser.add_argument("--decode", type=Path, help="only continue a text, with the small model in this folder")
+    parser.add_argument("--prompt", help="the text to continue (default: held-out text)")
     args = parser.parse_args(argv)
     if args.decode:
         given = np.frombuffer((args.prompt or "").encode(), np.uint8).astype(np.int32)
@@ -205,16 +207,20 @@ def main(argv=None):
     except DataError as error:
         sys.exit(str(error))
     sizes = {name: getattr(args, name) for name in SIZES}
+    dense = make(sizes, args.seed)
+    try:
+        recipes = {keep: make_recipe(dense, pieces[:1, :-1], keep, args) for keep in args.keep}
+    except ValueError as error:
+        parser.error(str(error))
 
     print(f"Dense: Adam for {args.steps} steps")
-    dense = make(sizes, args.seed)
     train(dense, optax.adam(optax.cosine_decay_schedule(args.learning_rate / 10, args.steps)), text, args)
     rows = [dense_row(dense, pieces)]
     print(f"   held out: {rows[0]['bits_per_character']:.3f} bits per character")
     dense_speeds = []
-    for keep in args.keep:
+    for keep, (groups, recipe) in recipes.items():
         print(f"\n{keep:.0%}: RAMDA for {args.steps // 2} steps, then Adam with its zeros held")
-        found, speed = made_small(make(sizes, args.seed), keep, text, pieces, sizes, args)
+        found, speed = made_small(make(sizes, args.seed), groups, recipe, keep, text, pieces, args)
         rows.append(found)
         dense_speeds.append(speed)
         rows[0]["tokens_per_second"] = float(np.median(dense_speeds))

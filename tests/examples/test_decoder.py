@@ -1,6 +1,7 @@
-"""The decoder decodes with its cache what it computes without, and the example's path runs at a small size."""
+"""The decoder decodes with its cache what it computes without, and the example runs as a whole, in small."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def test_a_cache_changes_nothing_however_many_tokens_are_read_at_a_time(model):
     assert (jnp.abs(first - whole).max(axis=-1) > 1e-3).all()
 
 
-def test_the_most_likely_continuation_is_that_of_the_whole_text_read_anew(model):
+def test_the_most_likely_continuation_is_that_of_the_whole_text_from_the_start(model):
     prompts = np.random.default_rng(1).integers(11, size=(2, 3)).astype(np.int32)
     found = continued(model, prompts, 3)
     logits = model(np.concatenate([prompts, found[:, :-1]], axis=1))
@@ -109,10 +110,16 @@ def test_another_process_rebuilds_the_decoder_and_goes_on_alike(tmp_path, capsys
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--keep", "0.1"], "--keep must be below 1 and above what cannot go"), (["--data-dir", "nowhere"], "lacks")],
+    [
+        (
+            ["--keep", "0.5", "0.1"],
+            "--keep must be above the share of what cannot be removed, .* got 0.1; use",
+        ),
+        (["--data-dir", "nowhere"], "WikiText is not complete"),
+    ],
 )
-def test_the_example_says_what_cannot_be_had(arguments, message, monkeypatch):
-    monkeypatch.setattr(decoder, "train", lambda *_: None)
-    monkeypatch.setattr(decoder, "dense_row", lambda *_: {"bits_per_character": 1.0})
-    with pytest.raises(SystemExit, match=message):
+def test_the_example_says_what_cannot_be_had_before_it_trains(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
         decoder.main([*arguments, *TINY])
+    printed = capsys.readouterr()
+    assert re.search(message, printed.err + str(caught.value)) and not printed.out
