@@ -30,7 +30,7 @@ from examples.training.language import bits_per_character, losses, tokens_per_se
 from ramda_jax import compaction, files
 
 VOCABULARY = 256  # bytes
-SIZES = {"width": 96, "depth": 4, "groups": 4, "queries": 2, "size": 12, "hidden": 256}
+SIZES = {"width": 64, "depth": 4, "groups": 4, "queries": 2, "size": 8, "hidden": 192}
 # Held-out text that is measured and that is continued, in pieces of the context's length.
 MEASURED, CONTINUED = 512, 8
 
@@ -121,23 +121,21 @@ def row(keep, model, bits, cost, tokens):
 
 
 def table(rows):
-    """The rows as text."""
+    """The rows as a table, in Markdown."""
     shown = [
         {
-            "asked for": "dense" if found["keep"] is None else f"{found['keep']:.0%}",
-            "bits per\ncharacter": f"{found['bits_per_character']:.3f}",
-            "\nperplexity": f"{found['perplexity']:.2f}",
-            "heads, in\ngroups": found["groups_of_heads"],
-            "hidden\nunits": found["hidden"],
-            "\nparameters": f"{found['params']:,}",
-            "\nleft": f"{found['params'] / rows[0]['params']:.1%}",
-            "FLOPs per\ntoken": f"{found['flops_per_token']:,.0f}",
-            "tokens per second\nof one text": f"{found['tokens_per_second']:,.0f}",
-            "dense\n= 1": f"{found['speed_ratio']:.2f}",
+            "to keep": "all (dense)" if found["keep"] is None else f"{found['keep']:.0%}",
+            "parameters": f"{found['params']:,} ({found['params'] / rows[0]['params']:.1%})",
+            "key heads, hidden units": f"{found['groups_of_heads']}, {found['hidden']}",
+            "bits per character": f"{found['bits_per_character']:.3f}",
+            "perplexity": f"{found['perplexity']:.2f}",
+            "FLOPs per token": f"{found['flops_per_token']:,.0f}",
+            "tokens per second": f"{found['tokens_per_second']:,.0f}",
+            "dense = 1": f"{found['speed_ratio']:.2f}",
         }
         for found in rows
     ]
-    return tabulate(shown, headers="keys", disable_numparse=True)
+    return tabulate(shown, headers="keys", tablefmt="pipe", disable_numparse=True)
 
 
 def dense_row(model, pieces):
@@ -185,7 +183,7 @@ def main(argv=None):
     parser = command("decoder", "A decoder of characters, made small.")
     parser.add_argument("--keep", type=float, nargs="+", default=[0.5], help="shares to keep (default: 0.5)")
     parser.add_argument("--data-dir", type=Path, help="WikiText's folder; without it: Python's language reference")
-    parser.add_argument("--steps", type=at_least(16), default=1600, help="of each model (default: 1600)")
+    parser.add_argument("--steps", type=at_least(16), default=1000, help="of each model (default: 1000)")
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="pieces of text in a step (default: 16)")
     parser.add_argument("--context", type=at_least(1), default=64, help="bytes of a piece (default: 64)")
     for name, size in SIZES.items():

@@ -19,8 +19,8 @@ def sources(notebook, kind):
     return [cell.source for cell in notebook.cells if cell.cell_type == kind]
 
 
-def test_there_are_seven_and_the_readme_has_a_line_for_each():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number}_" for number in range(1, 8)]
+def test_there_are_eight_and_the_readme_has_a_line_for_each():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number}_" for number in range(1, 9)]
     assert re.findall(r"\]\((\w+\.ipynb)\)", (FOLDER / "README.md").read_text()) == [path.name for path in NOTEBOOKS]
 
 
