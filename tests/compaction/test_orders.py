@@ -1,7 +1,9 @@
 """Units that are dead in other places in each layer of a stack: as many go as the layer with fewest has."""
 
 import dataclasses
+import functools
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -237,6 +239,78 @@ def test_random_keys_that_the_program_closes_over_are_no_hindrance():
     layers = make_layers()
     small = compact_model(apply, X, variables=layers, num_random=0)
     assert small.plan.has_orders and small.variables["up"].shape == (3, X.shape[1], 5)
+
+
+def by_slice(cache, new):
+    return jax.lax.dynamic_update_slice(cache, new, (0, 2, 0))
+
+
+def by_set(cache, new):
+    return cache.at[:, 2:5].set(new)
+
+
+def by_place(cache, new):
+    for number in range(new.shape[1]):
+        cache = cache.at[jnp.arange(len(cache)), number].add(new[:, number])
+    return cache
+
+
+def with_cache(write, layers, x, cache=None):
+    """Layers that write their units into parts of a cache; of one that is given they return what it is then."""
+    given = cache
+    cache = jnp.zeros((len(layers["up"]), len(x), 7, layers["up"].shape[2])) if cache is None else cache
+
+    def step(x, own):
+        layer, old = own
+        new = write(old, jnp.tanh(x @ layer["up"]))
+        return x + jnp.einsum("bth,hc->bc", new, layer["down"])[:, None], new
+
+    x, cache = jax.lax.scan(step, x, (layers, cache))
+    return x if given is None else (x, cache)
+
+
+@pytest.mark.parametrize("write", [by_slice, by_set, by_place])
+def test_units_that_are_written_into_a_cache_of_each_layer_have_an_order_in_each(write):
+    layers, x = make_layers(), jax.random.normal(jax.random.key(1), (2, 3, 6))
+    apply = functools.partial(with_cache, write)
+    small = compact_model(apply, x, variables=layers, num_random=1)
+    assert small.plan.has_orders and small.variables["up"].shape == (3, 6, 5)
+    # What has been written is in one order for all, if it comes and goes.
+    cache = jnp.zeros((3, 2, 7, 8))
+    kept = compact_model(apply, x, cache, variables=layers, resize={1: 1}, num_random=0)
+    assert not kept.plan.has_orders
+    # What was in it before is not the same for all units.
+    before = cache + jnp.arange(8.0)
+    kept = compact_model(lambda layers, x: apply(layers, x, before)[0], x, variables=layers, num_random=0)
+    assert not kept.plan.has_orders
+
+
+def wider(cache):
+    """With a unit more, before the others."""
+    return jnp.zeros((*cache.shape[:-1], 9))
+
+
+def by_part(cache, new):
+    return wider(cache).at[:, 2:5, 1:].set(new)[:, :, 1:]
+
+
+def by_part_slice(cache, new):
+    return jax.lax.dynamic_update_slice(wider(cache), new, (0, 2, 1))[:, :, 1:]
+
+
+def by_places_of_units(cache, new):
+    return cache.at[:, 2:5, jnp.arange(7, -1, -1)].set(new)
+
+
+@pytest.mark.parametrize("write", [by_part, by_part_slice, by_places_of_units])
+def test_units_that_are_written_to_places_of_their_own_keep_their_order(write):
+    layers, x = make_layers(), jax.random.normal(jax.random.key(1), (2, 3, 6))
+    table = np.stack([np.roll(np.arange(8), layer) for layer in range(3)])
+    moved = {"up": {2: Move(table, (("axis", 0),))}, "down": {1: Move(table, (("axis", 0),))}}
+    reasons = [
+        why_not_symmetric(trace_dims(functools.partial(with_cache, how), layers, x), moved) for how in (write, by_set)
+    ]
+    assert re.match("(scatter|dynamic_update_slice)[^:]*: ", reasons[0]) and reasons[1] == ""
 
 
 def test_what_is_returned_keeps_its_order():

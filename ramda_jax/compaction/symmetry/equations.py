@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ramda_jax.compaction.symmetry import contractions, shapes
+from ramda_jax.compaction.symmetry import contractions, shapes, updates
 from ramda_jax.compaction.symmetry.moves import ANY, CannotMove, State, agreed, moved_axes, put
 from ramda_jax.compaction.tracing.jaxprs import axes_without_change
 from ramda_jax.compaction.tracing.program import Value, Visit
@@ -94,4 +94,5 @@ TRANSFERS: dict[str, Callable[[Visit, list[State]], Any]] = (
     }
     | contractions.TRANSFERS
     | shapes.TRANSFERS
+    | updates.TRANSFERS
 )
