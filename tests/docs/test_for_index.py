@@ -39,7 +39,7 @@ def test_without_an_address_nothing_leads_nowhere():
     text = module.for_index(README, "1.2.3")
     assert all(address.startswith("https://") for _, address in targets(text))
     assert "sparsity.png" not in text and "The picture" not in text
-    assert "Getting started" in " ".join(text.split()) and "getting-started.md" not in text
+    assert "Equinox, Flax and plain JAX" in " ".join(text.split()) and "libraries.md" not in text
 
 
 @pytest.mark.parametrize("repository", [None, "https://example.org/me/ramda_jax"])
