@@ -25,7 +25,12 @@ pytestmark = pytest.mark.skipif(not (SITE / "objects.inv").exists(), reason="out
 PAGES = {
     "README": (False, True),
     "docs/getting-started": (False, False),
+    "docs/libraries": (False, False),
     "docs/guide": (False, False),
+    "docs/methods": (False, False),
+    "docs/tuning": (False, False),
+    "docs/questions": (False, False),
+    "docs/compaction": (False, False),
     "docs/theory": (True, False),
     "docs/porting": (False, False),
     "docs/extending": (False, False),
