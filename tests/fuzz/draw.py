@@ -13,6 +13,20 @@ NUMBERS = (
     None, True, "1", b"1", 1j, np.float32(0.1), np.float16("inf"), np.int64(2), np.asarray(0.1), np.ones(2),
     np.asarray("a"), [0.1], (), {}, object(), optax.constant_schedule(0.1), 10**400, -(10**400),
 )  # fmt: skip
+#: By patterns: some fit some trees, some none.
+STRENGTHS = (
+    0.1, 0.1, 0.1, {"": 0.1}, {"kernel": 0.1, "": 0.2}, {"a": optax.constant_schedule(0.1), "": 0.0},
+    {"": ramda_jax.Target(0.5, hold=3)}, {"kernel": ramda_jax.Target(0.5, hold=3), "": 0.1},
+)  # fmt: skip
+BAD_STRENGTHS = (
+    {"(": 0.1},
+    {3: 0.1},
+    {None: 0.1},
+    {"a": {"": 0.1}},
+    {"a": None},
+    {"": ramda_jax.Target(0.5)},
+    {"": -1},
+)
 COUNTS = (
     1,
     2,
@@ -201,8 +215,8 @@ class Draw:
         """(regularizer, parameters, method, state's shapes) that belong together; None where none was found."""
         for _ in range(attempts):
             params, regularizer = self.params(), self.one(GOOD_REGULARIZERS)
-            optimizer = self.method(regularizer)
             try:
+                optimizer = self.method(regularizer, self.one(STRENGTHS))
                 return regularizer, params, optimizer, shapes_of(optimizer.init, params)
             except ValueError:
                 continue

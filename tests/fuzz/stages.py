@@ -21,7 +21,7 @@ from ramda_jax import compaction, metrics
 from ramda_jax.compaction import LeafPlan, Plan, WidthPlan
 from tests.compaction import hostile
 from tests.factories import FACTORIES
-from tests.fuzz.draw import COUNTS, NUMBERS, OTHERS, shapes_of
+from tests.fuzz.draw import BAD_STRENGTHS, COUNTS, NUMBERS, OTHERS, STRENGTHS, shapes_of
 
 
 def same_shapes(one, other):
@@ -58,7 +58,7 @@ def parts(draw):
 def factories(draw):
     """A method made of any settings; numbers that are taken are finite and not negative."""
     factory = draw.one(FACTORIES)
-    pools = {"learning_rate": NUMBERS, "strength": NUMBERS}
+    pools = {"learning_rate": NUMBERS, "strength": (*NUMBERS, *STRENGTHS, *BAD_STRENGTHS)}
     pools |= {"averaging": NUMBERS} if factory.averages else {}
     pools |= {"eps": NUMBERS} if factory.name in ("ramda", "prox_adamw", "prox_ssi") else {}
     pools |= {"b1": NUMBERS, "b2": NUMBERS, "weight_decay": NUMBERS} if factory.name == "prox_adamw" else {}
@@ -76,7 +76,7 @@ def factories(draw):
 
 def init(draw):
     """`init` on any tree."""
-    optimizer = draw.method(draw.spec(), solver=draw.one((None, None, draw.solver_spec())))
+    optimizer = draw.method(draw.spec(), draw.one(STRENGTHS), solver=draw.one((None, None, draw.solver_spec())))
     shapes_of(optimizer.init, draw.any_params())
 
 

@@ -157,6 +157,7 @@ def test_patterns_that_do_not_fit_the_leaves_are_refused(strength, error, messag
         ({}, ValueError, r"A mapping of strengths must have a pattern, got \{\}; use"),
         ({"(": 0.1}, ValueError, "regular expression"),
         ({3: 0.1}, ValueError, "A pattern must be a regular expression, got 3"),
+        ({None: 0.1}, ValueError, "A pattern must be a regular expression, got None"),
         ({"first": -0.1}, ValueError, "`strength` must be finite and at least 0, got -0.1"),
         ({"first": "many"}, TypeError, "`strength` must be a real number or a schedule, got 'many'"),
         ({"first": {"second": 0.1}}, TypeError, "`strength` must be a real number or a schedule, got {'second'"),

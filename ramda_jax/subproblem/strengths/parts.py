@@ -29,7 +29,7 @@ def strength_parts(strength: StrengthSpec, assignment: Assignment) -> dict[str |
     if not parts:
         raise ValueError("A mapping of strengths must have a pattern, got {}; use for example `{'dense': 1e-4}`.")
     for pattern, part in parts.items():
-        if pattern is not ALL:
+        if isinstance(strength, Mapping):
             check_pattern(pattern)
         if isinstance(part, Target):
             check_target(part, assignment)
