@@ -15,7 +15,7 @@ class Groups:
         problem: whose net it is.
         example: one input.
         coupling, regularizer: of the groups.
-        gone: the share of the parameters that is gone, of which groups are alive.
+        removed: a function from the living groups to the share of the parameters that is removed.
         sizes: entries of a group, by width.
         whole: the number of parameters of the net.
     """
@@ -27,7 +27,7 @@ class Groups:
         self.dims = compaction.trace_dims(problem.traced, params, self.example)
         self.coupling = compaction.couple_model(problem.traced, self.example, variables=params, weight="saving")
         self.regularizer = self.coupling.regularizer()
-        self.gone = compaction.share_gone(self.dims, "parameters", self.regularizer)
+        self.removed = compaction.share_gone(self.dims, "parameters", self.regularizer)
         self.sizes = {name: leaf.shape[1] for name, leaf in self.coupling.pack(params)["coupled"].items()}
         # What of each leaf's axes goes with which width: rows that always stay, and rows by index.
         self._axes = {path: [[size, None, None] for size in leaf.shape] for path, leaf in self.dims.leaves.items()}
@@ -118,4 +118,4 @@ class Groups:
     def target(self, keep, **settings):
         """The `Target` that leaves `keep` of the parameters, a number that may be traced, or a schedule."""
         share = (lambda step: 1 - keep(step)) if callable(keep) else 1 - keep
-        return Target(share, of=self.gone, **settings)
+        return Target(share, of=self.removed, **settings)

@@ -65,8 +65,8 @@ def _ramda(rate, regularizer, strength, num_steps, **staged):
 
 def _until_held(groups, keep, num_steps):
     """A target that rises, and is followed until the zeros are held."""
-    gone = _rising(1 - keep, num_steps)
-    return groups.target(lambda step: 1 - gone(step), hold=num_steps - 1, total_steps=num_steps)
+    removed = _rising(1 - keep, num_steps)
+    return groups.target(lambda step: 1 - removed(step), hold=num_steps - 1, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):
@@ -143,7 +143,7 @@ def one_shot(over):
 
 
 def gradual(over):
-    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); what is gone stays at zero."""
+    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); removed weights stay at zero."""
 
     def find(lab, keep, choice, seed, num_steps):
         groups = lab.groups

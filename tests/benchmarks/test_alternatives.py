@@ -29,7 +29,7 @@ def test_groups_are_the_channels_and_units_and_are_counted_as_the_small_net_has_
             size = sum(leaf.size for leaf in jax.tree.leaves(small))
             # At most what was asked for; one group more would be too much, and none is worth a quarter.
             assert size == groups.count(alive) and (keep - 0.25) * groups.whole < size <= keep * groups.whole
-            left = 1 - groups.gone({f"coupled/{name}": one for name, one in alive.items()})
+            left = 1 - groups.removed({f"coupled/{name}": one for name, one in alive.items()})
             assert float(left) == pytest.approx(size / groups.whole)
             whole = lab.problem.apply(groups.held(params, alive), groups.example)
             np.testing.assert_allclose(lab.problem.traced(small, groups.example), whole, rtol=1e-4, atol=1e-5)

@@ -104,7 +104,7 @@ class Target:
             _check_costs(self.of)
 
     def at_step(self, step: Any) -> "Target":
-        """This target at a 0-based step, with a share that is no schedule."""
+        """This target at a 0-based step, with a number as share."""
         return dataclasses.replace(self, share=jnp.asarray(self.share(step))) if callable(self.share) else self
 
     def within(self, restarts: Sequence[int]) -> "Target":
