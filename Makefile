@@ -15,7 +15,7 @@ PYTEST := NPROC=1 $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal --duratio
 BITS := tests/test_bits.py tests/methods/test_equivalences.py
 NUMBERS := tests/builders tests/subproblem/test_tiles.py tests/solvers/test_secular_gauss.py \
   tests/solvers/test_secular_newton.py tests/test_golden.py tests/test_identification.py tests/xla/test_many_leaves.py \
-  tests/test_numerics.py
+  tests/test_numerics.py tests/benchmarks/test_zoo.py
 KKT := tests/regularizers/test_subproblem.py::test_exact_solvers_leave_a_kkt_residual_at_rounding
 # CACHE=DIR keeps compiled programs from run to run.
 export COMPILATION_CACHE := $(if $(CACHE),$(abspath $(CACHE)))
