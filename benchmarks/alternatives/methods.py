@@ -47,6 +47,8 @@ DEPTH = 3
 STRENGTHS = (1e-4, 3e-5, 3e-4)
 
 
+#: Stages end there where the zeros are held afterwards: nothing has to settle, and most steps are to learn in.
+LATE = (0.5, 0.65, 0.8)
 #: A share that is asked for rises in so much of the steps in which the groups are found.
 RISE = 0.3
 
@@ -81,12 +83,13 @@ def ramda_alone(lab, keep, choice, seed, num_steps):
 
 
 def ramda_held(lab, keep, choice, seed, num_steps):
-    """RAMDA in one stage, with a target that rises and is followed to the end."""
+    """RAMDA in later stages, with a target that rises and is followed to the end."""
     groups = lab.groups
 
     def make(rate, keep):
         target = _until_held(groups, keep, num_steps)
-        return groups.coupling.wrap(_ramda(rate, groups.regularizer, target, num_steps, ends=()))
+        ends = tuple(round(share * num_steps) for share in LATE)
+        return groups.coupling.wrap(_ramda(rate, groups.regularizer, target, num_steps, ends=ends))
 
     params = lab.found_by(("ramda, held", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
     return params, groups.trimmed(params, keep)

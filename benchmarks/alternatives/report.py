@@ -87,9 +87,10 @@ def draw(rows, path):
         for group in methods.get("dense", {}).values():
             for ax in line:
                 ax.axhline(np.mean([row["score"] for row in group]), color="black", lw=0.8, ls="--")
-        bits = next(iter(next(iter(methods.values())).values()))[0]["score"] < 0
+        bits = max(row["score"] for sizes in methods.values() for group in sizes.values() for row in group) < 0
         line[0].set_ylabel(f"{problem}: " + ("minus bits a character" if bits else "test accuracy, %"))
         scores = [np.mean([row["score"] for row in group]) for sizes in methods.values() for group in sizes.values()]
-        line[0].set_ylim(np.quantile(scores, 0.08), max(scores) + 0.1 * np.ptp(scores[:]) * 0.3)
+        low, high = np.quantile(scores, 0.08), max(scores)
+        line[0].set_ylim(low - 0.05 * (high - low) - 0.01, high + 0.05 * (high - low) + 0.01)
     axes[0, 1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)

@@ -69,7 +69,10 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
     for part, count in (("train", 64 * 65), ("valid", 1000), ("test", 1000)):
         (text / f"wiki.{part}.tokens").write_text("".join(rng.choice(list("abcde \n"), count)))
     arguments = ["--small", "--keeps", "0.3", "--seeds", "1", "--json", str(file), "--png", str(picture)]
-    command.main([*arguments, "--problems", "digits"])
+    command.main([*arguments, "--problems", "digits", "--methods", "magnitude, by layer"])
+    # Three learning rates, and one more split; one run to report.
+    assert ["tuning" in row for row in json.loads(file.read_text())] == [True] * 4 + [False]
+    command.main([*arguments, "--problems", "digits", "--untuned"])
     rows = json.loads(file.read_text())
     reported = [row for row in rows if "tuning" not in row]
     assert {row["method"] for row in reported} == {"dense", "small from scratch", *METHODS}
