@@ -1,5 +1,7 @@
 """The groups of a net that go as a whole: what they weigh, which are best, how many parameters are left with them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +117,7 @@ class Groups:
         """Of one input."""
         return compaction.cost(self.problem.traced, small, self.example).flops
 
-    def target(self, keep, **settings):
+    def target(self, keep: Any, **settings):
         """The `Target` that leaves `keep` of the parameters, a number that may be traced, or a schedule."""
         share = (lambda step: 1 - keep(step)) if callable(keep) else 1 - keep
         return Target(share, of=self.removed, **settings)
