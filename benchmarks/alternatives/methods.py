@@ -67,8 +67,7 @@ def _ramda(rate, regularizer, strength, num_steps, **staged):
 
 def _until_held(groups, keep, num_steps):
     """A target that rises, and is followed until the zeros are held."""
-    removed = _rising(1 - keep, num_steps)
-    return groups.target(lambda step: 1 - removed(step), hold=num_steps - 1, total_steps=num_steps)
+    return groups.target(_rising(1 - keep, num_steps), hold=num_steps - 1, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):
@@ -76,7 +75,7 @@ def ramda_alone(lab, keep, choice, seed, num_steps):
     groups = lab.groups
 
     def make(rate, keep):
-        return groups.coupling.wrap(_ramda(rate, groups.regularizer, groups.target(keep), num_steps))
+        return groups.coupling.wrap(_ramda(rate, groups.regularizer, groups.target(1 - keep), num_steps))
 
     params = lab.found_by(("ramda", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
     return params, groups.trimmed(params, keep)
@@ -101,7 +100,7 @@ def _prox_adamw(is_held):
 
         def make(rate, keep):
             held = _until_held(groups, keep, num_steps)
-            target = held if is_held else groups.target(keep, total_steps=num_steps)
+            target = held if is_held else groups.target(1 - keep, total_steps=num_steps)
             cosine = optax.cosine_decay_schedule(1.0, num_steps)
             method = ramda_jax.prox_adamw(lambda step: rate * cosine(step), groups.regularizer, target)
             return groups.coupling.wrap(method)
@@ -146,7 +145,7 @@ def one_shot(over):
 
 
 def gradual(over):
-    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); removed weights stay at zero."""
+    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); what is gone stays at zero."""
 
     def find(lab, keep, choice, seed, num_steps):
         groups = lab.groups
