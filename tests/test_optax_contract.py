@@ -376,7 +376,7 @@ def test_converges_to_the_closed_form_with_its_support(factory):
     assert ramda_jax.solver_info(state).converged
 
 
-@every_chain
+@every_factory
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_numbers_that_optax_would_round_to_the_parameters_dtype_are_warned_of(factory, dtype):
     """0.999 is 1 in bfloat16: `optax.inject_hyperparams` makes all numbers of the parameters' dtype."""
@@ -389,6 +389,7 @@ def test_numbers_that_optax_would_round_to_the_parameters_dtype_are_warned_of(fa
     assert {leaf.dtype for leaf in wide.init(params).hyperparams.values()} == {jnp.dtype("float32")}
 
 
+@every_chain
 @pytest.mark.contract("`inject_hyperparams`")
 def test_inject_hyperparams(factory):
     settings = {"averaging": 0.5} if factory.averages else {}
@@ -421,7 +422,7 @@ def test_scalar_array_and_constant_schedule_are_the_same(factory):
     for name in ("learning_rate", "averaging", "eps", "weight_decay"):
         if name in parameters and not (name == "eps" and factory.name != "ramda"):
             assert parameters[name].annotation is optax.ScalarOrSchedule, name
-    assert parameters["strength"].annotation == (optax.ScalarOrSchedule | ramda_jax.Target | None)
+    assert parameters["strength"].annotation == (ramda_jax.typing.StrengthSpec | None)
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values())
     values = {"learning_rate": factory.learning_rate, "strength": 0.1}
     values |= {"averaging": 0.5} if factory.averages else {}

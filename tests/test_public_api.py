@@ -27,7 +27,7 @@ PUBLIC = {
         LowRank Member Plan Proof Report Rule Width WidthPlan compact compact_coupling compact_model
         compact_state compaction_report cost costs couple couple_model draw_report expand factor
         freeze_structure groups keep_group_weights load_compact low_rank_model low_rank_plan plan_compaction
-        rebuild save_compact share_gone trace_dims verify
+        rebuild save_compact share_removed trace_dims verify
     """,
     "ramda_jax.metrics": """
         Certificate Overlap SecondMomentsState StructureHistory certificate changed_groups group_sparsity

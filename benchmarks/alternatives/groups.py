@@ -1,5 +1,7 @@
 """The groups of a net that go as a whole: what they weigh, which are best, how many parameters are left with them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ class Groups:
         problem: whose net it is.
         example: one input.
         coupling, regularizer: of the groups.
-        gone: the share of the parameters that is gone, of which groups are alive.
+        removed: the share of the parameters that is removed, as a function of which groups are alive.
         sizes: entries of a group, by width.
         whole: the number of parameters of the net.
     """
@@ -27,7 +29,7 @@ class Groups:
         self.dims = compaction.trace_dims(problem.traced, params, self.example)
         self.coupling = compaction.couple_model(problem.traced, self.example, variables=params, weight="saving")
         self.regularizer = self.coupling.regularizer()
-        self.gone = compaction.share_gone(self.dims, "parameters", self.regularizer)
+        self.removed = compaction.share_removed(self.dims, "parameters", self.regularizer)
         self.sizes = {name: leaf.shape[1] for name, leaf in self.coupling.pack(params)["coupled"].items()}
         # What of each leaf's axes goes with which width: rows that always stay, and rows by index.
         self._axes = {path: [[size, None, None] for size in leaf.shape] for path, leaf in self.dims.leaves.items()}
@@ -115,6 +117,6 @@ class Groups:
         """Of one input."""
         return compaction.cost(self.problem.traced, small, self.example).flops
 
-    def target(self, share, **settings):
-        """The `Target` of this share of the parameters that goes: a number, a traced one or a schedule."""
-        return Target(share, of=self.gone, **settings)
+    def target(self, share: Any, **settings: Any) -> Target:
+        """The `Target` of this share of removed parameters: a number, a traced one or a schedule."""
+        return Target(share, of=self.removed, **settings)

@@ -145,7 +145,7 @@ def one_shot(over):
 
 
 def gradual(over):
-    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); what is gone stays at zero."""
+    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); what is removed stays at zero."""
 
     def find(lab, keep, choice, seed, num_steps):
         groups = lab.groups

@@ -23,7 +23,7 @@ from ramda_jax.compaction.grouping.by_leaf import groups
 from ramda_jax.compaction.grouping.costs import costs
 from ramda_jax.compaction.grouping.couple import couple, couple_model
 from ramda_jax.compaction.grouping.coupling import Coupling
-from ramda_jax.compaction.grouping.share_gone import share_gone
+from ramda_jax.compaction.grouping.share_removed import share_removed
 from ramda_jax.compaction.grouping.small_coupling import compact_coupling
 from ramda_jax.compaction.low_rank import LowRank, low_rank_model, low_rank_plan
 from ramda_jax.compaction.model import Compaction, compact_model
@@ -67,7 +67,7 @@ __all__ = [
     "couple",
     "couple_model",
     "costs",
-    "share_gone",
+    "share_removed",
     "Coupling",
     "compact_coupling",
     "freeze_structure",

@@ -292,12 +292,11 @@ def test_a_decoder_of_a_billion_parameters_is_planned_and_proved_from_shapes_in_
     assert len(hidden) == (1 if is_stacked else 22) and not any(width.reason for width in hidden)
 
 
-def test_a_net_of_48_blocks_is_traced_and_planned_in_5_seconds():
+def test_a_net_of_48_blocks_is_traced_and_planned():
+    """In a second of processor time (`python -m benchmarks.zoo --times`)."""
     net = nnx.eval_shape(lambda: Decoder(nnx.Rngs(0), False, 16, 2, 24, 48, 11))
-    begun = time.perf_counter()
     dims = trace_dims(net, TOKENS)
     assert plan_compaction(dims, nnx.state(net)).changes_nothing
-    assert time.perf_counter() - begun < 5
 
 
 def test_a_leaf_that_has_a_shape_alone_is_sliced_as_one():

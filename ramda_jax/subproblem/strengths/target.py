@@ -45,7 +45,7 @@ class Target:
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
             from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
             norms. Or a function from boolean arrays by path, which groups are alive, to the share that is removed, a
-            scalar that JAX can trace and that grows with the number of dead groups: `compaction.share_gone`.
+            scalar that JAX can trace and that grows with the number of dead groups: `compaction.share_removed`.
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.

@@ -13,7 +13,7 @@ from ramda_jax.compaction import (
     compact,
     couple_model,
     plan_compaction,
-    share_gone,
+    share_removed,
     trace_dims,
 )
 from ramda_jax.compaction.tracing.units.savings import total
@@ -42,7 +42,7 @@ def with_zeros(alive):
 
 @pytest.mark.parametrize("of", ["parameters", "flops"])
 def test_what_is_gone_is_what_the_small_net_lacks(of):
-    removed = share_gone(DIMS, of, COUPLING.regularizer())
+    removed = share_removed(DIMS, of, COUPLING.regularizer())
     sizes = {f"coupled/{name}": len(parts[0].rows) for name, parts in COUPLING.parts.items()}
     rng = np.random.default_rng(0)
     for chance in (1.0, 0.7, 0.2, 0.0):
@@ -58,7 +58,7 @@ def test_training_leaves_the_parameters_that_were_asked_for():
         return jax.grad(lambda p: jnp.mean((net(p, IMAGES) - jnp.sin(3 * IMAGES[:, :3, 0, 0])) ** 2))(params)
 
     regularizer = COUPLING.regularizer()
-    target = Target(0.6, of=share_gone(DIMS, "parameters", regularizer), total_steps=1200, hold=900)
+    target = Target(0.6, of=share_removed(DIMS, "parameters", regularizer), total_steps=1200, hold=900)
     method = ramda_jax.ramda(1e-2, regularizer, strength=target, averaging=1.0, restarts=(300, 600))
     params, _ = tiny.train(COUPLING.wrap(method), gradient, PARAMS, 1200)
     whole, left = plan_compaction(DIMS, params).num_params[:2]
@@ -92,11 +92,11 @@ def test_a_function_of_costs_is_those_costs_and_a_traced_share_is_the_number():
 
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(ValueError, match="must be 'parameters' or 'flops', got 'bytes'"):
-        share_gone(DIMS, "bytes", COUPLING.regularizer())  # pyright: ignore[reportArgumentType]
+        share_removed(DIMS, "bytes", COUPLING.regularizer())  # pyright: ignore[reportArgumentType]
     with pytest.raises(CompactionError, match=r"must be that of coupled groups, got GroupLasso.*use `couple_model"):
-        share_gone(DIMS, "parameters", GroupLasso())
+        share_removed(DIMS, "parameters", GroupLasso())
     with pytest.raises(TypeError, match="must be 'weights', 'groups', a mapping of costs or a function, got 3"):
         Target(0.5, of=3)  # pyright: ignore[reportArgumentType]
     other = trace_dims(lambda params, x: x @ params["a"], {"a": jnp.ones((2, 2))}, jnp.ones((1, 2)))
     with pytest.raises(CompactionError, match="must be of the model that was traced"):
-        share_gone(other, "parameters", COUPLING.regularizer())
+        share_removed(other, "parameters", COUPLING.regularizer())

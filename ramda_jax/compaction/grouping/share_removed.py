@@ -17,10 +17,10 @@ from ramda_jax.structure.packing import packing_of
 from ramda_jax.typing import RegularizerSpec
 
 
-def share_gone(
+def share_removed(
     dims: Dims, of: Literal["parameters", "flops"], regularizer: RegularizerSpec
 ) -> Callable[[Mapping[str, Any]], jax.Array]:
-    """The exact share that is removed, for `Target(share, of=share_gone(...))`: a target for the small model's size.
+    """The exact share that is removed, for `Target(share, of=share_removed(...))`: a target for the small model's size.
 
         removed = 1 - sum_k c_k prod_a n_ka / sum_k c_k prod_a s_ka
 
@@ -43,13 +43,13 @@ def share_gone(
 
     Example:
         >>> import jax, jax.numpy as jnp, ramda_jax
-        >>> from ramda_jax.compaction import couple, share_gone, trace_dims
+        >>> from ramda_jax.compaction import couple, share_removed, trace_dims
         >>> def mlp(params, x):
         ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
         >>> params = {"in": jnp.ones((5, 4)), "out": jnp.ones((4, 3))}
         >>> dims = trace_dims(mlp, params, jnp.ones((1, 5)))
         >>> regularizer = couple(dims, params, weight="saving").regularizer()
-        >>> removed = share_gone(dims, "parameters", regularizer)
+        >>> removed = share_removed(dims, "parameters", regularizer)
         >>> [path] = regularizer.packing.pack(params)["coupled"]
         >>> print(removed({f"coupled/{path}": jnp.array([True, False, False, False])}))
         0.75
