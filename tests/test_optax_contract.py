@@ -28,7 +28,7 @@ from tests.factories import FACTORIES, Factory, factory_id
 def prox_rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     regularizer=None,
-    strength: optax.ScalarOrSchedule | ramda_jax.Target | None = None,
+    strength: ramda_jax.typing.StrengthSpec | None = None,
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     solver=None,
