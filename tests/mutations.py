@@ -1069,7 +1069,7 @@ MUTATIONS = [
     ),
     # methods
     Mutation(
-        "subproblem/solver_rules.py",
+        "subproblem/rules/solvers.py",
         "check_solver(self.alone, regularizer, metric_kind)",
         "pass",
         ("tests/solvers/test_select.py::test_a_solver_is_refused_where_it_is_given",),

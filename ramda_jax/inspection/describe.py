@@ -14,7 +14,7 @@ from ramda_jax.solvers.select import choose_solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.subproblem.rules.solvers import solver_rules
 from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, SolverSpec, Tree
 

@@ -7,7 +7,7 @@ from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.regularizers.null import Null
 from ramda_jax.structure.assignment import assignment
 from ramda_jax.structure.belonging import FRESH, check_belongs, check_real
-from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.subproblem.rules.solvers import solver_rules
 from ramda_jax.typing import MetricKind, RegularizerSpec, SolverSpec, StrengthSpec, Tree
 
 

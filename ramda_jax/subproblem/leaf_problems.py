@@ -15,8 +15,8 @@ from ramda_jax.solvers.base import Context, Solver
 from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.coupling import uncoupled
+from ramda_jax.subproblem.rules.strengths import ALL, pattern_for
 from ramda_jax.subproblem.state import ProximalProblem
-from ramda_jax.subproblem.strength_rules import ALL, pattern_for
 
 
 class RegularizedLeaf(NamedTuple):

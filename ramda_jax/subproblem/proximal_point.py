@@ -15,10 +15,10 @@ from ramda_jax.structure.belonging import check_state
 from ramda_jax.structure.paths import hidden_paths
 from ramda_jax.subproblem.checks import check_model, checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
+from ramda_jax.subproblem.rules.solvers import solver_rules
+from ramda_jax.subproblem.rules.strengths import check_patterns_used
 from ramda_jax.subproblem.running.batches import solve_all, summary
-from ramda_jax.subproblem.solver_rules import solver_rules
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
-from ramda_jax.subproblem.strength_rules import check_patterns_used
 from ramda_jax.subproblem.strengths.law import initial_strength, psi_weight
 from ramda_jax.subproblem.strengths.parts import strength_parts, strengths_at_step
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec

@@ -14,8 +14,8 @@ from ramda_jax.solvers.base import Solver, SolverInfo, check_solver
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import Assignment, assign
 from ramda_jax.structure.belonging import FRESH, is_same_setting
-from ramda_jax.subproblem.solver_rules import SolverRules
-from ramda_jax.subproblem.strength_rules import ALL
+from ramda_jax.subproblem.rules.solvers import SolverRules
+from ramda_jax.subproblem.rules.strengths import ALL
 
 
 @jax.tree_util.register_static

@@ -41,3 +41,18 @@ def test_the_contract_holds_and_an_upward_import_breaks_it(added, tmp_path):
     result = checked(tmp_path)
     assert result.returncode == 1
     assert any(contract in found and "BROKEN" in found for found in result.stdout.splitlines()), result.stdout
+
+
+def test_rooms_are_small():
+    """A module has at most 250 lines, a folder at most 10 modules besides `__init__.py`."""
+    modules = sorted((ROOT / "ramda_jax").rglob("*.py"))
+    assert len(modules) > 100
+    long = {path.name: lines for path in modules if (lines := len(path.read_text().splitlines())) > 250}
+    assert not long, f"These modules have more than 250 lines: {long}; split them."
+    folders = {path.parent for path in modules}
+    full = {
+        str(folder): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > 10
+    }
+    assert not full, f"These folders have more than 10 modules: {full}; put some in a folder of their own."

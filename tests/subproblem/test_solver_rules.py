@@ -8,7 +8,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax import ClosedForm, GroupLasso, NuclearNorm, ProximalGradient, SecularNewton, proximal_point, ramda
-from ramda_jax.subproblem.solver_rules import solver_rules
+from ramda_jax.subproblem.rules.solvers import solver_rules
 
 PARAMS = {"conv": jnp.ones((3, 4)), "mlp": jnp.arange(12.0).reshape(4, 3)}
 REGULARIZER = {"conv": GroupLasso(), "mlp": NuclearNorm()}

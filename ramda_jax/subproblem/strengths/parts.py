@@ -9,8 +9,8 @@ from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.structure.assignment import Assignment, check_pattern
 from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.rules.strengths import ALL
 from ramda_jax.subproblem.running.batches import Solved
-from ramda_jax.subproblem.strength_rules import ALL
 from ramda_jax.subproblem.strengths.law import after_solving, strength_at_step
 from ramda_jax.subproblem.strengths.target import Target, check_target
 from ramda_jax.typing import StrengthSpec
