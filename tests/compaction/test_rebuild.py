@@ -15,7 +15,15 @@ import orbax.checkpoint
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import CompactionError, compact, compact_model, load_compact, rebuild, trace_dims
+from ramda_jax.compaction import (
+    CompactionError,
+    compact,
+    compact_model,
+    load_compact,
+    plan_compaction,
+    rebuild,
+    trace_dims,
+)
 from ramda_jax.structure.paths import named_leaves
 from tests.compaction.nets_nnx import MLP, VECTORS, build
 from tests.compaction.nets_stacked import SEQUENCES
@@ -236,3 +244,49 @@ def test_widths_are_what_a_configuration_needs():
     _, small = mlp_small()
     widths = json.loads(json.dumps(small.widths()))
     assert widths == {"layers/0/kernel[1]": 5, "layers/1/kernel[1]": 7, "layers/2/kernel[1]": 3}
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.up, self.down = nnx.Linear(5, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+        self.norm, self.dropout = nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.down(nnx.relu(self.norm(self.dropout(self.up(x)))))
+
+
+def test_a_model_made_again_is_in_evaluation_mode(tmp_path):
+    """A fresh one trains: its batch norm would take the batch's statistics, and its dropout drop."""
+    net, x = Normed(nnx.Rngs(0)), jax.random.normal(KEY, (6, 5))
+    net.norm.mean.set_value(jax.random.normal(KEY, (8,)))
+    net.down.kernel.set_value(net.down.kernel.get_value().at[2:5].set(0))
+    small = compact_model(net, x)
+    small.save(tmp_path)
+    fresh = nnx.eval_shape(lambda: Normed(nnx.Rngs(1)))
+    again = rebuild(fresh, *load_compact(tmp_path), x)
+    net.eval()
+    assert relative_difference(net(x), again(x)) <= 1e-6
+    # The whole one's mode is that of what `compact_model` returns.
+    assert not small.model.norm.use_running_average
+    assert not small.model.dropout.deterministic
+
+
+def test_an_equinox_model_made_again_is_in_evaluation_mode():
+    def make():
+        layers = [eqx.nn.Linear(5, 8, key=KEY), eqx.nn.Dropout(0.5), eqx.nn.Linear(8, 3, key=KEY)]
+        return eqx.nn.Sequential(layers)
+
+    net, x = make(), jnp.ones(5)
+    net = eqx.tree_at(lambda net: net.layers[2].weight, net, net.layers[2].weight.at[:, 2:5].set(0))
+    small = compact_model(net, x)
+    again = rebuild(eqx.filter_eval_shape(make), small.plan, small.variables, x)
+    assert relative_difference(eqx.nn.inference_mode(net)(x), again(x)) <= 1e-6
+
+
+def test_planning_without_the_statistics_says_what_to_give():
+    net, x = Normed(nnx.Rngs(0)), jnp.ones((2, 5))
+    params = nnx.state(net, nnx.Param)
+    dims = trace_dims(net, x)
+    with pytest.raises(CompactionError, match=r"has shape None.*; give all variables.*merge_state"):
+        plan_compaction(dims, params)
+    plan_compaction(dims, nnx.merge_state(nnx.state(net), params))

@@ -107,6 +107,19 @@ def holds_variables(model: Any) -> bool:
     return _kind(wrapped) in ("nnx", "equinox") or _wrapped_module(model) is not None
 
 
+def in_evaluation_mode(model: Any) -> Any:
+    """An nnx or an Equinox module as it is proved and served: without dropout, with running statistics; others as they
+    are."""
+    kind = _kind(model)
+    if kind == "nnx":
+        model.eval()
+    elif kind == "equinox":
+        import equinox as eqx
+
+        return eqx.nn.inference_mode(model)
+    return model
+
+
 def params_of(model: Any, adapter: Adapter) -> Any:
     """The parameters of a model, as an optimizer gets them: without the rest of its variables."""
     owner = _owner(model)

@@ -144,5 +144,6 @@ def check_leaves(shapes: Mapping[str, Shape], leaves: Mapping[str, Any]) -> None
         path = wrong[0]
         raise CompactionError(
             f"The leaves must be those that were traced, but '{path}' has shape {found.get(path)}, not "
-            f"{shapes.get(path)} (None: no such leaf); trace and plan again for other variables."
+            f"{shapes.get(path)} (None: no such leaf); give all variables of the model, with the statistics of batch "
+            "norm (`nnx.merge_state(nnx.state(model), params)`), or trace and plan again for others."
         )

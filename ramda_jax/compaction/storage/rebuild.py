@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.compaction.adapters.choose import adapter_for, holds_variables
+from ramda_jax.compaction.adapters.choose import adapter_for, holds_variables, in_evaluation_mode
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.compaction.planning.slicing import find_leaves
@@ -39,8 +39,8 @@ def rebuild(
         call, fit: as in `compact_model`; numbers that it has found by itself are in the plan.
 
     Returns:
-        The small model, as `compact_model(...).model`: an nnx or Equinox module; for linen a function like
-        `module.apply`, called with the small variables.
+        The small model, as `compact_model(...).model`: an nnx or Equinox module, in evaluation mode even if the fresh
+        one is not; for linen a function like `module.apply`, called with the small variables.
 
     Raises:
         CompactionError: the variables do not have the plan's small shapes, such as those of a whole checkpoint; the
@@ -86,7 +86,7 @@ def rebuild(
                 f"The model must be the one that the plan was made for, but is not: {mismatches[0].reason}; make it by "
                 "the code that made the whole one."
             )
-    return rebuilt
+    return in_evaluation_mode(rebuilt)
 
 
 def check_small(plan: Plan, leaves: Mapping[str, Any]) -> None:
@@ -117,8 +117,8 @@ def _fill(plan, whole, leaves):
         if path not in plan.leaves:
             if isinstance(leaf, jax.ShapeDtypeStruct):
                 raise CompactionError(
-                    f"The model must have values where the plan has no leaf, but '{path}' is abstract; give one that "
-                    "is not."
+                    f"The model must have values where the plan has no leaf, but '{path}' is abstract; make it by the "
+                    "code and the arguments that made the whole one, or give it values there."
                 )
             filled.append(leaf)
             continue
