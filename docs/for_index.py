@@ -8,7 +8,7 @@ import re
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)")
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?!\w+:)[^)\s]+\)\n\n(.+\n)*\n", re.MULTILINE)
 COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
-CHECKOUT = re.compile(r'pip install "\.(\[\w+\])" +# in a checkout')
+CHECKOUT = re.compile(r'pip install "\.(\[[\w,]+\])" +# in a checkout')
 
 
 def for_index(text, version, repository=None):

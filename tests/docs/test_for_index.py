@@ -45,7 +45,7 @@ def test_without_an_address_nothing_leads_nowhere():
 @pytest.mark.parametrize("repository", [None, "https://example.org/me/ramda_jax"])
 def test_the_index_is_told_how_to_install_a_release_and_sees_no_comments(repository):
     text = module.for_index(README, "1.2.3", repository)
-    assert 'pip install "ramda_jax[flax]"\n' in text and "in a checkout" not in text
+    assert 'pip install "ramda_jax[flax,storage]"\n' in text and "in a checkout" not in text
     assert "<!--" not in text
     code = re.findall(r"```python\n.*?```", README, re.DOTALL)
     assert code and re.findall(r"```python\n.*?```", text, re.DOTALL) == code

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import ramda_jax
-from ramda_jax import GroupLasso, Target, metrics
+from ramda_jax import GroupLasso, Target, compaction, metrics
 from tests.factories import FACTORIES, factory_id
 from tests.tiny import advance
 
@@ -186,3 +186,25 @@ def test_a_state_of_other_patterns_is_refused():
     short = middle._replace(strength={"first": jnp.zeros([])})
     with pytest.raises(ValueError, match=r"`strength` must be a dict by the patterns \['first', ''\], got"):
         one.update(PARAMS, (first, short, last), PARAMS)
+
+
+def test_each_width_of_a_coupling_has_its_target():
+    def net(params, x):
+        return jax.nn.relu(jax.nn.relu(x @ params["a"]) @ params["b"]) @ params["c"]
+
+    shapes = {"a": (5, 8), "b": (8, 6), "c": (6, 3)}
+    # Rows of all sizes.
+    goal = {name: jnp.ones(shape) * jnp.logspace(-2, 0, shape[0])[:, None] for name, shape in shapes.items()}
+    params = jax.tree.map(lambda leaf: leaf + 0.1, goal)
+    coupling = compaction.couple_model(net, jnp.ones((2, 5)), variables=params)
+    strength = {"coupled/d1": Target(0.5, of="groups", hold=350), "coupled/d2": Target(0.34, of="groups", hold=350)}
+    regularizer = coupling.regularizer()
+    optimizer = coupling.wrap(ramda_jax.ramda(0.1, regularizer, strength, averaging=1.0))
+
+    def towards(params):
+        return jax.tree.map(lambda w, wanted: w - wanted, params, goal)
+
+    trained_params, _ = advance(optimizer, towards, params, optimizer.init(params), 400)
+    zeros = {name: int(jnp.sum(jnp.all(leaf == 0, axis=1))) for name, leaf in trained_params.items()}
+    assert abs(zeros["b"] - 4) <= 1
+    assert abs(zeros["c"] - 2) <= 1
