@@ -188,6 +188,29 @@ def test_every_layer_of_nnx_becomes_two():
     assert isinstance(net.conv, nnx.Conv) and isinstance(net.attention.query, nnx.LinearGeneral)
 
 
+def test_a_layer_that_several_modules_share_stays_shared():
+    class Holder(nnx.Module):
+        def __init__(self, layer):
+            self.layer = layer
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            shared = nnx.Linear(12, 12, rngs=rngs)
+            shared.kernel.set_value(of_rank(2, 12, 12))
+            self.first, self.second = Holder(shared), Holder(shared)
+            self.listed, self.named = nnx.List([shared, nnx.relu]), nnx.Dict({"shared": shared})
+
+        def __call__(self, x):
+            x = nnx.relu(self.second.layer(self.first.layer(x)))
+            return self.named["shared"](self.listed[0](x))
+
+    net, x = Net(nnx.Rngs(0)), images(2, 12)
+    small = low_rank_model(net, x)
+    assert len(small.ranks) == 1
+    assert small.num_params[0] - small.num_params[1] == 144 - 2 * 24
+    assert relative_difference(net(x), small.model(x)) <= 1e-5
+
+
 def test_stacked_layers_are_factored_one_by_one():
     class Block(nnx.Module):
         def __init__(self, rngs):

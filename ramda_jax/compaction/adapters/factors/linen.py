@@ -25,7 +25,8 @@ def layouts(apply: Callable[..., Any], variables: Tree, *args: Any) -> dict[str,
         apply: the model, a function of (variables, *args).
         variables, *args: of a call, which is traced.
     """
-    ndims = {keys: np.ndim(leaf) for (_, leaf), keys in zip(named_leaves(variables), _keys(variables), strict=True)}
+    keys_of, leaves = keys_by_name(variables), dict(named_leaves(variables))
+    ndims = {tuple(keys): np.ndim(leaves[path]) for path, keys in keys_of.items()}
     found: dict[tuple[str, ...], Layout | str] = {}
 
     def interceptor(next_function, args, kwargs, context):
@@ -45,13 +46,7 @@ def layouts(apply: Callable[..., Any], variables: Tree, *args: Any) -> dict[str,
     held, arrays = hold_static(apply, args)
     with nn.intercept_methods(interceptor):
         jax.eval_shape(held, variables, *arrays)
-    by_name = {path: found.get(keys) for path, keys in keys_by_name(variables).items()}
-    return products(variables) | {path: layout for path, layout in by_name.items() if layout is not None}
-
-
-def _keys(variables):
-    names = keys_by_name(variables)
-    return [tuple(names[path]) for path, _ in named_leaves(variables)]
+    return products(variables) | {path: found[keys] for path, keys in keys_of.items() if keys in found}
 
 
 def with_factors(

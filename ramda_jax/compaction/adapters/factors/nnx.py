@@ -96,14 +96,21 @@ def with_factors(model: Any, cuts: Mapping[str, Cut]) -> Any:
         if known is None:
             setattr(layer, name, FactoredKernel(left, right))
         else:
-            *parents, name = parents
-            pair = nnx.Sequential(*known[1](layer, left, right))
-            holder = _at(small, parents)
-            if name.isdigit():
+            _replace(small, layer, nnx.Sequential(*known[1](layer, left, right)))
+    return small
+
+
+def _replace(model, layer, pair):
+    """Puts `pair` wherever `layer` is: a layer that several modules share stays shared."""
+    holders = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Pytree)]
+    for holder in holders:
+        for name, child in list(vars(holder).items()):
+            if child is not layer:
+                continue
+            if isinstance(holder, nnx.List):
                 holder[int(name)] = pair
             else:
                 setattr(holder, name, pair)
-    return small
 
 
 def _at(holder, keys):
