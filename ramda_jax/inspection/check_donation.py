@@ -22,7 +22,8 @@ def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
 
     Args:
         step: what `jax.jit` returns, with `donate_argnums` or `donate_argnames`.
-        *args, **kwargs: what it is called with; leaves of type `jax.ShapeDtypeStruct` will do.
+        *args, **kwargs: what it is called with; leaves of type `jax.ShapeDtypeStruct` will do. Errors count the
+            arguments from 0, without the static ones.
 
     Raises:
         ValueError: an argument that is also a result is not donated, or its buffer goes to another result.
@@ -42,11 +43,11 @@ def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
         ValueError: Arguments that the step also returns must be donated, but argument 1 is not: its old and its new
         values take memory at once; use `jax.jit(step, donate_argnums=...)`.
     """
-    if not hasattr(step, "trace"):
+    traced: Any = step.trace(*args, **kwargs) if hasattr(step, "trace") else None
+    if not hasattr(traced, "args_info"):  # such as what `nnx.jit` returns
         raise TypeError(
             f"`step` must be what `jax.jit` returns, got {step!r}; give `jax.jit(step, donate_argnums=...)`."
         )
-    traced = step.trace(*args, **kwargs)
     positional, named = traced.args_info
     arguments = {f"argument {i}": tree for i, tree in enumerate(positional)} | {
         f"argument `{name}`": tree for name, tree in named.items()

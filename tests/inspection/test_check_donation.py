@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from flax import nnx
 
 import ramda_jax
 from ramda_jax import check_donation
@@ -86,8 +87,9 @@ def test_a_step_that_writes_one_over_the_other_is_named(step, donate, args, mess
 
 
 def test_what_is_not_jitted_is_refused():
-    with pytest.raises(TypeError, match=r"must be what `jax.jit` returns, got .*; give `jax.jit\(step"):
-        check_donation(updated, PARAMS, STATE, PARAMS)
+    for step in (updated, nnx.jit(updated, donate_argnums=BOTH)):
+        with pytest.raises(TypeError, match=r"must be what `jax.jit` returns, got .*; give `jax.jit\(step"):
+            check_donation(step, PARAMS, STATE, PARAMS)
 
 
 @pytest.mark.parametrize("step", [updated, swapped])
