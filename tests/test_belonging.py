@@ -285,6 +285,20 @@ def test_what_is_no_strength_in_a_state_is_named(field, kind):
         optimizer.update(params, (first, middle._replace(strength=wrong), last), params)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "complex64", "bool", "int32"])
+def test_what_is_no_flag_in_a_targets_state_is_named(dtype):
+    params = {"kernel": jnp.ones((3, 2))}
+    optimizer = METHODS["ramda"](ROWS, strength=ramda_jax.Target(0.5, hold=5))
+    first, middle, last = optimizer.init(params)
+    wrong = middle.strength._replace(is_constant=jnp.zeros([], dtype))
+    state = (first, middle._replace(strength=wrong), last)
+    if dtype in ("bool", "int32"):  # what `optax.contrib.sam` makes of a bool
+        jax.eval_shape(optimizer.update, params, state, params)
+        return
+    with pytest.raises(ValueError, match=rf"`strength.is_constant` must be one .* of bool or integer, got {dtype}"):
+        optimizer.update(params, state, params)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
 def test_whole_numbers_are_gradients_too(method, dtype):

@@ -27,7 +27,9 @@ _SUMS = ("grad_sum", "grad_sq_sum")
 _INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": jnp.generic}
 #: What a target keeps instead of the strength.
 _TARGET: dict[str, Any] = dict.fromkeys(("current", "next", "weight", "model_weight", "share"), jnp.floating)
-_TARGET |= {"is_constant": jnp.generic}
+#: A bool, or the whole number that such wrappers make of one.
+_FLAG = (jnp.bool_, jnp.integer)
+_TARGET |= {"is_constant": _FLAG}
 
 
 def _shape(leaf):
@@ -181,11 +183,15 @@ def _check_strength(name, strength):
 
 
 def _check_number(name, field, kind):
-    dtype = getattr(field, "dtype", None)
-    is_right = dtype is not None and jnp.issubdtype(dtype, kind) and (kind is jnp.generic or dtype.itemsize >= 4)
+    dtype: Any = getattr(field, "dtype", None)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    is_right = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+    if is_right and kind not in (jnp.generic, _FLAG):
+        is_right = np.dtype(dtype).itemsize >= 4
     if _shape(field) != () or not is_right:
+        of = "bool or integer" if isinstance(kind, tuple) else f"{kind.__name__} of 32 bits"
         raise ValueError(
-            f"The state's `{name}` must be one number, an array of shape () and of {kind.__name__} of 32 bits, got "
+            f"The state's `{name}` must be one number, an array of shape () and of {of}, got "
             f"{dtype or type(field).__name__} of shape {_shape(field)}; {FRESH}"
         )
 

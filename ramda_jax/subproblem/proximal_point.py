@@ -20,7 +20,7 @@ from ramda_jax.subproblem.rules.strengths import check_patterns_used
 from ramda_jax.subproblem.running.batches import solve_all, summary
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
 from ramda_jax.subproblem.strengths.law import initial_strength, psi_weight
-from ramda_jax.subproblem.strengths.parts import strength_parts, strengths_at_step
+from ramda_jax.subproblem.strengths.parts import check_parts_fit, strength_parts, strengths_at_step
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import require_params
 
@@ -78,6 +78,7 @@ def proximal_point(
         leaves = assign(problem.assignment, params)
         _, masked = hidden_paths(params)
         regularized = [(path, given) for path, _, given in leaves if given is not None]
+        check_parts_fit(parts, regularized)
         if not masked:  # otherwise a pattern may match a hidden leaf
             problem.solvers.check_used(regularized)
             check_patterns_used(problem.patterns, [path for path, _ in regularized])

@@ -169,6 +169,27 @@ def test_what_is_no_strength_is_refused_in_a_mapping_too(strength, error, messag
         ramda_jax.proximal_point(GroupLasso(), strength)
 
 
+@pytest.mark.parametrize("strength", [Target(0.5), {"": Target(0.5)}, 0.1])
+@pytest.mark.parametrize("restarts", [5, None, "ab", (3, 2), (1.5,)])
+def test_bad_restarts_are_refused_by_name_whatever_the_strength(strength, restarts):
+    for method in (ramda_jax.ramda, ramda_jax.rmda):
+        with pytest.raises((TypeError, ValueError), match=r"`restarts` must .*; use increasing step counts"):
+            method(0.1, GroupLasso(), strength, restarts=restarts)
+
+
+def test_a_target_asks_zeros_only_of_its_own_leaves():
+    regularizers = {"first/kernel": GroupLasso(), "second/kernel": ramda_jax.NuclearNorm()}
+    fitting = {"first": Target(0.5, hold=5), "second": 0.1}
+    optimizer = ramda_jax.ramda(0.1, regularizers, fitting)
+    state = jax.eval_shape(optimizer.init, PARAMS)
+    jax.eval_shape(optimizer.update, PARAMS, state, PARAMS)
+    for strength in (fitting | {"second": Target(0.5, hold=5)}, {"": Target(0.5, hold=5)}):
+        with pytest.raises(ValueError, match="zeros grow with their weight, got NuclearNorm"):
+            jax.eval_shape(ramda_jax.ramda(0.1, regularizers, strength).init, PARAMS)
+    with pytest.raises(ValueError, match="zeros grow with their weight, got NuclearNorm"):
+        ramda_jax.ramda(0.1, regularizers, Target(0.5, hold=5))
+
+
 def test_a_state_of_other_patterns_is_refused():
     one, other = both(), ramda_jax.ramda(0.1, GroupLasso(), 0.1)
     swapped = ramda_jax.ramda(0.1, GroupLasso(), {"second": 0.1, "first": 0.1})

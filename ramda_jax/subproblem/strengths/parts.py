@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 
 from ramda_jax.builders.quadratic import QuadraticModel
+from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.structure.assignment import Assignment, check_pattern
 from ramda_jax.structure.belonging import FRESH
 from ramda_jax.subproblem.leaf_problems import LeafProblem
-from ramda_jax.subproblem.rules.strengths import ALL
+from ramda_jax.subproblem.rules.strengths import ALL, pattern_for
 from ramda_jax.subproblem.running.batches import Solved
 from ramda_jax.subproblem.strengths.law import after_solving, strength_at_step
-from ramda_jax.subproblem.strengths.target import Target, check_target
+from ramda_jax.subproblem.strengths.target import Target, check_target, check_targeted
 from ramda_jax.typing import StrengthSpec
 from ramda_jax.validation import check_non_negative
 
@@ -35,7 +36,22 @@ def strength_parts(strength: StrengthSpec, assignment: Assignment) -> dict[str |
             check_target(part, assignment)
         else:
             check_non_negative("strength", part)
+    if isinstance(parts.get(ALL), Target):
+        for regularizer in assignment.regularizers:
+            check_targeted(regularizer)
     return parts
+
+
+def check_parts_fit(parts: Mapping[str | None, Any], regularized: Sequence[tuple[str, Regularizer]]) -> None:
+    """Raises a ValueError where a leaf of a target has a regularizer that has no more zeros at a larger weight.
+
+    Args:
+        parts: from `strength_parts`.
+        regularized: paths and regularizers of the leaves.
+    """
+    for path, regularizer in regularized:
+        if isinstance(parts[pattern_for(tuple(parts), path)], Target):
+            check_targeted(regularizer)
 
 
 def within_stages(strength: Any, restarts: Sequence[int]) -> Any:

@@ -113,7 +113,9 @@ class Target:
         `ends` and `total_steps` that the target was given are kept.
         """
         total_steps = getattr(restarts, "total_steps", None) if self.total_steps is None else self.total_steps
-        return dataclasses.replace(self, ends=self.ends or tuple(restarts), total_steps=total_steps)
+        return dataclasses.replace(
+            self, ends=self.ends or checked_restarts("restarts", restarts), total_steps=total_steps
+        )
 
     def held_from(self) -> int:
         """The 0-based step from which on lambda is constant.
@@ -156,18 +158,17 @@ def _check_costs(costs):
 
 
 def check_target(target: Target, assignment: Assignment) -> None:
-    """Raises unless the target knows when to hold lambda, and every regularizer has more zeros at a larger weight.
-
-    Raises:
-        ValueError: hold is unknown; there is no regularizer, or one whose zeros do not grow with its weight.
-    """
+    """Raises a ValueError unless the target knows when to hold lambda, and there is a regularizer."""
     target.held_from()
     if not assignment.regularizers:
         raise ValueError("A `Target` must be given with a regularizer, got None; use for example `GroupLasso()`.")
-    for regularizer in assignment.regularizers:
-        inner = regularizer.regularizer if isinstance(regularizer, Scaled) else regularizer
-        if type(inner).zeroing_weight is Regularizer.zeroing_weight and not isinstance(inner, Null):
-            raise ValueError(
-                f"A `Target` must be given with regularizers whose zeros grow with their weight, got {regularizer!r}; "
-                "use for example `GroupLasso()` or `L1()`, or a number as `strength`."
-            )
+
+
+def check_targeted(regularizer: Regularizer) -> None:
+    """Raises a ValueError unless a regularizer has more zeros at a larger weight, as a target needs."""
+    inner = regularizer.regularizer if isinstance(regularizer, Scaled) else regularizer
+    if type(inner).zeroing_weight is Regularizer.zeroing_weight and not isinstance(inner, Null):
+        raise ValueError(
+            f"A `Target` must be given with regularizers whose zeros grow with their weight, got {regularizer!r}; "
+            "use for example `GroupLasso()` or `L1()`, or a number as `strength`."
+        )
