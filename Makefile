@@ -47,7 +47,7 @@ test: $(VENV)/.installed-test ## the tests and doctests, without the slow ones
 test-slow: $(VENV)/.installed-test ## the slow tests: many devices, whole experiments, numbers as compiled for users
 	@failed=0; \
 	$(PYTEST) $(NUMBERS) $(KKT) || failed=1; \
-	COMPILATION=quick $(PYTEST) -m slow $(NUMBERS:%=--ignore=%) || failed=1; \
+	COMPILATION=quick $(PYTEST) -m slow $(NUMBERS:%=--ignore=%) --deselect $(KKT) || failed=1; \
 	exit $$failed
 
 test-all: test test-slow ## all tests

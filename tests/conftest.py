@@ -19,6 +19,7 @@ from jax._src.interpreters import mlir
 
 from tests.compile_report import CompileReport
 from tests.program_cache import configure, kept_programs
+from tests.tiers import mark_slow_cases
 
 # Imports and tracing make many objects that stay: by default the collector walks over them all again and again.
 gc.set_threshold(50_000, 20, 20)
@@ -78,6 +79,12 @@ def pytest_configure(config):
         config.add_cleanup(lambda: programs.__exit__(None, None, None))
         # JAX's warnings that an entry cannot be read: it is compiled then.
         config.addinivalue_line("filterwarnings", "ignore:Error .*persistent compilation cache")
+
+
+# Before pytest looks at `-m`.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    mark_slow_cases(items)
 
 
 def pytest_collection_finish():

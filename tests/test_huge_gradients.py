@@ -13,6 +13,8 @@ from ramda_jax.numerics import gradient_limit, limited, reachable, saturated
 from ramda_jax.solvers import ProximalGradient
 from tests.tiny import apply_step
 
+pytestmark = pytest.mark.covering
+
 REGULARIZERS = {
     "none": None,
     "l1": ramda_jax.L1(),

@@ -183,6 +183,7 @@ def test_metrics_of_three_thousand_million_entries_have_a_program():
     assert jax.eval_shape(metrics.changed_groups, support, support).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_a_target_counts_more_entries_than_a_float32_adds_up():
     # 2^25 groups, two in three of them zero; a float32 sum of ones may stop at 2^24.
     radii = jnp.tile(jnp.array([0.0, 1.0, 0.0]), 2**25 // 3)

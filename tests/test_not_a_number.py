@@ -46,6 +46,7 @@ def info_of(state):
 METHODS = {"ramda": ramda_jax.ramda, "prox_sgd": ramda_jax.prox_sgd}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda regularizer: type(regularizer).__name__)
 def test_solver_info_of_a_step_with_a_gradient_that_is_not_finite_has_not_converged(method, regularizer):

@@ -71,6 +71,7 @@ def test_cbrt_makes_no_nan_on_the_way():
         assert np.all(np.asarray(jax.jit(cbrt)(x)) >= 0)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("scale", [1e-34, 1e-20, 1.0, 1e20, 1e36])
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (), (0, 1, 2)])
 @pytest.mark.parametrize("norms", [group_norms, one_pass_norms])

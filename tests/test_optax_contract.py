@@ -24,6 +24,8 @@ from ramda_jax.structure import named_leaves
 from tests import tiny
 from tests.factories import FACTORIES, Factory, factory_id
 
+pytestmark = pytest.mark.covering
+
 
 def prox_rmsprop(
     learning_rate: optax.ScalarOrSchedule,

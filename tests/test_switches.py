@@ -139,6 +139,7 @@ def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, nam
         jax.block_until_ready(params)
 
 
+@pytest.mark.slow
 @pairs([(method, "GroupLasso") for method in FACTORIES[1:]] + [(FACTORIES[0], name) for name in CASES])
 def test_eager_steps_make_no_nan_on_the_way(factory, name):
     optimizer, params = make(factory, name)

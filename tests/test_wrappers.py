@@ -115,6 +115,7 @@ def test_without_a_guard_a_nan_stays_in_its_group_for_good(bad):
         params = optax.apply_updates(params, updates)
 
 
+@pytest.mark.slow
 @pytest.mark.contract("`MultiSteps`")
 def test_multisteps_is_one_step_on_the_mean_gradient():
     optimizer = optax.MultiSteps(method(), 3, should_skip_update_fn=optax.skip_not_finite)

@@ -11,6 +11,8 @@ import ramda_jax
 from ramda_jax import GroupLasso, iterate_averaging
 from tests.factories import FACTORIES, factory_id
 
+pytestmark = pytest.mark.covering
+
 every_factory = pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
 averaging_factory = pytest.mark.parametrize("factory", [f for f in FACTORIES if f.averages], ids=factory_id)
 

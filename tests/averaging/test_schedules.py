@@ -8,6 +8,7 @@ import pytest
 from ramda_jax import GroupLasso, ramda, rmda, sqrt_growth, stage_growth, stages
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(
     ("averaging", "full"),
     [

@@ -18,6 +18,7 @@ def lab():
     return Lab(digits(small=True))
 
 
+@pytest.mark.slow
 def test_groups_are_the_channels_and_units_and_are_counted_as_the_small_net_has_them(lab):
     groups, (params, _) = lab.groups, lab.start(0)
     assert sorted(len(parts[0].rows) for parts in groups.coupling.parts.values()) == [4, 6, 8]
@@ -35,6 +36,7 @@ def test_groups_are_the_channels_and_units_and_are_counted_as_the_small_net_has_
             np.testing.assert_allclose(lab.problem.traced(small, groups.example), whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_with_the_zeros_held_is_training_the_small_net(lab):
     groups, (params, batches) = lab.groups, lab.start(1)
     alive = groups.best(groups.by_saving(params), 0.4, "all")
@@ -86,6 +88,7 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
     assert "text: score" in capsys.readouterr().out and picture.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_convolutions_as_products_are_convolutions():
     shapes = net_shapes(8, (3, 5), (4, 2))
     params = {

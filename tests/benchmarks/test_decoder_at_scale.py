@@ -14,6 +14,7 @@ def small_params():
     return jax.tree.map(lambda x: 0.1 * jax.random.normal(next(keys), x.shape), shapes(SIZES["tiny"]))
 
 
+@pytest.mark.slow
 def test_a_token_sees_what_is_before_it_only():
     params, tokens = small_params(), jnp.arange(12).reshape(2, 6)
     logits = jax.jit(decoder)(params, tokens)

@@ -78,6 +78,7 @@ def test_averaging_widens_the_ball_of_the_structured_point_alone():
         np.testing.assert_allclose(hat**2, rate / 2 * (1 + rate / averaging), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
     # The sum over the path of s (<g, W - w> + lambda psi(W) - lambda psi(w)), W where the gradient was taken, is at
     # most sqrt(t) / 2 ||w - W_0||^2 + sum of s^2 ||g + lambda u||^2 / (2 sqrt(t - 1)), whatever the gradients are.

@@ -8,6 +8,7 @@ from benchmarks.recording import Recorder, ramda
 from benchmarks.solvers import EXACT, main
 
 
+@pytest.mark.slow
 def test_recorder_keeps_whole_leaves_that_are_solved_by_tiles_otherwise():
     recorder = Recorder()
     optimizer = ramda(4, recorder)

@@ -44,6 +44,7 @@ def test_step_cost(tmp_path, capsys):
     assert solved["most_iterations"] >= solved["iterations"] >= 1
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     rows = run(scaling, ["--methods", "rmda"], tmp_path / "rows.json")
     assert [(row["tree"], row["leaves"]) for row in rows] == [("square_leaves", 10), ("small_leaves", 2)]
@@ -61,6 +62,7 @@ def test_train_step(tmp_path, capsys):
     assert "demo" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_gradients_of_real_training_steps():
     tree = TREES["transformer_xl"](small=True)
     assert "training steps" in tree.origin and number_of_parameters(tree.params) > 1000

@@ -27,6 +27,7 @@ def test_dead_units_are_where_they_are_said_to_be():
     np.testing.assert_array_equal(leaves["a"].any(axis=1), leaves["a"].all(axis=1))
 
 
+@pytest.mark.slow
 def test_a_few_architectures_of_each_library_go_to_the_least(tmp_path):
     rows = check_all(FEW, tmp_path)
     assert {row["library"] for row in rows} == {"nnx", "linen", "Equinox", "function"}

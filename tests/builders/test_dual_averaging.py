@@ -10,6 +10,8 @@ import ramda_jax
 from ramda_jax import adaptive_dual_averaging, dual_averaging
 from tests.reference.dual_averaging import trajectory
 
+pytestmark = pytest.mark.covering
+
 METHODS = ("rmda", "ramda")
 NUM_STEPS = 12
 SHAPES = {"bias": (5,), "layer": {"kernel": (7, 5), "scalar": ()}}

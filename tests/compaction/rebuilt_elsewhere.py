@@ -95,7 +95,8 @@ def output(name, model, variables):
 
 
 def main(folder):
-    for name, (_, batch) in MODELS.items():
+    for name in [stored.name for stored in folder.iterdir()]:
+        batch = MODELS[name][1]
         plan, variables = load_compact(folder / name)
         model = fresh(name)
         if name.startswith("linen"):

@@ -224,6 +224,7 @@ def test_groups_that_go_cheaply_go_first_with_the_weights_of_what_they_save():
     assert {float(found[0]) for found in small.weights.values()} == set(weights.values())
 
 
+@pytest.mark.slow_except("flops")
 @pytest.mark.parametrize("of", ["parameters", "flops"])
 def test_a_target_of_costs_is_met(of):
     params = tiny.normal_tree({"in": (6, 24), "mid": (24, 20), "out": (20, 3)})

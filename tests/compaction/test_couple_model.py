@@ -168,6 +168,7 @@ def test_what_is_zero_is_removed_and_the_report_says_so(trained):
     )
 
 
+@pytest.mark.slow
 def test_training_goes_on_small_with_the_plan_of_the_models_parameters():
     params = tiny.normal_tree({"in": (5, 8), "a": (8, 3), "b": (8, 3)})
     params |= {name: params[name].at[5:].set(0) for name in ("a", "b")}
@@ -214,6 +215,7 @@ def wrappers(coupling):
     }
 
 
+@pytest.mark.slow_except("chain")
 @pytest.mark.parametrize("name", ["chain", "inject", "multi steps", "masked"])
 def test_eval_params_finds_the_coupling_in_any_wrapper(name):
     params, coupling = small_problem()

@@ -68,6 +68,7 @@ def test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size():
         assert float(value) == pytest.approx(float(wanted), rel=1e-12)
 
 
+@pytest.mark.slow_except("transformer")
 @pytest.mark.parametrize(
     "name", ["densenet", "transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lenet5", "lstm"))]
 )
@@ -107,6 +108,7 @@ def test_whole_heads_and_the_rows_of_a_flattened_channel_are_groups():
     assert np.array_equal(channels[0].rows, np.arange(32).reshape(4, 8).T)
 
 
+@pytest.mark.slow
 def test_what_ramda_zeroes_is_exactly_what_is_removed():
     with jax.enable_x64():
         params = initial()

@@ -9,6 +9,7 @@ from tests.compaction.nets_linen import every_net, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
 
+@pytest.mark.slow_except("mlp", "transformer")
 @every_net
 def test_compact_linen_model_computes_the_same_when_random_groups_are_zero(name):
     module, variables, batch = make(name)

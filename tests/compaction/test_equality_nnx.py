@@ -36,6 +36,7 @@ def shuffled(batch):
     return jnp.asarray(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
 
 
+@pytest.mark.slow_except("mlp", "lenet5", "transformer")
 @every_net
 def test_compact_model_computes_the_same_when_random_groups_are_zero(name):
     net, batch = make(name)

@@ -295,6 +295,7 @@ def test_what_cannot_be_two_layers_is_refused_by_its_reason(case):
     assert relative_difference(net(x), small.model(x)) == 0
 
 
+@pytest.mark.slow
 def test_every_layer_of_linen_reads_two_factors():
     class Net(nn.Module):
         @nn.compact

@@ -26,6 +26,7 @@ class HalfInside(nnx.Module):
         return logits, jnp.argmax(logits, -1)
 
 
+@pytest.mark.slow_except("bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_what_computes_in_half_precision_is_compared_in_it_though_it_returns_single(dtype, monkeypatch):
     net = HalfInside(dtype, nnx.Rngs(0))

@@ -71,6 +71,7 @@ def zero_in_each_layer(dims, variables, depths, share=0.4):
     return jax.tree.structure(variables).unflatten(values[path] for path, _ in named_leaves(variables))
 
 
+@pytest.mark.slow_except("scan of attention", "vmap of vmaps", "scan of gated", "experts")
 @pytest.mark.parametrize("name", KINDS)
 def test_as_many_units_go_as_the_layer_with_fewest_dead_ones_has(name):
     kind, batch, _ = NNX[name]

@@ -523,6 +523,7 @@ def test_linen_modules_run_with_the_sizes_of_their_arrays(module, x, shape, axis
     }
 
 
+@pytest.mark.slow_except("LSTMCell")
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.SimpleCell])
 def test_the_first_carry_of_a_linen_cell_is_as_large_as_its_arrays(cell):
     module = LinenRecurrent(cell)

@@ -95,6 +95,7 @@ def test_a_model_with_nothing_to_refuse_takes_one_attempt(attempts):
     assert shapes(small) == [4] * 4 and attempts == {"attempts": 1, "cuts": 1}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("number", [0, 2, 4])
 @pytest.mark.parametrize("wrong", [scaled, in_groups, in_other_groups])
 def test_one_block_that_must_stay_keeps_no_other(number, wrong):

@@ -53,6 +53,7 @@ def test_what_is_gone_is_what_the_small_net_lacks(of):
         assert float(removed(alive)) == pytest.approx(1 - left, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_parameters_that_were_asked_for():
     def gradient(params):
         return jax.grad(lambda p: jnp.mean((net(p, IMAGES) - jnp.sin(3 * IMAGES[:, :3, 0, 0])) ** 2))(params)

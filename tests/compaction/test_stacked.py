@@ -77,6 +77,17 @@ def check_kind(model, batch, member, with_variables, variables=None):
     return small
 
 
+@pytest.mark.slow_except(
+    "scan of attention",
+    "vmap of convolutions",
+    "loop of convolutions",
+    "scan of scans",
+    "tables",
+    "experts",
+    "jax.lax.scan",
+    "scan of gated",
+    "vmap of vmaps",
+)
 @pytest.mark.parametrize("name", NNX)
 def test_a_stack_of_nnx_layers_loses_what_nothing_reads_in_any_of_them(name):
     kind, batch, member = NNX[name]
@@ -86,6 +97,7 @@ def test_a_stack_of_nnx_layers_loses_what_nothing_reads_in_any_of_them(name):
     assert type(small.model) is type(net)
 
 
+@pytest.mark.slow_except("scan", "vmap")
 @pytest.mark.parametrize("name", LINEN)
 def test_a_stack_of_linen_layers_loses_what_nothing_reads_in_any_of_them(name):
     module, batch, member = LINEN[name]
@@ -292,6 +304,7 @@ def test_a_decoder_of_a_billion_parameters_is_planned_and_proved_from_shapes_in_
     assert len(hidden) == (1 if is_stacked else 22) and not any(width.reason for width in hidden)
 
 
+@pytest.mark.slow
 def test_a_net_of_48_blocks_is_traced_and_planned():
     """In a second of processor time (`python -m benchmarks.zoo --times`)."""
     net = nnx.eval_shape(lambda: Decoder(nnx.Rngs(0), False, 16, 2, 24, 48, 11))

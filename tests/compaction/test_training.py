@@ -94,6 +94,7 @@ OPTIMIZERS = {
 QUICK = ("coupled ramda", "prox_adamw")
 
 
+@pytest.mark.slow_except("coupled ramda")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OPTIMIZERS]
 )
@@ -145,6 +146,7 @@ def keep_numbers(leaf):
     return leaf if jnp.ndim(leaf) == 0 or 1 in leaf.shape else jnp.zeros_like(leaf)
 
 
+@pytest.mark.slow
 def test_groups_would_weigh_less_without_keep_group_weights():
     with jax.enable_x64():
         params = initial()

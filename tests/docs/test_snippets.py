@@ -17,6 +17,16 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.slow_except(
+    "README.md",
+    "docs/getting-started.md",
+    "docs/questions.md",
+    "docs/tuning.md",
+    "docs/porting.md",
+    "docs/scale.md",
+    "docs/alternatives.md",
+    "docs/identification.md",
+)
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

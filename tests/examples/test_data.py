@@ -159,6 +159,7 @@ def test_crops_are_shifts_with_zeros_and_flips_are_mirrors():
     assert sum(mirrored) + sum(same) == 64 and 16 < sum(mirrored) < 48
 
 
+@pytest.mark.slow
 def test_a_resized_crop_of_everything_is_the_resized_image_and_of_a_part_a_part():
     ramp = jnp.broadcast_to(jnp.arange(32.0)[None, :, None, None], (40, 32, 32, 1))
     whole = augment.random_resized_crop(jax.random.key(0), ramp, 64, scale=(1.0, 1.0), ratio=(1.0, 1.0))

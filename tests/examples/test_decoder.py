@@ -35,6 +35,7 @@ def in_parts(model, tokens, lengths):
     return jnp.concatenate(found, axis=1)
 
 
+@pytest.mark.slow
 def test_a_cache_changes_nothing_however_many_tokens_are_read_at_a_time(model):
     tokens = np.random.default_rng(0).integers(11, size=(2, 6))
     whole = jax.nn.log_softmax(model(tokens))
@@ -91,6 +92,7 @@ def run(tmp_path):
     return decoder.main(["--keep", "0.75", "--steps", "160", *TINY, *files])
 
 
+@pytest.mark.slow
 def test_the_example_goes_from_text_to_a_small_decoder_that_is_rebuilt(tmp_path, monkeypatch, capsys):
     def decode_here(folder, count):
         return decoder.main(["--decode", str(folder), "--count", str(count)])

@@ -54,6 +54,7 @@ def test_sparse_to_small_tells_its_story_on_mnist(tmp_path, capsys):
     assert "within" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_make_it_small_reaches_the_size_that_is_asked_for_and_tells_its_story(tmp_path, capsys):
     arguments = ["--net", "mlp", "--keep", "0.3", "--epochs", "12", "--out", str(tmp_path)]
     report = make_it_small.main(arguments)
@@ -105,6 +106,7 @@ def test_an_exported_program_is_the_old_or_the_new_one_wherever_a_kill_falls(tmp
     assert number > 2 and path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_mnist_logistic_is_a_command_over_the_runner(tmp_path, capsys):
     arguments = ["--data-dir", str(write_mnist(tmp_path / "mnist")), "--method", "ramda", "--scale", "0.02"]
     result = mnist_logistic.main([*arguments, "--out", str(tmp_path / "run")])

@@ -134,6 +134,7 @@ def images_and_norms_that_matter(model, side):
     return rng.normal(size=(3, side, side, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_resnet_is_the_naive_formula():
     model = models.ResNet50(width=4, depths=(2, 2, 1, 1), rngs=nnx.Rngs(0))
     images = images_and_norms_that_matter(model, 16)
@@ -336,6 +337,7 @@ def speech(frames=7, symbols=6):
     )
 
 
+@pytest.mark.slow
 def test_the_prenets_dropout_is_on_in_evaluation_and_the_others_are_not():
     model = tiny_tacotron()
     model.eval()
@@ -358,6 +360,7 @@ class PrenetWithoutDropout(nnx.Module):
         return nnx.relu(self.dense2(self.dense1(x)))
 
 
+@pytest.mark.slow
 def test_what_is_rounded_up_past_the_longest_of_a_batch_changes_nothing():
     model = tiny_tacotron()
     symbols, lengths, mels, mel_lengths = speech()

@@ -86,6 +86,7 @@ def test_a_rewiring_step_trains_nothing_and_grows_at_zero():
     np.testing.assert_array_equal(after["dense"]["bias"], params["dense"]["bias"])
 
 
+@pytest.mark.slow
 def test_what_moves_becomes_less_by_a_cosine_and_stops():
     optimizer, params, state = make(every=1, until=10, fraction=0.5)
     moved = []

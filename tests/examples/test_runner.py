@@ -128,6 +128,9 @@ def run_of(name, method="rmda"):
     return pytest.param(name, method, marks=[] if name in OF_EACH_KIND or method == "rigl" else pytest.mark.slow)
 
 
+@pytest.mark.slow_except(
+    "tacotron2-rmda", "transformer_xl-rmda", "vit_mim-rmda", "synthetic_conv-rmda", "fashion_lowrank-rmda"
+)
 @pytest.mark.parametrize(("name", "method"), [*map(run_of, CONFIGS), run_of(RIGL_STUDY, "rigl")])
 def test_every_experiment_trains_on_data_in_the_real_format(name, method, data):
     config = dataclasses.replace(tiny(name), scan=False)
@@ -147,6 +150,7 @@ def test_every_experiment_trains_on_data_in_the_real_format(name, method, data):
     assert config.measure in record["W"]
 
 
+@pytest.mark.slow_except("ramda", "prox_ssi")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_steps_and_is_measured(method, data):
     trainer = Trainer(tiny("mnist_logistic"), method, data("mnist_logistic"), scale=0.004, batch_size=BATCH)
@@ -163,6 +167,7 @@ def test_every_method_takes_steps_and_is_measured(method, data):
         assert record["W"]["unstructured"] > 0.9
 
 
+@pytest.mark.slow
 def test_changes_of_the_ranks_are_counted_from_round_to_round_in_w_too(data):
     config = tiny("fashion_lowrank").with_method("ramda", strength=10.0, averaging=1.0)
     trainer = Trainer(config, "ramda", data("fashion_lowrank"), batch_size=BATCH)
@@ -229,6 +234,7 @@ def test_the_iclr_schedules_are_the_papers_formulas():
         assert float(averaging(10 * epoch)) == pytest.approx(min(1, 10 ** (-2 + epoch // 50)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_epoch_by_scan_is_the_same_as_step_by_step(data):
     config = tiny("mnist_logistic")
     folder_ = data("mnist_logistic")
@@ -251,6 +257,7 @@ def test_batch_statistics_are_learnt_and_used(data):
     assert all(node.use_running_average for _, node in nnx.iter_graph(model) if isinstance(node, nnx.BatchNorm))
 
 
+@pytest.mark.slow
 def test_the_language_models_memory_starts_empty_in_every_epoch(data):
     trainer = Trainer(tiny("transformer_xl_small"), "rmda", data("transformer_xl"), scale=1e-3, batch_size=BATCH)
     per_epoch = trainer.data.steps_per_epoch

@@ -80,6 +80,7 @@ def first_state(config, method, params, grads):
     return optimizer.update(grads, optimizer.init(params), params)
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_before_the_optimizer_and_before_the_weights_decay():
     config = CONFIGS["tacotron2"]
     params = {"dense": {"kernel": jnp.full((2, 2), 1e4), "bias": jnp.zeros(2)}}

@@ -85,6 +85,7 @@ def test_what_changes_updates_after_ours_is_found(name):
         check_last(WRONG[name](), make_params())
 
 
+@pytest.mark.slow_except("ramda")
 @pytest.mark.parametrize("factory", FACTORIES, ids=factory_id)
 def test_every_method_in_half_precision(factory):
     dtype = jnp.bfloat16
@@ -156,6 +157,7 @@ def test_bad_arguments_are_refused_by_name():
         check_last(method(), make_params(), num_steps=0)
 
 
+@pytest.mark.slow
 def test_the_mark_changes_no_state_but_the_steps_own():
     """Asking does nothing to an optimizer in use: it is a function of its arguments."""
     optimizer, params = method(averaging=1.0), make_params()

@@ -21,6 +21,8 @@ from ramda_jax import GroupLasso, ProximalGradient
 from ramda_jax.structure import named_leaves
 from tests import tiny
 
+pytestmark = pytest.mark.covering
+
 STRENGTH = 0.2
 KERNELS = ("conv/kernel", "dense/kernel")
 

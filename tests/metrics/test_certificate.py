@@ -12,6 +12,8 @@ import ramda_jax
 from ramda_jax import L1, GroupLasso, GroupMCP, SparseGroupLasso, metrics
 from tests import tiny
 
+pytestmark = pytest.mark.covering
+
 STRENGTH, RATE = 0.4, 0.05
 SHAPE = (6, 3)
 REGULARIZERS = {

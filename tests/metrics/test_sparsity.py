@@ -43,6 +43,7 @@ def test_sparsities_follow_the_regularizer_that_is_given():
 SHAPES = {"a": {"kernel": (4, 3), "bias": (3,)}, "b": {"kernel": (3, 2, 4, 3)}, "c": {"kernel": (2, 3, 2)}}
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("spec", "axes"),

@@ -59,6 +59,7 @@ def after(optimizer, num_steps, params=PARAMS, state=None):
     return tiny.advance(optimizer, gradient, params, optimizer.init(params) if state is None else state, num_steps)
 
 
+@pytest.mark.slow_except("0.2")
 @pytest.mark.parametrize("averaging", [1.0, 0.2])
 def test_the_first_phase_is_the_method_s_own_to_the_bit(averaging):
     method, _, optimizer = parts(averaging)
@@ -113,6 +114,7 @@ def test_eval_params_is_the_parameters_after_the_switch_and_lambda_stays_readabl
     assert float(optax.tree.get(state, "strength").current) == found > 0
 
 
+@pytest.mark.slow
 def test_eager_steps_are_those_of_jit():
     _, _, optimizer = parts()
     params, state = eagerly(optimizer, SWITCH + 2)
@@ -133,6 +135,7 @@ def test_a_checkpoint_of_either_phase_continues_as_if_undisturbed(stop):
     same(jax.tree.map(jnp.asarray, again), state)
 
 
+@pytest.mark.slow
 def test_it_works_in_chains_wrappers_and_on_part_of_a_tree():
     _, _, optimizer = parts()
     wrapped = optax.chain(optax.clip_by_global_norm(1e6), optax.apply_if_finite(optimizer, 3))
@@ -148,6 +151,7 @@ def test_it_works_in_chains_wrappers_and_on_part_of_a_tree():
         ramda_jax.check_last(optax.chain(optimizer, optax.scale(0.5)), PARAMS)
 
 
+@pytest.mark.slow
 def test_the_state_may_be_donated_and_made_abstractly():
     optimizer = ramda_jax.ramda_then_hold(0.1, REGULARIZER, Target(0.4), total_steps=TOTAL)
     state = optimizer.init(PARAMS)

@@ -16,6 +16,8 @@ import ramda_jax as rj
 from ramda_jax.numerics import differentiable_group_norms
 from tests.regularizers.cases import CASES, prox
 
+pytestmark = pytest.mark.covering
+
 every_case = pytest.mark.parametrize("name", CASES)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 HAS_LEVELS = ["Binary", "Quantized"]
@@ -149,6 +151,7 @@ def test_leaves_without_entries(name):
             assert not np.any(regularizer.support(empty))
 
 
+@pytest.mark.slow_except("shape0")
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_leaves_without_entries_are_trained(shape):
     params = {f"layer{i}": {"kernel": jnp.zeros(shape)} for i in range(len(NAMES_FOR_EMPTY))}

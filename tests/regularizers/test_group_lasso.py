@@ -40,6 +40,7 @@ def points(draw):
     return x, group_axes, quantile * draw(st.sampled_from([0, 0.3, 0.99, 1.5])), rng
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("group_weight", ["sqrt_size", "sqrt_layer_size", 0.0, 0.3])
 @pytest.mark.parametrize(("shape", "group_axes"), LAYOUTS)
 def test_value_is_the_sum_of_the_weighted_norms(x64, shape, group_axes, group_weight):

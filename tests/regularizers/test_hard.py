@@ -13,6 +13,8 @@ from ramda_jax import metrics
 from ramda_jax.numerics import largest, sort_keys
 from tests.tiny import normal_tree, train
 
+pytestmark = pytest.mark.covering
+
 DTYPES = [np.float32, np.float64]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 NUM = 1000
@@ -159,6 +161,7 @@ def test_the_structure_is_exact_from_the_first_step(name, method, dtype):
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a != 0, b != 0), structured, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TopGroups", "TopEntries of all", "NofM"])
 def test_eager_steps_are_those_of_jit(name):
     optimizer = rj.ramda(0.1, TRAINED[name][0], strength=1.0, averaging=1.0)
@@ -187,6 +190,7 @@ def test_a_share_that_is_a_schedule_is_a_ramp(over):
     np.testing.assert_array_equal(rj.eval_params(state, params)["first"]["kernel"], 0)
 
 
+@pytest.mark.slow_except("float32")
 @every_dtype
 def test_over_all_leaves_is_what_one_leaf_of_them_has(dtype):
     # Groups of one size side by side: the leaves together, and each as a part of one leaf.

@@ -15,6 +15,8 @@ import ramda_jax as rj
 from tests.reference import regularizers as reference
 from tests.regularizers.cases import Case, Problems, fixed, solve
 
+pytestmark = pytest.mark.covering
+
 NUM = 250
 OMEGA, GROUP_WEIGHT, RATIO = 0.8, 1.3, 0.3
 LEVELS = (-1.0, 0.0, 0.3, 2.0)

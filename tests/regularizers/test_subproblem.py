@@ -22,6 +22,8 @@ from tests.regularizers.cases import (
     solved,
 )
 
+pytestmark = pytest.mark.covering
+
 every_case = pytest.mark.parametrize("name", CASES)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 every_metric = pytest.mark.parametrize("metric", DECADES)

@@ -20,6 +20,7 @@ def gradient(params):
     return jax.tree.map(jnp.sin, params)
 
 
+@pytest.mark.slow_except("GroupLasso(groups='input', group_weight='sqrt_size', non_negative=False)")
 @pytest.mark.parametrize(
     "regularizer",
     [rj.GroupLasso(), rj.SparseGroupMCP(omega=1.0), rj.L1(), rj.MCP(1.0), rj.NuclearNorm(), rj.TopGroups(0.5)],

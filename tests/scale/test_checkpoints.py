@@ -62,6 +62,7 @@ def stopped(when, settings):
     return pytest.param(STOPS[when], settings, id=f"{kept}-{when}", marks=() if is_quick else pytest.mark.slow)
 
 
+@pytest.mark.slow_except("iterate kept-after a restart")
 @pytest.mark.parametrize(("stop", "settings"), [stopped(when, s) for s in ({}, KEPT) for when in STOPS])
 @pytest.mark.contract("checkpoints")
 def test_orbax_restored_run_goes_on_bit_by_bit(tmp_path, stop, settings):
@@ -126,6 +127,7 @@ def test_flax_bytes_of_a_train_state_restore_it(factory):
     chex.assert_trees_all_equal(restored.apply_gradients(grads=grads).params, state.apply_gradients(grads=grads).params)
 
 
+@pytest.mark.slow
 def test_flax_is_not_imported_by_us_and_serializes_though_imported_last():
     code = """
 import sys

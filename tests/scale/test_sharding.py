@@ -59,6 +59,7 @@ def lowering(factory, name):
     return pytest.param(factory, name, id=f"{name}-{factory.name}", marks=() if is_quick else pytest.mark.slow)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize(("factory", "name"), [lowering(f, name) for name in REGULARIZERS for f in FACTORIES])
 def test_every_step_is_lowered_for_cpu_cuda_and_tpu(factory, name):
     if name == "Quantized" or (name == "NuclearNorm" and factory.name == "prox_ssi"):

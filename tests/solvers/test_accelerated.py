@@ -46,6 +46,7 @@ def objective_of(problem, psi, w):
     return reference.objective(psi, w, metric * anchor - linear, metric, weight)
 
 
+@pytest.mark.slow
 def test_nuclear_norm_takes_many_fewer_iterations_to_the_same_solution(x64):
     psi = reference.NuclearNorm(SHAPE[0])
     ratios, ranks = [], []
@@ -66,6 +67,7 @@ def test_nuclear_norm_takes_many_fewer_iterations_to_the_same_solution(x64):
     assert min(ratios) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.4, 0.1, 0.03])
 def test_gain_grows_with_the_metrics_spread(x64, share):
     gains = []

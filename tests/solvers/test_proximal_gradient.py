@@ -22,6 +22,8 @@ from ramda_jax.solvers import Context
 from tests import problems
 from tests.reference import group_norm, proximal_gradient
 
+pytestmark = pytest.mark.covering
+
 # Leaves of unequal size, so that each one's share of a tolerance matters: (shape, group axes of "input").
 LEAVES = {"big": ((24, 40), (0,)), "conv": ((3, 3, 5, 6), (2,)), "small": ((4, 3), (0,))}
 SCHEDULE = summable_tolerance(1e-2, power=1.0)

@@ -44,6 +44,7 @@ def root_of_s(radii, rhs, metric, weight, group_axes):
     return np.sqrt(np.sum((group_norm.rows(group_norm.wide(rhs), group_axes) / t) ** 2, axis=1))
 
 
+@pytest.mark.slow
 @every_dtype
 @settings(max_examples=150)
 @given(

@@ -14,6 +14,8 @@ from ramda_jax.solvers import Context
 from tests import problems
 from tests.reference import group_norm
 
+pytestmark = pytest.mark.covering
+
 DTYPES = [np.float32, np.float64]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -130,6 +132,7 @@ def test_secular_newton_is_zero_exactly_where_the_norm_is_at_most_the_weight(dty
     assert residual <= 4 * eps * norm
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(problem=problems.group_subproblems([((), ()), ((4, 6), (0,)), ((2, 0), (0,)), ((3, 2, 3), (2,))]))
 @example(problem=(np.zeros((4, 6)), np.ones((4, 6)), 0.0, (0,)))
@@ -201,6 +204,7 @@ def test_secular_newton_takes_at_most_30_steps_when_problems_are_made_to_be_hard
     assert 15 <= worst <= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [1e-4, 1e-3, 1e-2])
 @pytest.mark.parametrize("network", list(problems.NETWORKS))
 def test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems(network, strength):

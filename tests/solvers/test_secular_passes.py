@@ -23,6 +23,8 @@ from tests.reference import group_norm
 from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounded
 from tests.test_golden import GOLDEN, golden_optimizer, largest_deviation
 
+pytestmark = pytest.mark.covering
+
 LAYOUTS = [((40,), ()), ((9, 33), (0,)), ((3, 3, 5, 4), (2,)), ((0, 5), (0,))]
 GROUP_REGULARIZERS = {
     "group_lasso": GroupLasso(),
@@ -67,6 +69,7 @@ def until_converged(problem, radii, solves=12):
     return found
 
 
+@pytest.mark.slow
 @every_dtype
 @settings(max_examples=150)
 @given(

@@ -11,6 +11,8 @@ import pytest
 import ramda_jax as rj
 from ramda_jax import prox
 
+pytestmark = pytest.mark.covering
+
 SHAPE = (4, 6)
 EVERY = {
     "L1": rj.L1(factor=0.7),
@@ -70,6 +72,7 @@ def test_the_derivative_is_that_of_finite_differences(name, kind, x64):
     np.testing.assert_allclose(backward, jnp.vdot(weights, expected), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_equal_singular_values_and_zero_groups_have_finite_derivatives(x64):
     x = jnp.diag(jnp.array([2.0, 2.0, 0.5, 0.0]))
     for regularizer in (rj.NuclearNorm(), rj.GroupLasso(group_weight=1.0), rj.GroupMCP(group_weight=1.0, omega=1.0)):

@@ -209,6 +209,7 @@ def test_a_state_of_other_patterns_is_refused():
         one.update(PARAMS, (first, short, last), PARAMS)
 
 
+@pytest.mark.slow
 def test_each_width_of_a_coupling_has_its_target():
     def net(params, x):
         return jax.nn.relu(jax.nn.relu(x @ params["a"]) @ params["b"]) @ params["c"]

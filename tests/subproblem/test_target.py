@@ -54,6 +54,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow_except("ramda")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_share_at_the_end_is_the_one_asked_for_whatever_the_start(method):
     wanted = 0.7
@@ -133,6 +134,7 @@ def test_a_share_that_rises_is_followed_to_the_step_that_holds():
 COSTS = {"kernel": np.arange(1.0, GROUPS + 1)[:, None]}
 
 
+@pytest.mark.slow_except("weights")
 @pytest.mark.parametrize("of", ["weights", "groups", COSTS], ids=["weights", "groups", "costs"])
 def test_the_share_is_of_weights_of_groups_or_of_costs(of):
     tree = {"kernel": jnp.zeros((GROUPS, WIDTH)), "wide": jnp.zeros((GROUPS, 4 * WIDTH))}

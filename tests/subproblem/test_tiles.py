@@ -29,6 +29,7 @@ def trained(method, groups, strength, monkeypatch, tile):
     return jax.tree.map(np.asarray, (points, params, steps, ramda_jax.solver_info(state)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, groups, strength",
     [("ramda", "input", 0.8), pytest.param("prox_adamw", "output", 2.0, marks=pytest.mark.slow)],

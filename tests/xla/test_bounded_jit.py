@@ -46,6 +46,7 @@ def test_programs_that_go_are_freed():
     assert 0 < num_programs() - before <= 4
 
 
+@pytest.mark.slow
 def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
     programs = batches.solve_leaf.programs

@@ -30,6 +30,7 @@ def test_a_solver_called_by_hand_gets_the_execution_that_does_nothing():
     assert ramda_jax.Context(start=jnp.zeros(2)).run is PLAIN
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("start", ["near", "far", "none"])
 @pytest.mark.parametrize("run", RUNS)
 def test_every_execution_gives_the_solution_of_the_plain_one(run, start):

@@ -49,6 +49,7 @@ def test_no_scalar_moves_a_leaf_to_another_place(scalar):
     np.testing.assert_array_equal(jnp.stack(mapped), -jnp.stack(tree))
 
 
+@pytest.mark.slow
 def test_a_nan_in_one_leaf_stays_there():
     params = {f"{number:02}": jnp.full((4, 3), 1.0 + number) for number in range(2 * MANY)}
     gradients = jax.tree.map(jnp.ones_like, params) | {"05": jnp.full((4, 3), jnp.nan)}
@@ -57,6 +58,7 @@ def test_a_nan_in_one_leaf_stays_there():
     assert [name for name, update in updates.items() if np.isnan(update).any()] == ["05"]
 
 
+@pytest.mark.slow
 def test_an_ensemble_under_vmap_is_its_members():
     rng = np.random.default_rng(0)
     shapes = [(4, 3) if number % 2 else (5,) for number in range(2 * MANY)]
