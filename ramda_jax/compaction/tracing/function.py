@@ -1,4 +1,4 @@
-"""A function as JAX traces it, with the paths of what goes in and of what comes out."""
+"""A function as JAX traces it, with the paths of its inputs and outputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Program:
     """A function as JAX has traced it.
 
     Attributes:
-        jaxpr: closed; its inputs are the leaves of the variables and of the arguments.
+        jaxpr: the closed jaxpr. Its inputs are the leaves of the variables and of the arguments.
         leaves, inputs, outputs: their paths.
     """
 
@@ -28,11 +28,11 @@ class Program:
 
 
 def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
-    """Traces a function: runs the user's code, and nothing else of `trace_dims`."""
+    """Traces a function. Of all steps of `trace_dims`, only this one runs the user's code."""
     names = tuple(name for name, _ in named_leaves(variables))
     _check_traceable("The variables", variables)
     held, arrays = hold_static(apply_fn, example_args)
-    named_leaves(arrays)  # raises where two have one name
+    named_leaves(arrays)  # raises if two leaves have the same name
     flat, treedef = jax.tree.flatten((variables, arrays))
     outputs = []
 
@@ -49,8 +49,8 @@ def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: A
 def named_values(tree: Any) -> list[tuple[str, Any]]:
     """The leaves of arguments and of outputs by name.
 
-    As `named_leaves`, but that an attribute `value` is one like others: in a cache of keys and values it is no variable
-    that holds an array.
+    This differs from `named_leaves` in one point: an attribute `value` is part of the name. In a cache of keys and
+    values it is not a variable that holds an array.
     """
     return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in flatten_with_paths(tree)[0]]
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-#: Calls whose body stands in their place, with the parameter that holds it.
+#: Calls that are walked as if their body replaced them, with the parameter that holds the body.
 CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",  # JAX 0.10
@@ -21,9 +21,9 @@ CALLS = {
 
 
 def body_of_call(equation: Any) -> Any:
-    """The jaxpr that stands in an equation's place, None where it is not a call."""
+    """The body of an equation that is a call, as a jaxpr; None for other equations."""
     name = equation.primitive.name
-    if name == "call_hi_primitive":  # JAX 0.12 has some functions of its own as primitives that expand themselves
+    if name == "call_hi_primitive":  # JAX 0.12 has primitives of its own that expand themselves
         primitive = equation.params["_prim"]
 
         def expand(*leaves):
@@ -36,7 +36,7 @@ def body_of_call(equation: Any) -> Any:
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many constants and how many carried values the inputs of a scan begin with."""
+    """The numbers of constants and of carried values at the beginning of a scan's inputs."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     constants, carry, _ = params["ft_in"].unpack()  # since JAX 0.11
@@ -44,16 +44,18 @@ def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
 
 
 def used_equations(jaxpr: Any, used: Sequence[bool] | None) -> Iterator[tuple[Any, list[bool]]]:
-    """Yields each equation and which of its outputs others need, or the outputs of the jaxpr that are `used` (all).
+    """Yields each equation, and for each of its outputs whether it is needed.
 
-    An equation that does something else, such as printing, is needed itself: of such a one all outputs are.
+    An output is needed if a needed equation reads it, or if it is a `used` output of the jaxpr (None: all are).
+
+    An equation with an effect, such as printing, is needed with all its outputs.
     """
     used = [True] * len(jaxpr.outvars) if used is None else used
     needed = {atom for atom, is_used in zip(jaxpr.outvars, used, strict=True) if is_used and not hasattr(atom, "val")}
     found = []
     for equation in reversed(jaxpr.eqns):
         of_outputs = [bool(equation.effects) or variable in needed for variable in equation.outvars]
-        # An array without entries, such as an empty padding, contains nothing, whatever it is made of.
+        # An array without entries, such as an empty padding, does not depend on its inputs.
         outputs = [v for v, is_used in zip(equation.outvars, of_outputs, strict=True) if is_used]
         if equation.effects or any(math.prod(getattr(v.aval, "shape", ())) for v in outputs):
             needed.update(atom for atom in equation.invars if not hasattr(atom, "val"))
@@ -62,7 +64,7 @@ def used_equations(jaxpr: Any, used: Sequence[bool] | None) -> Iterator[tuple[An
 
 
 def count_primitives(jaxpr: Any) -> collections.Counter[str]:
-    """How often each primitive occurs in a jaxpr and in those in it."""
+    """How often each primitive occurs in a jaxpr, including the jaxprs inside it."""
     found = collections.Counter()
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         found[equation.primitive.name] += 1
@@ -74,7 +76,7 @@ def count_primitives(jaxpr: Any) -> collections.Counter[str]:
 
 
 def axes_without_change(array: Any) -> list[int]:
-    """The axes of an array along which all its slices are the same."""
+    """The axes along which an array is constant."""
     if jnp.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.extended) or not np.size(array):
         return []
     array = np.asarray(array)

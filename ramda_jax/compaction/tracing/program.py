@@ -13,11 +13,11 @@ class Value:
     """A value of the program.
 
     Attributes:
-        number: its place in the order in which values arise.
+        number: its position in the order in which the walk creates values.
         shape, dtype: of the array.
-        labels: one for each axis.
-        recipe: how it is made of parameters, None where it depends on the inputs.
-        literal: a number that stands in the program itself, else None.
+        labels: a label for each axis.
+        recipe: how it is computed from parameters; None if it depends on the inputs.
+        literal: the number, if the value is a literal of the program; else None.
     """
 
     number: int
@@ -30,14 +30,14 @@ class Value:
 
 @dataclasses.dataclass(eq=False)
 class Visit:
-    """One equation as it was walked.
+    """An equation that was walked.
 
     Attributes:
         equation: of the jaxpr.
         inputs, outputs: values.
-        notes: labels that a parameter of the equation counts, by the parameter's name.
-        ignored: the places of inputs that have no influence, such as where a slice starts that is the whole axis,
-            or what an array of no entries is made of.
+        notes: for a parameter of the equation that counts indices, the label of these indices, by the parameter's name.
+        ignored: the positions of inputs that have no influence, such as the start of a slice that is the whole axis, or
+            the inputs of an array without entries.
     """
 
     equation: Any
@@ -48,7 +48,7 @@ class Visit:
 
     @property
     def name(self) -> str:
-        """The primitive's name and, where there is one, that of the module it stands in."""
+        """The primitive's name, with the name of the module it is in if there is one."""
         scope = str(getattr(self.equation.source_info, "name_stack", ""))
         return f"{self.equation.primitive.name}{f' in {scope}' if scope else ''}"
 
@@ -58,14 +58,14 @@ class Reader:
     """A contraction: where one factor is zero, the other is not read.
 
     Attributes:
-        name: the primitive's name and place.
+        name: the primitive's name and module.
         contracted: the labels of the axes that are summed over.
-        sides: the factors made of parameters, each as (recipe, its contracted axes, the labels of its other axes by
-            axis). An entry of the sum vanishes where either is zero.
-        own: for each of `sides` the labels of its contracted axes as they came, before they were unified with those of
-            the other factor; empty where a rule does not say.
+        sides: the factors that are computed from parameters, each as (recipe, its contracted axes, the labels of its
+            other axes by axis). A term of the sum vanishes if either factor is zero.
+        own: for each of `sides` the labels of its contracted axes before they were unified with those of the other
+            factor; empty if the rule does not say.
         activations: the factors that depend on the inputs, as (value, its contracted axes in the order of
-            `contracted`). Where what makes them is zero they are zero too.
+            `contracted`). They are zero wherever the values that they are computed from make them zero.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""How the values that a contraction reads are made of parameters, as recipes that can be carried out.
+"""Recipes: how a value that a contraction reads is computed from parameters.
 
-A kernel may be cast, transposed, concatenated with others or masked before it meets an activation. Where a value comes
-from parameters alone, its recipe says how; evaluated at given parameters it shows which of its entries are zero.
+A kernel may be cast, transposed, concatenated with others or masked before it meets an activation. If a value depends
+on parameters alone, its recipe says how. The recipe can be evaluated at given parameters, and shows which entries of
+the value are zero.
 """
 
 import dataclasses
@@ -14,17 +15,17 @@ import numpy as np
 
 
 class Recipe:
-    """How a value is made of parameters and constants only.
+    """How a value is computed from parameters and constants only.
 
     Attributes:
-        scans: numbers of the scans over whose steps the value is stacked, outermost first; each is a leading axis of
-            what `evaluate` returns.
+        scans: the numbers of the scans over whose steps the value is stacked, outermost first. Each is a leading axis
+            of the array that `evaluate` returns.
     """
 
     scans: tuple[int, ...] = ()
 
     def evaluate(self, leaves: Mapping[str, Any], cache: "dict[Recipe, Any]") -> Any:
-        """The value at the parameters `leaves` (from path to array); `cache` is a dict shared between calls."""
+        """The value at the parameters `leaves`, a mapping of paths to arrays; calls share the dict `cache`."""
         if self not in cache:
             cache[self] = self._evaluate(leaves, cache)
         return cache[self]
@@ -33,7 +34,7 @@ class Recipe:
         raise NotImplementedError
 
     def paths(self) -> frozenset[str]:
-        """The leaves that go into it."""
+        """The paths of the leaves that the value depends on."""
         return frozenset()
 
 
@@ -62,7 +63,7 @@ class Constant(Recipe):
 
 @dataclasses.dataclass(eq=False)
 class ScanStep(Recipe):
-    """The argument of a scan's body: one step's slice of a value that is scanned over."""
+    """An argument of a scan's body: the slice, for a single step, of a value that is scanned over."""
 
     stacked: Recipe
     scan: int
@@ -108,14 +109,14 @@ class Applied(Recipe):
 def nonzero(recipe: Recipe, leaves: Mapping[str, Any], threshold: float, cache: "dict[Recipe, Any]") -> np.ndarray:
     """Which entries of a recipe's value are not zero at any step of the scans around it: a NumPy array of booleans.
 
-    Of what is made of a leaf that has a shape alone, none is known to be zero.
+    For a leaf that has a shape but no values, no entry is known to be zero.
     """
     made_of = {path: leaves[path] for path in recipe.paths()}
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in made_of.values()):
         shape = jax.eval_shape(lambda leaves: recipe.evaluate(leaves, {}), made_of).shape
         return np.broadcast_to(True, shape[len(recipe.scans) :])
     value = np.asarray(recipe.evaluate(leaves, cache))
-    if jnp.issubdtype(value.dtype, jnp.floating):  # beyond the dtype's largest number all are zero
+    if jnp.issubdtype(value.dtype, jnp.floating):  # a threshold beyond the dtype's largest number makes all zero
         threshold = min(threshold, float(jnp.finfo(value.dtype).max))
     # Not `value == 0`: a NaN is not zero.
     return np.any(~(np.abs(value) <= threshold), axis=tuple(range(len(recipe.scans))))

@@ -7,15 +7,15 @@ import jax
 
 
 def hold_static(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A function of (variables, *inputs) with the Python booleans, ints and strings among the inputs held.
+    """Makes a function of (variables, *inputs) that holds the Python booleans, ints and strings among the inputs fixed.
 
     Args:
         function: of (variables, *args).
         args: pytrees.
 
     Returns:
-        (the function of (variables, *arrays), the arrays): `args` with None in place of what is held, so that
-        all other leaves keep their paths.
+        (the function of (variables, *arrays), the arrays): `args` with None in place of the fixed values, so that all
+        other leaves keep their paths.
 
     Example:
         >>> import jax.numpy as jnp

@@ -19,9 +19,9 @@ from ramda_jax.compaction.tracing.walk import Walk
 from ramda_jax.compaction.tracing.widths import Width, find_widths, widths_table
 from ramda_jax.structure.paths import check_unique, flatten_with_paths
 
-#: In `overrides`, instead of a name: all indices of this axis stay.
+#: A word in `overrides` instead of a name: all indices of this axis stay.
 FROZEN = "frozen"
-#: Why what is given to a model stays.
+#: The reason for which the axes of a model's inputs stay.
 INPUT = "the model's input"
 
 
@@ -29,17 +29,17 @@ INPUT = "the model's input"
 class Dims:
     """The result of `trace_dims`.
 
-    Printing it gives a table: the free widths, those that something keeps whole, and in a line each what could never
-    go.
+    Printing it gives a table: first the free widths, then the widths that something keeps whole, and a line for each
+    kind of width that can never be removed.
 
     Attributes:
         widths: the coupled axes, in the order of the leaves.
         leaves: the variables by path, with the labels of their axes.
         inputs: the example arguments by path.
         outputs: the values returned.
-        walk: the whole trace: equations, readers, what is frozen.
-        nodes: what the axes are made of.
-        opaque: how often each primitive without a rule was met; what they touch is frozen.
+        walk: the whole trace: its equations, its readers, and which nodes are frozen.
+        nodes: the nodes of all axes.
+        opaque: how often each primitive without a rule occurs. The axes that it touches are frozen.
     """
 
     widths: tuple[Width, ...]
@@ -55,11 +55,11 @@ class Dims:
 
     @functools.cached_property
     def units(self) -> Units:
-        """The free indices, and who reads them."""
+        """The free indices, and the leaves that read them."""
         return Units(self)
 
     def own_paths(self, params: Any) -> dict[str, str]:
-        """From the paths of `leaves` to those in `params`, the variables that were traced or a part of them.
+        """A dict from the paths of `leaves` to those in `params`, the variables that were traced or a part of them.
 
         Raises:
             CompactionError: a leaf of `params` that was not traced, or that may be any of several.
@@ -71,11 +71,11 @@ class Dims:
         """How many groups of each leaf can ever be removed, for `describe`.
 
         Args:
-            leaves: of (path, leaf, resolved regularizer or None), all of the parameters.
-            deleted: for each node of the trace whether it goes; None for those that are read by zeros only.
+            leaves: a triple (path, leaf, resolved regularizer or None) for each parameter.
+            deleted: for each node of the trace whether it is deleted; None means the nodes that are read by zeros only.
 
         Returns:
-            A `UnitCount` by path, of the leaves that have groups.
+            A `UnitCount` by path, for the leaves that have groups.
         """
         traced = {path: traced for traced, path in self.own_paths({path: leaf for path, leaf, _ in leaves}).items()}
         return self.units.count(
@@ -108,9 +108,10 @@ def label_program(
     resize: Mapping[Any, Any] | None = None,
     also: Sequence[Program] = (),
 ) -> Dims:
-    """Labels the axes of a traced program: runs the rules, and nothing of the model's code.
+    """Labels the axes of a traced program. This runs the rules, and none of the model's code.
 
-    Programs in `also`, of the same variables and inputs, are walked aside: they must run after, and no more.
+    The programs in `also`, of the same variables and inputs, are walked aside: they must run in the small model, but
+    their outputs need not be the same.
     """
     inputs_free, outputs_free = _resized(program, resize or {})
     rules = dict(rules or {})
@@ -162,7 +163,7 @@ def _resized(program, resize):
 
 
 def _freeze_unused(walk, leaves):
-    """Keeps what of the leaves is in no value on which an output depends."""
+    """Freezes the indices of leaves that occur in no value on which an output depends."""
 
     def paths(visits):
         return {path for visit in visits for value in visit.inputs if value.recipe for path in value.recipe.paths()}
@@ -176,7 +177,7 @@ def _freeze_unused(walk, leaves):
     for path, value in leaves.items():
         for label in value.labels if path not in used else ():
             if path in aside:
-                # A row of a flattened axis is in a value if a channel is that it is of.
+                # A row of a flattened axis occurs in a value if its channel does.
                 found = [live[list(walk.indices.factors(node))].any() for node in label.tolist()]
                 walk.indices.freeze(label[~np.array(found, bool)], "a leaf that no output depends on")
             else:

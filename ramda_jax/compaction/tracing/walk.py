@@ -1,9 +1,9 @@
-"""The walk over a traced program: labels for every axis of every value, and who reads what.
+"""The walk over a traced program: labels for every axis of every value, and the readers.
 
-Each value has a label for each axis (`Indices`); what comes from parameters alone also has a recipe (`Recipe`). The
-bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they stood in place of the call; those of
-`scan`, `while` and `cond` with what the loop carries unified with what it hands back. Since unions only ever add
-constraints, walking a body once is enough: what its second pass would learn holds for the first one too.
+Each value has a label for each axis (`Indices`). A value that depends on parameters alone also has a recipe (`Recipe`).
+The bodies of `jit`, `remat`, `custom_jvp` and `custom_vjp` are walked as if they replaced the call. For the bodies of
+`scan`, `while` and `cond`, the values that a loop carries in are unified with those that it carries out. Walking a body
+once is enough: unions only add constraints, and the unions of a second pass would hold for the first one too.
 """
 
 import collections
@@ -28,8 +28,8 @@ class Walk:
     Attributes:
         rules: from names of primitives to rules.
         indices: the nodes.
-        visits: all equations in order, but for those on which no output depends.
-        aside: these.
+        visits: all equations on which an output depends, in order.
+        aside: the other equations.
         readers: all contractions with parameters.
         opaque: how often a primitive without a rule was met, by name.
     """
@@ -47,16 +47,16 @@ class Walk:
     def value(
         self, aval: Any, labels: Sequence[np.ndarray], recipe: Recipe | None = None, literal: Any = None
     ) -> Value:
-        """A new value; labels that do not fit the shape would be an error of a rule."""
+        """Makes a new value. Labels that do not fit the shape are an error of a rule."""
         shape = tuple(getattr(aval, "shape", ()))
         assert tuple(map(len, labels)) == shape, (shape, labels)
         self._values += 1
         return Value(self._values, shape, getattr(aval, "dtype", None), list(labels), recipe, literal)
 
     def constant(self, array: Any) -> Value:
-        """The value of an array that the program closes over: no axis of it can change along which it does.
+        """The value of an array that the program closes over. The axes along which it varies are frozen.
 
-        One that is the same all along an axis may be as long as the code makes it, from a shape for example.
+        An axis along which it is constant may have another length, for example where the code takes it from a shape.
         """
         reason = "an array that the program closes over"
         same = axes_without_change(array)
@@ -68,15 +68,16 @@ class Walk:
         return self.value(aval, labels, Constant(array), literal=array)
 
     def run(self, closed: Any, arguments: Sequence[Value], used: Sequence[bool] | None = None) -> list[Value]:
-        """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns those of its outputs.
+        """Walks a jaxpr, closed or not, whose inputs have the values `arguments`; returns the values of its outputs.
 
-        `used` says which of the outputs are needed, None for all; what none of them depends on is walked aside.
+        `used` says which of the outputs are needed (None: all). Equations on which none of these depends are walked
+        aside.
         """
         constants = [self.constant(array) for array in getattr(closed, "consts", ())]
         return self._body(getattr(closed, "jaxpr", closed), constants, arguments, used)
 
     def run_aside(self, closed: Any, arguments: Sequence[Value]) -> None:
-        """Walks a jaxpr that must run for the same arguments, and of which no output counts."""
+        """Walks a jaxpr that must run for the same arguments, but whose outputs are not compared."""
         with self._aside():
             self.run(closed, arguments)
 
@@ -95,7 +96,7 @@ class Walk:
 
     @contextlib.contextmanager
     def _aside(self, is_aside=True):
-        """Walks what no output depends on: it must run after as well, but reads nothing and keeps nothing."""
+        """Walks equations on which no output depends: they must run in the small model, but freeze nothing."""
         before = self.visits, self.readers, self.opaque, self.indices.can_freeze
         if is_aside:
             self.visits, self.readers, self.opaque = self.aside, [], collections.Counter()
@@ -150,18 +151,18 @@ class Walk:
             self.indices.unify(label, other)
 
     def _enter(self, equation, inputs, arguments):
-        """Notes which values a body begins with, and returns them."""
+        """Records the values that a body begins with, and returns them."""
         self.visits.append(Visit(equation, inputs, arguments))
         return arguments
 
     def _leave(self, equation, results, labels):
-        """Notes which values of the bodies become the outputs, and returns those."""
+        """Records which values of the bodies become the outputs, and returns the outputs."""
         outputs = [self.value(v.aval, own) for v, own in zip(equation.outvars, labels, strict=True)]
         self.visits.append(Visit(equation, results, outputs))
         return outputs
 
     def _loop_arguments(self, body, start, values):
-        """The values of the body's carry: with a recipe only where the loop hands them back untouched."""
+        """The values of the body's carry. A value has a recipe only if the loop returns it unchanged."""
         variables = body.invars[start : start + len(values)]
         same = [inside is outside for inside, outside in zip(variables, body.outvars, strict=False)]
         return [
@@ -170,7 +171,7 @@ class Walk:
         ]
 
     def _linear_solve(self, equation, inputs):
-        """Its results are those of its solver; its other bodies are for derivatives."""
+        """Walks the solver's body, which gives the results. The other bodies are for derivatives."""
         lengths = list(equation.params["const_lengths"])
         start = sum(lengths[:2])
         constants = inputs[start : start + lengths[2]]
@@ -183,7 +184,7 @@ class Walk:
         constants, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
         self._scans += 1
         number, steps = self._scans, []
-        # One axis, whatever is scanned over or stacked.
+        # All values that are scanned over or stacked share this axis.
         axis = self.indices.axis(params["length"], "the axis of a scan")
         for value in inputs[num_consts + num_carry :]:
             self.indices.unify(value.labels[0], axis)

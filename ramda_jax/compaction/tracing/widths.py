@@ -1,4 +1,4 @@
-"""Widths: which single indices, told apart by the axes they occur on, are deleted together."""
+"""Widths: indices that occur on the same axes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ class Member:
     Attributes:
         path: the leaf.
         axis: its axis.
-        index: int array `[shape[axis]]`, which index of the width each of the axis's own is, or -1. Row `(h, w, c)` of
-            a flattened axis, for one, is the index c of the channels' width.
+        index: int array `[shape[axis]]`: for each index of the axis the index of the width that it belongs to, or -1.
+            For example, row `(h, w, c)` of a flattened axis belongs to index c of the channels' width.
     """
 
     path: str
@@ -39,9 +39,9 @@ class Width:
     Attributes:
         name: such as `"d3"`.
         nodes: int array `[size]`, its indices as nodes of the trace.
-        members: the axes that carry it.
-        readers: those of them that are summed over; index i can go where all its readers are zero there.
-        reason: why it is frozen, "" where it is not.
+        members: the axes that have its indices.
+        readers: the members that are summed over. Index i can be deleted if all readers are zero there.
+        reason: why it is frozen, or "" if it is not.
     """
 
     name: str
@@ -52,22 +52,22 @@ class Width:
 
     @property
     def size(self) -> int:
-        """How many indices it has."""
+        """The number of indices."""
         return len(self.nodes)
 
 
 def few(members: Sequence[object], limit: int = 4) -> str:
-    """The first axes of a list, and how many more there are, for a table."""
+    """Names the first axes of a list and the number of the others, for a table."""
     shown = " ".join(map(str, members[:limit]))
     return shown if len(members) <= limit else f"{shown} and {len(members) - limit} more"
 
 
-#: Why an axis is whole from the start, or by what it is.
+#: How the reason begins for an axis that is frozen from the start, or because of what it is.
 _NEVER = ("the model's input", "the model's output", "a leaf that", "the axis of a scan", "slides over it")
 
 
 def widths_table(widths: Sequence[Width]) -> list[str]:
-    """The lines of a table: the free widths first, those that something has frozen, and in a line each all others."""
+    """The lines of a table: the free widths, then those that something has frozen, and a line for each other kind."""
     rows = [("width", "size", "members", "readers", "frozen because of")]
     folded = {}
     for width in sorted(widths, key=lambda width: bool(width.reason)):
@@ -117,22 +117,22 @@ def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[
 
 
 def group_nodes(axes: Sequence[np.ndarray], reasons: Callable[[np.ndarray], list[str]], count: int) -> list[np.ndarray]:
-    """Nodes that occur on the same axes and are frozen for the same reason.
+    """Groups the nodes that occur on the same axes and are frozen for the same reason.
 
     Args:
-        axes: for each axis the nodes on it, an int array.
-        reasons: a function from nodes to why each is frozen.
-        count: how many nodes there are.
+        axes: for each axis an int array of the nodes on it.
+        reasons: a function from nodes to the reason for which each is frozen.
+        count: the number of nodes.
 
     Returns:
-        A list of arrays, each of nodes in order: first those that occur on the first axis.
+        A list of arrays of nodes in order. The groups that occur on the first axis come first.
     """
     group = np.zeros(count, np.int64)
     first = np.zeros(count, np.int64)
     last = 0
     for number, nodes in enumerate(map(np.unique, axes)):
         first[nodes[group[nodes] == 0]] = number
-        # Each axis splits every group in two, the nodes that are on it and those that are not.
+        # Each axis splits every group in two: the nodes that are on it, and the nodes that are not.
         found, part = np.unique(group[nodes], return_inverse=True)
         group[nodes] = last + 1 + part
         last += len(found)
@@ -141,13 +141,13 @@ def group_nodes(axes: Sequence[np.ndarray], reasons: Callable[[np.ndarray], list
     groups = {}
     for node, key in zip(present.tolist(), zip(group[present].tolist(), reasons(present), strict=True), strict=True):
         groups.setdefault(key, []).append(node)
-    # By the first axis, and then by their first nodes.
+    # Order the groups by their first axis, and then by their first node.
     return [np.array(nodes) for nodes in sorted(groups.values(), key=lambda nodes: first[nodes[0]])]
 
 
 def _apart(groups, axes, count):
-    """Splits groups in which an index of an axis is made of several nodes: heads of attention and the sizes of their
-    values, say, where both lie on the axis of one fused kernel. Nodes that meet the same others belong together.
+    """Splits groups in which an index of an axis consists of several nodes, such as attention's heads and the sizes of
+    their values on the axis of a fused kernel. Nodes that share an index with the same other nodes belong together.
     """
     group_of = np.full(count, -1)
     for number, group in enumerate(groups):
@@ -174,7 +174,7 @@ def _apart(groups, axes, count):
 
 
 def _members(path, axis, size, positions, widths, places):
-    """Yields each width that has indices on an axis, by number, and the `Member`."""
+    """Yields the number of each width that has indices on an axis, and the `Member`."""
     for number in np.unique(widths[widths >= 0]).tolist():
         index = np.full(size, -1)
         mine = widths == number
@@ -183,6 +183,6 @@ def _members(path, axis, size, positions, widths, places):
 
 
 def _read_members(reader, leaves, members):
-    """The members of a width that a contraction over one of its axes reads."""
+    """The members of a width that a contraction sums over."""
     read = {axis for side in range(len(reader.sides)) for axis in read_axes(reader, side, leaves)}
     return [member for member in members if (member.path, member.axis) in read]
