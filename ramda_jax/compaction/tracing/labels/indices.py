@@ -1,6 +1,6 @@
-"""Indices that are products of others: which of them live and die together.
+"""Indices that are products of others: which of them are kept or deleted together.
 
-A node may be a *product* of others, as index `(h, w, c)` of a flattened axis is: it is deleted where any of its factors
+A node may be a *product* of others, such as index `(h, w, c)` of a flattened axis. It is deleted if any of its factors
 is.
 """
 
@@ -16,10 +16,10 @@ from ramda_jax.typing import Shape
 
 
 class Indices(UnionFind):
-    """The nodes of one trace: their unions, products, and what is frozen why.
+    """The nodes of a trace: their unions, their products, and why some are frozen.
 
     Attributes:
-        merged: axes merged of which nothing can be deleted: (the new label, the labels it was merged from).
+        merged: merged axes of which nothing can be deleted, as (the new label, the labels it was merged from).
 
     Example:
         >>> indices = Indices()
@@ -53,7 +53,7 @@ class Indices(UnionFind):
             if len(present) == len(factors):
                 self.unify(np.array(present), np.array(factors))
             else:
-                # Two products of different kinds are equal for sure where all their factors are one.
+                # Two products with different numbers of factors are certainly equal if all their factors are unified.
                 every = np.array([*present, *factors])
                 self.unify(every, np.full(len(every), every[0]))
 
@@ -63,7 +63,7 @@ class Indices(UnionFind):
             self._freeze(np.array(self._factors[root]), number)
 
     def factors(self, node: int) -> frozenset[int]:
-        """The nodes, none of them a product, at whose deletion `node` is deleted: a frozenset."""
+        """The nodes whose deletion deletes `node`; none of them is a product."""
         return self._factors_by(lambda one: int(self.find(np.array([one]))[0]), node)
 
     def _factors_by(self, root_of, node):
@@ -81,21 +81,21 @@ class Indices(UnionFind):
         return frozenset(found - {ALWAYS} or ({min(done)} - {ALWAYS}))
 
     def nodes(self) -> Nodes:
-        """All nodes as they stand: the `Nodes` of a trace once it is complete."""
+        """All nodes in their present state: the `Nodes` of a trace once it is complete."""
         roots = self.find(np.arange(self.count))
-        # Looked up once for all: a large model has a hundred thousand products.
+        # Look the method up only once: a large model has a hundred thousand products.
         root_of = roots.tolist().__getitem__
         return Nodes(roots, {root: self._factors_by(root_of, root) for root in self._factors})
 
     def product(self, labels: Sequence[np.ndarray]) -> np.ndarray:
-        """The label of an axis into which the axes of `labels` are merged, the last running fastest."""
+        """The label of the axis that merges the axes of `labels`; the last of these varies fastest."""
         if len(labels) == 1:
             return labels[0]
         shape = tuple(len(label) for label in labels)
         free = [self.is_free(label) for label in labels]
         with_free = [axis for axis, mask in enumerate(free) if mask.any()]
         if not with_free:
-            # No index can be deleted, but the report tells which of them are read.
+            # No index can be deleted, but the report says which of them are read.
             if not shape:
                 return self.always(1)
             label = self.new(math.prod(shape), self.reasons(labels[0][:1])[0])
@@ -121,10 +121,10 @@ class Indices(UnionFind):
         return self._products[factors]
 
     def split(self, label: np.ndarray, shape: Shape) -> list[np.ndarray]:
-        """The labels of the axes into which an axis is split, such that their product is its label again.
+        """The labels of the axes into which an axis is split. Their product is the label of the axis.
 
-        Where the label is no such product yet, as that of 32 features that become 4 heads of 8, each of its indices
-        is made one.
+        If the label is not such a product yet, as for 32 features that become 4 heads of 8, each of its indices is made
+        a product.
         """
         if 1 in shape:
             parts = iter(self.split(label, tuple(size for size in shape if size != 1)))

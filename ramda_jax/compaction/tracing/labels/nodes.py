@@ -1,4 +1,4 @@
-"""The nodes of a trace that is complete."""
+"""The nodes of a complete trace."""
 
 import dataclasses
 import functools
@@ -8,11 +8,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nodes:
-    """The nodes of axes, when no more nodes are unified.
+    """The nodes of axes, after the last union.
 
     Attributes:
         roots: int array `[count]`, for each node the representative of all nodes that it was unified with.
-        products: from each product to its factors, none of them a product.
+        products: a mapping from each product to its factors, none of which is a product.
     """
 
     roots: np.ndarray
@@ -20,12 +20,12 @@ class Nodes:
 
     @property
     def count(self) -> int:
-        """How many nodes there are."""
+        """The number of nodes."""
         return len(self.roots)
 
     @functools.cached_property
     def _factors(self):
-        """For each node its row as a product, or -1; and for each product a row of its factors, filled with -1."""
+        """For each node the number of its row, or -1; and a row of factors for each product, padded with -1."""
         row_of = np.full(self.count, -1)
         row_of[np.fromiter(self.products, np.int64, len(self.products))] = np.arange(len(self.products))
         rows = np.full((len(self.products), max(map(len, self.products.values()), default=0)), -1)
@@ -34,7 +34,7 @@ class Nodes:
         return row_of, rows
 
     def of(self, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs (positions, nodes) of an axis, products as the nodes they are made of: two int arrays of one length."""
+        """The pairs (position, node) of an axis as two int arrays of one length; a product has a pair per factor."""
         roots = self.roots[label]
         row_of, rows = self._factors
         row = row_of[roots]
@@ -45,7 +45,7 @@ class Nodes:
         return np.concatenate([alone, positions]), np.concatenate([roots[alone], factors[factors >= 0]])
 
     def mask(self, label: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Which indices of an axis are in `kept`, a boolean for each node: those all of whose nodes are."""
+        """Which indices of an axis are kept: those all of whose nodes are in `kept`, a boolean for each node."""
         roots = self.roots[label]
         row_of, rows = self._factors
         mask, row = kept[roots], row_of[roots]

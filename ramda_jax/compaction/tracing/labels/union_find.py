@@ -1,7 +1,7 @@
-"""Which single indices of axes are one: a union-find over them, with reasons why some must stay.
+"""A union-find over single indices of axes, with reasons why some must stay.
 
-A *node* stands for one index of one axis. The label of an axis is an array with a node for each of its indices; an
-index is deleted exactly where its node is. Nodes that are unified are one. Labelling indices and not whole axes makes
+A *node* stands for an index of an axis. The label of an axis is an array with a node for each of its indices, and an
+index is deleted exactly if its node is. Unified nodes are the same node. Labelling indices and not whole axes makes
 concatenation, slices, padding and strides plain NumPy on labels.
 """
 
@@ -12,12 +12,12 @@ ALWAYS = 0
 
 
 class UnionFind:
-    """Nodes, their unions, and which are frozen why.
+    """Nodes, their unions, and why some are frozen.
 
     Attributes:
-        count: how many nodes there are.
-        frozen: what was frozen after it was made, in order: arrays of nodes.
-        can_freeze: whether anything is frozen.
+        count: the number of nodes.
+        frozen: arrays of the nodes that were frozen after they were made, in order.
+        can_freeze: whether reasons freeze nodes; False while equations are walked on which no output depends.
 
     Example:
         >>> nodes = UnionFind()
@@ -38,7 +38,7 @@ class UnionFind:
         self.count: int = 1
 
     def new(self, size: int, reason: str | None = None) -> np.ndarray:
-        """A label of `size` fresh nodes, frozen where a reason is given and can be."""
+        """A label of `size` new nodes, which are frozen if a reason is given and `can_freeze` is True."""
         start, self.count = self.count, self.count + size
         if self.count > len(self._parents):
             length = max(self.count, 2 * len(self._parents))
@@ -50,7 +50,7 @@ class UnionFind:
         return nodes
 
     def axis(self, size: int, reason: str | None = None) -> np.ndarray:
-        """A label for an axis of that size: fresh nodes, or `ALWAYS` for an axis of size 1, which nothing shortens."""
+        """A label for an axis of that size: new nodes, or `ALWAYS` for an axis of size 1, which is never shortened."""
         return self.always(1) if size == 1 else self.new(size, reason)
 
     @staticmethod
@@ -59,7 +59,7 @@ class UnionFind:
         return np.zeros(size, np.int64)
 
     def find(self, nodes: np.ndarray) -> np.ndarray:
-        """The representatives of nodes, an array of their shape."""
+        """The representatives of nodes, as an array of the same shape."""
         roots = self._parents[nodes]
         while True:
             above = self._parents[roots]
@@ -70,7 +70,7 @@ class UnionFind:
         return roots
 
     def unify(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Makes `a[i]` and `b[i]` one, for every i; of a frozen one and a free one, both are frozen then."""
+        """Unifies `a[i]` and `b[i]` for every i. If either is frozen, both are frozen afterwards."""
         if a is b:
             return
         merged = []
@@ -80,8 +80,8 @@ class UnionFind:
             differ = low != high
             if not differ.any():
                 break
-            # A root goes under a smaller one, so that no cycle can arise; what another pair asks of the same root
-            # is left to the next round.
+            # A root is attached to a smaller one, so that there is no cycle. If several pairs have the same root, the
+            # others wait for the next round.
             low, high = low[differ], high[differ]
             np.minimum.at(self._parents, high, low)
             merged.append(np.unique(high))
@@ -89,14 +89,14 @@ class UnionFind:
             self._after_merge(nodes)
 
     def _after_merge(self, nodes):
-        """Hands on what was known of `nodes`, which were roots, to their roots."""
+        """Passes on what is known about `nodes`, which were roots, to their new roots."""
         roots = self.find(nodes)
         fresh = (self._reason_of[nodes] != 0) & (self._reason_of[roots] == 0)
         for node, root in zip(nodes[fresh], roots[fresh], strict=True):
             self._freeze_root(int(root), int(self._reason_of[node]))
 
     def freeze(self, nodes: np.ndarray, reason: str) -> None:
-        """Keeps the indices of `nodes`; the first given reason stays."""
+        """Freezes the indices of `nodes`. A node that is frozen already keeps its reason."""
         if self.can_freeze:
             self._freeze(np.asarray(nodes), self._reason_number(reason))
 
@@ -115,9 +115,9 @@ class UnionFind:
         return self._reasons.index(reason)
 
     def is_free(self, nodes: np.ndarray) -> np.ndarray:
-        """Whether each node might be deleted as things stand: a boolean array."""
+        """Whether each node can still be deleted, as a boolean array."""
         return self._reason_of[self.find(nodes)] == 0
 
     def reasons(self, nodes: np.ndarray) -> list[str]:
-        """Why each node is frozen, "" where it is not: a list."""
+        """The reason for which each node is frozen, or "" for a free node, as a list."""
         return [self._reasons[number] for number in self._reason_of[self.find(np.asarray(nodes))]]

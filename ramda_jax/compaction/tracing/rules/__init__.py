@@ -1,14 +1,14 @@
-"""The rules of all primitives: a table with a row for each.
+"""The rules of all primitives, as a table with a row for each.
 
-What a rule says is in `Rule`. Those of contractions also add to `walk.readers`. Where a rule does not know a form of
-its primitive everything the equation touches is frozen, as for a primitive that is not in the table.
+`Rule` says what a rule has to do. The rules of contractions also add to `walk.readers`. If a rule does not know a form
+of its primitive, everything that the equation touches is frozen, as for a primitive that is not in the table.
 
-The claim that a rule has to make good: delete indices from the inputs by any plan that respects the unions made and the
-nodes frozen, run the primitive on what is left, and you get its output with the same indices deleted. For a
-contraction it holds where what is deleted of the sum is zero, which is what a reader is checked for. "The primitive"
-is one with the same parameters but for those in `Rule.size_params`, which must be as `Rule.check` wants them.
+A rule must satisfy this claim: delete indices from the inputs by any plan that respects the unions and the frozen
+nodes, and run the primitive on the rest. The result is its output with the same indices deleted. For a contraction this
+holds if the deleted terms of the sum are zero, which is checked for each reader. "The primitive" has the same
+parameters, except for those in `Rule.size_params`, which must pass `Rule.check`.
 
-Names are those of the primitives of JAX 0.10 and 0.12; a test holds the table to them.
+The names are those of the primitives of JAX 0.10 and 0.12, and a test compares the table with them.
 """
 
 from ramda_jax.compaction.tracing.rules import (

@@ -1,4 +1,4 @@
-"""Primitives that sum over products: where indices are read, and whether they are read with zeros."""
+"""Primitives that sum over products. They read indices, possibly by zeros."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ def _unify_sums(walk, lhs, rhs, numbers):
 
 
 def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int]]]) -> None:
-    """Records that axes are summed over: a list of (value, its contracted axes in the order of the sum)."""
+    """Records the axes that are summed over. `factors` has (value, its contracted axes in the order of the sum)."""
     contracted = [factors[0][0].labels[axis] for axis in factors[0][1]]
     sides, own, activations = [], [], []
     for value, axes in factors:
@@ -46,7 +46,7 @@ def read(walk: "Walk", visit: Visit, factors: Sequence[tuple[Value, Sequence[int
 
 
 def _ragged_dot_general(walk, visit):
-    """Rows of one group after the other, each group with a matrix of its own: who goes where is data."""
+    """The rows lie group after group, and each group has its own matrix. Which row is in which group is data."""
     lhs, rhs, sizes = visit.inputs
     numbers = visit.equation.params["ragged_dot_dimension_numbers"]
     (lhs_contracted, rhs_contracted), (lhs_batch, rhs_batch) = numbers.dot_dimension_numbers
@@ -83,7 +83,7 @@ def _conv_general_dilated(walk, visit):
         for axis in axes:
             indices.freeze(value.labels[axis], f"{visit.name} slides over it")
 
-    # A grouped convolution is a batch of plain ones: the features are (groups, features of one) on both sides.
+    # A grouped convolution is a batch of plain convolutions: both sides have (groups, features of a group).
     per_group = len(rhs.labels[into])
     lhs_groups, features = indices.split(lhs.labels[feature], (groups, per_group))
     rhs_groups, _ = indices.split(rhs.labels[out], (groups, len(rhs.labels[out]) // groups))
@@ -93,7 +93,7 @@ def _conv_general_dilated(walk, visit):
     if rhs.recipe is not None:
         others = {axis: label for axis, label in enumerate(rhs.labels) if axis != into}
         own = [rhs.labels[into]]
-        # In a grouped convolution an index of the sum is an index of every group.
+        # In a grouped convolution an index of the sum stands for an index of every group.
         activations = [(lhs, (feature,))] if groups == 1 and lhs.recipe is None else []
         walk.readers.append(Reader(visit.name, own, [(rhs.recipe, (into,), others)], [own], activations))
     else:
@@ -110,7 +110,7 @@ def _conv_general_dilated(walk, visit):
 def _check_groups(visit, small, masks):
     ours, found = (each.equation.params["feature_group_count"] for each in (visit, small))
     label = visit.notes.get("feature_group_count")
-    # Without a note its form is not known, and nothing that it touches is deleted.
+    # Without a note the form of the convolution is unknown, and nothing that it touches is deleted.
     groups = ours if label is None else int(masks(label).sum())
     return "" if found == groups else f"must have feature_group_count={groups} in the small model, got {found}"
 

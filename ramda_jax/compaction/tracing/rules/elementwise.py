@@ -1,9 +1,9 @@
-"""Primitives that work on entries one by one."""
+"""Primitives that work entry by entry."""
 
 from ramda_jax.compaction.tracing.rules.rule import Rule
 
-#: Each output entry depends on the entries at the same place of the inputs; inputs of rank 0 and axes of length 1 are
-#: broadcast.
+#: Each output entry depends on the entries at the same position of the inputs; inputs of rank 0 and axes of length 1
+#: are broadcast.
 _NAMES = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
     convert_element_type copy cos cosh custom_lin digamma div eq eq_to erf erf_inv erfc exp

@@ -1,7 +1,7 @@
-"""Primitives whose indices are data: what is indexed stays, what comes along whole passes.
+"""Primitives whose indices are data. An axis that is indexed stays; an axis that is copied whole passes.
 
-A slice that is the whole axis lies where it lies: one that starts anywhere else is clamped to the start or dropped
-altogether, whatever the size of the axis.
+A slice that is the whole axis always starts at 0: with another start, JAX clamps it to 0 or drops it, whatever the size
+of the axis.
 """
 
 import numpy as np
@@ -70,7 +70,7 @@ def _scatter(walk, visit):
     for number, axis in enumerate(batch):
         walk.indices.unify(updates.labels[axis], indices.labels[number])
         if number not in batching.values():
-            # Which of the operand's entries it goes to is data.
+            # The entries of the operand to which it is written are data.
             walk.indices.freeze(updates.labels[axis], "scattered")
     walk.indices.freeze(indices.labels[-1], "coordinates of a scatter")
     for axis, label in enumerate(operand.labels):
@@ -92,7 +92,7 @@ def _scatter(walk, visit):
 
 
 def _fixed_start(visit):
-    """From axes of a scatter's operand to where its one window starts, if the program says so itself."""
+    """From each axis of a scatter's operand to the start of its single window, if this is a number in the program."""
     operand, indices, updates = visit.inputs
     numbers = visit.equation.params["dimension_numbers"]
     recipe = indices.recipe
@@ -108,7 +108,7 @@ def _fixed_start(visit):
 
 
 def _check_scatter(visit, small, masks):
-    """That a window whose place stands in the program is written to the same indices."""
+    """Checks that a window whose start is a number of the program is written to the same indices."""
     theirs = _fixed_start(small)
     for axis, first in _fixed_start(visit).items():
         wanted = int(masks(visit.inputs[0].labels[axis])[:first].sum())

@@ -1,9 +1,11 @@
-"""Primitives that work on the last axes as a whole, such as a Fourier transform or a factorisation: what stands before
-these passes."""
+"""Primitives that work on the last axes as a whole, such as a Fourier transform or a factorisation.
+
+The axes before these pass.
+"""
 
 from ramda_jax.compaction.tracing.rules.rule import Rule
 
-#: Of each of their inputs the last two axes are a matrix.
+#: The last two axes of each of their inputs are a matrix.
 _OF_MATRICES = """
     cholesky cholesky_update eig eigh geqrf geqp3 hessenberg householder_product lu ormqr qr schur svd
     symmetric_product tridiagonal tridiagonal_solve
@@ -31,7 +33,7 @@ def _reason(visit):
 
 
 def _triangular_solve(walk, visit):
-    """The matrix stays; the right-hand sides beside each other pass."""
+    """The matrix stays; the axis of the right-hand sides passes."""
     matrix, sides = visit.inputs
     along = len(sides.shape) - (2 if visit.equation.params["left_side"] else 1)
     for label, other in zip(matrix.labels[:-2], sides.labels[:-2], strict=True):

@@ -1,4 +1,4 @@
-"""Primitives that draw numbers: which one an entry gets depends on the place of all."""
+"""Primitives that draw random numbers. The number at an entry depends on the whole shape."""
 
 from ramda_jax.compaction.tracing.rules.rule import Rule
 

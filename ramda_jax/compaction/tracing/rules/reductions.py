@@ -27,7 +27,7 @@ def _reduce(walk, visit):
 
 
 def _sum(walk, visit):
-    """The norm of parameters, a sum of squares or magnitudes, reads entries as a sum over products does: not zeros."""
+    """A norm of parameters, a sum of squares or magnitudes, is a reader like a contraction: zeros add nothing to it."""
     [value] = visit.inputs
     if not _is_magnitude(value.recipe):
         return _reduce(walk, visit)
@@ -75,7 +75,7 @@ def _top_k(walk, visit):
 
 
 def _window(walk, visit):
-    """Pooling: an axis that the window does not touch passes."""
+    """Pooling: an axis along which the window has length 1 passes."""
     params = visit.equation.params
     shapes = [variable.aval.shape for variable in visit.equation.outvars]
     operands = visit.inputs[: len(shapes)]
@@ -96,7 +96,7 @@ def _window(walk, visit):
 
 
 def _unpooled(walk, visit):
-    """The transpose of pooling: goes back to the shape of its second input."""
+    """The transpose of pooling, which returns to the shape of its second input."""
     source, operand = visit.inputs
     params = visit.equation.params
     for axis, (label, part) in enumerate(zip(operand.labels, source.labels, strict=True)):

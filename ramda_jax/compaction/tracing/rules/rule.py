@@ -1,4 +1,4 @@
-"""The rule of a primitive, in one place."""
+"""The rule of a primitive."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 class Rule:
     """The rule of a primitive: everything that compaction needs to know about it.
 
-    JAX's own primitives have theirs. For others, such as a kernel or a callback, give one to `trace_dims` or
-    `compact_model` by `rules=`; without one everything that the primitive touches stays whole.
+    JAX's own primitives have rules. For another primitive, such as a kernel or a callback, give a rule to `trace_dims`
+    or `compact_model` by `rules=`. Without a rule, everything that the primitive touches stays whole.
 
     Attributes:
         labels: a function (walk, visit) of the walk and the equation. `visit.inputs` has the equation's inputs, each
-            with `shape` and `labels`, one for each axis, and `visit.equation.params` its parameters. It returns for
-            each output a list with a label for each axis: that of an input's axis whose indices it hands on, or a new
-            one by `walk.indices.axis(size, reason)`. `walk.indices.unify(a, b)` says that the indices of two axes go
-            together, `walk.indices.freeze(label, reason)` that those of an axis stay. None: this form of the primitive
-            is unknown. The claim: with indices deleted that are free and go together, the primitive computes what it
-            did, with the same indices deleted.
-        size_params: names of the equation's parameters that follow from sizes. They may be others in the small model;
+            with `shape` and `labels` (a label for each axis), and `visit.equation.params` has its parameters. The
+            function returns for each output a list with a label for each axis: the label of an input's axis whose
+            indices the output keeps, or a new one by `walk.indices.axis(size, reason)`. `walk.indices.unify(a, b)` says
+            that the indices of two axes are deleted together, and `walk.indices.freeze(label, reason)` that the indices
+            of an axis stay. It returns None if it does not know this form of the primitive. A rule claims this: if
+            indices that are free are deleted, each from all axes that share it, the primitive computes the same output
+            with these indices deleted.
+        size_params: the names of the equation's parameters that follow from sizes. They may differ in the small model;
             all other parameters must be the same.
-        check: a function (visit, small, masks) of the equation in the whole and in the small model and of the indices
-            kept, an array of booleans for a label: what is wrong with the parameters in `size_params`, "" where nothing
-            is. None where the shapes of the outputs fix them, or where they only tell where a jaxpr came from.
+        check: a function (visit, small, masks) of the equation in the whole model, the equation in the small model, and
+            a function from a label to an array of booleans, the indices kept. It returns what is wrong with the
+            parameters in `size_params`, or "" if nothing is. None if the shapes of the outputs determine these
+            parameters, or if they only say where a jaxpr came from.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np

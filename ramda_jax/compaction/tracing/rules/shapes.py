@@ -11,7 +11,7 @@ from ramda_jax.compaction.tracing.rules.rule import Rule
 def _broadcast_in_dim(walk, visit):
     value = visit.inputs[0]
     shape = visit.equation.outvars[0].aval.shape
-    # A broadcast axis holds no data of its own, so that it may have any length that the other operands have.
+    # A broadcast axis has no data of its own, so it may have any length that the other operands have.
     labels = [walk.indices.axis(size) for size in shape]
     for axis, target in enumerate(visit.equation.params["broadcast_dimensions"]):
         if value.shape[axis] == shape[target]:
@@ -33,7 +33,7 @@ def _squeeze(walk, visit):
 
 
 def runs(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[range, range]]:
-    """The shortest pairs of runs of axes that hold the same number of entries, as pairs of ranges."""
+    """The shortest pairs of runs of axes that have the same number of entries, as pairs of ranges."""
     i = j = 0
     while i < len(before) or j < len(after):
         start_i, start_j = i, j
@@ -55,9 +55,9 @@ def runs(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[range, r
 def _reshape(walk, visit):
     value = visit.inputs[0]
     shape = visit.equation.outvars[0].aval.shape
-    # The order in which the axes are read, where it is not their own, as in a convolution under `vmap`.
+    # The order in which the axes are read, if it is not their own, as in a convolution under `vmap`.
     order = visit.equation.params.get("dimensions") or range(len(value.shape))
-    # Axes of length 1 come and go freely, and would only stand between the runs.
+    # Axes of length 1 may be added and removed freely, and would only separate the runs.
     before = [value.labels[axis] for axis in order if value.shape[axis] != 1]
     after = [axis for axis, size in enumerate(shape) if size != 1]
     labels = [walk.indices.always(1)] * len(shape)
@@ -121,7 +121,7 @@ def _tile(walk, visit):
     value = visit.inputs[0]
     labels = []
     for label, reps in zip(value.labels, visit.equation.params["reps"], strict=True):
-        # As in a broadcast, an axis that repeats one index holds no data of its own.
+        # As in a broadcast, an axis that repeats an index has no data of its own.
         labels.append(walk.indices.axis(reps) if len(label) == 1 else np.tile(label, reps))
     return [labels]
 
@@ -142,10 +142,10 @@ def _pad(walk, visit):
         if (low, high, interior) == (0, 0, 0):
             labels.append(label)
             continue
-        # Beside channels that may go, so may channels of padding; the code says how many they are.
+        # Channels of padding may be removed if the channels beside them may. The code determines their number.
         reason = None if walk.indices.is_free(label).any() else "padding"
         if interior:
-            # Between which indices it pads is not what is left when some are deleted.
+            # Interior padding does not commute with deleting indices.
             walk.indices.freeze(label, "padding between its indices")
         if min(low, high) < 0:
             walk.indices.freeze(label, "cut by a negative padding")
@@ -191,7 +191,7 @@ def _empty(walk, visit):
 
 
 def _bitcast(walk, visit):
-    """To a dtype of another size it makes an axis of the parts, or takes one away."""
+    """A cast to a dtype of another size adds an axis of the parts, or removes it."""
     labels = visit.inputs[0].labels
     shape = visit.equation.outvars[0].aval.shape
     if len(shape) > len(labels):
@@ -208,7 +208,7 @@ def _check_slice(visit, small, masks):
         step = ours["strides"][axis] if ours["strides"] else 1
         wanted = np.zeros(len(label), bool)
         wanted[ours["start_indices"][axis] : ours["limit_indices"][axis] : step] = True
-        # Of the indices kept, those that the whole slice takes, by their place among all.
+        # The indices that the small model's slice takes, as indices of the whole axis.
         taken = np.flatnonzero(mask)[theirs["start_indices"][axis] : theirs["limit_indices"][axis] : step]
         if not np.array_equal(taken, np.flatnonzero(wanted & mask)):
             start, limit = theirs["start_indices"][axis], theirs["limit_indices"][axis]

@@ -1,1 +1,1 @@
-"""Units, what can be removed by zeros: who reads them, along which axes of which leaves, and in which groups."""
+"""Units, which zeros can remove: who reads them, along which axes of which leaves, and in which groups."""

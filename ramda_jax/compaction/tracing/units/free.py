@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class UnitCount:
-    """The groups of one leaf beside the units that go with them.
+    """The numbers of groups of a leaf, and of the units that are removed with them.
 
     Attributes:
         removable: how many of the leaf's groups can ever be removed.
-        units: how many units these are of: 49 rows behind a flatten may be one channel.
+        units: how many units these groups belong to. For example, 49 rows behind a flatten may be one channel.
         zero: how many of the removable groups are zero; 0 for a leaf without values.
-        ready: of how many units everything that reads them is zero; 0 likewise.
+        ready: the number of units whose readers are all zero; 0 likewise.
     """
 
     removable: int
@@ -36,12 +36,13 @@ class Units:
     """The free indices of a trace as groups see them.
 
     Attributes:
-        sums: all contractions with what comes from parameters.
-        free: a boolean for each node of the trace, whether it can be deleted at all.
-        on_axis: from (path, axis) to (positions, nodes), two int arrays of one length: the free nodes on that axis.
-        channels: from paths of the kernels of grouped convolutions to the axis of their outputs, whose channels go with
-            the inputs they are made of.
-        tables: paths of leaves that are indexed by data.
+        sums: all contractions with values that depend on parameters alone.
+        free: a boolean for each node of the trace: whether it can ever be deleted.
+        on_axis: a dict from (path, axis) to (positions, nodes), two int arrays of one length: the free nodes on that
+            axis.
+        channels: a dict from the paths of the kernels of grouped convolutions to the axis of their outputs. These
+            channels are deleted with the inputs that they are computed from.
+        tables: the paths of leaves that are indexed by data.
     """
 
     def __init__(self, dims: "Dims") -> None:
@@ -62,13 +63,14 @@ class Units:
         self.tables: set[str] = set(_tables(dims))
 
     def is_read(self, path: str, axis: int) -> bool:
-        """Whether a leaf is read along an axis, or its channels lie on it."""
+        """Whether a leaf is read along an axis, or has its channels on it."""
         return (path, axis) in self._read or self.channels.get(path) == axis
 
     def read_axes(self) -> dict[str, list[int]]:
-        """From the paths of leaves to the axes along which they read free indices, in the order of the widths.
+        """A dict from the paths of leaves to the axes along which they read free indices, in the order of the widths.
 
-        The first is that of the width whose members come first: of attention's output projection the heads.
+        The first axis is that of the width whose members come first. For attention's output projection these are the
+        heads.
         """
         first: dict[str, dict[int, int]] = {}
         for unit_sum in self.sums:
@@ -85,22 +87,22 @@ class Units:
         return found
 
     def removable(self, axes: Mapping[str, Sequence[int]]) -> np.ndarray:
-        """Which nodes can go where the groups of leaves are along `axes`: a boolean for each node.
+        """Which nodes can be deleted if the groups of leaves are along `axes`, as a boolean for each node.
 
-        One that another leaf reads, without groups along that axis, never can.
+        A node that another leaf reads, without groups along that axis, cannot.
         """
         zero = {key: np.ones(self._count, bool) for key in self.on_axis if key[1] in axes.get(key[0], ())}
         return self.unread(zero)
 
     def unread(self, zero: Mapping[tuple[str, int], np.ndarray]) -> np.ndarray:
-        """Which free nodes are read by zeros only: a boolean for each node; see `Sum.unread`."""
+        """Which free nodes are read by zeros only, as a boolean for each node; see `Sum.unread`."""
         result = self.free.copy()
         for unit_sum in self.sums:
             result[unit_sum.nodes] &= unit_sum.unread(zero, self._count)
         return result
 
     def zero(self, path: str, leaf: Any, axes: Iterable[int]) -> dict[tuple[str, int], np.ndarray]:
-        """What `unread` takes, of the axes `axes` of one leaf with values."""
+        """The argument of `unread` for the axes `axes` of a leaf with values."""
         nonzero = np.asarray(jax.device_get(leaf)) != 0
         result = {}
         for axis in axes:
@@ -114,11 +116,11 @@ class Units:
     def count(
         self, leaves: Sequence[tuple[str, str, Any, Any]], deleted: np.ndarray | None = None
     ) -> dict[str, UnitCount]:
-        """`UnitCount` by name, of the leaves that have groups.
+        """`UnitCount` by name, for the leaves that have groups.
 
         Args:
-            leaves: of (path in the trace, name, leaf or its shape, resolved regularizer or None).
-            deleted: a boolean for each node that says which are ready; None for those read by zeros only.
+            leaves: a tuple (path in the trace, name, leaf or its shape, resolved regularizer or None) for each leaf.
+            deleted: a boolean for each node: whether it is ready. None means the nodes that are read by zeros only.
         """
         grouped = [
             (path, name, leaf, regularizer)

@@ -1,4 +1,4 @@
-"""One axis for the groups of each leaf, so that what is zero can go."""
+"""Chooses the axis of each leaf's groups, so that zero groups can be removed."""
 
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,13 @@ _NOWHERE = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def group_axis_of(dims: "Dims") -> dict[str, int]:
-    """From the paths of leaves to the one axis along which their groups are to lie, so that what is zero can go.
+    """A dict from the paths of leaves to the axis along which their groups should be, so that zero groups can be
+    removed.
 
-    It is the axis by which the leaf is read, and the channels' for the kernels of convolutions in which every output
-    reads inputs of its own. Left out are tables, what is never read, and whatever reads only what cannot go: because it
-    is frozen, or because something that is left out reads it as well.
+    It is the axis along which the leaf reads. For the kernels of convolutions in which every output reads its own
+    inputs, it is the channels' axis. Three kinds of leaves are left out: tables, leaves that read nothing, and leaves
+    that only read units that cannot be removed, because these are frozen or because a leaf that is left out reads them
+    too.
     """
     units = dims.units
     candidates = {path: list(axes) for path, axes in units.read_axes().items() if path not in units.tables}
@@ -28,7 +30,7 @@ def group_axis_of(dims: "Dims") -> dict[str, int]:
         if not any(other.axes for place, other in enumerate(unit_sum.factors) if place != number)
         for path, _ in factor.axes
     }
-    # If both factors are made of parameters, such as latents and their projection, the one that is a kernel.
+    # If both factors depend on parameters alone, such as latents and their projection, take the kernel.
     candidates = {
         path: axes
         for path, axes in candidates.items()

@@ -1,4 +1,4 @@
-"""The place of a user's parameters among the traced variables, of which they may be a part."""
+"""Finds a user's parameters among the traced variables, of which they may be a part."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ _REMEDY = "give the parameters that `trace_dims` was given, or a part of them."
 
 
 def traced_paths(shapes: Mapping[str, Shape], params: Any) -> dict[str, str]:
-    """From the paths of parameters to those of the same leaves in the trace.
+    """A dict from the paths of parameters to the paths of the same leaves in the trace.
 
-    One prefix, such as `params/`, that leads from all parameters to traced leaves of their shapes; where there is none,
-    each leaf for itself.
+    If a common prefix, such as `params/`, leads from all parameters to traced leaves of their shapes, it is used.
+    Otherwise each leaf is looked up by itself.
 
     Args:
-        shapes: of the traced leaves by path.
+        shapes: the shapes of the traced leaves by path.
         params: the variables that were traced, or a part of them.
 
     Raises:
@@ -33,7 +33,7 @@ def traced_paths(shapes: Mapping[str, Shape], params: Any) -> dict[str, str]:
     fitting = [prefix for prefix in prefixes if all(shapes.get(prefix + path) == shape for path, shape in own.items())]
     if len(fitting) == 1:
         return {path: fitting[0] + path for path in own}
-    # The other way round: what was traced is the collection itself.
+    # The other way round: the collection itself was traced.
     prefixes = [first.removesuffix(traced) for traced in shapes if first.endswith(f"/{traced}")]
     for prefix in prefixes:
         if all(path.startswith(prefix) and shapes.get(path[len(prefix) :]) == shape for path, shape in own.items()):

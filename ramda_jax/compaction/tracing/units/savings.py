@@ -1,4 +1,4 @@
-"""What the removal of one unit saves: entries of the variables, floating-point operations of a call."""
+"""What the removal of a unit saves: entries of the variables, or floating-point operations of a call."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 def savings(dims: "Dims", of: Literal["parameters", "flops"]) -> np.ndarray:
-    """For each node of a trace what goes when it goes alone, a float array.
+    """For each node of a trace the cost that is saved if it alone is removed, as a float array.
 
-    An array of sizes s_a costs their product, times two operations where it is one of products that are summed. Of
-    axis a a node is c_a indices, and what is left of the cost is the product of all s_a - c_a. All are whole numbers.
+    An array of sizes s_a costs the product of these. An array of products that are summed costs two operations for each
+    entry. If a node has c_a indices on axis a, the cost after its removal is the product of all s_a - c_a. All of these
+    are whole numbers.
     """
     nodes = dims.nodes
     saved = np.zeros(nodes.count)
@@ -38,7 +39,7 @@ def total(dims: "Dims", of: Literal["parameters", "flops"]) -> float:
 
 
 def counted(dims: "Dims", of: Literal["parameters", "flops"]) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
-    """Pairs (cost, labels of the axes): a variable and its entries, or a product or convolution and its operations."""
+    """Yields (cost, labels of the axes): a variable's entries, or the operations of a product or convolution."""
     return _leaves(dims) if of == "parameters" else _contractions(dims)
 
 
@@ -48,12 +49,12 @@ def _leaves(dims) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
 
 
 def _contractions(dims) -> Iterator[tuple[float, Sequence[np.ndarray]]]:
-    """Products and convolutions, two operations for each term of a sum; those in a scan once for each of its steps."""
+    """Products and convolutions: two operations for each term of a sum, times the number of steps inside a scan."""
     loops, times = [], [1]
     for visit in dims.walk.visits:
         equation, name = visit.equation, visit.equation.primitive.name
         if name in ("scan", "while", "cond"):
-            # A loop is visited where it begins and where it ends.
+            # A loop is visited at its begin and at its end.
             if loops and loops[-1] is equation:
                 loops.pop()
                 times.pop()

@@ -1,4 +1,4 @@
-"""Along which of their axes leaves are read, and by which contractions."""
+"""The axes along which leaves are read, and the contractions that read them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ from ramda_jax.compaction.tracing.walk import Walk
 def read_axes(reader: Reader, side: int, leaves: Mapping[str, Value]) -> list[tuple[str, int]]:
     """The axes of leaves that a contraction may sum over in one of its factors: a list of (path, axis).
 
-    A leaf as it is is read along the axes summed over. What was made of leaves, such as a kernel that was cast or
-    transposed, has kept their labels on the axes that came through as they were; of a leaf with such an axis among
-    those summed over it is this one, and else any that is not among the others.
+    A leaf that is itself the factor is read along the axes that are summed over. A factor that is computed from leaves,
+    such as a kernel that was cast or transposed, has their labels on the axes that did not change. If such an axis of a
+    leaf is summed over, the leaf is read along it. Otherwise it may be read along any axis that is not among the
+    factor's other axes.
     """
     recipe, axes, others = reader.sides[side]
     if isinstance(recipe, Leaf):
@@ -33,18 +34,18 @@ def read_axes(reader: Reader, side: int, leaves: Mapping[str, Value]) -> list[tu
 
 
 def _has_part_of(labels, of_leaf):
-    """Whether one of some labels has nodes of an axis of a leaf, which are as they were made: one after the other."""
+    """Whether any of `labels` has nodes of an axis of a leaf. The nodes of such an axis are consecutive numbers."""
     first, last = of_leaf[0], of_leaf[-1]
     return any(bool(np.any((label >= first) & (label <= last))) for label in labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """The leaves of one factor of a contraction.
+    """The leaves of a contraction's factor.
 
     Attributes:
-        axes: (path, axis) of the leaves that it is read along; none for constants.
-        nodes: for each of these an int array, the nodes on the axis that are summed over.
+        axes: (path, axis) of the leaves along which the factor is read; none for constants.
+        nodes: for each of these an int array: the nodes on the axis that are summed over.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -53,11 +54,12 @@ class Factor:
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-    """A contraction with what comes from parameters.
+    """A contraction with values that depend on parameters alone.
 
     Attributes:
-        nodes: int array, all that is summed over.
-        factors: those made of parameters, one or both. A node is not read where all leaves of either are zero.
+        nodes: int array of all nodes that are summed over.
+        factors: the factors that depend on parameters alone, one or both. A node is not read where all leaves of either
+            factor are zero.
     """
 
     nodes: np.ndarray
@@ -67,7 +69,8 @@ class Sum:
         """Which of `nodes` are not read, a boolean for each.
 
         Args:
-            zero: from (path, axis) to booleans for the `count` nodes, whether the leaf is zero at all indices of them.
+            zero: a dict from (path, axis) to booleans for the `count` nodes: whether the leaf is zero at all their
+                indices.
         """
         result = np.zeros(len(self.nodes), bool)
         for factor in self.factors:
@@ -80,7 +83,7 @@ class Sum:
 
 
 def sums(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> list[Sum]:
-    """All contractions with what comes from parameters, as a list of `Sum`."""
+    """All contractions with values that depend on parameters alone, as a list of `Sum`."""
     on_axis = {
         (path, axis): np.unique(nodes.of(label)[1])
         for path, value in leaves.items()
