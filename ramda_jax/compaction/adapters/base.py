@@ -1,4 +1,4 @@
-"""A model as a function of its variables, whatever kind of model it is."""
+"""Any kind of model as a function of its variables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,15 @@ class Adapter:
     """A model as a function of its variables.
 
     Attributes:
-        apply: the function of (variables, *args) that is traced and proved, in evaluation mode.
+        apply: the function of (variables, *args) that is traced and proved; it runs the model in evaluation mode.
         variables: a pytree of arrays.
-        rebuild: from small variables, and numbers in place of those that its modules remember, to (the small model, its
-            function of (variables, *args)).
-        layouts: from the arguments of a call to what each leaf is as a matrix, by path, or why it is none.
-        factorize: from cuts by path to (the model with these arrays as two factors, its variables, its function).
-        remembered: from the arguments of a call to the numbers that its modules remember.
+        rebuild: a function of small variables, and of numbers that replace those that the modules remember. It returns
+            (the small model, its function of (variables, *args)).
+        layouts: a function of the arguments of a call. It returns for the path of each leaf its layout as a matrix, or
+            why it has none.
+        factorize: a function of cuts by path. It returns (the model with these arrays as two factors, its variables,
+            its function).
+        remembered: a function of the arguments of a call. It returns the numbers that the modules remember.
     """
 
     apply: Callable[..., Any]

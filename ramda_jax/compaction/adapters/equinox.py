@@ -1,4 +1,4 @@
-"""Equinox modules on smaller arrays: the same module with other leaves, and layers told the sizes of theirs."""
+"""Equinox modules with smaller arrays: the same module with other leaves, and layers with the sizes of their arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ def equinox_adapter(
     fit: Callable[[Any], Any] | None = None,
     train: bool = False,
 ) -> Adapter:
-    """The `Adapter` of an Equinox module, in inference mode, or with `train` in that of training."""
+    """The `Adapter` of an Equinox module, in inference mode, or in training mode with `train`."""
     import equinox as eqx
 
     from ramda_jax.compaction.adapters.sizes.equinox import fit_sizes
@@ -30,11 +30,11 @@ def equinox_adapter(
     arrays, static = eqx.partition(model, is_array)
 
     def combine(arrays, static=static):
-        # Not `eqx.combine`: it would look for the factors of a matrix where there was one array.
+        # `eqx.combine` does not work here: two factors may have replaced an array, and the trees then differ.
         def is_leaf(node):
             return node is None or isinstance(node, Factored)
 
-        # Leaf by leaf, because the two trees may remember different sizes.
+        # Combine leaf by leaf, because the two trees may remember different sizes.
         rest, treedef = jax.tree.flatten(static, is_leaf=is_leaf)
         pairs = zip(jax.tree.leaves(arrays, is_leaf=is_leaf), rest, strict=True)
         return treedef.unflatten(other if array is None else array for array, other in pairs)
@@ -52,7 +52,7 @@ def equinox_adapter(
         for (path, name), number in sizes.items():
             first, _, rest = name.partition(".")
             number = with_number(getattr(modules[path], first), rest, number) if rest else number
-            object.__setattr__(modules[path], first, number)  # this one was made just now
+            object.__setattr__(modules[path], first, number)  # this module was created above, so it may be changed
         module = module if fit is None else fit(module)
         return module, applied(eqx.partition(module, is_array)[1])
 

@@ -1,4 +1,4 @@
-"""Linen modules on smaller arrays: unchanged code, told the sizes of the arrays that it is given."""
+"""Linen modules with smaller arrays: the code is unchanged, and gets the sizes of the arrays."""
 
 import contextlib
 import dataclasses
@@ -51,15 +51,15 @@ def _apply(module, variables, *args, **kwargs):
 
 
 def sizes_from_variables(function: Callable[..., Any], sizes: Sizes | None = None) -> Callable[..., Any]:
-    """Makes a function that runs linen modules run them with the sizes of the arrays they are given.
+    """Makes a function that runs linen modules with the sizes of the arrays that they are given.
 
-    `nn.Dense(64)` refuses a kernel of any other width. In here each layer's `features`, and a grouped convolution's
-    `feature_group_count`, are read from its kernel, and the modules' code stays as it is. Parameters of any other
-    module have the shapes that are given, whatever its code says.
+    `nn.Dense(64)` refuses a kernel of any other width. Inside the returned function each layer's `features`, and a
+    grouped convolution's `feature_group_count`, are read from its kernel. The modules' code is unchanged. Parameters of
+    any other module have the given shapes, whatever its code says.
 
     Args:
-        function: for example `module.apply`.
-        sizes: numbers for what `remembered_sizes` names.
+        function: a function that runs linen modules, such as `module.apply`.
+        sizes: values for the numbers that `remembered_sizes` names.
 
     Returns:
         A function with the same arguments.
@@ -90,7 +90,7 @@ def sizes_from_variables(function: Callable[..., Any], sizes: Sizes | None = Non
 
 
 def remembered_sizes(apply: Callable[..., Any], variables: Tree, *args: Any) -> list[Remembered]:
-    """The numbers that the modules of a model remember in their fields, those of modules in their fields included."""
+    """The numbers that the modules of a model remember in their fields, including modules inside these fields."""
     found = {}
 
     def interceptor(next_function, args, kwargs, context):
@@ -122,7 +122,7 @@ def _fields_of(module):
 
 @contextlib.contextmanager
 def _numbers(module, numbers):
-    """Fields of a module, and of modules in them, with other numbers for a while."""
+    """Temporarily gives other numbers to fields of a module, and of modules inside them."""
     with contextlib.ExitStack() as stack:
         for name, number in numbers.items():
             holder, (first, *rest) = module, name.split(".")
@@ -135,7 +135,7 @@ def _numbers(module, numbers):
 
 @contextlib.contextmanager
 def _any_shape(scope):
-    """Parameters of a scope are taken as they are: of what shape its module would make them is not asked."""
+    """Accepts a scope's parameters as they are, whatever shape its module would give them."""
     if scope is None or "param" in vars(scope):
         yield
         return
@@ -183,7 +183,7 @@ def _sizes(module, args):
 
 @contextlib.contextmanager
 def _fields(module, values):
-    """Fields of a (frozen) module set to other values for a while."""
+    """Temporarily sets fields of a (frozen) module to other values."""
     before = {name: getattr(module, name) for name in values}
     try:
         for name, value in values.items():

@@ -1,4 +1,4 @@
-"""The modules in an Equinox module."""
+"""The modules inside an Equinox module."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ def fields_of(module: Any) -> list[str]:
 
 
 def modules_of(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (path, module) for a module and those in it; `path` is that of `node`."""
+    """Yields (path, module) for a module and the modules inside it; `path` is that of `node`."""
     import equinox as eqx
 
     if isinstance(node, eqx.Module):

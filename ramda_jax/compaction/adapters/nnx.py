@@ -1,4 +1,4 @@
-"""nnx modules on smaller arrays: new parameters, and layers told the sizes of theirs."""
+"""nnx modules with smaller arrays: new parameters, and layers with the sizes of their arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ def nnx_adapter(
     fit: Callable[[Any], Any] | None = None,
     train: bool = False,
 ) -> Adapter:
-    """The `Adapter` of an nnx module; proved in evaluation mode, while the small one is in that of the whole one.
+    """The `Adapter` of an nnx module. It is proved in evaluation mode; the small module has the mode of the whole one.
 
-    With `train` its functions are those of training.
+    With `train` its functions run in training mode.
     """
     call = call or (lambda model, *args: model(*args))
     graph, state = nnx.split(model)

@@ -1,4 +1,4 @@
-"""Which axes of a model's parameters belong together, whatever kind of model it is."""
+"""Which axes of a model's parameters belong together, for any kind of model."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ def trace_dims(
 ) -> Dims:
     """Traces which axes of parameters belong together: what must be deleted if an index is deleted.
 
-    The model is traced, not run. Every axis of every value is labelled, index by index. An addition unites the labels
-    of its operands, a contraction those of the axes that it sums over; a concatenation puts labels one after the other.
-    An operation that mixes the indices of an axis in another way freezes them, and so does a primitive without a rule.
+    The model is traced, not run. Every axis of every value is labelled, index by index. An addition unifies the labels
+    of its operands, and a contraction those of the axes that it sums over. A concatenation concatenates labels. An
+    operation that mixes the indices of an axis in another way freezes them, and so does a primitive without a rule.
 
     Args:
         model: an `nnx.Module` or an Equinox module, traced in evaluation mode, or a method of one; a linen module, or a
@@ -37,17 +37,17 @@ def trace_dims(
             outputs, keep their lengths; Python booleans, ints and strings among them are constants.
         variables: for linen modules and functions, in place of the first argument.
         call: as in `compact_model`.
-        overrides: from paths of leaves to a tuple with an entry for each axis. None leaves the axis as traced,
-            `"frozen"` keeps it whole, and axes with the same other name are united. Or a pytree of such tuples.
-        rules: from names of primitives to a `Rule`, for primitives without a rule, or to replace one.
+        overrides: a mapping from paths of leaves to a tuple with an entry for each axis, or a pytree of such tuples.
+            None leaves the axis as traced, `"frozen"` keeps it whole, and axes with the same other name are unified.
+        rules: a mapping from names of primitives to a `Rule`, for primitives without a rule, or to replace a rule.
         resize: inputs that may shrink with the model, as in `compact_model`.
 
     Returns:
         `Dims`; print it for a table.
 
     Raises:
-        CompactionError: an override that fits no leaf; rules that are none; variables that are missing, or given to a
-            model that holds its own.
+        CompactionError: an override that fits no leaf; a value in `rules` that is not a `Rule`; variables that are
+            missing, or given to a model that holds its own.
         TypeError: a leaf of the variables that is neither an array nor a number.
         ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
@@ -73,7 +73,7 @@ def trace_dims(
                 f"{type(model).__name__}; give them after it, `trace_dims(function, variables, inputs)`."
             )
         variables, example_args = example_args[0], example_args[1:]
-        # A tree without leaves is one too.
+        # A tree without leaves is a tree of variables too.
         variables = {} if variables is None else variables
     adapter = adapter_for(model, variables, call)
     check_inputs(model, adapter, example_args)
@@ -89,19 +89,19 @@ def trace_calls(
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
 ) -> tuple[Dims, dict[str, Adapter]]:
-    """Traces a model, and its other calls separately.
+    """Traces a model, and each of its other calls separately.
 
     Returns:
-        (the trace, those of `others` that compute something else).
+        (the trace, the traces of the `others` that compute something else).
     """
     program = trace_program(adapter.apply, adapter.variables, *args)
     found = {}
     for name, other in others.items():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is only looked at
+                warnings.simplefilter("ignore")  # these calls are only traced
                 traced = trace_program(other.apply, other.variables, *args)
-        except Exception as error:  # whatever a model's code raises for arguments that are not those of a training
+        except Exception as error:  # of any kind, if these are not arguments of a training call
             if name == TRAINING:
                 continue
             raise CompactionError(

@@ -1,4 +1,4 @@
-"""From a trace and values to a plan."""
+"""Makes a plan from a trace and the values of the variables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,15 +38,17 @@ def plan_compaction(
     The values of these extra indices do not matter, so that indices which only they read may be deleted.
 
     Args:
-        dims: what `trace_dims` has found.
-        variables: the pytree that was traced, with its values; of a leaf that is only a shape and a dtype no entry
+        dims: the result of `trace_dims`.
+        variables: the pytree that was traced, with its values. In a leaf that is only a shape and a dtype, no entry
             counts as zero.
-        round_to: keep a multiple of this number of indices of each width, or all, for hardware that likes 8, 16 or 128.
+        round_to: keep a multiple of this number of indices of each width, or all, for hardware that prefers multiples
+            of 8, 16 or 128.
         threshold: magnitudes up to this count as zero. With more than 0 the small model is *not* that of the given
             parameters but of parameters with these entries set to zero.
-        keep: a mapping from the names of widths that stay whole to the reasons, such as `{"d3": "why"}`.
-        permute: whether the units of stacked layers may be reordered layer by layer, if more can be deleted then: as
-            many as the layer with the fewest dead units has. The plan holds the orders. False keeps the common order.
+        keep: a mapping from the names of widths that must stay whole to the reasons, such as `{"d3": "why"}`.
+        permute: whether the units of stacked layers may be reordered layer by layer if this allows more deletions: each
+            layer then loses as many units as the layer with the fewest dead units has. The plan holds the orders. False
+            keeps the common order.
 
     Returns:
         A `Plan`; print it for a table.
@@ -72,7 +74,7 @@ def plan_compaction(
 
 
 class Planner:
-    """Makes several plans for one model and its values, with different widths kept; the zeros are looked up once."""
+    """Makes several plans for a model and its values, with different widths kept; it looks up the zeros only once."""
 
     def __init__(
         self, dims: Dims, variables: Any, round_to: int = 1, threshold: float = 0.0, permute: bool = True
@@ -131,7 +133,7 @@ class Planner:
 
 
 def in_order(orders: Mapping[str, tuple[AxisOrder, ...]], leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves with the units of each layer in the order in which they are cut."""
+    """The leaves, with the units of each layer in the order in which they are cut."""
     plans = {path: LeafPlan(np.shape(leaves[path]), (), own) for path, own in orders.items() if own}
     return {path: reordered(plans[path], np.asarray(leaf)) if path in plans else leaf for path, leaf in leaves.items()}
 

@@ -1,7 +1,7 @@
-"""The order in which each layer of a stack keeps its units, so that as many can be deleted as possible.
+"""The order of the units in each layer of a stack, so that as many as possible can be deleted.
 
-The arrays of a stack have one shape, so that an index is deleted in all layers or in none. But the order of hidden
-units is free in each layer. So dead units of all layers can be moved to the same indices; as many can be deleted as the
+The layers of a stack share an array, so an index is deleted in all layers or in none. But the order of hidden units is
+free in each layer. So dead units of all layers can be moved to the same indices, and as many can be deleted as the
 layer with the fewest dead units has. `symmetry` proves that the order is free.
 """
 
@@ -18,21 +18,21 @@ from ramda_jax.compaction.symmetry.moves import Move, State, joined_sources, mov
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.compaction.tracing.widths import Width
 
-#: How many axes before a layer's own are looked at together.
+#: The largest number of stack axes that are considered together.
 _MOST = 3
-#: The axis of a stack: its label, or its place and its length.
+#: The axis of a stack: its label, or its position and its length.
 _Key = tuple[Any, ...]
 
 
 def find_orders(
     dims: Dims, leaves: Mapping[str, Any], alive: np.ndarray, threshold: float = 0.0, keep: Collection[str] = ()
 ) -> dict[str, tuple[AxisOrder, ...]]:
-    """Orders by which more can go, by leaf; {} where there are none.
+    """Orders that allow more deletions, by leaf; {} if there are none.
 
     Args:
         dims: the trace.
         leaves: the variables by path.
-        alive: a boolean for each node, with all layers in one order.
+        alive: a boolean for each node, if all layers have the same order.
         threshold, keep: as in `plan_compaction`.
     """
     widths = [w for w in dims.widths if not w.reason and w.readers and w.name not in keep and w.size > 1]
@@ -43,7 +43,7 @@ def find_orders(
             proposed.append((first, options))
     moves = _all_moves(first for first, _ in proposed)
     if moves and why_not_symmetric(dims, moves):
-        # Width by width, as far as they go together.
+        # Not all together: add width by width, as long as the orders are compatible.
         moves = {}
         for first, options in proposed:
             for own in itertools.chain([first], options):
@@ -59,12 +59,12 @@ def find_orders(
 
 
 def _options(dims, width, leaves, alive, threshold):
-    """Yields how the leaves may move so that more of a width can go, the ways by which most can first."""
+    """Yields moves of the leaves that allow more of a width to be deleted, the most effective ones first."""
     without = []
     for stacks in _stacks(dims, width):
         chosen = set(map(id, stacks))
         if any(chosen <= more for more in without):
-            continue  # by fewer axes no more can go
+            continue  # fewer axes do not allow more deletions
         own = _moves(dims, width, stacks, leaves, alive, threshold)
         if own:
             yield own
@@ -90,7 +90,7 @@ def _nested(table):
 
 
 def _stacks(dims, width):
-    """Yields tuples of axes that may be those of layers, the longest first; of each axis where each leaf has it."""
+    """Yields tuples of axes that may be those of layers, the longest first; an axis is a dict from leaf to position."""
     common = None
     for path in {member.path for member in width.members}:
         own = {member.axis for member in width.members if member.path == path}
@@ -103,12 +103,12 @@ def _stacks(dims, width):
         common = {key: {} for key in keys} if common is None else {key: common[key] for key in common if key in keys}
         for key, axes in common.items():
             axes[path] = keys[key]
-    # Labels before places; two keys for the same axes are one.
+    # Labels come before positions; two keys for the same axes count once.
     found = [axes for _, axes in sorted((common or {}).items(), key=lambda entry: entry[0][0])]
     distinct = list({tuple(sorted(axes.items())): axes for axes in found}.values())[:_MOST]
     for count in range(len(distinct), 0, -1):
         for chosen in itertools.combinations(distinct, count):
-            # A place in one leaf may be that of a label in another.
+            # Two keys may mean the same axis of a leaf, one by its label and one by its position.
             if all(len({axes[path] for axes in chosen}) == count for path in chosen[0]):
                 yield chosen
 
@@ -118,7 +118,7 @@ def _label_key(dims, label):
 
 
 def _moves(dims: Dims, width: Width, stacks, leaves, alive, threshold) -> dict[str, State]:
-    """How the leaves of a width move so that more of it can go; {} where no more can."""
+    """Moves of the leaves of a width that allow more of it to be deleted; {} if there are none."""
     if any(isinstance(leaves[member.path], jax.ShapeDtypeStruct) for member in width.members):
         return {}  # nothing is known to be dead
     path = width.members[0].path
@@ -132,7 +132,7 @@ def _moves(dims: Dims, width: Width, stacks, leaves, alive, threshold) -> dict[s
     most = max(1, int(living.sum(1).max()))
     if most >= max(1, int(living.any(0).sum())):
         return {}
-    # The places that stay are those where most layers have a living unit already.
+    # Keep the positions at which most layers already have a living unit.
     stays = np.zeros(width.size, bool)
     stays[np.argsort(-living.sum(0), kind="stable")[:most]] = True
     table = np.tile(np.arange(width.size), (len(living), 1))
@@ -156,7 +156,7 @@ def _moves(dims: Dims, width: Width, stacks, leaves, alive, threshold) -> dict[s
 
 
 def _read(dims, member, by, leaf, alive, threshold, width):
-    """Whether each unit of each layer is read by an entry that is not zero, of what is alive itself: `[*by, size]`."""
+    """Whether a nonzero entry at living indices reads each unit of each layer: booleans `[*by, size]`."""
     read = ~(np.abs(np.asarray(leaf)) <= threshold)
     for axis, label in enumerate(dims.leaves[member.path].labels):
         if axis not in (member.axis, *by):
@@ -187,5 +187,5 @@ def _composed(first: State, second: State) -> State:
 
 
 def moves_of(orders: tuple[AxisOrder, ...]) -> dict[int, Move]:
-    """The moves that the orders of a leaf are."""
+    """The orders of a leaf as moves."""
     return {order.axis: Move(np.asarray(order.indices), tuple(("axis", axis) for axis in order.by)) for order in orders}

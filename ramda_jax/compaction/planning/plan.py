@@ -1,4 +1,4 @@
-"""What is kept of every leaf, as data."""
+"""Plans: what is kept of every leaf, as data."""
 
 import dataclasses
 import json
@@ -9,20 +9,20 @@ from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
 from ramda_jax.compaction.tracing.widths import few
 from ramda_jax.tables import text_table
 
-#: The second has orders and sizes; a plan without any is of the first.
+#: Format 2 has orders and sizes. A plan without them has format 1.
 _FORMATS = (1, 2)
-#: Names that fields have in that format, where not their own.
+#: The names of fields in JSON that differ from their Python names.
 _IN_JSON = {"widths": "ids"}
 
 
 @dataclasses.dataclass(frozen=True)
 class AxisOrder:
-    """Another order of an axis, one in each layer of a stack, in which it is cut.
+    """The orders, one for each layer of a stack, in which an axis is cut.
 
     Attributes:
-        axis: which.
+        axis: the axis.
         by: the axes of the layers.
-        indices: int array `[*sizes of by, size of axis]`, as nested tuples: which index comes to each place.
+        indices: int array `[*sizes of by, size of axis]` as nested tuples: which index comes to each position.
     """
 
     axis: int
@@ -35,9 +35,9 @@ class LeafPlan:
     """What is kept of a leaf.
 
     Attributes:
-        shape: before.
-        kept: for each axis the indices kept, in order; None for all.
-        orders: of axes that are put in another order in each layer before they are cut.
+        shape: the shape before compaction.
+        kept: for each axis the kept indices, in order; None for all.
+        orders: an `AxisOrder` for each axis whose order is changed in each layer before it is cut.
     """
 
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class LeafPlan:
 
     @property
     def small_shape(self) -> tuple[int, ...]:
-        """The shape after."""
+        """The shape after compaction."""
         return tuple(n if kept is None else len(kept) for n, kept in zip(self.shape, self.kept, strict=True))
 
 
@@ -57,10 +57,10 @@ class WidthPlan:
     Attributes:
         name, size: those of the width.
         members: its axes, as `"path[axis]"`.
-        kept: the indices kept.
+        kept: the kept indices.
         padding: the kept indices that nothing reads: the single index of a dead layer, and those that `round_to` adds.
             Their values do not matter; all others compute exactly what they did before.
-        reason: why it is frozen, or "".
+        reason: why the width is frozen, or "".
     """
 
     name: str
@@ -83,10 +83,9 @@ class Plan:
     Attributes:
         leaves: a `LeafPlan` by path, for all the variables.
         widths: a `WidthPlan` for each width that has an axis longer than 1.
-        unread_inputs: from the paths of inputs, and an axis, to indices that no parameter reads; they stay.
-        round_to, threshold: as given.
-        sizes: numbers that the small model must remember instead of those of the whole one: (path of the module,
-            attribute, number).
+        unread_inputs: a mapping from `"path[axis]"` of inputs to the indices that no parameter reads. They stay.
+        round_to, threshold: the arguments of `plan_compaction`. sizes: numbers that the small model's modules must hold
+        instead of those of the whole model: (path of the module, attribute, number).
     """
 
     leaves: dict[str, LeafPlan]
@@ -98,7 +97,7 @@ class Plan:
 
     @property
     def dead(self) -> tuple[str, ...]:
-        """Names of the widths nothing reads, of which one index is kept."""
+        """The names of the widths that nothing reads; one index of each is kept."""
         return tuple(width.name for width in self.widths if width.is_dead)
 
     @property
@@ -108,12 +107,12 @@ class Plan:
 
     @property
     def has_orders(self) -> bool:
-        """Whether units are put in another order in each layer of a stack before they are cut."""
+        """Whether the order of units is changed in any layer of a stack before it is cut."""
         return any(leaf.orders for leaf in self.leaves.values())
 
     @property
     def num_params(self) -> tuple[int, int]:
-        """Entries of all leaves, before and after."""
+        """The numbers of entries of all leaves, before and after."""
         leaves = self.leaves.values()
         return sum(math.prod(leaf.shape) for leaf in leaves), sum(math.prod(leaf.small_shape) for leaf in leaves)
 
@@ -129,17 +128,17 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """The plan that `to_json` has written.
+        """The plan in a text that `to_json` has written.
 
         Raises:
-            CompactionError: text that is not a plan, or one of another format: shapes, ranges, order and uniqueness of
-                indices are checked.
+            CompactionError: the text is not a plan, or has another format. Shapes, and the ranges, order and uniqueness
+                of indices, are checked.
         """
         return cls.from_fields(parse_json(text, "the text"))
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "Plan":
-        """The plan of the object that `to_json` has written, once it was parsed; raises as `from_json`."""
+        """The plan in a parsed object that `to_json` has written; raises like `from_json`."""
         check_plan(fields, _FORMATS)
         leaves = {}
         for path, leaf in fields["leaves"].items():

@@ -1,4 +1,4 @@
-"""A plan from JSON that anybody may have written: every number is checked before it is used."""
+"""Plans from JSON of any origin: every number is checked before it is used."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 from ramda_jax.compaction.errors import CompactionError
 
-#: What sizes, and products of them, stay below: NumPy counts in 64 bits.
+#: An upper bound of sizes and of their products: NumPy counts in 64 bits.
 _LARGEST = 2**63
 _REMEDY = "give what `Plan.to_json` has written."
 
@@ -16,7 +16,8 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     """The JSON object in `text`.
 
     Raises:
-        CompactionError: other text: torn, not UTF-8, too deep, with a key twice, with numbers that JSON has not.
+        CompactionError: any other text: incomplete, not UTF-8, too deeply nested, with a key twice, or with numbers
+            that JSON does not have.
     """
 
     def unique(pairs):
@@ -77,7 +78,7 @@ def _check_leaf(where, leaf, has_orders):
     shape, kept = _is(f"{where}.shape", leaf["shape"], list), _is(f"{where}.kept", leaf["kept"], list)
     for size in shape:
         _count(f"{where}.shape", size, 0)
-    # The sizes of 0 left out: NumPy refuses the others' product all the same.
+    # Sizes of 0 are left out, because NumPy refuses a product of the others that is too large in any case.
     if math.prod(size for size in shape if size) >= _LARGEST or len(shape) > 64:
         _fail(f"{where}.shape", "at most 64 sizes whose product is below 2^63", shape)
     if len(kept) != len(shape):
@@ -128,7 +129,7 @@ def _check_width(where, width, leaves):
         _fail(f"{where}.padding", "some of those kept", width["padding"])
     for member in _is(f"{where}.members", width["members"], list):
         path, _, axis = _is(f"{where}.members", member, str).removesuffix("]").rpartition("[")
-        # An axis of a leaf that the plan has; int() would take spaces and other digits too.
+        # It must be an axis of a leaf of the plan. Not by `int()`, which accepts spaces and non-ASCII digits too.
         sizes = leaves[path]["shape"] if path in leaves else ()
         if axis not in map(str, range(len(sizes))):
             _fail(f"{where}.members", "axes of leaves of the plan, such as 'kernel[0]'", member)
@@ -165,7 +166,7 @@ def _fail(where, rule, value):
 
 
 def short(value: Any) -> str:
-    """A value as text, however large or deep it is."""
+    """A short text for a value of any size and depth."""
     try:
         text = str(value) if isinstance(value, BaseException) else repr(value)
     except (RecursionError, ValueError):  # an int of more digits than Python prints

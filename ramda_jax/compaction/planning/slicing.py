@@ -1,4 +1,4 @@
-"""From whole trees to small ones and back: parameters, batch statistics, states of optimizers."""
+"""Turns whole trees into small ones and back: parameters, batch statistics, states of optimizers."""
 
 import functools
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ def compact(plan: Plan, tree: Any) -> Any:
 
     A leaf belongs to a leaf of the plan if its path ends with that leaf's path: `0/mu/conv/kernel` of Adam's state
     belongs to `conv/kernel`, or to `params/conv/kernel`. It is sliced along each axis of the same length; axes of
-    length 1, as in the radii of `ProximalPointState`, stay. Leaves that belong to none, such as step counts, are
-    unchanged.
+    length 1, as in the radii of `ProximalPointState`, stay. Leaves that do not belong to a leaf of the plan, such as
+    step counts, are unchanged.
 
     Args:
         plan: from `plan_compaction`.
         tree: a pytree of arrays, or of shapes and dtypes.
 
     Returns:
-        A pytree of the same structure; no array of it is one of `tree`'s.
+        A pytree of the same structure. It shares no array with `tree`.
 
     Raises:
         CompactionError: a leaf belongs to a leaf of the plan but has another shape, as in the factored state of
@@ -84,8 +84,8 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
                     f"'{name}' of `whole` must have more than one index along the axes where that of `small` has, got "
                     f"{np.shape(background)} and {np.shape(leaf)}; give the tree that was made small."
                 )
-        # An axis of length 1 is ambiguous if one index of several was kept: an index, or one number per group. `whole`
-        # decides; without it it is taken for an index.
+        # An axis of length 1 is ambiguous if one index of several was kept: it may be this index, or one number per
+        # group. `whole` decides; without it we assume an index.
         lengths = zip(np.shape(leaf), leaf_plan.small_shape, leaf_plan.shape, strict=True)
         shape = tuple(whole if n == small else 1 for n, small, whole in lengths)
         if background is not None:
@@ -114,16 +114,16 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
 
 
 def reordered(leaf_plan: LeafPlan, array: np.ndarray, back: bool = False) -> np.ndarray:
-    """An array of the whole shape with each layer's units in the plan's order, or back in their own.
+    """An array of the whole shape with each layer's units in the plan's order, or with `back` in their original order.
 
-    Where it has one number for all layers, or for all units, as where it has one per group, it stays.
+    An array with a single number for all layers, or for all units, such as one per group, is unchanged.
     """
     for order in leaf_plan.orders:
         if any(array.shape[axis] != leaf_plan.shape[axis] for axis in (order.axis, *order.by)):
             continue
         indices = np.asarray(order.indices)
         indices = np.argsort(indices, -1) if back else indices
-        # `by` is in order, and so are the axes of `indices` but for the last.
+        # `by` is sorted, and so are the axes of `indices` except for the last.
         indices = np.moveaxis(indices, -1, sum(axis < order.axis for axis in order.by))
         axes = sorted((order.axis, *order.by))
         shape = [array.shape[axis] if axis in axes else 1 for axis in range(array.ndim)]
@@ -132,10 +132,11 @@ def reordered(leaf_plan: LeafPlan, array: np.ndarray, back: bool = False) -> np.
 
 
 def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
-    """From the names of a tree's leaves to the paths in the plan that they belong to, or None.
+    """A dict from the names of a tree's leaves to the paths in the plan that they belong to, or None.
 
-    A leaf may belong where any end of its name is a path of the plan. In Adam's `0/mu/kernel` that is `kernel`, even if
-    there is a leaf `mu/kernel` too: whatever stands before the path stands before most of the tree's leaves.
+    A leaf may belong to a path of the plan if its name ends with that path. Of several such paths, the right one leaves
+    a prefix that most of the tree's leaves have. So Adam's `0/mu/kernel` belongs to `kernel`, even if there is also a
+    leaf `mu/kernel`.
     """
 
     @functools.cache
@@ -144,7 +145,7 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
             suffix = ""
         if suffix in plan.leaves:
             return (suffix,)
-        # The name may lack the collection that the plan has, such as `params`.
+        # The plan's path may begin with a collection, such as `params`, that the name lacks.
         longer = [path for path in plan.leaves if path.endswith("/" + suffix)]
         least = min((path.count("/") for path in longer), default=0)
         return tuple(path for path in longer if path.count("/") == least)
@@ -157,7 +158,7 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
     for name in names:
         starts = [0, *(place + 1 for place, character in enumerate(name) if character == "/")]
         candidates = [start for start in starts if lookup(name[start:])]
-        # Of equal ones the first, which has the longest path.
+        # If several are equal, `max` takes the first, which has the longest path.
         start = max(candidates, key=lambda start: held_by(name[:start]), default=None)
         found = () if start is None else lookup(name[start:])
         if len(found) > 1:
@@ -170,9 +171,9 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
 
 
 def _map(plan, function, shape_of, tree, *others):
-    """Applies `function` to the leaves that belong to one of the plan; `shape_of` gives the shape they should have.
+    """Applies `function` to the leaves that belong to a leaf of the plan; `shape_of` gives the shape they must have.
 
-    One number for a whole leaf stays, unless the leaf itself is one number.
+    A single number for a whole leaf is unchanged, unless the leaf itself is a single number.
     """
     flat, treedef = flatten_with_paths(tree)
     rest = [jax.tree.leaves(other) for other in others]
@@ -191,7 +192,7 @@ def _map(plan, function, shape_of, tree, *others):
 
 
 def _kept_axes(name, leaf_plan, shape, found):
-    """Indices to keep along each axis of an array that has the lengths `shape`, or 1."""
+    """The indices to keep along each axis of an array whose lengths are those of `shape`, or 1."""
     if len(found) != len(shape) or any(n not in (1, size) for n, size in zip(found, shape, strict=True)):
         raise CompactionError(
             f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, "
@@ -209,7 +210,7 @@ def _is_key(leaf):
 
 
 def _entries(leaf):
-    """A leaf as a NumPy array; of PRNG keys the numbers, along one more axis."""
+    """A leaf as a NumPy array. PRNG keys become their numbers, along an additional axis."""
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 

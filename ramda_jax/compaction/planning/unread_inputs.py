@@ -1,4 +1,4 @@
-"""The inputs of a model that nothing reads, for the report: they stay, but a user may want to know."""
+"""The inputs of a model that nothing reads. They stay, but the report lists them, because a user may want to know."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from ramda_jax.compaction.tracing.trace import INPUT, Dims
 
 
 def unread_inputs(dims: Dims, liveness: Liveness) -> dict[str, tuple[int, ...]]:
-    """From "path[axis]" to the indices of inputs that no parameter reads and nothing else mixes with others.
+    """A dict from "path[axis]" to the indices of inputs that no parameter reads and that nothing mixes with others.
 
-    They stay because they are the model's input. An input that may shrink has none: its unread indices are deleted, or
-    they stay for another reason, as along the axis of a `scan`.
+    They stay because they are the model's input. An input that may shrink has no such indices: its unread indices are
+    deleted, or they stay for another reason, such as the axis of a `scan`.
     """
     roots = dims.nodes.roots
     touched = _mixed(dims)
@@ -25,7 +25,7 @@ def unread_inputs(dims: Dims, liveness: Liveness) -> dict[str, tuple[int, ...]]:
 
 
 def _mixed(dims):
-    """Which nodes an equation has frozen, a boolean for each: all of them are frozen, but others are at most read."""
+    """Which nodes an equation has frozen, as a boolean for each; the other frozen nodes are at most read."""
     indices = dims.walk.indices
     mixed = np.zeros(dims.nodes.count, bool)
     for nodes in [*indices.frozen, *(part for _, parts in indices.merged for part in parts)]:
@@ -34,7 +34,7 @@ def _mixed(dims):
 
 
 def _input_axes(dims):
-    """The labels of the inputs' axes, and of axes merged from them, by name."""
+    """The labels of the inputs' axes, and of the axes merged from these, by name."""
     first_nodes = {}
     result = {}
     for path, value in dims.inputs.items():

@@ -1,1 +1,1 @@
-"""That nothing has changed: two traces and their outputs side by side."""
+"""The proof that nothing has changed: it compares two traces and their outputs."""

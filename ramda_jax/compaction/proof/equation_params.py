@@ -1,4 +1,4 @@
-"""Parameters of equations in two traces: all must be equal but those that follow from sizes."""
+"""Parameters of equations in two traces: all must be equal, except for those that follow from sizes."""
 
 import dataclasses
 import sys
@@ -12,8 +12,10 @@ from ramda_jax.compaction.tracing.rules import Rule
 
 
 def difference(visit: Visit, small: Visit, masks: Callable[[np.ndarray], np.ndarray], rule: Rule | None) -> str:
-    """What is different in the parameters of two equations of one primitive that work on the whole and on the kept
-    indices; "" where nothing is. `rule` is the primitive's, None where it has none."""
+    """What differs in the parameters of two equations of one primitive, on all and on the kept indices; "" if nothing.
+
+    `rule` is the primitive's rule, None if it has no rule.
+    """
     ours, theirs = visit.equation.params, small.equation.params
     if ours.keys() != theirs.keys():
         return f"has other parameters in the small model: {sorted(ours.keys() ^ theirs.keys())}"
@@ -24,7 +26,7 @@ def difference(visit: Visit, small: Visit, masks: Callable[[np.ndarray], np.ndar
 
 
 def _is_same(ours, theirs):
-    # Bodies are compared where they are walked; functions, such as the rule of a custom derivative, do not matter.
+    # Bodies are compared where they are walked. Functions, such as the rule of a custom derivative, do not matter.
     if hasattr(ours, "eqns") or hasattr(ours, "jaxpr") or (callable(ours) and not isinstance(ours, type)):
         return True
     if isinstance(ours, (tuple, list)):
@@ -41,6 +43,7 @@ def _is_same(ours, theirs):
         return all(_is_same(getattr(ours, name), getattr(theirs, name)) for name in names)
     if bool(ours == theirs):
         return True
-    # An object that is compared by identity has the same text if it is the same; but the text of long arrays is cut.
+    # Objects that are compared by identity have the same text if they are the same. The text of long arrays must not be
+    # cut.
     with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
         return type(ours) is type(theirs) and str(ours) == str(theirs)

@@ -1,4 +1,4 @@
-"""The line of the user's code that something comes from."""
+"""The line of the user's code from which an equation or an error comes."""
 
 import linecache
 import sys
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-#: Packages whose code is not the user's.
+#: Packages whose code is not user code.
 _LIBRARIES = ("jax", "jaxlib", "flax", "equinox", "optax", "numpy", "einops", "contextlib", "functools", "ramda_jax")
 
 
 def line_of_equation(equation: Any) -> str:
-    """Where an equation of a jaxpr was traced, such as ``"net.py:31, `return x.reshape(2, 4, -1)`"``; "" if unknown."""
+    """The line that traced an equation, such as ``"net.py:31, `return x.reshape(2, 4, -1)`"``; "" if unknown."""
     frames = getattr(getattr(equation.source_info, "traceback", None), "frames", ())
     return _first((frame.file_name, frame.line_num) for frame in frames)
 

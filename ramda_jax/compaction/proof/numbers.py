@@ -1,4 +1,4 @@
-"""The outputs of two models on the same inputs."""
+"""Compares the outputs of two models on the same inputs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,31 +23,32 @@ TOLERANCES = {
 
 
 def check_comparison(num_random: int, tolerance: float | None) -> None:
-    """Raises unless outputs can be compared like this: an infinite tolerance would call anything equal."""
+    """Raises if the outputs cannot be compared with these settings: with an infinite tolerance everything is equal."""
     check_count("num_random", num_random, 0)
     if tolerance is not None:
         check_non_negative("tolerance", tolerance, schedules=False)
 
 
 def tolerance_of(dtype: Any) -> float:
-    """The largest difference that counts as rounding in a dtype; 0 where there is none, as in integers."""
+    """The largest difference that counts as rounding in a dtype; 0 for dtypes without rounding, such as integers."""
     if str(dtype) in TOLERANCES or not jnp.issubdtype(dtype, jnp.floating):
         return TOLERANCES.get(str(dtype), 0.0)
     return min(0.5, 4 * float(jnp.finfo(dtype).eps))
 
 
 def coarsest(dtypes: Iterable[Any]) -> Any:
-    """The floating-point dtype of the least precision among these dtypes, or None."""
+    """The floating-point dtype with the least precision among these dtypes, or None."""
     floats = [dtype for dtype in set(dtypes) - {None} if jnp.issubdtype(dtype, jnp.floating)]
     return max(floats, key=lambda dtype: float(jnp.finfo(dtype).eps), default=None)
 
 
 def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[list[tuple[Any, ...]]]:
-    """`number` times alternatives of a batch like the example arguments, the farther away the earlier.
+    """`number` lists of alternatives for a batch like the example arguments; the least similar alternative comes first.
 
-    Floats are normal. Where a model is not finite for these, as a logarithm or the root of a variance may be, they are
-    drawn from the range that each feature (index of the last axis) has in the arguments, or are the arguments' own
-    entries, shuffled within their feature; without values, from 0.1 to 0.9. What is not a float is shuffled always.
+    In the first alternative floats are normal. A model with a logarithm or the root of a variance may not be finite for
+    these. The next alternative draws them from the range that each feature (index of the last axis) has in the
+    arguments, and the last shuffles the arguments' own entries within their feature. For arguments without values, it
+    draws from 0.1 to 0.9. Entries that are not floats are always shuffled.
     """
     rng = np.random.default_rng(seed)
 
@@ -75,18 +76,18 @@ def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[li
 
 
 def _in_range(rng, features):
-    """Numbers like those of the rows of `features`, each column in its own range; what is not finite stays."""
+    """Random numbers like the rows of `features`, each column in its own range; entries that are not finite stay."""
     finite = np.isfinite(features)
     low = np.min(features, axis=0, initial=np.inf, where=finite)
     high = np.max(features, axis=0, initial=-np.inf, where=finite)
     if not (low < high).any():
-        low, high = low.min(), high.max()  # a single row has a range only as a whole
+        low, high = low.min(), high.max()  # a single row only has a range as a whole
     drawn = rng.uniform(np.where(low < high, low, 0), np.where(low < high, high, 1), features.shape)
     return np.where(finite & (low < high), drawn, features)
 
 
 def batches_for(args: tuple[Any, ...], num_random: int) -> list[list[tuple[Any, ...]]]:
-    """The batches on which outputs are compared: random ones, and the example arguments if they have values."""
+    """The batches on which outputs are compared: random batches, and the example arguments if they have values."""
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args)):
         return random_batches(args, num_random)
     return [[*batches, args] for batches in random_batches(args, num_random)] + [[args]]
@@ -106,19 +107,19 @@ def compare_outputs(
 
     Args:
         apply_fn, variables, small_fn, small_variables: the two models.
-        batches: for each comparison alternatives, of which the first counts for which the whole model is finite.
+        batches: for each comparison a list of alternatives. The first for which the whole model is finite is used.
         tolerance: as in `verify`.
-        precision: the dtype of least precision in what has been shown to be one program, None where nothing has. The
-            outputs need to agree to no more than that, nor to more than the program itself where its parameters are
-            rounded.
-        resized: a `Resized` of the inputs and outputs that are smaller in the small model, None where none are.
+        precision: the dtype of least precision in the program, if both models are known to be the same program; else
+            None. The outputs need not agree better than that, nor better than the program's outputs do if its
+            parameters are rounded.
+        resized: a `Resized` for the inputs and outputs that are smaller in the small model; None if there are none.
 
     Returns:
-        (error, reason): reason is None where all differences are within the tolerance.
+        (error, reason). `reason` is None if all differences are within the tolerance.
     """
     whole, small = (_compiled(function, batches) for function in (apply_fn, small_fn))
     worst = 0.0
-    # With full precision: on accelerators matrix products may be coarser than their dtypes.
+    # Use full precision, because accelerators may compute matrix products less precisely than their dtypes allow.
     with jax.default_matmul_precision("highest"):
         for alternatives in batches:
             args, outputs = _first_finite(whole, variables, alternatives)
@@ -186,12 +187,12 @@ def _limit(dtype, precision):
     if precision is None:
         return own
     inside = tolerance_of(precision)
-    # An integer, such as the place of the largest, hangs on the last bit of what it was found from.
+    # An integer, such as an argmax, may depend on the last bit of the numbers that it was computed from.
     return max(own, inside) if own or inside <= TOLERANCES["float32"] else np.inf
 
 
 def _own_rounding(whole, variables, args, outputs, precision):
-    """The change of the outputs, at most half, if every parameter is changed by its last bit."""
+    """Four times the change of the outputs if every parameter changes by its last bit; at most a half."""
     rng = np.random.default_rng(0)
     eps = float(jnp.finfo(precision).eps)
 

@@ -22,12 +22,12 @@ class Resized:
         self._outputs = [[masks(label) for label in value.labels] for value in dims.outputs]
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of the small model: those of the whole one, cut where they shrink; shapes as shapes."""
+        """The arguments of the small model: those of the whole model, cut where they shrink. Shapes stay shapes."""
         leaves = [_cut(leaf, self._inputs.get(path, [])) for path, leaf in named_values(args)]
         return jax.tree.structure(args).unflatten(leaves)
 
     def outputs(self, outputs: Sequence[Any]) -> list[Any]:
-        """The outputs of the small model, cut from those of the whole one."""
+        """The outputs of the small model, cut from those of the whole model."""
         return [_cut(output, masks) for output, masks in zip(outputs, self._outputs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Two traces side by side: whether one is the other with what a plan deletes deleted."""
+"""Compares two traces: the small one must be the whole one without the indices that a plan deletes."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from ramda_jax.compaction.tracing.program import Value
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.typing import Shape
 
-#: What would let indices go.
+#: What allows the indices to be deleted.
 READ_SIZE = "a number in the code may be a size: read it from an array's shape there, or set it by `fit=`"
 HOLD_NUMBER = "hold the number of the whole model, where it is a number that is computed with"
 GIVE_ORDER = (
@@ -24,19 +24,19 @@ GIVE_ORDER = (
 )
 
 _CONSTANT = "the constant"
-#: The name of the scope that `jnp.einsum` opens, of three operands or more.
+#: The name of the scope that `jnp.einsum` opens for three operands or more.
 _LONG_EINSUM = re.compile(r"[\w.]*(,[\w.]*){2,}->")
 
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """An equation at which two traces part.
+    """An equation at which two traces differ.
 
     Attributes:
-        reason: what is different.
-        visit: the number of the equation in the whole trace, None where it is not about one.
-        line: where the user's code computes it, "" where that is not known.
-        remedy: what would let the indices go.
+        reason: what differs.
+        visit: the number of the equation in the whole trace; None if the reason is not about an equation.
+        line: the line of the user's code that computes it, "" if unknown.
+        remedy: what would allow the indices to be deleted.
     """
 
     reason: str
@@ -45,13 +45,13 @@ class Mismatch:
     remedy: str = ""
 
     def __str__(self) -> str:
-        """The reason, the line, and what can be done."""
+        """The reason, the line and the remedy."""
         text = f"{self.reason} ({self.line})" if self.line else self.reason
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
 class Masks:
-    """Which indices of every axis of a trace a plan keeps, from what it keeps of the leaves.
+    """Which indices of every axis of a trace a plan keeps, computed from what it keeps of the leaves.
 
     Attributes:
         kept: a boolean for each node.
@@ -78,12 +78,12 @@ class Masks:
         return self._nodes.mask(label, self.kept)
 
     def shape(self, value: Value) -> Shape:
-        """The shape of a value once the indices are deleted."""
+        """The shape of a value after the indices are deleted."""
         return tuple(int(self(label).sum()) for label in value.labels)
 
 
 class Partners:
-    """Which value of the small trace stands where a value of the whole one does."""
+    """The value of the small trace that corresponds to each value of the whole trace."""
 
     def __init__(self, dims: Dims, small: Dims, masks: Masks) -> None:
         self._masks = masks
@@ -95,9 +95,9 @@ class Partners:
         self._partner[value.number] = theirs.number
 
     def __call__(self, value: Value, theirs: Value) -> bool:
-        """Whether `theirs` is the partner of `value`; of constants in the programs, whether they are the same.
+        """Whether `theirs` is the partner of `value`, or the same constant.
 
-        An array is, where it has the entries that are left of the whole one.
+        A constant array is the same if it has the entries of the whole array that are kept.
         """
         if value.literal is None or theirs.literal is None:
             is_value = value.literal is None and theirs.literal is None
@@ -109,18 +109,18 @@ class Partners:
         ours, others = _entries(value.literal), _entries(theirs.literal)
         kept = [np.flatnonzero(self._masks(label)) for label in value.labels]
         ours = ours[np.ix_(*kept, *map(range, ours.shape[len(kept) :]))]
-        # Bitwise: a NaN is the same as itself, and 0 is not -0.
+        # Compare bits: a NaN is then equal to itself, and 0 differs from -0.
         return ours.shape == others.shape and ours.dtype == others.dtype and ours.tobytes() == others.tobytes()
 
 
 def _entries(literal):
-    """The value as a NumPy array, also of a random key."""
+    """The value as a NumPy array; a random key becomes its numbers."""
     is_key = jnp.issubdtype(getattr(literal, "dtype", np.float32), jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(literal) if is_key else literal)
 
 
 def find_mismatches(dims: Dims, plan: Plan, small: Dims) -> Iterator[Mismatch]:
-    """Yields where two traces part, each place once: what only follows from another one is left out."""
+    """Yields the places at which two traces differ. Differences that only follow from an earlier one are left out."""
     masks = Masks(dims, plan)
     for path, value in dims.leaves.items():
         found = small.leaves[path].shape if path in small.leaves else None
@@ -143,7 +143,7 @@ def find_mismatches(dims: Dims, plan: Plan, small: Dims) -> Iterator[Mismatch]:
             yield Mismatch(reason, number, line_of_equation(visit.equation), _remedy(reason, visit))
         for value, theirs in zip(visit.outputs, other.outputs, strict=False):
             partners.add(value, theirs)
-            # A value of the right shape may be compared on, as may what is made of it.
+            # After a difference, values of the right shape are still compared, and so are values computed from these.
             if theirs.shape != masks.shape(value):
                 wrong.add(value.number)
     if len(dims.walk.visits) != len(small.walk.visits):
@@ -160,10 +160,10 @@ def _remedy(reason, visit):
 
 
 def _needed(dims):
-    """The numbers of equations on which an output depends, but by what is ignored."""
+    """The numbers of the equations on which an output depends, apart from ignored inputs."""
     values, result = {value.number for value in dims.outputs}, set()
     for number, visit in reversed(list(enumerate(dims.walk.visits))):
-        # The equation that leads into the branches of a condition returns nothing itself.
+        # The visit at the begin of a condition's branches has no outputs.
         if not visit.outputs or visit.equation.effects or any(value.number in values for value in visit.outputs):
             result.add(number)
             values |= {value.number for i, value in enumerate(visit.inputs) if i not in visit.ignored}
@@ -171,7 +171,7 @@ def _needed(dims):
 
 
 def _compare_equation(visit, other, partners, masks, rule):
-    """The difference between an equation and that of the small model, of the same primitive; "" if there is none."""
+    """The difference between an equation and the small model's equation of the same primitive; "" if there is none."""
     if len(visit.inputs) != len(other.inputs):
         return f"{visit.name} has another number of inputs in the small model"
     for number, (value, theirs) in enumerate(zip(visit.inputs, other.inputs, strict=True)):

@@ -1,17 +1,17 @@
-"""The proof that a small model computes what the whole one does, made for every model by itself.
+"""The proof that a small model computes the same as the whole one. Every model has a proof of its own.
 
-Structural: both models are traced, and the small trace must be the whole one without the planned indices. It has the
-same primitives in the same order, fed with the corresponding values, with the same parameters and literals, and every
+Structure: both models are traced, and the small trace must be the whole one without the planned indices. It has the
+same primitives in the same order, applied to the corresponding values, with the same parameters and literals, and every
 intermediate array has the shape that the labels predict. Together with the claim of the rules (`rules`) this is an
-induction over the program. It finds a mean over a deleted channel, a width read from a shape, a reshape with a number
-in it.
+induction over the program. It detects a mean over a deleted channel, a width read from a shape, and a reshape with a
+number in it.
 
 Orders: if the layers of a stack are cut in different orders, the order of their units is free.
 
 Liveness: deleted indices are read by exact zeros only; a small number does not count as zero.
 
-Numeric: the outputs on random inputs and on the example arguments agree up to the rounding of the coarsest dtype in the
-program. This would find a wrong rule.
+Numbers: the outputs on random inputs and on the example arguments agree up to the rounding of the coarsest dtype in the
+program. This detects a wrong rule.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Proof:
 
 
 def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
-    """Whether nothing that `plan` deletes is read by what is not zero in `variables`; None if so."""
+    """Checks that nonzero entries of `variables` read nothing that `plan` deletes; None if this holds."""
     leaves = dict(named_leaves(variables))
     check_leaves({path: value.shape for path, value in dims.leaves.items()}, leaves)
     liveness = Liveness(dims, in_order({path: leaf.orders for path, leaf in plan.leaves.items()}, leaves))
@@ -70,7 +70,7 @@ def check_liveness(dims: Dims, variables: Any, plan: Plan) -> Mismatch | None:
 
 
 def check_orders(dims: Dims, plan: Plan) -> Mismatch | None:
-    """Whether the model computes the same with each layer's units in the plan's order; None if so."""
+    """Checks that the model computes the same with each layer's units in the plan's order; None if this holds."""
     moves = {path: moves_of(leaf.orders) for path, leaf in plan.leaves.items() if leaf.orders}
     reason = why_not_symmetric(dims, moves) if moves else ""
     return Mismatch(f"the order of units in each layer matters: {reason}") if reason else None
@@ -79,29 +79,29 @@ def check_orders(dims: Dims, plan: Plan) -> Mismatch | None:
 def check_structure(
     small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
 ) -> list[Mismatch]:
-    """The structural part: traces the small model and compares; where it is not the planned one, nowhere if it is."""
+    """The structural part: traces the small model and returns where it differs from the planned one."""
     program = trace_small("the small model", small_fn, small_variables, args, dims, plan)
     if isinstance(program, Mismatch):
         return [program]
-    # Outside of the `try`: an error in here is one of a rule, and not of the model.
+    # This is outside of the `try`, because an error in here is an error of a rule, and not of the model.
     return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
 
 
 def trace_small(
     what: str, small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
 ) -> Program | Mismatch:
-    """Traces a small model for the arguments of the whole one, or says why it cannot be."""
+    """Traces a small model for the arguments of the whole one, or says why it cannot be traced."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the whole model's own have been seen
+            warnings.simplefilter("ignore")  # the whole model has shown its warnings already
             return trace_program(small_fn, small_variables, *Resized(dims, plan).inputs(_shapes(args)))
-    except Exception as error:  # whatever a user's code raises for sizes it does not expect
+    except Exception as error:  # of any kind, from code that does not expect these sizes
         reason = f"{what} cannot be traced: {type(error).__name__}: {error}".split("\n")[0]
         return Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)
 
 
 def _shapes(args):
-    """Arguments of which shapes are enough; what is not an array stays, by which a program may be chosen."""
+    """Replaces arrays by their shapes. Other arguments stay, because they may choose the program."""
 
     def shape(leaf):
         is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
@@ -111,7 +111,7 @@ def _shapes(args):
 
 
 def precision_of(dims: Dims) -> Any:
-    """The dtype of least precision that a program computes in, None where it has no floating-point numbers."""
+    """The dtype of least precision in which a program computes; None without floating-point numbers."""
     values = [value for visit in dims.walk.visits for value in (*visit.inputs, *visit.outputs)]
     return coarsest(value.dtype for value in values)
 
@@ -127,23 +127,23 @@ def verify(
     num_random: int = 2,
     tolerance: float | None = None,
 ) -> Proof:
-    """Proves that a small model computes what the whole one does, or raises.
+    """Proves that a small model computes the same as the whole one, or raises.
 
     Args:
         apply_fn, variables: the whole model, a function of (variables, *args).
         small_fn, small_variables: the small one.
-        *example_args: a batch; arrays, or shapes and dtypes, with which only random inputs are tried.
+        *example_args: a batch of arrays, or of shapes and dtypes. With the latter only random inputs are tried.
         plan: the plan by which the small variables were made.
         dims: the result of `trace_dims` for the whole model, with its rules, to save another trace.
         num_random: the number of batches of random inputs on which the outputs are compared, an int >= 0.
-        tolerance: relative to the largest output; None for 1e-12 in float64, 1e-5 in float32, 1e-2 in float16, 5e-2
-            in bfloat16, by the coarsest that the program computes in, wherever in it.
+        tolerance: relative to the largest output. None means 1e-12 in float64, 1e-5 in float32, 1e-2 in float16 and
+            5e-2 in bfloat16, for the coarsest dtype anywhere in the program.
 
     Returns:
         A `Proof`.
 
     Raises:
-        CompactionError: the models differ, or outputs are not finite; the message says in what and where.
+        CompactionError: the models differ, or outputs are not finite. The message says what differs, and where.
         ValueError: the tolerance is not finite, or negative.
 
     Example:

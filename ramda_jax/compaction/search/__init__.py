@@ -1,1 +1,1 @@
-"""What can be deleted together: small models are tried on shapes alone, until one is the planned one."""
+"""Finds what can be deleted together: it tries small models on shapes alone, until one is the planned one."""

@@ -1,4 +1,4 @@
-"""One small model, on shapes alone: planned, rebuilt, traced and compared with the whole one."""
+"""An attempt at a small model, on shapes alone: planned, rebuilt, traced and compared with the whole one."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ class Attempt:
     """A plan carried out on shapes.
 
     Attributes:
-        plan: what was planned, with the widths in `refused` whole.
-        refused: from widths, by name, to the reason why they stay.
-        guess: what numbers that the model remembers were taken to count.
+        plan: the plan, with the widths in `refused` whole.
+        refused: a mapping from the names of widths to the reasons for which they stay.
+        guess: what the numbers that the model remembers are assumed to count.
         sizes: these numbers in the small model.
-        mismatches: why the small model is not the planned one, none where it is.
+        mismatches: why the small model is not the planned one; empty if it is.
     """
 
     plan: Plan
@@ -44,7 +44,7 @@ class Attempt:
 
 
 class Attempts:
-    """Attempts on one model."""
+    """Makes attempts on a model."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Attempts:
         return Guesses(self._places, attempt.plan)
 
     def __call__(self, refused: Mapping[str, str], guess: Guess | None = None) -> Attempt:
-        """Plans without the widths in `refused`, cuts, rebuilds, and compares the two traces."""
+        """Makes a plan that keeps the widths in `refused`, cuts, rebuilds, and compares the two traces."""
         plan = self._planner.plan(refused)
         attempt = Attempt(plan, dict(refused), guess or {}, {}, [])
         sizes = self.guesses(attempt).sizes(guess) if guess else {}
@@ -83,7 +83,7 @@ class Attempts:
         try:
             _, apply = self._adapter.rebuild(small, sizes)
             others = {name: other.rebuild(small, sizes)[1] for name, other in self._others.items()}
-        except Exception as error:  # whatever a model's code raises for sizes it does not expect; no rule runs here
+        except Exception as error:  # of any kind, from code that does not expect these sizes; no rule runs here
             reason = f"the small model cannot be built: {type(error).__name__}: {error}".split("\n")[0]
             mismatches = [Mismatch(reason, line=line_of_error(error), remedy=READ_SIZE)]
             return dataclasses.replace(attempt, sizes=sizes, mismatches=mismatches)
@@ -94,7 +94,7 @@ class Attempts:
         return dataclasses.replace(attempt, sizes=sizes, mismatches=mismatches)
 
     def culprits(self, attempt: Attempt, mismatch: Mismatch) -> list[str]:
-        """The widths of what was deleted nearest to where the traces part: before that equation, else behind it."""
+        """The deleted widths nearest to the equation at which the traces differ: before it, or else behind it."""
         if mismatch.visit is None:
             return []
         visit, masks = self.dims.walk.visits[mismatch.visit], Masks(self.dims, attempt.plan)

@@ -1,9 +1,9 @@
-"""Which of the sizes that a model remembers follow which of its arrays: guesses, each proved like everything else.
+"""Guesses which arrays determine the sizes that a model remembers. Each guess is proved like everything else.
 
-`self.num_heads = 4` of hand-written attention is a number that no array shows to be a size. If a width of 4 with
-indices on the module's arrays shrinks to 2, it may be that number, and the model in which it is 2 is tried. Only what a
-small model cannot be traced without is changed: what the trace does not see, such as a number of classes that happens
-to be the same, stays.
+In hand-written attention `self.num_heads = 4` is a number, and no array shows that it is a size. If a width of 4 with
+indices on the module's arrays shrinks to 2, the number may be that width, and the model with the number 2 is tried. A
+number is changed only if the small model cannot be traced otherwise. So a number that the trace does not see, such as
+an equal number of classes, stays.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from ramda_jax.compaction.planning.plan import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A size that a number may be.
+    """A size that a number may stand for.
 
     Attributes:
-        leaf: an array, by its path from the module that remembers the number.
+        leaf: the path of an array, from the module that remembers the number.
         axis: one of its axes.
-        widths: which of the widths whose product is that axis are counted, such as 4 heads on an axis of 32, or the 2
-            heads of keys that are read by 2 of queries each; none for the axis itself.
+        widths: which of the widths whose product is that axis the number counts, such as 4 heads on an axis of 32, or 2
+            heads of keys, each of which 2 heads of queries read. Empty for the axis itself.
     """
 
     leaf: str
@@ -31,18 +31,18 @@ class Source:
     widths: tuple[int, ...]
 
 
-#: The number that stands there stays, whatever a layer's arrays would make of it.
+#: The number is not changed, whatever the layer's arrays say.
 STAYS = Source("", 0, ())
 
-#: An axis that is a product of more widths is none that a number would count a part of.
+#: If an axis is a product of more widths than this, no number is assumed to count a part of it.
 _MOST_FACTORS = 6
 
-#: From (class of modules, attribute) to what it counts, in all modules of the class.
+#: A mapping from (class of modules, attribute) to what the attribute counts in all modules of the class.
 Guess = Mapping[tuple[str, str], Source]
 
 
 class Guesses:
-    """The candidates for the numbers that a model remembers, in the small model of one plan."""
+    """The candidates for the numbers that a model remembers, in the small model of a plan."""
 
     def __init__(self, places: Sequence[Remembered], plan: Plan) -> None:
         self.places = places
@@ -56,11 +56,11 @@ class Guesses:
         self._sources = {place: self._find(place) for place in places}
 
     def _find(self, place):
-        """From sources whose size is the number to the sizes that they have in the small model."""
+        """A dict from the sources whose size is the number to their sizes in the small model."""
         module = place.module
         while True:
             found = dict(self._at(module, place.value))
-            # A module without arrays of that size may count those of one that it is in.
+            # A module without arrays of that size may count the arrays of a module that contains it.
             if found or not module:
                 return found
             module = module.rpartition("/")[0]
@@ -80,9 +80,9 @@ class Guesses:
                             yield Source(relative, axis, chosen), math.prod(factors[i][1] for i in chosen)
 
     def options(self) -> dict[tuple[str, str], list[Source]]:
-        """For each number that may change what it may count; sources that come to the same are named once.
+        """For each number that may change, the sources that it may count; equivalent sources are listed once.
 
-        Those come first of which no other source says that the number stays.
+        The sources come first of which no other one says that the number stays.
         """
         result = {}
         certain = {}
@@ -103,7 +103,7 @@ class Guesses:
         return options
 
     def certain(self) -> set[tuple[str, str]]:
-        """The numbers of which all sources say the same, wherever they are."""
+        """The numbers for which all sources agree, in all modules."""
         unsure = {(p.kind, p.name) for p, sources in self._sources.items() if len(set(sources.values())) > 1}
         return {(place.kind, place.name) for place in self.places} - unsure
 
@@ -125,17 +125,17 @@ class Guesses:
         return result
 
     def _may_stay(self, place):
-        """Whether as many groups of a convolution as before can share the outputs that are left."""
+        """Whether the remaining outputs of a convolution can be divided into as many groups as before."""
         kernel = self._plan.leaves.get(f"{place.module}/kernel" if place.module else "kernel")
         return kernel is None or kernel.small_shape[-1] % place.value == 0
 
 
 def _by_module(plan):
-    """From paths of modules to pairs (path from there, path) of the arrays in them."""
+    """A dict from the paths of modules to pairs (path from there, path) of the arrays in them."""
     result = {}
     for path in plan.leaves:
         parts = path.split("/")
-        # The variables of linen modules are in a collection first.
+        # The paths of linen's variables begin with a collection.
         for start in (0, 1):
             for end in range(start, len(parts)):
                 result.setdefault("/".join(parts[start:end]), []).append(("/".join(parts[end:]), path))

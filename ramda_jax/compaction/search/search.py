@@ -1,7 +1,7 @@
-"""The search for widths that can shrink together: if a small model is not the planned one, the cause stays whole.
+"""Searches for widths that can shrink together: if a small model is not the planned one, the cause stays whole.
 
-The number of attempts grows with the kinds of widths that must stay, and not with their number: the widths of layers
-whose names differ only in a number are tried together.
+The number of attempts grows with the number of kinds of widths that must stay, and not with the number of widths:
+widths of layers whose names differ only in a number are tried together.
 """
 
 import re
@@ -11,12 +11,12 @@ from ramda_jax.compaction.search.attempt import Attempt, Attempts
 from ramda_jax.compaction.search.guesses import Guess, Source
 from ramda_jax.compaction.tracing.widths import Width
 
-#: The most guesses for one kind of widths.
+#: The largest number of guesses for a kind of widths.
 _MOST_GUESSES = 40
 
 
 class Search:
-    """Attempts on one model, until one succeeds."""
+    """Makes attempts on a model until one succeeds."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempt = attempts
@@ -25,7 +25,7 @@ class Search:
         self._cleared: set[str] = set()
 
     def run(self, strict: bool = False) -> Attempt:
-        """The first attempt that succeeds; with `strict`, the first of all, whether it succeeds or not."""
+        """The first attempt that succeeds; with `strict` the first attempt, whether it succeeds or not."""
         attempt = self._attempt({})
         if not attempt.mismatches or strict:
             return attempt
@@ -43,7 +43,7 @@ class Search:
                 if (len(self._refused), self._guess) != before:
                     break
             else:
-                # Each kind can go alone, but not all together.
+                # Each kind can be deleted alone, but not all together.
                 return self._without_needless(self._one_kind_after_the_other(names))
             attempt = self._attempt(self._refused, self._guess)
         return self._without_needless(attempt)
@@ -61,7 +61,7 @@ class Search:
             yield options
 
     def _kinds(self, names: Sequence[str]) -> list[list[str]]:
-        """The names of widths by kind, in order."""
+        """The names of widths, grouped by kind, in order."""
         kinds = {}
         widths = {width.name: width for width in self._attempt.dims.widths}
         for name in names:
@@ -69,12 +69,12 @@ class Search:
         return list(kinds.values())
 
     def _alone(self, names, every, guess=None):
-        """An attempt in which of all widths that could become smaller only `names` do."""
+        """An attempt in which only `names` become smaller, of all widths that could."""
         others = {name: "not on trial" for name in every if name not in names}
         return self._attempt(others | self._refused, guess)
 
     def _try(self, names, every):
-        """Finds which widths of a kind can go, and what must be guessed for that."""
+        """Finds which widths of a kind can be deleted, and which guess this needs."""
         rest = list(names)
         while rest:
             attempt = self._alone(rest, every)
@@ -114,7 +114,7 @@ class Search:
         return guess
 
     def _blamed(self, attempt, names):
-        """From those of the names at which the traces part to the reason, each its own."""
+        """A dict from the names at which the traces differ to the reason of each."""
         blamed = {}
         for mismatch in attempt.mismatches:
             for name in self._attempt.culprits(attempt, mismatch):
@@ -123,18 +123,18 @@ class Search:
         return blamed
 
     def _blamed_by_halves(self, attempt, names, every):
-        """The same where the small model cannot be traced and so shows no place."""
+        """The same if the small model cannot be traced and so does not show where it differs."""
         if len(names) == 1:
             return {names[0]: str(attempt.mismatches[0])}
         ends = {name: self._alone([name], every) for name in (names[0], names[-1])}
         middle = names[1:-1]
         wrong = {name: str(alone.mismatches[0]) for name, alone in ends.items() if alone.mismatches}
         if len(wrong) == 2 and middle and self._alone(middle, every).mismatches:
-            # All others are like the first.
+            # All others of the kind are like the first.
             return {name: wrong.get(name, wrong[names[0]]) for name in names}
         if wrong:
             return wrong
-        # Neither end alone: the half that cannot go.
+        # Neither end alone fails, so look for the half that cannot be deleted.
         half = len(names) // 2
         for part in (names[:half], names[half:]):
             alone = self._alone(part, every)
@@ -143,7 +143,7 @@ class Search:
         return {names[-1]: str(attempt.mismatches[0])}
 
     def _one_kind_after_the_other(self, names):
-        """The kinds that can go together, the first ones first."""
+        """The kinds that can be deleted together; earlier kinds take precedence."""
         allowed = []
         for kind in self._kinds([name for name in names if name not in self._refused]):
             attempt = self._alone([*allowed, *kind], names, self._guess)
@@ -154,7 +154,7 @@ class Search:
         return self._attempt(self._refused, self._guess)
 
     def _without_needless(self, attempt):
-        """The same attempt without the guesses that it does not need."""
+        """The same attempt, without the guesses that it does not need."""
         for key in list(attempt.guess):
             fewer = self._attempt(attempt.refused, {k: s for k, s in attempt.guess.items() if k != key})
             if not fewer.mismatches:
@@ -163,7 +163,7 @@ class Search:
 
 
 def _kind(width: Width):
-    """A key that is equal for widths of layers whose names differ only in a number."""
+    """A key that is equal for widths of layers whose names differ in a number only."""
     readers = set(map(str, width.readers))
     members = sorted((re.sub(r"\d+(?=/)", "#", str(member)), str(member) in readers) for member in width.members)
     return width.size, tuple(dict.fromkeys(members))

@@ -1,1 +1,1 @@
-"""Whether units may be put in another order in each layer of a stack: what is moved is followed through the program."""
+"""Whether each layer of a stack may have its own order of units: the moved entries are followed through the program."""

@@ -16,7 +16,7 @@ def _dot_general(visit, states):
 
 
 def _contract(sides):
-    """The state of a sum over products: `sides` are two (value, state, axes summed over, axes in common), in order."""
+    """The state of a sum over products. `sides` has for both factors (value, state, summed axes, common axes)."""
     named, out = [], []
     for side, (value, state, summed, common) in enumerate(sides):
         names = {axis: ("sum", n) for n, axis in enumerate(summed)} | {
@@ -50,7 +50,7 @@ def _contract(sides):
 
 
 def _ragged_dot(visit, states):
-    """Rows `[m, k]` by a matrix each of `[groups, k, n]`, that of the group in which it is."""
+    """Multiplies each row of `[m, k]` by the matrix of its group, in `[groups, k, n]`."""
     numbers = visit.equation.params["ragged_dot_dimension_numbers"]
     ((summed,), (into,)), batch = numbers.dot_dimension_numbers
     groups, place = tuple(numbers.rhs_group_dimensions), visit.inputs[2].number
@@ -92,7 +92,7 @@ def _convolution(visit, states):
     if not is_depthwise:
         agreed([summed, states[1].get(into)])
     result: State = {}
-    # Padding is not the same as what it stands beside, so that nothing is said of the window's axes.
+    # Padding differs from the entries beside it, so nothing is known about the window's axes.
     put(result, to_batch, states[0].get(batch))
     put(result, to_out, channels)
     return [result]

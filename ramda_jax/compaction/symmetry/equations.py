@@ -1,4 +1,4 @@
-"""From how the inputs of an equation move to how its outputs do, for the primitives of which that is known."""
+"""How the outputs of an equation move, given how its inputs move, for the primitives for which this is known."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ from ramda_jax.compaction.tracing.rules import elementwise, reductions
 
 
 def constant_state(value: Value) -> State:
-    """The state of a constant: the axes along which it is the same."""
+    """The state of a constant: the axes along which it is constant."""
     if not value.shape or getattr(value.literal, "size", 0) > 10**6:
         return {}
     return {axis: ANY for axis in axes_without_change(value.literal) if value.shape[axis] > 1}
 
 
 def _elementwise(visit, states):
-    if len(visit.outputs) > 1:  # as many copies
+    if len(visit.outputs) > 1:  # as many copies as outputs
         return states
     shape, result = visit.outputs[0].shape, {}
     if any(value.shape and len(value.shape) != len(shape) for value in visit.inputs):
@@ -51,7 +51,7 @@ def _elementwise_state(states):
 
 
 def _window(visit, states):
-    """Pooling: axes that the window does not touch pass."""
+    """Pooling: axes along which the window has length 1 pass."""
     params, ndim = visit.equation.params, len(visit.outputs[0].shape)
     whole = {
         axis: axis
@@ -82,7 +82,7 @@ def _is_reduction(name):
 
 _REDUCED = {"axes": lambda params: params["axes"], "dimensions": lambda params: params["dimensions"]}
 
-#: From primitives to functions of a visit and the states of its inputs, which return those of its outputs.
+#: For each primitive a function of a visit and the states of its inputs. It returns the states of its outputs.
 TRANSFERS: dict[str, Callable[[Visit, list[State]], Any]] = (
     {name: _elementwise for name in elementwise.RULES}
     | {name: _without(_REDUCED["axes"]) for name in reductions.RULES if _is_reduction(name)}

@@ -1,9 +1,9 @@
 """Whether a program computes the same when the units of each layer of a stack are put in another order.
 
-The order of hidden units is free in each layer: permuted in all parameters that make and read them, they give the same
-outputs. What is permuted is followed through the program: of each value it is shown that it is what it was, with
-entries moved as its state says. Where an equation is none of those known, or mixes layers in different orders, it is
-not shown.
+The order of hidden units is free in each layer: if all parameters that make and read them are permuted alike, the
+outputs are the same. The permutation is followed through the program. For each value this shows that it has the same
+entries as before, moved as its state says. If an equation is unknown, or mixes layers in different orders, nothing is
+shown.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,16 +25,16 @@ from ramda_jax.compaction.tracing.rules import elementwise
 from ramda_jax.compaction.tracing.trace import Dims
 
 _CONTROL = ("scan", "while", "cond")
-#: What leaves rows where they are, and so in their groups of a ragged product.
+#: Primitives that keep rows at their positions, and so in their groups of a ragged product.
 _KEEP_ROWS = {*elementwise.RULES, "ragged_dot_general"}
 
 
 def why_not_symmetric(dims: Dims, moves: Mapping[str, State]) -> str:
-    """Why it is not shown that the program computes the same with leaves moved, "" where it is.
+    """Why it cannot be shown that the program computes the same with moved leaves, or "" if it is shown.
 
     Args:
         dims: the trace.
-        moves: from paths of leaves to how their axes move.
+        moves: a mapping from the paths of leaves to the moves of their axes.
     """
     try:
         _Follow(dims, moves).run()
@@ -49,7 +49,7 @@ class _Follow:
         self.states: dict[int, State] = {
             value.number: check(dict(moves.get(path, {})), len(value.shape)) for path, value in dims.leaves.items()
         }
-        #: What loops carry, where it is not what they begin with: by the place of the loop and of the value.
+        #: The states of carried values that differ from those at the loop's begin, by the positions of loop and value.
         self.carried: dict[tuple[int, int], State] = {}
 
     def state(self, value) -> State:
@@ -69,7 +69,8 @@ class _Follow:
             elif open_loops and visits[open_loops[-1]].equation is visit.equation:
                 start = open_loops.pop()
                 if self._leave(visits[start], visit, start):
-                    # The loop carries what it did not begin with: once more from there.
+                    # The loop carries a value whose state differs from that at its begin: follow the loop again from
+                    # there.
                     place = start
                     continue
             else:
@@ -84,7 +85,7 @@ class _Follow:
         states = [self.state(value) for value in visit.inputs]
         transfer = TRANSFERS.get(visit.equation.primitive.name)
         if not any(found is not ANY for state in states for found in state.values()):
-            # No input moves. Only values that are the same along an axis have a state to pass on.
+            # No input moves. Only values that are constant along an axis have a state to pass on.
             if transfer is None or not (any(states) or visit.equation.primitive.name == "broadcast_in_dim"):
                 return
             try:
@@ -111,7 +112,7 @@ class _Follow:
             self.states[inside.number] = _into_step(self.state(outside), place)
 
     def _leave(self, begin, visit, place):
-        """Notes the states of what a loop or a condition returns; True where the loop must be followed again."""
+        """Records the states of the results of a loop or a condition; True if the loop must be followed again."""
         name = visit.equation.primitive.name
         count = len(visit.outputs)
         if name == "cond":
@@ -126,7 +127,7 @@ class _Follow:
             before, after = self.state(inside), self.state(result)
             if any(("step", place) in found.sources for found in after.values()):
                 raise CannotMove("a loop hands on what is in another order at each of its steps")
-            # A value that is the same along an axis may be in any order, and so in that of later steps.
+            # A value that is constant along an axis may be in any order, and so in the order of later steps.
             known = _agreed_states([before, after])
             if known != before:
                 self.carried[place, number] = known
@@ -144,7 +145,7 @@ def _parts(visit):
     name, inputs, inside = visit.equation.primitive.name, visit.inputs, visit.outputs
     pairs = list(zip(inputs[len(inputs) - len(inside) :], inside, strict=True))
     if name == "scan":
-        # The values that a scan iterates over have one axis less inside.
+        # The values that a scan iterates over have an axis fewer inside.
         steps = sum(len(b.shape) < len(a.shape) for a, b in pairs)
         return pairs[: len(pairs) - steps], pairs[len(pairs) - steps :]
     return pairs, []

@@ -1,7 +1,7 @@
 """How the entries of a value move when the units of each layer of a stack are put in another order.
 
-A *move* of an axis says which entry comes to each place: `table[..., j]` comes to `j`, where the leading axes of the
-table run over what the move depends on, its sources: other axes of the value, or the steps of scans around it.
+A *move* of an axis says which entry comes to each position: entry `table[..., j]` comes to `j`. The leading axes of the
+table are the move's *sources*, on which it depends: other axes of the value, or the steps of scans around it.
 """
 
 import dataclasses
@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-#: What a move depends on: ("axis", number), ("step", number of the scan), or (`GROUP`, number of the value that has the
-#: groups' sizes): the group of a ragged product in which a row is.
+#: What a move depends on: ("axis", number), ("step", number of the scan), or (`GROUP`, number of the value with the
+#: groups' sizes). The last is the group of a ragged product in which a row is.
 Source = tuple[str, int]
 GROUP = "group"
 
 
 class CannotMove(Exception):
-    """It is not known that an equation returns moved values for moved inputs; the message says which."""
+    """An equation is not known to return moved values for moved inputs; the message says which equation."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Move:
 
     Attributes:
         table: int array `[n_1, ..., n_k, size]`.
-        sources: what its leading axes are, in order.
+        sources: the sources of its leading axes, in order.
     """
 
     table: np.ndarray[Any, Any]
@@ -39,15 +39,15 @@ class Move:
         raise TypeError("A move is not hashable: it holds an array.")
 
 
-#: Of an axis along which all entries are the same: any move is one.
+#: The move of an axis along which all entries are the same. It agrees with every move.
 ANY = Move(np.zeros(0, np.int64), (("any", 0),))
 
-#: From axes that move, or along which all entries are the same, to their moves; the other axes stay as they are.
+#: The moves of the axes that move, or along which all entries are the same; the other axes do not move.
 State = dict[int, Move]
 
 
 def move(table: np.ndarray[Any, Any], sources: Iterable[Source]) -> Move | None:
-    """A move with its sources in order and those left out on which it does not depend; None where nothing moves."""
+    """A move with its sources in order, without those on which it does not depend; None if nothing moves."""
     given = list(sources)
     order = sorted(range(len(given)), key=lambda number: given[number])
     table, left = table.transpose(*order, len(given)), [given[number] for number in order]
@@ -60,7 +60,7 @@ def move(table: np.ndarray[Any, Any], sources: Iterable[Source]) -> Move | None:
 
 
 def with_sources(found: Move | None, rename: Callable[[Source], Source | None]) -> Move | None:
-    """A move with other names for its sources; raises where one has none any more."""
+    """A move with other names for its sources; raises if a source has no new name."""
     if found is None or found is ANY:
         return found
     sources = [rename(source) for source in found.sources]
@@ -70,13 +70,13 @@ def with_sources(found: Move | None, rename: Callable[[Source], Source | None]) 
 
 
 def is_by_group(states: Iterable[State]) -> bool:
-    """Whether anything moves by the groups that rows are in, which holds while the rows stay where they are."""
+    """Whether a move depends on the groups of rows. It is then valid only while the rows keep their positions."""
     moves = (found for state in states for found in state.values() if found is not ANY)
     return any(kind == GROUP for found in moves for kind, _ in found.sources)
 
 
 def agreed(moves: Iterable[Move | None]) -> Move | None:
-    """The one move of axes that are combined entry by entry; raises where they move differently."""
+    """The common move of axes that are combined entry by entry; raises if they move differently."""
     result = ANY
     for found in moves:
         if found is ANY:
@@ -88,7 +88,7 @@ def agreed(moves: Iterable[Move | None]) -> Move | None:
 
 
 def moved_axes(state: Mapping[int, Move], axes: Mapping[int, int]) -> State:
-    """The state of a value whose axes are those of another one, from old to new numbers; others must not move."""
+    """The state of a value with the axes of another one; `axes` maps old to new numbers. Other axes must not move."""
 
     def rename(source: Source) -> Source | None:
         kind, number = source
@@ -106,13 +106,13 @@ def moved_axes(state: Mapping[int, Move], axes: Mapping[int, int]) -> State:
 
 
 def put(state: State, axis: int, found: Move | None) -> None:
-    """Notes the move of an axis, where there is one."""
+    """Records the move of an axis, if there is a move."""
     if found is not None:
         state[axis] = found
 
 
 def check(state: State, ndim: int) -> State:
-    """The state; raises where a move depends on an axis that moves itself."""
+    """Returns the state; raises if a move depends on an axis that itself moves."""
     for found in state.values():
         for kind, number in found.sources if found is not ANY else ():
             if kind == "axis" and (number >= ndim or state.get(number, ANY) is not ANY):
@@ -121,7 +121,7 @@ def check(state: State, ndim: int) -> State:
 
 
 def at_places(found: Move, places: np.ndarray) -> Move | None:
-    """The move of the entries at some places of an axis, which must stay among themselves."""
+    """The move of the entries at some positions of an axis. It must map these positions to themselves."""
     back = np.full(found.table.shape[-1], -1)
     back[places] = np.arange(len(places))
     table = back[found.table[..., places]]
@@ -131,14 +131,14 @@ def at_places(found: Move, places: np.ndarray) -> Move | None:
 
 
 def of_sources(found: Move, source: Source, places: np.ndarray) -> Move | None:
-    """The move where only some places of one of its sources are left."""
+    """The move if only some positions of a source are kept."""
     if source not in found.sources:
         return found
     return move(found.table.take(places, found.sources.index(source)), found.sources)
 
 
 def spread(found: Move | None, sources: tuple[Source, ...], shape: tuple[int, ...], size: int) -> np.ndarray:
-    """The table of a move over more sources, of the lengths `shape`."""
+    """The table of a move over more sources, whose lengths are `shape`."""
     if found is None or found is ANY:
         return np.broadcast_to(np.arange(size), (*shape, size))
     own = [found.sources.index(source) for source in sources if source in found.sources]
@@ -148,7 +148,7 @@ def spread(found: Move | None, sources: tuple[Source, ...], shape: tuple[int, ..
 
 
 def joined_sources(moves: Iterable[Move | None]) -> dict[Source, int]:
-    """All sources of some moves, in order, and their lengths."""
+    """All sources of the moves, in order, with their lengths."""
     lengths: dict[Source, Any] = {}
     for found in moves:
         if found is not None and found is not ANY:

@@ -1,4 +1,4 @@
-"""How values move whose axes are moved, joined and cut."""
+"""How the moves change if axes are transposed, joined and cut."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def _transpose(visit, states):
 
 
 def _at(state: State, ndim: int, places: Sequence[np.ndarray | None]) -> State:
-    """The state of what lies at some places of each axis, None for all."""
+    """The state of the entries at some positions of each axis (None: all positions)."""
     result: State = {}
     for axis in range(ndim):
         found: Move | None = state.get(axis)
@@ -90,7 +90,7 @@ def _concatenate(visit, states):
 
 
 def _whole_slices(visit, states):
-    """A slice from a place that is data: only of axes that it takes whole."""
+    """A slice whose start is data. Only axes that it takes whole may move."""
     sizes = visit.equation.params["slice_sizes"]
     whole = {axis: axis for axis, (n, size) in enumerate(zip(visit.inputs[0].shape, sizes, strict=True)) if n == size}
     return [moved_axes(states[0], whole)]
@@ -119,7 +119,7 @@ def _reshape(visit, states):
 
     for sources, targets in pairs:
         if len(sources) == len(targets) == 1:
-            # A source that is merged with others keeps its places only with what it is merged into.
+            # After a source is merged with other axes, its positions are known only from the merged axis.
             put(result, targets[0], with_sources(state.get(sources[0]), rename))
         elif all(state.get(axis) is ANY for axis in sources):
             result |= dict.fromkeys(targets, ANY)
@@ -129,7 +129,7 @@ def _reshape(visit, states):
 
 
 def _regroup(result, state, before, after, sources, targets, rename):
-    """Notes the moves of the axes that others have become: which entry comes to each place of all of them."""
+    """Records the moves of the new axes: which entry comes to each position of all of them together."""
     moves = {axis: state.get(axis) for axis in sources}
     inside = {("axis", axis): axis for axis in sources}
     outside = {key: n for key, n in joined_sources(moves.values()).items() if key not in inside}

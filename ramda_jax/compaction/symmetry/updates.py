@@ -1,4 +1,4 @@
-"""How values move into which others are written, as into a cache of keys and values."""
+"""How the moves change if a value is written into another one, such as a cache of keys and values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,12 +8,12 @@ from ramda_jax.compaction.tracing.rules import indexing
 
 
 def _written(operand: State, update: State, whole: Mapping[int, int]) -> list[State]:
-    """The state of what is written into.
+    """The state of the result of writing an update into an operand.
 
     Args:
-        operand, update: the states before, and of what is written.
-        whole: from the axes that the update has whole to its own axes for them. Along the others nothing may move, and
-            no move may depend on them: what is written has other places there than what is left.
+        operand, update: the states of both. whole: maps the operand's axes that the update covers whole to the update's
+        axes. Along the other axes nothing may move, and no move may depend on them, because positions in the update
+        differ there from those in the operand.
     """
     before = moved_axes(operand, {axis: axis for axis in whole})
     new = moved_axes(update, {own: axis for axis, own in whole.items()})
