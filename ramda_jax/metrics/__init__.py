@@ -1,4 +1,4 @@
-"""Metrics of structure, on W and on `eval_params`; all take the same regularizer as the optimizer."""
+"""Metrics of structure, for W and for `eval_params`; all take the same regularizer as the optimizer."""
 
 from ramda_jax.metrics.certificate import certificate
 from ramda_jax.metrics.certificate_report import Certificate

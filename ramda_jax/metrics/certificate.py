@@ -15,7 +15,7 @@ from ramda_jax.subproblem.find_states import find_states, paired_states, plain_s
 from ramda_jax.subproblem.packed import leaves_seen
 from ramda_jax.subproblem.restore import last_problems, restore_by_path
 
-#: 4 (9/8 + 9/4): the sums of Hajek and Renyi's inequality for the weights sqrt(k), at half the margin.
+#: 4 (9/8 + 9/4): the sums in Hajek and Renyi's inequality for the weights sqrt(k), at half the margin.
 CONSTANT = 13.5
 _DUAL_AVERAGING = (DualAveragingState, AdaptiveDualAveragingState)
 
@@ -27,10 +27,10 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
         noise      = (sum over the group of U_t / alpha_t - (V_t / alpha_t)^2) / (1 - 9 / (8 t))
         bound      = min(1, (27/2) noise / (t (worst_margin - drift)^2))
 
-    Here omega_g is the group's weight. A group is zero at step t iff its margin is not negative. `worst_margin` has,
-    instead of |rhs|, the larger of |rhs| and |V|, entry by entry: the part of the anchor in rhs fades, and V does not
-    contain it. The bound is that of Hajek and Renyi for the weighted average of the gradients. It is taken at half the
-    margin, because the observed margin has an error itself (docs/certificate.md has every step).
+    Here omega_g is the group's weight. A group is zero at step t iff its margin is not negative. `worst_margin` uses
+    the larger of |rhs| and |V|, entry by entry, instead of |rhs|: the part of the anchor in rhs fades, and V does not
+    contain it. The bound is that of Hajek and Renyi for the weighted average of the gradients. It is applied to half of
+    the margin, because the observed margin has an error itself (docs/certificate.md has every step).
 
     The promise is: if the mean gradient does not change, a zero group whose bound is at most b becomes nonzero with a
     probability of at most b. The sum of the bounds, `expected_revivals`, is the statement for the whole network. It is
@@ -49,15 +49,15 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
             infinite and every bound 1.
 
     Returns:
-        A `Certificate`, by the paths of regularized leaves. It has leaves with `GroupLasso`, `SparseGroupLasso` (and
-        other convex group norms) and `L1`; the paths of others are its `left_out`. It is a pytree. Call `certificate`
-        under `jax.jit`. It reads V, U, the anchor and the parameters, those of `earlier` too, and computes one number
-        per group. It needs no gradient, and no solve if the solver keeps radii. It takes the time of one or two steps
-        of the optimizer, two or three with `earlier`.
+        A `Certificate`, by the paths of regularized leaves. It has the leaves with `GroupLasso`, `SparseGroupLasso`
+        (and other convex group norms) and `L1`; `left_out` has the paths of the others. It is a pytree. Call
+        `certificate` under `jax.jit`. It reads V, U, the anchor and the parameters, also those of `earlier`, and
+        computes one number per group. It needs no gradient, and no solve if the solver keeps radii. It takes as long as
+        one or two steps of the optimizer, or two or three with `earlier`.
 
     Raises:
-        ValueError: there is no state of `ramda` or `rmda` in `state`; a state is that of other parameters; no leaf has
-            a regularizer that it covers.
+        ValueError: there is no state of `ramda` or `rmda` in `state`; a state belongs to other parameters; no leaf has
+            a regularizer that the certificate covers.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -149,7 +149,7 @@ def _of_pair(pair, earlier_pair, moments, current):
             found |= {"drift": drift, "movement": moved}
         else:
             found |= {"drift": None, "movement": None}
-        # NaN is not above 0, so that its bound is 1.
+        # A NaN is not above 0, so its bound is 1.
         left = found["worst_margin"] - drift
         ratio = jnp.sqrt(CONSTANT / leaf.steps) * jnp.sqrt(noise) / jnp.where(left > 0, left, 1)
         is_bounded = (found["norms"] == 0) & (left > 0) & (ratio < 1)
@@ -163,7 +163,7 @@ def _second_moment(leaf, state, squares, moments, path):
         return leaf.sums(squares / leaf.alpha)
     for moment in moments:
         if isinstance(moment.grad_sq_sum, dict) and path in moment.grad_sq_sum:
-            # Only if both have the same restarts; otherwise it is a mean over other steps.
+            # Both must have the same restarts; otherwise the sum is over other steps.
             is_same = moment.stage_step == state.stage_step
             sums = moment.grad_sq_sum[path]
             return jnp.where(is_same, sums / moment.weight_sum.astype(sums.dtype), jnp.inf)

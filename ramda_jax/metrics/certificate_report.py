@@ -1,4 +1,4 @@
-"""The result of a certificate: by group, as a table, as a picture."""
+"""The result of a certificate, by group, as a table and as a picture."""
 
 import dataclasses
 import functools
@@ -21,15 +21,15 @@ from ramda_jax.tables import text_table
 class Certificate:
     """The result of `certificate`. Printing it gives a table.
 
-    Each field but the first and the last is a dict from the paths of regularized leaves to arrays of one number per
+    Each field except the first and the last is a dict from the paths of regularized leaves to arrays of one number per
     group, of the leaf's rank with length one along the axes inside a group (for `L1` one number per entry).
 
     Attributes:
         stage_step: int32 `[]`, t, the number of steps of the stage (the smallest of several optimizers).
         margin: lambda omega_g - ||rhs|| / alpha_t, in units of the gradient; at least 0 iff the group is zero.
-        worst_margin: the smallest margin that can arise while the anchor's part fades.
+        worst_margin: the smallest margin that is possible while the anchor's part fades.
         noise: sigma^2, the variance of one gradient, summed over the group; infinite if it is not known.
-        bound: on the probability that the group is ever nonzero again in this stage; 1 for a living group.
+        bound: the bound on the probability that the group is ever nonzero again in this stage; 1 for a living group.
         norms: the norms of the groups of W_hat, exactly 0 for a zero group.
         drift: the change of the mean gradient between the stage's two parts, beyond noise; None without `earlier`.
         movement: the change of W_hat since `earlier`; None without it.
@@ -74,7 +74,7 @@ class Certificate:
         """Which groups are at the border, as a dict of boolean arrays by path.
 
         A zero group is at the border if its bound is above `level`. A living group is at the border if W_hat has moved,
-        since `earlier`, at least as far as the group is from zero; without `earlier` no living group is.
+        since `earlier`, at least as far as the group is from zero. Without `earlier` no living group is at the border.
         """
         result = {}
         for path, zero in self.zero.items():
@@ -133,13 +133,13 @@ class Certificate:
         """
         from matplotlib.figure import Figure
 
-        # Not by pyplot, which would open windows and keep figures.
+        # Do not use pyplot, which would open windows and keep figures.
         figure = Figure(figsize=(10, 1.5 + 0.4 * len(self.norms)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for row, (name, zero) in enumerate(self.zero.items()):
             zero = np.asarray(zero).ravel()
             bound, norms = np.asarray(self.bound[name]).ravel()[zero], np.asarray(self.norms[name]).ravel()[~zero]
-            # Spread evenly over the row's height, in the groups' order.
+            # Spread the points evenly over the row's height, in the groups' order.
             left.plot(np.maximum(bound, 1e-8), row + _spread(bound.size), ".", color="tab:blue", alpha=0.6)
             right.plot(norms, row + _spread(norms.size), ".", color="tab:orange", alpha=0.8)
             if self.movement is not None:

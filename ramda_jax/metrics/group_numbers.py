@@ -1,4 +1,4 @@
-"""Margins, noise and drift of the groups of one leaf."""
+"""Margins, noise and drift of the groups of a leaf."""
 
 from typing import Any, TypeGuard
 
@@ -13,12 +13,12 @@ from ramda_jax.regularizers.l1 import L1
 
 
 def is_known(regularizer: Regularizer) -> TypeGuard[L1 | GroupRegularizer]:
-    """Whether a group is zero by comparison of a norm with a number; not so for concave penalties and for sets."""
+    """Whether the comparison of a norm with a number decides about zeros; not so for concave penalties and for sets."""
     return isinstance(regularizer, L1) or (isinstance(regularizer, GroupRegularizer) and regularizer.convex)
 
 
 class GroupNumbers:
-    """One regularized leaf of a state: what is computed for each of its groups.
+    """The numbers of each group of a regularized leaf of a state.
 
     Group norms have one number per group, L1 has one per entry.
     """
@@ -29,7 +29,7 @@ class GroupNumbers:
     def __init__(self, regularizer: L1 | GroupRegularizer, state: Any, model: QuadraticModel):
         self.model: QuadraticModel = model
         dtype = model.linear.dtype
-        # At least 1, so that a fresh state has no division by zero; its noise is infinite.
+        # At least 1, so that there is no division by zero for a fresh state, whose noise is infinite.
         self.state: Any = state
         self.steps: jax.Array = jnp.maximum(state.stage_step, 1).astype(dtype)
         alpha = state.step_size_sum.astype(dtype)
@@ -48,7 +48,7 @@ class GroupNumbers:
         return jnp.sum(x, axis=self.axes, keepdims=True) if self.axes else x
 
     def margins(self) -> dict[str, Any]:
-        # The anchor's part of rhs fades, so that each entry is largest now or at the end.
+        # The anchor's part of rhs fades, so each entry is largest now or at the end.
         now, later = (jnp.abs(self._compared(x)) for x in (self.model.rhs, -self.model.slope))
 
         def margin(x):
@@ -65,17 +65,17 @@ class GroupNumbers:
     def noise(self, second: jax.Array | None, mean: jax.Array) -> jax.Array:
         if second is None:
             return jnp.full_like(self.norms(mean), jnp.inf)
-        # The difference of two numbers that may be nearly equal: not below what rounding makes of it.
+        # The two numbers may be nearly equal, so their difference counts as at least the rounding error.
         rounding = jnp.finfo(mean.dtype).eps * jnp.sqrt(self.steps) * second
         variance = jnp.maximum(second - self.sums(jnp.square(mean)), rounding)
-        # The mean is one of the same gradients, and takes sum s^2 / alpha^2 <= 9 / (8 t) of the variance with it.
+        # The mean is of the same gradients, so this variance lacks the share sum s^2 / alpha^2 <= 9 / (8 t).
         return jnp.where(self.steps >= 2, variance / (1 - 9 / (8 * jnp.maximum(self.steps, 2))), jnp.inf)
 
     def drift(self, old: Any, old_sum: jax.Array, noise: jax.Array) -> jax.Array:
-        """How far the mean gradients of two parts of the stage are apart, less what noise explains."""
+        """The distance of the mean gradients of two parts of the stage, minus the part that noise explains."""
         dtype = noise.dtype
         t0, t1 = old.stage_step.astype(dtype), self.state.stage_step.astype(dtype)
-        # The two are of the same stage if they are equally many steps apart in the stage and in the run.
+        # The two states are of the same stage if they are equally far apart in steps of the stage and of the run.
         is_earlier = (old.stage_step > 0) & (old.stage_step < self.state.stage_step)
         is_earlier &= self.state.stage_step - old.stage_step == self.state.model_step - old.model_step
         old_alpha = old.step_size_sum.astype(dtype)
@@ -83,7 +83,7 @@ class GroupNumbers:
         is_earlier &= (old_alpha > 0) & (since > 0)
         first = old_sum.astype(dtype) / jnp.where(is_earlier, old_alpha, 1)
         second = (self.model.linear - old_sum.astype(dtype)) / jnp.where(is_earlier, since, 1)
-        # The sums of s^2 / alpha^2 of both parts: of k over the square of the sum of sqrt(k).
+        # The sums of s^2 / alpha^2 of both parts: the sum of k over the square of the sum of sqrt(k).
         root_sum = _root_sum(t1) - _root_sum(t0)
         weights = 9 / (8 * t0) + (t1 * (t1 + 1) - t0 * (t0 + 1)) / (2 * jnp.square(root_sum))
         excess = self.sums(jnp.square(first - second)) - noise * weights
@@ -92,5 +92,5 @@ class GroupNumbers:
 
 
 def _root_sum(t):
-    """The sum of sqrt(k) for k = 1 to t, by Euler and Maclaurin; to 4e-4 of it at t = 1, and better beyond."""
+    """The sum of sqrt(k) for k = 1 to t, by Euler and Maclaurin; off by 4e-4 of it at t = 1, by less beyond."""
     return 2 / 3 * t * jnp.sqrt(t) + jnp.sqrt(t) / 2 - 0.2078862249773546 + 1 / (24 * jnp.sqrt(t))

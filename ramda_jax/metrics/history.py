@@ -1,4 +1,4 @@
-"""Whether the structure has settled: a record of the supports of a run."""
+"""A record of the supports of a run, which shows whether the structure has settled."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from ramda_jax.typing import Support
 from ramda_jax.validation import check_count
 
 _FORMAT = 1
-#: What reading a damaged archive raises: also `zipfile` of versions that it does not know, and of impossible places.
+#: The errors of reading a damaged archive. `zipfile` also raises them for unknown versions and impossible offsets.
 _DAMAGES = (
     ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
     OSError, RuntimeError,
@@ -27,12 +27,12 @@ _DAMAGES = (
 class StructureHistory:
     """Records supports during training, to see whether the structure has settled.
 
-    It keeps the last support and, for each group, the step of its last change: 9 bytes a group, however long the run.
-    It keeps `max_records` steps. When there are more, pairs of neighbours are merged, and their changes added. So the
-    support of every step of a long run can be added.
+    It keeps the last support and, for each group, the step of its last change: 9 bytes a group, for a run of any
+    length. It keeps `max_records` steps. When there are more, it merges pairs of neighbours and adds their changes. So
+    you can add the support of every step of a long run.
 
     Args:
-        max_records: the most entries of `steps` and `changes`, an int >= 3.
+        max_records: the largest number of entries of `steps` and `changes`, an int >= 3.
 
     Attributes:
         steps: the steps at which a support was added; all of them as long as there are at most `max_records`, and
@@ -136,7 +136,7 @@ class StructureHistory:
         """Writes the history to `file`, a NumPy archive; an existing file is replaced once all is written."""
         names = sorted(self._changed_at)
         record = {"format": _FORMAT, "max_records": self._max_records, "names": names, "is_empty": not self.steps}
-        # By number, because a name in the archive is the name of a file.
+        # Number the arrays, because a name in the archive is the name of a file.
         arrays: dict[str, Any] = {f"changed_at_{number}": self._changed_at[name] for number, name in enumerate(names)}
         arrays |= {f"support_{number}": (self._support or {})[name] for number, name in enumerate(names)}
         arrays |= {"record": np.array(json.dumps(record))}

@@ -1,4 +1,4 @@
-"""How alike the structures of two runs are."""
+"""The similarity of the structures of two runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,8 +30,8 @@ def overlap(first: Support, second: Support, *, of: str = "alive", units: Sequen
     entry has the axes, by path, that share a numbering: the units between two layers are columns of one kernel and rows
     of the next. The chosen order has the largest agreement; it is found as a linear assignment
     (`scipy.optimize.linear_sum_assignment`; SciPy comes with JAX). With one entry it is the best of all orders. Several
-    entries that meet in a kernel are ordered one after the other, so that the index is then a lower bound on the best:
-    all of them together would be a quadratic assignment.
+    entries that share a kernel are ordered one after the other, because all of them together would be a quadratic
+    assignment. The index is then a lower bound on that of the best order.
 
     Args:
         first: a support, from `support`.

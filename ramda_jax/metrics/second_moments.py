@@ -1,4 +1,4 @@
-"""The second moments of the gradient's groups, which RMDA's state does not have: one number per group."""
+"""The second moments of the gradient's groups, one number per group, which RMDA's state does not have."""
 
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ def second_moments(
 
     Raises:
         ValueError: restarts do not increase; at `init`, as `init` of `rmda`.
-        TypeError: regularizer is not one.
+        TypeError: regularizer is not a specification of regularizers.
 
     Example:
         >>> import jax.numpy as jnp, optax, ramda_jax

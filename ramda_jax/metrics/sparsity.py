@@ -1,4 +1,4 @@
-"""How much is exactly zero, by the papers' measures. Each function takes the optimizer's own regularizer."""
+"""The papers' measures of how much is exactly zero. Each function takes the optimizer's own regularizer."""
 
 from typing import Protocol, cast
 
@@ -132,7 +132,7 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
         1 - (number of nonzero singular values) / (number of singular values)
 
     The papers measure it on W_hat: pass the result of `eval_params`. The iterate itself is W + (W_hat - W). Its
-    rounding error has full rank, so that only its numerical rank is small.
+    rounding error has full rank, so only its numerical rank is small.
 
     Args:
         regularizer: the specification that the optimizer was given.

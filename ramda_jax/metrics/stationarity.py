@@ -1,4 +1,4 @@
-"""The distance of parameters to a stationary point of the whole objective, and leaves whose only one is zero."""
+"""The distance to a stationary point of the whole objective, and leaves whose only stationary point is zero."""
 
 from collections.abc import Callable
 

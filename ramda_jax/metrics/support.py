@@ -1,4 +1,4 @@
-"""The support: which groups are alive, and how many of them change."""
+"""The support: which groups are alive, and how many change."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Solvers: how the minimiser of one leaf's model plus psi is found."""
+"""Solvers, which find the minimiser of a leaf's model plus psi."""
 
 from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
 from ramda_jax.solvers.closed_form import ClosedForm

@@ -1,4 +1,4 @@
-"""The interface of solvers, which minimise one leaf's quadratic model plus psi."""
+"""The interface of solvers, which minimise a leaf's quadratic model plus psi."""
 
 import abc
 import dataclasses
@@ -19,7 +19,7 @@ class Solution(NamedTuple):
     """The result of a solve.
 
     Attributes:
-        value: the minimiser of one leaf, of its shape, in the dtype of the model.
+        value: the minimiser for one leaf, of its shape, in the dtype of the model.
         radii: `||value_g||`, one number per group, exactly 0 for a zero group; None from a solver that does not compute
             them.
         num_steps: int32 `[]`, iterations.
@@ -110,7 +110,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:
-        """Why it cannot solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
+        """Why the solver cannot solve for this regularizer in a `"scalar"` or `"diagonal"` metric; None if it can."""
 
     @abc.abstractmethod
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
@@ -119,8 +119,8 @@ class Solver(abc.ABC):
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
         """The minimisers of several leaves of one dtype, without a branch or a loop; what accelerators run.
 
-        On an accelerator the device waits for its host at a branch or a loop. An error that is left, within the bound
-        `residual`, is reduced in the next step.
+        An accelerator waits for its host at each branch and loop. The remaining error, whose bound is `residual`, is
+        reduced in the next step.
         """
         raise NotImplementedError(f"{type(self).__name__} can only solve leaf by leaf; use `solve`.")
 
@@ -130,8 +130,8 @@ class Solver(abc.ABC):
         """The minimiser that `solve` found earlier for the same model.
 
         Args:
-            radii: the `Solution.radii` of that solve; None from a solver that has none, or for a psi without groups.
-                The subproblem is then solved again.
+            radii: the `Solution.radii` of that solve. They are None from a solver that does not compute them, or for a
+                psi without groups; the subproblem is then solved again.
         """
         if radii is None:
             return self.solve(model, regularizer, context).value

@@ -1,4 +1,4 @@
-"""Closed forms: one formula, no iteration."""
+"""Closed forms: a formula without iterations."""
 
 import dataclasses
 
@@ -45,9 +45,9 @@ class ClosedForm(Solver):
         else:
             value = regularizer.solve_scaled(model.rhs, model.metric, model.weight)
             radii = regularizer.norms(value) if isinstance(regularizer, Grouped) else None
-        # A formula always converges, but a NaN is not a solution. For groups the radii are enough, which are fewer. A
-        # look at all entries of a sum over entries would take half a step more; for those `solver_info` looks for what
-        # is not finite in the state.
+        # A formula always converges, but a NaN is not a solution. For groups it is enough to check the radii, of which
+        # there are fewer. For a sum over entries, checking all entries would make the step half as long again; there
+        # `solver_info` looks for values that are not finite in the state.
         is_solved = jnp.ones([], bool)
         if radii is not None or not (regularizer.elementwise or regularizer.any_metric):
             is_solved = jnp.all(jnp.isfinite(value if radii is None else radii))

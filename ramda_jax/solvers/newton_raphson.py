@@ -20,12 +20,12 @@ class NewtonRaphson(Solver):
 
         h(r) = sum (rhs / (metric r + lam))^2 - 1 = 0,   r <- r + h / (2 sum rhs^2 metric / (metric r + lam)^3)
 
-    It starts at r = (||rhs|| - lam) / max of the metric. h is convex and decreasing, so that r climbs to the root
-    monotonically, but in many steps if the metric is spread. `SecularNewton` solves the same equation in its reciprocal
-    form. The iteration stops when all `|h| < atol`, or all `|h - h of the step before| < rtol`.
+    It starts at r = (||rhs|| - lam) / max of the metric. h is convex and decreasing, so r increases monotonically to
+    the root, but takes many steps if the metric varies much within a group. `SecularNewton` solves the same equation in
+    its reciprocal form. The iteration stops when all `|h| < atol`, or all `|h - h of the step before| < rtol`.
 
     Args:
-        max_steps: the most steps per solve, an int >= 1.
+        max_steps: the largest number of steps per solve, an int >= 1.
         atol: the tolerance on h, >= 0.
         rtol: the tolerance on the change of h, >= 0. It is absolute despite its name, as in the released code.
 
@@ -94,7 +94,7 @@ class NewtonRaphson(Solver):
             is_unfinished, step, (start, jnp.zeros_like(start), jnp.zeros([], bool), jnp.zeros([], jnp.int32))
         )
         radii = jnp.where(is_zero, 0, r)
-        # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |. (h is that before the last
+        # ||w|| / r = sqrt(1 + h), and the residual of a group is lam | ||w|| / r - 1 |. (h is its value before the last
         # step.)
         residual = norm(penalty.lam * jnp.abs(h) / (jnp.sqrt(jnp.maximum(1 + h, 0)) + 1))
         return Solution(penalty.point(rhs, model.metric, radii), radii, num_steps, residual, converged)

@@ -25,12 +25,12 @@ class ProximalGradient(Solver):
     Here theta is 1 / max of the metric, and half of that for a nonconvex psi. Blocks that are certain to be zero
     (`Regularizer.screen`) start and stay at zero. There are two stopping rules.
 
-    With `tolerance=None` it is the rule of the NeurIPS paper's section 6 and of its released code: a leaf stops when
+    `tolerance=None` selects the rule of the NeurIPS paper's section 6 and of its released code: a leaf stops when
     `(Q_before - Q) / (|Q| + 1) < rtol`, where Q is the objective over the blocks that survived the screening. The rule
     first applies after two iterations, as the paper demands for ProxGen. In float32 an rtol of 1e-8 means: when Q stops
     decreasing. No theorem covers this rule.
 
-    With `tolerance=epsilon_t` it is condition (7) of the NeurIPS paper: `min ||s|| over s in dQ(Z) <= epsilon_t` and
+    `tolerance=epsilon_t` selects condition (7) of the NeurIPS paper: `min ||s|| over s in dQ(Z) <= epsilon_t` and
     `Q(Z) <= Q(start)`. The check is nearly free, because `(metric - 1 / theta)(Z+ - Z)` is a subgradient of Q at Z+.
     The norm is over all regularized leaves. A leaf gets the share sqrt(its size / size of all), times eta_t if the
     model is eta_t times the paper's (`QuadraticModel.objective_scale`). A tolerance below 10 machine eps ||rhs|| cannot
@@ -42,13 +42,13 @@ class ProximalGradient(Solver):
     exact.
 
     Args:
-        max_steps: the most iterations per solve and leaf, an int >= 2.
+        max_steps: the largest number of iterations per solve and leaf, an int >= 2.
         rtol: the relative decrease at which the released rule stops, >= 0. With 0 it never stops early, and a leaf has
             converged if the residual is below 10 machine eps ||rhs||.
         tolerance: epsilon_t >= 0 of condition (7), a number or a schedule of the 0-based step; None for the released
             rule.
         accelerate: whether to use FISTA with gradient restart, which needs far fewer iterations for the nuclear norm.
-            It does not descend monotonically, so that the released rule uses the absolute value of the change of Q.
+            It does not descend monotonically, so the released rule uses the absolute value of the change of Q.
         stepsize: `"block"` for one theta per block of psi (per group), as in the released code; `"leaf"` for one theta
             per leaf, as in the paper, which is up to hundreds of times slower.
 
@@ -125,7 +125,8 @@ class ProximalGradient(Solver):
             else:
                 change = jnp.abs(q - new_q) if self.accelerate else q - new_q
                 # The first iteration has no Q to compare with, because the released code does not compute Q(start).
-                # With rtol = 0 the rule never stops; without the last condition it would, when rounding makes Q rise.
+                # With rtol = 0 the rule must never stop; without the last condition it would stop when rounding makes Q
+                # rise.
                 is_done = (num_steps >= 1) & (change / (jnp.abs(new_q) + 1) < self.rtol) & (self.rtol > 0)
             if not self.accelerate:
                 return new, new, momentum, new_q, residual, is_done, num_steps + 1
@@ -160,7 +161,7 @@ class ProximalGradient(Solver):
             converged = (residual <= floor) & jnp.isfinite(residual)
         converged &= jnp.isfinite(q)
         if self.tolerance is not None:
-            # The second half of condition (7). The iterates descend, so that only rounding can violate it.
+            # The second half of condition (7). The iterates descend, so only rounding can violate it.
             slack = 10 * jnp.finfo(rhs.dtype).eps * (jnp.abs(start_q) + 1)
             converged &= q <= start_q + slack
         return Solution(value, None, num_steps, residual, converged)
@@ -190,7 +191,7 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
     check_number_above("scale", scale, 0, "use for example 1e-3.")
     check_number_above("power", power, 0.5, "use 0.75, for a finite sum of squares.")
 
-    # In parts of at most 4: near the end of the step counter a greater power would overflow in float32.
+    # Divide by powers of at most 4: near the end of the step counter a greater power would overflow in float32.
     parts = math.ceil(power / 4)
 
     def schedule(step):

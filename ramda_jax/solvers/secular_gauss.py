@@ -1,4 +1,4 @@
-"""One pass from the last radii to the roots of the secular equation, with a bound of what is missing."""
+"""One pass from the last radii to the roots of the secular equation, with a bound on the error."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from ramda_jax.typing import Axes, Scalar, Sums
 from ramda_jax.xla.reductions import plain_sums
 
-#: The smallest tau: a radius is not made smaller by more than this at once.
+#: The smallest tau: a step reduces a radius by no more than this share.
 SHORTEST = -63 / 64
 
 
 class Moments(NamedTuple):
-    """The sums of q^2 h^k over each group for k = 0 to 3: what a pass over the data has to find out.
+    """The sums of q^2 h^k over each group for k = 0 to 3, which a pass over the data computes.
 
     At the radius r of a group q = rhs / (metric r + lam), and h = metric r / (metric r + lam) is in [0, 1).
 
@@ -31,7 +31,7 @@ class Moments(NamedTuple):
 
 
 def moment_terms(q: jax.Array, h: jax.Array) -> Moments:
-    """What is summed over each group to get the `Moments`: one array of the leaf's shape for each."""
+    """The arrays whose sums over each group are the `Moments`; each has the leaf's shape."""
     b = q * h
     return Moments(q * q, q * b, b * b, (b * h) * b)
 
@@ -40,9 +40,9 @@ class GaussStep(NamedTuple):
     """The result of one pass; one number per group, with axes of length one inside the groups.
 
     Attributes:
-        radii: left of the root; 0 where the group is zero, and where the pass could not tell.
-        error: bound on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where the group is zero, infinite where the pass
-            could not tell.
+        radii: left of the root; 0 where the group is zero, and where the pass gives no radius.
+        error: a bound on `|S(radii)^(1/2) - 1|`, apart from rounding; 0 where the group is zero, infinite where the
+            pass gives no radius.
     """
 
     radii: jax.Array
@@ -52,29 +52,29 @@ class GaussStep(NamedTuple):
 def gauss_step(
     rhs: jax.Array, metric: jax.Array, lam: Scalar, axes: Axes, radii: jax.Array, sums: Sums = plain_sums
 ) -> GaussStep:
-    """Takes one step to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1`, all groups at once, by one pass.
+    """Takes a step to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1` for all groups at once, by one pass.
 
     With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group
 
         S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
 
-    the integral of a function of h by the weights q^2. Its `Moments` give the Gauss rule with two nodes, and the root
+    the integral of a function of h with the weights q^2. Its `Moments` give the Gauss rule with two nodes, and the root
     of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.) The fourth derivative
     of the function is positive. So the rule is nowhere above S, and its root lies left of the root of S, whether the
-    step starts left or right of it. The error is of fourth order, and it is bounded without another pass: with v and a
+    step starts left or right of it. The error is of fourth order, and it is bounded without another pass. With v and a
     of `gauss_root`
 
         0 <= S - rule <= 5 S(r) tau^4 v a (1 - a) / (1 + min(tau, 0))^6.
 
-    At r = 0 a pass only finds out whether the group stays zero.
+    At r = 0 a pass only determines whether the group stays zero.
 
     Args:
         rhs: the right-hand side, any shape, float32 or float64.
         metric: positive, broadcasts against rhs.
         lam: weight of the norm, >= 0; a scalar or one number per group.
         axes: the axes inside a group.
-        radii: where to start, >= 0, one number per group with axes of length one inside the groups.
-        sums: how to sum several arrays over axes; `Execution.sums`.
+        radii: the radii from which to start, >= 0, one number per group with axes of length one inside the groups.
+        sums: a function that sums several arrays over axes; `Execution.sums`.
     """
 
     is_zero = radii == 0
@@ -84,7 +84,7 @@ def gauss_step(
     tau, error = gauss_root(moments)
     # With a weight of 0 q is not rhs / lam, and total says nothing about S(0).
     stays_zero = is_zero & (moments.total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
-    # From many decades away the rule's own numbers overflow. Such a radius is worth nothing.
+    # From many decades away the numbers in the rule overflow. Such a radius is useless.
     known = ~is_zero & (tau > -0.5) & (moments.total < jnp.inf) & (error < jnp.inf)
     radii = jnp.where(known, radii * (1 + tau), 0)
     return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.inf)))
@@ -97,7 +97,7 @@ def gauss_root(
     longest: Scalar | None = None,
     num_steps: int = 2,
 ) -> tuple[jax.Array, jax.Array]:
-    """The tau > -1 at which the Gauss rule has the value 1, and a bound on `|S^(1/2) - 1|` there.
+    """The tau > -1 at which the Gauss rule is 1, and a bound on `|S^(1/2) - 1|` there.
 
     With the mean c and the variance v of h, and a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
 
@@ -106,22 +106,22 @@ def gauss_root(
     the derivative of tau times the second convergent of the continued fraction of E[1 / (1 + h tau)].
 
     Args:
-        moments: of each group.
+        moments: the moments of each group.
         lowest: a lower bound on all h, <= 0; None for 0.
-        highest: an upper bound on all h. Only with 1 is the second result a bound.
+        highest: an upper bound on all h. The second result is a bound only if this is 1.
         longest: the largest tau allowed, for which `1 + lowest tau` is positive; None for no limit.
-        num_steps: of Newton's method for the root of the rule.
+        num_steps: the number of Newton's steps for the root of the rule.
 
     Returns:
         tau and the bound, one number per group.
     """
-    # The names of the formula: mean is c, variance is v, other is a. The nodes of the rule are not needed themselves.
+    # In the formula mean is c, variance is v and other is a. The nodes of the rule themselves are not needed.
     total = moments.total
     inverse = 1 / jnp.where(total > 0, total, 1)
     mean, mean_square = moments.first * inverse, moments.second * inverse
     variance = jnp.maximum(mean_square - mean * mean, 0)
     skew = moments.third * inverse - mean * (3 * variance + mean * mean)
-    # Where the variance is rounding, one node is enough: the skewness would only add noise.
+    # If the variance is only rounding, one node is enough: the skewness would only add noise.
     spread = variance > 16 * jnp.finfo(total.dtype).eps * (mean * mean)
     other = mean + skew / jnp.where(spread, variance, 1)
     other = jnp.where(spread, jnp.clip(other, 0 if lowest is None else lowest, highest), mean)
@@ -131,8 +131,8 @@ def gauss_root(
         tau = jnp.maximum(tau, SHORTEST)
         return tau if longest is None else jnp.minimum(tau, longest)
 
-    # Newton's method for rule(tau)^(-1/2) = 1, concave in tau: from either side the first step lands left of the
-    # root. From tau = 0 that is the step of the rule with one node.
+    # Newton's method for rule(tau)^(-1/2) = 1, which is concave in tau: the first step ends left of the root from
+    # either side. From tau = 0 it is the step of the rule with one node.
     tau = within((jnp.sqrt(total) - 1) / jnp.where(mean > 0, mean, 1))
     length = tau
     for _ in range(num_steps):
@@ -151,6 +151,6 @@ def gauss_root(
     left = 1 + jnp.minimum(tau, 0 if lowest is None else lowest * tau)
     left = left * left
     error = (1.5 * (length * length) * (left * left) + remainder) / (left * left * left)
-    # The rounding of the moments grows with the distance. A radius far from where the pass began is good to start the
-    # next pass from, but not accurate enough to stop at.
+    # The rounding of the moments grows with the distance. A radius far from the start of the pass is a good start for
+    # the next pass, but not accurate enough to stop.
     return tau, jnp.where(jnp.abs(mean * tau) < 0.25, error, jnp.maximum(error, 1))

@@ -27,7 +27,7 @@ class SecularNewton(Solver):
     where rhs is `regularizer.reduced(model.rhs, weight)` and lam_g the slope of `leaf_penalty` at 0. There is one
     scalar equation per group, and all groups are solved together.
 
-    A solve starts from the radii of the last step's solution, where they are known, as in the methods' chains. One pass
+    A solve starts from the radii of the last step's solution if they are known, as in the methods' chains. One pass
     over the data (`gauss_step`) improves them with an error of fourth order and bounds that error. In training this
     pass is usually enough. If any group's bound is above rounding, Newton's method (`newton_root`), which cannot
     overshoot, continues for the whole leaf or tile. Without radii Newton's method starts from zero; it took 3 steps on
@@ -42,10 +42,10 @@ class SecularNewton(Solver):
     and the next step continues from there.
 
     Args:
-        max_steps: an int >= 1, the most Newton steps per solve; 40 is more than any problem needed in tests over 12
-            decades of metric.
-        strict: whether every group must be at rounding on every kind of device. This needs a branch and a loop for
-            every leaf, and a GPU waits for the host at each of them.
+        max_steps: the largest number of Newton steps per solve, an int >= 1. In tests over 12 decades of metric no
+            problem needed 40.
+        strict: whether every group must be exact to rounding on every kind of device. This needs a branch and a loop
+            for every leaf, and a GPU waits for the host at each of them.
 
     Raises:
         ValueError: max_steps is below 1.
@@ -87,8 +87,9 @@ class SecularNewton(Solver):
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         assert isinstance(regularizer, GroupRegularizer)  # `why_not` has refused every other
-        # `run` only steers XLA (`xla.execution`). With the plain `Execution`, `keep(x, ...)` is x and
-        # `right_hand_side(...)` is rhs, which a start from the last radii reads in a pass, a branch and the solution.
+        # `run` only controls XLA (`xla.execution`). With the plain `Execution`, `keep(x, ...)` is x and
+        # `right_hand_side(...)` is rhs. A start from the last radii reads rhs in the pass, in the branch and for the
+        # solution.
         run = context.run
         model = model._replace(metric=run.keep(model.metric, model.anchor))
         right_hand_side = run.each_pass(lambda model: regularizer.reduced(model.rhs, model.weight), model)
@@ -105,13 +106,13 @@ class SecularNewton(Solver):
         return _solution(rhs, model.metric, penalty, root)
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
-        # All leaves are run in the same way, so that the first leaf's `run` has the sums of all.
+        # All leaves are run in the same way, so the first leaf's `run` has the sums for all.
         roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
         values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
         return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
 
     def _concave_root(self, rhs, metric, penalty, regularizer):
-        """The radii of the global minimum for a concave penalty: the root below the knee, 0, or beyond the knee."""
+        """The radii of the global minimum for a concave penalty: the root below the knee, 0, or one beyond the knee."""
         axes = regularizer.inner_axes(rhs.ndim)
         root = newton_root(rhs, metric - penalty.concavity, penalty.lam, axes, self.max_steps, limit=penalty.knee)
         return root._replace(radii=_lower_minimum(rhs, metric, penalty, root.radii, regularizer))
@@ -126,8 +127,8 @@ class SecularNewton(Solver):
             return SecularRoot(step.radii, step.error, done, jnp.ones([], jnp.int32))
 
         def newton():
-            # `step.radii` are left of the roots, as `newton_root` demands, or 0, from where it can always start. The
-            # branch makes rhs again (`each_pass`): to keep that of the pass for it would be one temporary more.
+            # `step.radii` are left of the roots, as `newton_root` requires, or 0, from where it can always start. The
+            # branch computes rhs again (`each_pass`): keeping the pass's copy would be one more live temporary.
             root = newton_root(
                 right_hand_side(), metric, lam, axes, self.max_steps - 1, start=step.radii, sums=run.sums
             )
@@ -152,7 +153,7 @@ def _point(model, regularizer, context, radii):
 
 
 def _solution(rhs, metric, penalty, root):
-    """The minimiser that belongs to a root, and what is known about it."""
+    """The `Solution` that belongs to a root."""
     # A bound on the norm of all groups' residuals. Computing the norm itself would dominate the cost for small leaves.
     residual = math.sqrt(root.error.size) * jnp.max(penalty.lam * root.error, initial=0)
     # For a concave penalty `root.converged` is about the root alone, and the point may lie beyond the knee.

@@ -28,8 +28,8 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
     | any | `"scalar"` (RMDA, ProxSGD) | `ClosedForm()` | the subproblem is the ordinary prox |
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
     | a hard target | `"diagonal"` | `ClosedForm()` | keeps the parts whose removal would cost most |
-    | of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
-    | of an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
+    | a function of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
+    | with an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
 
     Raises:

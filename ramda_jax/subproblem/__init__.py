@@ -1,4 +1,4 @@
-"""The middle of every method: from a quadratic model to the minimiser of model plus psi, on whole trees."""
+"""The middle part of every method: from a quadratic model to the minimiser of model plus psi, on whole trees."""
 
 from ramda_jax.subproblem.prox import prox
 from ramda_jax.subproblem.proximal_point import proximal_point

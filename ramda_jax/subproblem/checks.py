@@ -38,7 +38,7 @@ def check_model(model: QuadraticModel, params: Tree) -> None:
     for name in ("linear", "anchor"):
         check_belongs(f"The model's `{name}`", getattr(model, name), "the parameters", params, FRESH)
     if any(jnp.ndim(metric) for metric in jax.tree.leaves(model.metric)):
-        # A number is a metric for any shape.
+        # A number is a metric for a leaf of any shape.
         filled = jax.tree.map(lambda m, v: m if jnp.ndim(m) else v, model.metric, model.linear)
         check_belongs(
             "The model's `metric`", filled, "the parameters", params, "give a number or an array of a leaf's shape."

@@ -1,4 +1,4 @@
-"""Leaves that are coupled by a regularizer, as subproblems of their own."""
+"""Turns leaves that a regularizer couples into separate subproblems."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from ramda_jax.regularizers.base import Regularizer
 def uncoupled(
     subproblems: Sequence[tuple[Regularizer | None, jax.Array, jax.Array]], step: Any = None
 ) -> list[Regularizer | None]:
-    """Regularizers that couple nothing. With them the minimiser of a leaf is its part of that of all leaves.
+    """Regularizers that do not couple leaves. The minimiser of a leaf is then its part of the whole minimiser.
 
     Args:
         subproblems: for each leaf its regularizer or None, and the `rhs` and the `metric` of its model.
-        step: the 0-based step, None where there is none.
+        step: the 0-based step, or None.
     """
     alone = [regularizer for regularizer, *_ in subproblems]
     families = {}

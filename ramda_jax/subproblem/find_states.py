@@ -41,7 +41,7 @@ def paired_states(state: Any) -> list[tuple[Any, Any]]:
         return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
     def fits(proximal, model):
-        # A builder may also stand before a user's own step; then it has no partner.
+        # A builder may also come before a user's own step. It then has no partner.
         radii = proximal.radii
         if not isinstance(radii, dict):
             return True

@@ -23,9 +23,9 @@ class RegularizedLeaf(NamedTuple):
     """How a leaf is solved.
 
     Attributes:
-        regularizer: resolved for the leaf.
-        solver: that of the regularizer in the leaf's metric.
-        context: what the solver may know beside the model.
+        regularizer: the regularizer, resolved for the leaf.
+        solver: the regularizer's solver in the leaf's metric.
+        context: what the solver gets in addition to the model.
         keeps_radii: whether the state keeps the radii that the solver finds.
     """
 
@@ -42,7 +42,7 @@ class LeafProblem(NamedTuple):
         path: the leaf's name.
         model: the leaf's quadratic model, with the strength in its weight.
         regularized: how it is solved; None if psi is 0, so that the solution is the model's centre.
-        pattern: of the leaves that share its strength.
+        pattern: the pattern of the leaves that share its strength.
     """
 
     path: str
@@ -51,7 +51,7 @@ class LeafProblem(NamedTuple):
     pattern: str | None = ALL
 
     def as_regularized(self) -> RegularizedLeaf:
-        """`regularized` of a leaf that has it."""
+        """`regularized`, for a leaf of which it is not None."""
         assert self.regularized is not None
         return self.regularized
 
@@ -59,12 +59,12 @@ class LeafProblem(NamedTuple):
 def leaf_problems(
     problem: ProximalProblem, model: QuadraticModel, weight: Any, step: Any, params: Any, radii: Any
 ) -> Iterator[LeafProblem]:
-    """The subproblems of all leaves, in flattening order. The minimiser of a leaf is its part of that of all leaves.
+    """The subproblems of all leaves, in flattening order. The minimiser of a leaf is its part of the whole minimiser.
 
     Args:
         problem: the static settings of the subproblem.
         model: the model, of trees.
-        weight: the weight of psi, with the strength in it; or a dict of these by the patterns of `problem`.
+        weight: the weight of psi, including the strength; or a dict of these by the patterns of `problem`.
         step: the 0-based step.
         params: the current parameters, leaves in the model's order.
         radii: a dict of the last radii by path; anything else means that none are known.
@@ -109,7 +109,7 @@ def _by_leaf(problem, leaves, models, step, params, radii, regularized):
 
 
 def _decoupled(problems, step):
-    """The problems, with regularizers that couple nothing instead of those that couple leaves."""
+    """The problems, with regularizers that do not couple leaves instead of those that do."""
     subproblems = [
         (None if regularized is None else regularized.regularizer, model.rhs, model.metric)
         for _, model, regularized, _ in problems

@@ -23,7 +23,7 @@ class PackedState(_PackedFields):
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # for a type checker it is the field that it is
+    if not TYPE_CHECKING:  # a type checker sees a plain field
 
         @property
         def packing(self) -> Packing:

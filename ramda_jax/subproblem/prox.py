@@ -49,7 +49,7 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
     Raises:
         ValueError: strength is negative; a regularizer or the metric does not fit a leaf; in a derivative, psi is
             solved by iterations.
-        TypeError: regularizer is not one; params are not floating-point arrays.
+        TypeError: regularizer is not a specification of regularizers; params are not floating-point arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, ramda_jax
@@ -96,7 +96,7 @@ def _metrics(metric, params):
     if jax.tree.structure(metric) == jax.tree.structure(0) and jnp.ndim(metric) == 0:
         check_positive("metric", metric)
         return [metric] * number
-    # A number is a metric for any shape.
+    # A number is a metric for a leaf of any shape.
     numbers = jax.tree.leaves(metric)
     if len(numbers) == number:
         filled = [p if jnp.ndim(m) == 0 else m for m, p in zip(numbers, jax.tree.leaves(params), strict=True)]
@@ -108,7 +108,7 @@ def _metrics(metric, params):
 
 
 def _solution(regularizer, x, metric, weight):
-    """The minimiser for one leaf; where the weight is 0, x itself."""
+    """The minimiser for one leaf; x itself if the weight is 0."""
     if isinstance(regularizer, GroupRegularizer):
         w = _of_groups(regularizer, x * metric, metric, weight)
     elif regularizer.elementwise or regularizer.any_metric:
@@ -127,7 +127,7 @@ def _solved(regularizer, rhs, metric, weight, start):
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = default_solver(regularizer, "scalar" if metric.ndim == 0 else "diagonal")
     if isinstance(solver, ProximalGradient):
-        # The default of a step stops early, because the next step continues; here there is no next step.
+        # The default solver of a step stops early, because the next step continues. Here there is no next step.
         solver = ProximalGradient(max_steps=1000, tolerance=0.0)
     return solve_leaf(solver, regularizer, model, Context(start)).value
 
@@ -145,7 +145,7 @@ def _of_groups_jvp(regularizer, primals, tangents):
 
         sum_g w^2 / r^2 (metric + P''(r)) / (metric + s)
 
-    which is above 0 at a minimum of second order. A zero group stays zero.
+    which is positive at a minimum of second order. A zero group stays zero.
     """
     rhs, metric, weight = primals
     d_rhs, d_metric, d_weight = tangents
@@ -178,10 +178,10 @@ def _of_singular_values(regularizer, x, weight):
 
 @_of_singular_values.defjvp
 def _of_singular_values_jvp(regularizer, primals, tangents):
-    """The derivative of a function f of the singular values, without the singular vectors' own, which are not unique.
+    """The derivative of a function f of the singular values, without that of the (not unique) singular vectors.
 
-    In the singular bases, K = U^T dX V, it is (f_i - f_j) / (s_i - s_j) times the symmetric part of K and
-    (f_i + f_j) / (s_i + s_j) times the antisymmetric one; outside of them f_i / s_i.
+    In the singular bases, K = U^T dX V, it is (f_i - f_j) / (s_i - s_j) times the symmetric part of K, plus (f_i + f_j)
+    / (s_i + s_j) times the antisymmetric part. Outside of these bases the factor is f_i / s_i.
     """
     (x, weight), (d_x, d_weight) = primals, tangents
     u, s, vt = jnp.linalg.svd(regularizer.matrix(x), full_matrices=False)
@@ -192,7 +192,7 @@ def _of_singular_values_jvp(regularizer, primals, tangents):
     def quotient(a, b):
         return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
-    # For two kept values it is 1, for two others 0. If only one is kept, the difference of the s is not 0.
+    # The quotient is 1 for two kept values and 0 for two others. If only one is kept, the difference of the s is not 0.
     is_mixed = is_kept[:, None] != is_kept
     slopes = jnp.where(is_mixed, quotient(f[:, None] - f, s[:, None] - s), is_kept & is_kept[:, None])
     inside = u.T @ d_x @ v

@@ -1,4 +1,4 @@
-"""The middle of every method: from a quadratic model to the minimiser of model plus psi."""
+"""The middle part of every method: from a quadratic model to the minimiser of model plus psi."""
 
 from typing import Any
 
@@ -40,9 +40,10 @@ def proximal_point(
     Args:
         regularizer: which leaf gets which psi: None, a `Regularizer`, a mapping of path patterns, or a tree
             (`structure.assignment`).
-        strength: lambda >= 0, a scalar or a schedule of the 0-based step. With 0 every leaf is its centre, the
-            same bits as without a regularizer. Or a `Target`. Or a mapping of patterns on the regularized leaves' paths
-            to these, the first match wins: leaves of one pattern share a lambda. Required with a regularizer.
+        strength: lambda >= 0, a scalar or a schedule of the 0-based step; or a `Target`; or a mapping to these from
+            patterns on the regularized leaves' paths. In a mapping the first match wins, and leaves of one pattern
+            share a lambda. With 0 every leaf is its centre, bit for bit as without a regularizer. Required with a
+            regularizer.
         solver: a `Solver` for all regularizers; a mapping of patterns (`re.search` on the '/'-joined key path, first
             match wins) to a `Solver` or None; or None for each regularizer's `default_solver`.
 
@@ -84,7 +85,7 @@ def proximal_point(
             check_patterns_used(problem.patterns, [path for path, _ in regularized])
         dtype = scalars_dtype(params)
         radii = {
-            # The norms of zeros, and not zeros of their shape: so they are sharded as the solver's norms will be.
+            # Compute the norms of zeros instead of making zeros, so that they are sharded like the solver's norms.
             path: regularizer.norms(jnp.zeros_like(leaf, dtype=sums_dtype(leaf.dtype)))
             for path, leaf, regularizer in leaves
             if isinstance(regularizer, Grouped) and problem.keeps_radii(path, regularizer)
@@ -114,7 +115,7 @@ def proximal_point(
 
         strengths = strengths_at_step(parts, state.strength, updates, step, lambda: problems(updates.weight))
         leaves = problems(psi_weight(strengths.state, updates))
-        # The weight only serves as a scalar whose value the compiler does not know (`xla.many_leaves`).
+        # The weight serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
         solved = solve_all(leaves, step, jnp.asarray(updates.weight))
         strength_now = strengths.after_solving(leaves, solved)
         info = summary(solved.infos, state.info.residual.dtype)

@@ -26,7 +26,8 @@ class ProximalProblem:
     Attributes:
         assignment: which leaf gets which regularizer.
         solvers: which leaf gets which solver.
-        patterns: of leaves that share a strength, the first match wins; `ALL` alone where all do.
+        patterns: the patterns of leaves that share a strength; the first match wins. `ALL` alone if all leaves share
+            it.
     """
 
     assignment: Assignment
@@ -49,13 +50,13 @@ class ProximalProblem:
 
 
 def check_same_problem(given: ProximalProblem, own: ProximalProblem, model: QuadraticModel) -> None:
-    """Raises a ValueError if a state is that of another regularizer or solver; it has both settings.
+    """Raises a ValueError if a state belongs to another regularizer or solver; the message has both settings.
 
-    Solvers are the same if every leaf gets the same solver: the default may also be named.
+    Solvers are the same if every leaf gets the same solver: naming the default solver makes no difference.
 
     Args:
-        given: the state's.
-        own: the optimizer's.
+        given: the problem in the state.
+        own: the problem of the optimizer.
         model: the model that the optimizer is given.
     """
     if given.patterns != own.patterns:
@@ -115,23 +116,23 @@ class ProximalPointState(_ProximalPointFields):
     """State of `proximal_point`.
 
     Attributes:
-        proximal_step: int32 `[]`, steps taken; what schedules are called with.
+        proximal_step: int32 `[]`, the number of steps taken, with which schedules are called.
         strength: `[]`, lambda of the last step; a `TargetState` with a `Target`; a dict of these by pattern if
             a mapping was given.
         radii: a dict by the leaf's path of the groups' norms in the last solution, one number per group and exactly 0
-            for a zero group; only of leaves whose solver computes them. (For a tree without leaves a scalar 0, by which
-            `optax.tree.map_params` sees that it does not have the parameters' shapes.)
+            for a zero group; only for leaves whose solver computes them. (For a tree without leaves it is a scalar 0,
+            which shows `optax.tree.map_params` that it does not have the parameters' shapes.)
         info: how the last solves went.
         problem: the settings of the subproblem; static.
     """
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # for a type checker it is the field that it is
+    if not TYPE_CHECKING:  # a type checker sees a plain field
 
         @property
         def problem(self) -> ProximalProblem:
             # flax.serialization reads every field by its name before it looks up how to store it. At that moment Flax
-            # has been imported, and can still be told; so this library need not import it.
+            # is imported, and the type can still be registered. So this library need not import Flax.
             serialize_with_flax(ProximalProblem)
             return self[-1]

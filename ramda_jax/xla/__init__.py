@@ -1,1 +1,1 @@
-"""How XLA is made to run the computations fast: nothing here changes a value but by rounding."""
+"""Makes XLA run the computations fast. Nothing here changes a value, except by rounding."""

@@ -1,4 +1,4 @@
-"""`jax.jit` that keeps a limited number of compiled programs, the last ones used."""
+"""A `jax.jit` that keeps a limited number of compiled programs, the most recently used ones."""
 
 import collections
 import functools
@@ -10,17 +10,17 @@ import jax
 
 
 class BoundedJit:
-    """A function compiled once for each of its signatures, of which at most `size` stay compiled.
+    """A function that is compiled once for each signature. At most `size` programs are kept.
 
-    `jax.jit` keeps every program for as long as its function lives, and a function of a module lives for ever. Here
-    each signature has its own `jax.jit`, and the least recently used one is released with its program. If it is called
+    `jax.jit` keeps every program as long as its function exists, and a function of a module exists for ever. Here each
+    signature has its own `jax.jit`, and the least recently used one is released with its program. If it is called
     later, it is compiled again.
 
     Args:
-        function: of some static arguments, then pytrees of arrays, all by position.
-        num_static: how many static arguments there are; hashable.
-        size: most programs that are kept. A program is released once `size` others have been used since. So this
-            should be more than the number of programs that take turns.
+        function: a function of some static arguments, then pytrees of arrays, all by position.
+        num_static: the number of static arguments, which must be hashable.
+        size: the largest number of programs that are kept. A program is released after `size` others have been used
+            since. So this should be more than the number of programs that are used in turn.
 
     Example:
         >>> import jax.numpy as jnp
@@ -46,7 +46,8 @@ class BoundedJit:
         with self._lock:
             compiled = self._compiled.get(key)
             if compiled is None:
-                # A function of its own: JAX keeps what it traces and compiles for as long as that lives.
+                # Each signature has its own function: JAX keeps what it traces and compiles as long as the function
+                # exists.
                 compiled = self._compiled[key] = jax.jit(functools.partial(self._function, *static))
             self._compiled.move_to_end(key)
             released = [self._compiled.popitem(last=False)[1] for _ in range(len(self._compiled) - self.size)]

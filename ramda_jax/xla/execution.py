@@ -1,4 +1,4 @@
-"""How a solve is run. It never changes what is computed, except by rounding.
+"""How a solve is run. This never changes what is computed, except by rounding.
 
 A solver calls the methods of its `Context.run`. `Execution` itself is the plain computation, for a solver that is
 called by hand. The library's own steps pass one of the subclasses, which gives the same values by a faster program.
@@ -28,7 +28,7 @@ class Execution:
     """The plain computation."""
 
     def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
-        """`x`, which several passes over the data read; `like` is an array of its shape that is in memory anyway."""
+        """Returns `x`, which several passes over the data read; `like` is an array of its shape already in memory."""
         del like
         return x
 
@@ -38,16 +38,16 @@ class Execution:
         """A function that gives the array `make(model)` for one pass over the data.
 
         Args:
-            make: from a `QuadraticModel` of one leaf to an array of the leaf's shape.
+            make: a function of a leaf's `QuadraticModel` that returns an array of the leaf's shape.
             model: the model.
 
         Returns:
-            A function of `after`, a scalar that the pass before has computed; None for a first pass.
+            A function of `after`, a scalar that the previous pass has computed; None for a first pass.
         """
         return lambda after=None: make(model)
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        """The model, for one more pass over the data that computes again what it needs of it."""
+        """Returns the model for another pass over the data, which computes everything from it again."""
         return model
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
@@ -61,11 +61,11 @@ class Execution:
     def unless(
         self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
     ) -> NamedTupleT:
-        """`known()` if the scalar `done` is True, else `go_on()`: named tuples of the same type."""
+        """Returns `known()` if the scalar `done` is True, else `go_on()`; both are named tuples of the same type."""
         return jax.lax.cond(done, known, go_on)
 
 
-#: Of a solver that is called by hand.
+#: The execution of a solver that is called by hand.
 PLAIN = Execution()
 
 
@@ -74,10 +74,10 @@ PLAIN = Execution()
 class InTurn(Execution):
     """A whole leaf; the leaves are solved one after the other.
 
-    Large temporaries wait for the leaf before (`keep_after`), so that those of one leaf at most are in memory.
+    Large temporaries wait for the previous leaf (`keep_after`), so that at most one leaf's temporaries are in memory.
 
     Attributes:
-        after: a scalar that the leaf before has computed.
+        after: a scalar that the previous leaf has computed.
     """
 
     after: Any
@@ -88,8 +88,8 @@ class InTurn(Execution):
     def each_pass(
         self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
     ) -> Callable[..., jax.Array]:
-        # Each pass computes its array again: if XLA kept that of the first pass for the later ones, it would be one
-        # temporary more (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
+        # Each pass computes its array again. If XLA kept the first pass's array for the later passes, that would be one
+        # more live temporary (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
         def of_pass(after=None):
             if after is None:
                 return make(model)
@@ -101,8 +101,8 @@ class InTurn(Execution):
         self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
     ) -> NamedTupleT:
         chosen = super().unless(done, known, go_on)
-        # The first field goes into the state, sharded as there. A branch's output loses the sharding of its operands;
-        # selecting again outside of the branches restores it.
+        # The first field goes into the state and must be sharded like it. A branch's output loses the sharding of its
+        # operands; selecting again outside of the branches restores it.
         return chosen._replace(**{chosen._fields[0]: jnp.where(done, known()[0], chosen[0])})
 
 
@@ -112,8 +112,8 @@ class Stacked(InTurn):
     """Leaves of equal shape, stacked, under a `jax.vmap` with a named axis.
 
     Attributes:
-        axis_name: the name of that axis. The largest over this axis is one answer for all leaves. With an answer for
-            each leaf, `cond` would become a `select`, which computes both branches.
+        axis_name: the name of that axis. The maximum over this axis is the same for all leaves. With a value for each
+            leaf, `cond` would become a `select`, which computes both branches.
     """
 
     axis_name: str = "leaves"
@@ -125,7 +125,7 @@ class Stacked(InTurn):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class InCache(InTurn):
-    """A tile of a leaf, small enough for a core's cache: what several passes read is computed once and kept there."""
+    """A tile of a leaf in a core's cache. Arrays that several passes read are computed once and kept there."""
 
     def each_pass(
         self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
@@ -143,8 +143,8 @@ class AtOnce(Execution):
     """All leaves of a tree at once, on an accelerator."""
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        # The barrier makes XLA compute again what it needs of these two. Otherwise it would keep that of the last pass
-        # in an array: 4 bytes more a parameter (`benchmarks/NOTES.md`, "On accelerators").
+        # The barrier makes XLA compute everything from these two again. Otherwise it would keep an array of the last
+        # pass: 4 bytes more a parameter (`benchmarks/NOTES.md`, "On accelerators").
         linear, anchor = jax.lax.optimization_barrier((model.linear, model.anchor))
         return model._replace(linear=linear, anchor=anchor)
 

@@ -1,4 +1,4 @@
-"""Many small leaves as one array, so that an operation on all of them is compiled once and not once a leaf."""
+"""Many small leaves as one array, so that an operation on all of them is compiled once, and not once per leaf."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from ramda_jax.xla.hints import opaque_zero
 
 # A leaf of fewer entries costs less as a part of a vector than as a kernel of its own.
 SMALL = 2**14
-# The number of small leaves from which on this pays for a function of single entries.
+# The number of small leaves from which on this is worthwhile for a function of single entries.
 MANY = 16
 
 
@@ -19,10 +19,10 @@ def map_entries(function: Callable[[jax.Array], jax.Array], tree: TreeT, scalar:
     """`jax.tree.map` of a function of single entries; on CPUs with one device many small leaves are computed at once.
 
     Args:
-        function: from an array to one of its shape and dtype, entry by entry.
+        function: maps an array, entry by entry, to an array of the same shape and dtype.
         tree: a pytree of arrays.
-        scalar: of any real dtype, with a value that the compiler does not know. The program is smaller if all calls in
-            it pass the same scalar.
+        scalar: a scalar of any real dtype, with a value that the compiler does not know. The program is smaller if all
+            calls in it pass the same scalar.
     """
     leaves, structure = jax.tree.flatten(tree)
     together = {}
@@ -64,7 +64,7 @@ def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
 
     Args:
         tree: a pytree of arrays.
-        length: of their first axes.
+        length: the length of their first axes.
         scalar: as in `map_entries`.
     """
 
@@ -82,10 +82,10 @@ def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
 def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
     """All entries of several arrays as one vector, and the function that makes arrays of these shapes of a vector.
 
-    For numbers per group: an operation on one vector is a kernel or two, not as many for each leaf. The starts of the
-    arrays in the vector are hidden from the compiler. XLA for GPUs would compile a kernel for each known start; so it
-    compiles one for all leaves of a shape, for two layers of a decoder 35 kernels instead of 76
-    (`python -m benchmarks.compiled`). A single array is returned unchanged.
+    Use it for numbers per group: an operation on one vector is a kernel or two, and not as many for each leaf. The
+    starts of the arrays in the vector are hidden from the compiler. XLA for GPUs would compile a kernel for each known
+    start. With unknown starts it compiles one for all leaves of a shape: for two layers of a decoder 35 kernels instead
+    of 76 (`python -m benchmarks.compiled`). A single array is returned unchanged.
     """
     if len(arrays) == 1:
         return arrays[0], lambda vector: [vector]
@@ -100,16 +100,16 @@ def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], 
 
 
 def _at(x, start, size):
-    # To allow negative indices would take three more operations for every leaf.
+    # Allowing negative indices would take three more operations for every leaf.
     return jax.lax.dynamic_slice_in_dim(x, start, size, allow_negative_indices=False)
 
 
 def _indices(length, scalar):
-    """0, 1, ..., int32 `[]`, but unknown to the compiler.
+    """The numbers 0, 1, ..., as int32 `[]`, with values that the compiler does not know.
 
     XLA for CPUs compiles identical kernels once, but a slice at a constant offset is a new kernel for each offset, some
-    12 ms (`benchmarks/NOTES.md`). With unknown offsets all leaves of a shape share a kernel. A division hides that an
-    index is the one before it plus 1, and it is so expensive in XLA's cost model that its result is stored.
+    12 ms (`benchmarks/NOTES.md`). With unknown offsets all leaves of a shape share a kernel. A division hides that each
+    index is its predecessor plus 1, and it is so expensive in XLA's cost model that its result is stored.
     """
     indices = [opaque_zero(scalar)]
     one = indices[0] + 1

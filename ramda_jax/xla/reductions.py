@@ -15,15 +15,15 @@ def plain_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
 
 
 def is_on_several_devices(x: jax.Array) -> bool:
-    """Whether `x` may be sharded. Its type names the mesh, but not always how `x` lies on it."""
+    """Whether `x` may be sharded. Its type names the mesh, but does not always say how `x` is placed on it."""
     return jax.typeof(x).sharding.mesh.size > 1
 
 
 def one_kernel_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
-    """`plain_sums` for accelerators: one reduction of several operands, which is one kernel, on one device.
+    """`plain_sums` for accelerators: on one device a single reduction of several operands, which is a single kernel.
 
-    On several devices the plain sums: XLA's partitioner gathers the parts of a reduction of several operands, one
-    gather for each sum of each leaf, but adds those of all plain sums up in one all-reduce
+    On several devices it is `plain_sums` itself. XLA's partitioner gathers the parts of a reduction of several
+    operands, with a gather for each sum of each leaf, but adds the parts of all plain sums in one all-reduce
     (`python -m benchmarks.compiled`).
     """
     if is_on_several_devices(terms[0]):
@@ -39,12 +39,13 @@ def _reduce(terms, axes):
 
 
 def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
-    """`plain_sums` in one pass on CPUs, where the sums are long enough to pay for it.
+    """`plain_sums` in one pass on CPUs, if the sums are long enough to make that faster.
 
     XLA for CPUs makes a reduction of several operands one loop, in which it also computes the operands. But it
     vectorises that loop only if few numbers go into a sum and neighbours go into different sums. So an axis is cut in
-    two, the few are summed first, and the rest, a fraction, one array after the other. This pays only where the
-    operands are made of arrays in a core's cache; from memory, its order of access makes one pass slower than several.
+    two. The short part is summed first, and the rest, which is a fraction of the entries, is summed one array after the
+    other. This is faster only if the operands are computed from arrays in a core's cache. From memory, its order of
+    access makes one pass slower than several.
 
     Args:
         terms: arrays of one shape and dtype.
@@ -62,13 +63,13 @@ def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
 
 
 def _cut(kind, axes):
-    """The shape with the last of `axes` cut in two, and which of its axes has the few; None if it is not worth it."""
+    """The shape with the last of `axes` cut in two, and the axis of the short part; None if it is not worth it."""
     shape = kind.shape
     if math.prod(shape) < 2**13 or not axes or shape[-1] < 64 or any(kind.sharding.spec):
         return None
     axis = axes[-1]
     is_last = axis == len(shape) - 1
-    # Neighbours are at least 8, and few enough of a sum for the compiler to unroll.
+    # At least 8 neighbours go into different sums, and few enough numbers into each sum for the compiler to unroll.
     few = max(n for n in range(1, 17) if shape[axis] % n == 0 and (not is_last or shape[axis] >= 8 * n))
     if few == 1:
         return None

@@ -1,9 +1,9 @@
-"""Which leaf's psi has which strength: the one for all leaves, or that of the first pattern that its path matches."""
+"""The strength of each leaf's psi: that of all leaves, or that of the first pattern that the leaf's path matches."""
 
 import re
 from collections.abc import Sequence
 
-#: The pattern of what is given for all leaves.
+#: The pattern of a strength that is given for all leaves.
 ALL: str | None = None
 
 
@@ -11,7 +11,7 @@ def pattern_for(patterns: Sequence[str | None], path: str) -> str | None:
     """The first pattern that a leaf's path matches.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no pattern matches.
     """
     for pattern in patterns:
         if pattern is None or re.search(pattern, path):
@@ -23,7 +23,7 @@ def pattern_for(patterns: Sequence[str | None], path: str) -> str | None:
 
 
 def check_patterns_used(patterns: Sequence[str | None], paths: Sequence[str]) -> None:
-    """Raises a ValueError where a pattern is the first one for no regularized leaf, or a leaf has none."""
+    """Raises a ValueError if a pattern is not the first match of any regularized leaf, or if a leaf matches none."""
     used = {pattern_for(patterns, path) for path in paths}
     for pattern in patterns if paths else ():
         if pattern not in used:

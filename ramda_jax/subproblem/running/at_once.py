@@ -21,8 +21,8 @@ def at_once_key(problem: LeafProblem) -> Any:
     model, solver = problem.model, problem.as_regularized().solver
     if not solver.solves_at_once or model.metric.ndim == 0:
         return None
-    # On a mesh with explicit axes the programs of `by_platform` would have to return equally sharded arrays. They do
-    # not.
+    # On a mesh with explicit axes the programs of `by_platform` would have to return equally sharded arrays, which they
+    # do not.
     if any(jax.typeof(model.linear).sharding.spec):
         return None
     # A leaf that may be sharded does not go into the vector of all leaves: it would have to be gathered.

@@ -25,9 +25,9 @@ class Solved(NamedTuple):
     """All leaves' solutions.
 
     Attributes:
-        values: by path.
-        radii: by path, of the leaves whose radii are kept.
-        infos: how the solves went: one for each set of leaves.
+        values: a dict of the minimisers by path.
+        radii: a dict of the radii by path, for the leaves whose radii are kept.
+        infos: how the solves went, one entry for each set of leaves.
     """
 
     values: dict[str, jax.Array]
@@ -36,10 +36,10 @@ class Solved(NamedTuple):
 
 
 def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) -> Solved:
-    """Solves every leaf: on accelerators at once where the solver can, else one batch after the other.
+    """Solves every leaf: on accelerators all at once if the solver can, else one batch after the other.
 
     Args:
-        problems: of all leaves.
+        problems: the problems of all leaves.
         step: the 0-based step.
         scalar: a scalar with a value that the compiler does not know (`xla.many_leaves`).
     """
@@ -86,7 +86,7 @@ def _solve_at_once(problems):
 
 
 def _solve_in_turn(problems, after, scalar):
-    """The leaves' (value, radii); how the solves went; and a scalar that is known once all are solved."""
+    """The leaves' (value, radii), how the solves went, and a scalar that is known after all are solved."""
     batches, results, infos = {}, {}, []
     for problem in problems:
         batches.setdefault(_batch_of(problem), []).append(problem)
@@ -95,13 +95,13 @@ def _solve_in_turn(problems, after, scalar):
         infos.append(_info(solution))
         for problem, (value, radii) in zip(members, pairs, strict=True):
             if problem.model.metric.ndim == 0:
-                # Leaf by leaf, and outside of the compiled function: XLA turns a division by one number into a
-                # multiplication by its reciprocal, but not if the numbers of several leaves are stacked. So the centre
-                # has the same bits as without a regularizer.
+                # Do this leaf by leaf and outside of the compiled function, so that the centre has the same bits as
+                # without a regularizer: XLA turns a division by a single number into a multiplication by its
+                # reciprocal, but not a division by the stacked numbers of several leaves.
                 value = problem.model.center_if_weightless(value)
             results[problem.path] = value, radii
-        # The next batch waits for any scalar that becomes known only once this one is solved. A closed form's number of
-        # steps is a constant, which orders nothing.
+        # The next batch waits for any scalar that is known only after this batch is solved. A closed form's number of
+        # steps is a constant, and so cannot order anything.
         if members[0].regularized.solver.iterates:
             after = jnp.max(solution.num_steps)
         elif solution.radii is not None:
@@ -126,7 +126,7 @@ def _solve_batch(members, after, scalar):
     """Solves leaves of equal shape, in one vectorised solve where there are several.
 
     Returns:
-        The leaves' (value, radii), and the `Solution`, of all stacked where there are several.
+        The leaves' (value, radii), and the `Solution`, stacked if there are several leaves.
     """
     first = members[0]
     regularizer, solver, context, _ = first.regularized

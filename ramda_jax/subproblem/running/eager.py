@@ -14,10 +14,10 @@ KEPT = 256
 
 
 def compiled_if_eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `function(solver, regularizer, model, ...)` once for a solver, a regularizer and a shape.
+    """Compiles `function(solver, regularizer, model, ...)` once per solver, regularizer and shape.
 
     For eager use: each call of a solver builds new loop bodies. Without this JAX would compile them at every step, and
-    keep thousands of programs. Inside of a user's `jit` nothing changes, and a solver without a loop is not compiled.
+    keep thousands of programs. Inside a user's `jit` nothing changes, and a solver without a loop is not compiled.
     """
     compiled = BoundedJit(function, num_static=2, size=KEPT)
 

@@ -19,7 +19,7 @@ TILE = 2**18
 
 
 def tile_of(regularizer: GroupRegularizer, shape: Shape) -> tuple[int, int] | None:
-    """Along which axis a leaf of that shape is cut between its groups, and into tiles of which length.
+    """The axis along which a leaf of that shape is cut between its groups, and the length of the tiles.
 
     Returns:
         The axis, and the number of its indices in a tile. This divides the length of the axis, because a smaller last
@@ -57,8 +57,8 @@ def solve_in_tiles(solver: Solver, model: QuadraticModel, regularizer: Regulariz
         solver: the regularizer's solver. Tiles need one that solves every group by itself (`by_group`), from the radii
             of the last solution.
         model: the model of one leaf.
-        regularizer: resolved for the leaf, at the step.
-        context: the leaf's.
+        regularizer: the regularizer, resolved for the leaf, at the step.
+        context: the context of the leaf.
     """
 
     def whole():

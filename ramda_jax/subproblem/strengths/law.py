@@ -57,7 +57,7 @@ def initial_strength(strength: StrengthSpec, dtype: jax.typing.DTypeLike) -> Any
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> Any:
-    """The weight of psi in the step of `model`, where `strength` is the state's after the same step.
+    """The weight of psi in the step of `model`; `strength` is that of the state after the same step.
 
     A strength by pattern has a weight by pattern.
     """
@@ -162,7 +162,7 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
             continue
         costs = _costs(target, problem, alive)
         if costs.ndim == 0:
-            # By an integer count: a float32 sum of ones stops at 2^24.
+            # Count in integers, because a float32 sum of ones stops at 2^24.
             zeros.append(count(~alive).astype(costs.dtype) * costs)
             total += costs * alive.size
             continue
@@ -203,7 +203,7 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
 
 
 def _smallest(scores, target):
-    """The smallest of these scores such that the wanted share is removed without all groups up to it, by bisection."""
+    """The smallest score such that removing all groups up to it removes the wanted share; found by bisection."""
     ordered = jnp.sort(jnp.concatenate([score.ravel() for score in scores.values()] or [jnp.zeros(0)]))
     if not ordered.size:
         return jnp.asarray(jnp.inf)

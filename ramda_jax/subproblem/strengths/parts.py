@@ -1,4 +1,4 @@
-"""What a user gives as strength, by patterns, and each of them in a step."""
+"""The strengths that a user gives, by patterns, and their values in a step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,12 +19,12 @@ from ramda_jax.validation import check_non_negative
 
 
 def strength_parts(strength: StrengthSpec, assignment: Assignment) -> dict[str | None, Any]:
-    """From patterns to numbers, schedules and targets; one strength for all leaves is that of the pattern `ALL`.
+    """A dict from patterns to numbers, schedules and targets. A strength for all leaves has the pattern `ALL`.
 
     Raises:
         ValueError: an empty mapping; a key that is not a regular expression; a negative number; a target that does not
             fit the regularizers.
-        TypeError: a value that is none of these.
+        TypeError: a value of any other kind.
     """
     parts: dict[str | None, Any] = {**strength} if isinstance(strength, Mapping) else {ALL: strength}
     if not parts:
@@ -43,7 +43,7 @@ def strength_parts(strength: StrengthSpec, assignment: Assignment) -> dict[str |
 
 
 def check_parts_fit(parts: Mapping[str | None, Any], regularized: Sequence[tuple[str, Regularizer]]) -> None:
-    """Raises a ValueError where a leaf of a target has a regularizer that has no more zeros at a larger weight.
+    """Raises a ValueError if a leaf of a target has a regularizer that does not have more zeros at a larger weight.
 
     Args:
         parts: from `strength_parts`.
@@ -55,7 +55,7 @@ def check_parts_fit(parts: Mapping[str | None, Any], regularized: Sequence[tuple
 
 
 def within_stages(strength: Any, restarts: Sequence[int]) -> Any:
-    """The strength, or the mapping, with its targets in a run of these stages; all else as it is."""
+    """The strength, or the mapping, with its targets in a run of these stages; other values are unchanged."""
     if isinstance(strength, Mapping):
         return {pattern: within_stages(part, restarts) for pattern, part in strength.items()}
     return strength.within(restarts) if isinstance(strength, Target) else strength
@@ -65,10 +65,10 @@ class StepStrengths(NamedTuple):
     """The strengths in one step.
 
     Attributes:
-        parts: what was given, by pattern.
-        now: what the state keeps of each, by pattern.
-        caps: q_t of each, None for what is not a target.
-        model: of trees.
+        parts: the given strengths, by pattern.
+        now: the strengths in the state, by pattern.
+        caps: q_t of each target, by pattern; None for other strengths.
+        model: the model, of trees.
         step: the 0-based step.
     """
 
@@ -80,11 +80,11 @@ class StepStrengths(NamedTuple):
 
     @property
     def state(self) -> Any:
-        """What the state keeps: one strength for all leaves, or a dict by pattern."""
+        """The strength for the state: that of all leaves, or a dict by pattern."""
         return _as_state(self.now)
 
     def after_solving(self, problems: list[LeafProblem], solved: Solved) -> Any:
-        """What the state keeps once the solution is known; each target sees its own leaves."""
+        """The strength for the state after the solution is known. Each target sees its own leaves."""
         return _as_state(
             {
                 pattern: after_solving(
@@ -111,14 +111,14 @@ def strengths_at_step(
     """The strengths of this step.
 
     Args:
-        parts: what was given, by pattern.
-        state: what the last step has left.
-        model: of trees.
+        parts: the given strengths, by pattern.
+        state: the strength in the state after the last step.
+        model: the model, of trees.
         step: the 0-based step.
-        problems: gives the leaves' problems, of any weight; only a target asks for them.
+        problems: a function that returns the leaves' problems, with any weight; only a target needs it.
 
     Raises:
-        ValueError: a state of other strengths.
+        ValueError: the state is that of other strengths.
     """
     before = {ALL: state} if ALL in parts else state
     if not isinstance(before, dict) or before.keys() != parts.keys():

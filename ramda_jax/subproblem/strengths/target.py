@@ -1,4 +1,4 @@
-"""A strength that is found while training: a share of zeros is given instead of lambda."""
+"""A strength that is found while training, from a share of zeros instead of lambda."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.assignment import Assignment
 from ramda_jax.validation import check_count, check_positive, checked_restarts
 
-#: A change of log lambda by GAIN (wanted - share) in the length of a stage.
+#: In the length of a stage log lambda changes by GAIN (wanted - share).
 GAIN = 40.0
 
 
@@ -36,16 +36,18 @@ class Target:
     All regularized leaves of an optimizer share one lambda. In a mapping, `strength={"conv": Target(0.5), "dense":
     Target(0.9)}`, the leaves of a pattern do. A target is given as `strength` to any method, with `L1`, `MCP` and the
     group regularizers. `optax.tree.get(state, "strength")` has lambda (`current`, and `next` for the next step) and the
-    `share`. A share below that of weights that are zero at any strength cannot be reached; such weights are those that
-    read inputs that are never active.
+    `share`. Weights that read inputs that are never active are zero at any strength, and a share below theirs cannot be
+    reached.
 
     Args:
-        share: the share that should be zero, in (0, 1); or a schedule of it, a function of the 0-based step for JAX to
-            trace. It may be traced: one program serves many shares. Neither of these two is checked.
+        share: the share that should be zero, in (0, 1); or a schedule of it, a function of the 0-based step that JAX
+            can trace. The number may be traced too, so that one program serves many shares. The range of a schedule or
+            a traced number is not checked.
         of: `"weights"` (groups count by their sizes, as in `metrics.weighted_group_sparsity`), `"groups"`, or a mapping
             from the leaves' paths to NumPy or JAX arrays of one cost per group, >= 0, which broadcast to the groups'
-            norms. Or a function from boolean arrays by path, which groups are alive, to the share that is removed, a
-            scalar that JAX can trace and that grows with the number of dead groups: `compaction.share_removed`.
+            norms. Or a function of boolean arrays by path, which say which groups are alive. It returns the share that
+            is removed, a scalar that JAX can trace and that grows with the number of dead groups, as
+            `compaction.share_removed` does.
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.
