@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import ramda_jax
-from ramda_jax import GroupLasso
+from ramda_jax import GroupLasso, GroupMCP
 from ramda_jax.compaction import (
     CompactionError,
     LeafPlan,
@@ -178,6 +178,29 @@ def test_groups_weigh_the_root_of_what_they_save():
     # A weight of the user's own stays.
     own = coupling.regularizer(GroupLasso(0, group_weight=3.0))
     assert {resolved.group_weight for resolved in own.values()} == {3.0}
+
+
+def test_patterns_of_a_coupling_have_its_weights():
+    model, images = first_use()
+    coupling = couple_model(model, images, weight="saving")
+    params = nnx.state(model, nnx.Param)
+    first, second, third = (f"coupled/{name}" for name in coupling.parts)
+    roots = dict(zip((first, second, third), map(math.sqrt, (442, 6489, 2363)), strict=True))
+
+    def weights(patterns):
+        assigned = assign(coupling.regularizer(patterns), jax.eval_shape(coupling.pack, params))
+        inner = {path: getattr(own, "regularizer", own) for path, _, own in assigned}
+        return {path: own.group_weight for path, own in inner.items() if own is not None}
+
+    every = GroupLasso(0)
+    assert weights({"^coupled/": every}) == roots
+    # The first match wins, whatever it is; a weight of its own stays; what is not coupled has its own rule.
+    assert weights({f"^{first}$": None, "^coupled/": 2.0 * every}) == {second: roots[second], third: roots[third]}
+    own = GroupLasso(0, group_weight=3.0)
+    assert weights({f"^{second}$": own, "": GroupMCP(0, omega=1.0)}).items() >= (roots | {second: 3.0}).items()
+    assert any(path.startswith("rest/") for path in weights({"": every}))
+    with pytest.raises(ValueError, match="matches no leaf"):
+        weights({"^coupled/": every, "^nothing": every})
 
 
 def test_weights_that_do_not_fit_are_refused():

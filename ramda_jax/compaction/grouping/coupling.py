@@ -13,11 +13,11 @@ import optax
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.parts import COUPLED, REST, Part
+from ramda_jax.compaction.grouping.weighing import weighed_patterns, weighing
 from ramda_jax.compaction.planning.make_plan import check_leaves
 from ramda_jax.compaction.tracing.units.free import UnitCount
 from ramda_jax.regularizers.base import Regularizer
-from ramda_jax.regularizers.groups import GroupLasso, GroupRegularizer
-from ramda_jax.regularizers.scaled import Scaled
+from ramda_jax.regularizers.groups import GroupLasso
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.packed import PackedState
 from ramda_jax.tables import text_table
@@ -143,6 +143,7 @@ class Coupling:
         Args:
             coupled: a regularizer with groups along the first axis, for the coupled arrays; None for
                 `GroupLasso(groups=0)`. Or a mapping of patterns on packed paths, such as `keep_group_weights` returns.
+                Groups without a weight of their own have the coupling's `weights`.
             rest: from patterns on the paths of the other parameters to their regularizers, such as `{"conv1/kernel":
                 GroupLasso("input")}` for the layer that reads the images.
 
@@ -155,10 +156,10 @@ class Coupling:
                 "`GroupLasso()`, or give `rest`."
             )
         if isinstance(coupled, Mapping):
-            found = dict(coupled)
+            found = weighed_patterns(coupled, self.weights or {}, [f"{REST}/{path}" for path in self.rest])
         else:
             base = GroupLasso(groups=0) if coupled is None else coupled
-            found = {f"^{COUPLED}/{name}$": _weighing(base, weights) for name, weights in (self.weights or {}).items()}
+            found = {f"^{COUPLED}/{name}$": weighing(base, weights) for name, weights in (self.weights or {}).items()}
             if self.parts and not found:
                 found = {f"^{COUPLED}/": base}
         result = CoupledRegularizers(found | dict(rest or {}))
@@ -216,16 +217,6 @@ class Coupling:
 
 def _is_packed(leaves):
     return bool(leaves) and all(path.startswith((f"{COUPLED}/", f"{REST}/")) for path in leaves)
-
-
-def _weighing(regularizer, weights):
-    """A regularizer whose groups weigh these numbers, unless it has weights of its own."""
-    if isinstance(regularizer, Scaled):
-        return dataclasses.replace(regularizer, regularizer=_weighing(regularizer.regularizer, weights))
-    if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
-        return regularizer
-    is_same = not len(weights) or np.ptp(weights) == 0
-    return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
 
 
 def _put(leaf, axis, rows, values):

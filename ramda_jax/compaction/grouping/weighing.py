@@ -1,0 +1,49 @@
+"""Regularizers of coupled groups with the weights of a coupling."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ramda_jax.compaction.grouping.parts import COUPLED
+from ramda_jax.regularizers.base import Regularizer
+from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.scaled import Scaled
+from ramda_jax.structure.assignment import check_pattern
+
+
+def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularizer | None:
+    """A regularizer whose groups weigh these numbers `[size]`; the same object if it has weights of its own or none."""
+    if isinstance(regularizer, Scaled):
+        inner = weighing(regularizer.regularizer, weights)
+        assert inner is not None
+        return regularizer if inner is regularizer.regularizer else dataclasses.replace(regularizer, regularizer=inner)
+    if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
+        return regularizer
+    is_same = not len(weights) or np.ptp(weights) == 0
+    return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
+
+
+def weighed_patterns(
+    patterns: Mapping[str, Regularizer | None], weights: Mapping[str, np.ndarray], others: Iterable[str]
+) -> dict[str, Regularizer | None]:
+    """Patterns on packed paths with these weights: a regularizer that takes them has a pattern for each width.
+
+    Args:
+        patterns: from patterns to regularizers; the first match wins.
+        weights: from widths to arrays `[size]`; empty if there are none.
+        others: the packed paths of what is not coupled.
+    """
+    found, left, others = {}, dict(weights), list(others)
+    for pattern, regularizer in patterns.items():
+        check_pattern(pattern)
+        own = [name for name in left if re.search(pattern, f"{COUPLED}/{name}")]
+        weighed = {name: weighing(regularizer, left.pop(name)) for name in own}
+        if all(one is regularizer for one in weighed.values()):
+            found[pattern] = regularizer
+            continue
+        found |= {f"^{COUPLED}/{re.escape(name)}$": one for name, one in weighed.items()}
+        if any(re.search(pattern, path) for path in others):
+            found[pattern] = regularizer
+    return found
