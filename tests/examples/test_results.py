@@ -45,6 +45,16 @@ def test_every_figure_and_experiment_that_is_named_is_there():
     assert set(re.findall(r"examples\.train (\w+)", TEXT)) <= set(CONFIGS)
 
 
+def test_every_table_of_the_papers_that_has_an_experiment_is_in_the_list():
+    listed = re.findall(r"^\| ((?:ICLR|NeurIPS) (?:Table|Figure|Appendix) \w+)", TEXT, re.MULTILINE)
+    named = {
+        f"{config.paper.split()[0]} {config.table}"
+        for config in CONFIGS.values()
+        if config.table.startswith(("Table", "Figure", "Appendix"))
+    }
+    assert len(named) > 8 and named <= set(listed)
+
+
 # What the page says in words.
 
 
