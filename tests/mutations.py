@@ -124,8 +124,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/planning/slicing.py",
-        "np.size(leaf) <= 1 and np.shape(leaf) != wanted",
-        "np.size(leaf) <= 1",
+        "np.size(leaf) == 1 and np.shape(leaf) != wanted",
+        "np.size(leaf) == 1",
         ("tests/compaction/test_training.py::test_expand_puts_one_kept_index_where_it_was",),
     ),
     # The package itself: numerics, many leaves, validation.
@@ -461,6 +461,12 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),
     Mutation(
+        "compaction/planning/liveness.py",
+        "if not alive and width.name in empty:",
+        "if False:",
+        ("tests/compaction/test_empty.py::test_plan_compaction_empties_the_widths_that_are_named",),
+    ),
+    Mutation(
         "compaction/grouping/couple.py",
         "[int((member.index < 0).sum()) :]",
         "",
@@ -474,8 +480,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/grouping/coupling.py",
-        "[part.reshape(len(part), -1) for part in rows], axis=1)",
-        "[part.reshape(len(part), -1) for part in rows], axis=0)",
+        "jnp.concatenate(blocks, axis=1)",
+        "jnp.concatenate(blocks, axis=0)",
         ("tests/compaction/test_coupling.py::test_a_group_is_index_i_of_all_readers_and_weighs_the_root_of_its_size",),
     ),
     Mutation(
@@ -784,8 +790,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compaction/search/search.py",
-        "if not attempt.mismatches or strict:",
-        "if not attempt.mismatches:",
+        "if not attempt.mismatches or strict:\n            return attempt\n",
+        "if not attempt.mismatches:\n            return attempt\n",
         ("tests/compaction/test_refusals.py::test_compact_model_strict_refuses_at_the_first_difference",),
     ),
     Mutation(
@@ -1146,10 +1152,8 @@ MUTATIONS = [
     # metrics
     Mutation(
         "metrics/sparsity.py",
-        "supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]\n"
-        "    return _share([count(~alive)",
-        "supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]\n"
-        "    return _share([count(alive)",
+        "supports = [given.support(leaf) for leaf, given in leaves]\n    return _share([count(~alive)",
+        "supports = [given.support(leaf) for leaf, given in leaves]\n    return _share([count(alive)",
         ("tests/metrics/test_sparsity.py::test_sparsities_of_a_tree_counted_by_hand",),
     ),
     Mutation(

@@ -34,6 +34,7 @@ class Compaction:
         dims: the trace of the whole model.
         proof: what was shown.
         refused: from widths, by name, to the reason why they had to stay whole, for those of which the proof failed.
+        not_empty: from dead widths, by name, to the reason why they keep an index although `allow_empty` was given.
         whole: the whole model's function and variables, with entries up to the threshold set to zero.
     """
 
@@ -45,6 +46,7 @@ class Compaction:
     proof: Proof
     refused: dict[str, str]
     whole: tuple[Callable[..., Any], Any]
+    not_empty: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -85,6 +87,7 @@ class Compaction:
         lines = [str(self.plan)]
         lines += [f"{name} is {number} now" for name, number in self.sizes.items()]
         lines += [f"{name} had to stay: {reason}" for name, reason in self.refused.items()]
+        lines += [f"{name} had to keep an index: {reason}" for name, reason in self.not_empty.items()]
         return "\n".join(lines)
 
 
@@ -101,6 +104,7 @@ def compact_model(
     round_to: int = 1,
     threshold: float = 0.0,
     permute: bool = True,
+    allow_empty: bool = False,
     strict: bool = False,
     num_random: int = 2,
     tolerance: float | None = None,
@@ -132,6 +136,10 @@ def compact_model(
             Parameters that only they use follow the widths that they share with the rest. The training mode of an nnx
             or Equinox module is one of them, if it can be called with these arguments.
         round_to, threshold, permute: as in `plan_compaction`.
+        allow_empty: whether a width that nothing reads may lose all of its indices, as that between the layers of a
+            residual branch that adds nothing. Its arrays have size 0 then, and XLA leaves its products, convolutions
+            and normalisations out. Where the model cannot be run so, as with a code that divides by the number of
+            heads, one index stays, and `not_empty` says why.
         strict: whether to raise at the first difference, instead of keeping the widths that made it.
         num_random, tolerance: as in `verify`.
 
@@ -157,7 +165,7 @@ def compact_model(
     others = other_calls(model, variables, call, fit, also)
     dims, others = trace_calls(adapter, others, example_args, overrides, rules, resize)
     attempts = Attempts(adapter, dims, example_args, round_to, threshold, permute, others)
-    attempt = Search(attempts).run(strict)
+    attempt, not_empty = Search(attempts).run(strict, allow_empty)
     if attempt.mismatches:
         raise CompactionError(
             f"The small model is not the planned one: {attempt.mismatches[0]}; use "
@@ -184,4 +192,5 @@ def compact_model(
         num_random=num_random,
         tolerance=tolerance,
     )
-    return Compaction(small_model, small, small_apply, plan, dims, proof, attempt.refused, (adapter.apply, whole))
+    whole_model = adapter.apply, whole
+    return Compaction(small_model, small, small_apply, plan, dims, proof, attempt.refused, whole_model, not_empty)

@@ -46,7 +46,9 @@ def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
     References:
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398 ("structured sparsity" of the released code).
     """
-    supports = [given.support(leaf) for _, leaf, given in regularized_leaves(regularizer, params)]
+    # A leaf of size 0, as a compacted model may have, has no groups that count.
+    leaves = [(leaf, given) for _, leaf, given in regularized_leaves(regularizer, params) if leaf.size]
+    supports = [given.support(leaf) for leaf, given in leaves]
     return _share([count(~alive) for alive in supports], sum(alive.size for alive in supports))
 
 
@@ -210,7 +212,7 @@ def layer_table(regularizer: RegularizerSpec, params: Tree) -> str:
     rows = []
     for path, leaf, given in regularized_leaves(regularizer, params):
         alive = given.support(leaf)
-        rows.append((path or "(the array)", exact_count(alive), alive.size))
+        rows.append((path or "(the array)", exact_count(alive), alive.size if leaf.size else 0))
     share = 100 * float(weighted_group_sparsity(regularizer, params))
     lines = [(path, alive, total, 100 * (1 - alive / total) if total else 0.0) for path, alive, total in rows]
     lines.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows), share))

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from ramda_jax.compaction import load_compact, rebuild
-from tests.compaction import nets_linen, nets_nnx, nets_stacked
+from tests.compaction import nets_branches, nets_linen, nets_nnx, nets_stacked
 
 
 class EquinoxConvolving(eqx.Module):
@@ -68,6 +68,9 @@ MODELS = {
     "linen stack": nets_stacked.LINEN["scan"][:2],
     "equinox stack": nets_stacked.EQUINOX[:2],
     "equinox convolutions": (EquinoxConvolving, nets_stacked.SEQUENCES),
+    "nnx branches": (nets_branches.Nnx, nets_branches.IMAGES),
+    "linen branches": (nets_branches.Linen(), nets_branches.IMAGES),
+    "equinox branches": (nets_branches.Equinox, nets_branches.IMAGES),
 }
 
 

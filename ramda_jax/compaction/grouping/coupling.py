@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,8 @@ class Coupling:
         coupled = {}
         for name, parts in self.parts.items():
             rows = [jnp.moveaxis(leaves[part.path], part.axis, 0)[part.rows] for part in parts]
-            coupled[name] = jnp.concatenate([part.reshape(len(part), -1) for part in rows], axis=1)
+            blocks = [part.reshape(len(part), math.prod(part.shape[1:])) for part in rows]
+            coupled[name] = jnp.concatenate(blocks, axis=1)
         rest = {}
         for path, (axis, rows) in self.rest.items():
             rest[path] = leaves[path] if axis is None else jnp.take(leaves[path], rows, axis)

@@ -1,5 +1,7 @@
 """Coupled groups in the small model: the same groups, with their remaining entries."""
 
+import math
+
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
@@ -64,11 +66,11 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     kept = {path: _kept(leaf) for path, leaf in leaves.items()}
     packed = {}
     for name, whole in coupling.parts.items():
-        blocks = [
-            np.moveaxis(_mask(leaves[part.path].shape, kept[part.path]), part.axis, 0)[part.rows] for part in whole
-        ]
-        mask = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        mask = _packed_mask(whole, leaves, kept)
+        rows = np.flatnonzero(mask.any(axis=1))
+        # Where no row is left, those entries of a row whose other indices are.
+        entries = mask if len(rows) else _packed_mask(whole, leaves, kept, whole_rows=True)
+        columns = np.flatnonzero(entries.any(axis=0))
         if not mask[np.ix_(rows, columns)].all():
             raise CompactionError(
                 f"The plan must keep the same entries of all groups of {name} that it keeps; give one of the `dims` "
@@ -79,8 +81,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     for name, whole in coupling.parts.items():
         alive = list(packed[f"{COUPLED}/{name}"].kept[0])
         parts[name] = tuple(
-            Part(part.path, part.axis, _places(part.rows[alive], kept[part.path][part.axis]).reshape(len(alive), -1))
-            for part in whole
+            Part(part.path, part.axis, _part_places(part.rows[alive], kept[part.path][part.axis])) for part in whole
         )
     rest = {}
     for path, (axis, rows) in coupling.rest.items():
@@ -99,7 +100,25 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
 
 def _kept(leaf):
     """The indices kept along each axis, as arrays."""
-    return [np.arange(n) if kept is None else np.array(kept) for n, kept in zip(leaf.shape, leaf.kept, strict=True)]
+    pairs = zip(leaf.shape, leaf.kept, strict=True)
+    return [np.arange(n) if kept is None else np.array(kept, int) for n, kept in pairs]
+
+
+def _packed_mask(parts, leaves, kept, whole_rows=False):
+    """Which entries of a width's packed array are kept; with `whole_rows` as if all of its indices were."""
+    blocks = []
+    for part in parts:
+        shape = leaves[part.path].shape
+        own = list(kept[part.path])
+        if whole_rows:
+            own[part.axis] = np.arange(shape[part.axis])
+        block = np.moveaxis(_mask(shape, own), part.axis, 0)[part.rows]
+        blocks.append(block.reshape(len(block), math.prod(block.shape[1:])))
+    return np.concatenate(blocks, axis=1)
+
+
+def _part_places(rows, kept):
+    return _places(rows, kept).reshape(len(rows), -1) if len(rows) else rows
 
 
 def _mask(shape, kept):

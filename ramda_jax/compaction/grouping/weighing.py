@@ -21,7 +21,9 @@ def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularize
         return regularizer if inner is regularizer.regularizer else dataclasses.replace(regularizer, regularizer=inner)
     if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
         return regularizer
-    is_same = not len(weights) or np.ptp(weights) == 0
+    if not len(weights):
+        return regularizer  # nothing is left of the width
+    is_same = np.ptp(weights) == 0
     return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
 
 

@@ -85,11 +85,23 @@ class Liveness:
                         self.alive[nodes] = True
                         changed = True
 
-    def with_padding(self, round_to: int) -> np.ndarray:
-        """The alive nodes, and as many more as it takes to leave no axis empty and to make sizes round."""
+    def dead(self) -> list[str]:
+        """The names of the widths of which nothing is alive."""
+        return [width.name for width in self.dims.widths if not self.alive[width.nodes].any()]
+
+    def with_padding(self, round_to: int, empty: Collection[str] = ()) -> np.ndarray:
+        """The alive nodes, and as many more as it takes to leave no axis empty and to make sizes round.
+
+        Of dead widths in `empty` nothing is kept.
+        """
         kept = self.alive.copy()
+        # What may be kept so that no axis is empty.
+        allowed = np.ones(self.nodes.count, bool)
         for width in self.dims.widths:
             alive = int(kept[width.nodes].sum())
+            if not alive and width.name in empty:
+                allowed[width.nodes] = False
+                continue
             target = min(width.size, max(1, -(-alive // round_to)) * round_to)
             spare = width.nodes[~kept[width.nodes]]
             kept[spare[: target - alive]] = True
@@ -97,6 +109,7 @@ class Liveness:
         for value in [*self.dims.leaves.values(), *values]:
             for label in value.labels:
                 if len(label) and not self.nodes.mask(label, kept).any():
-                    _, nodes = self.nodes.of(label[:1])
+                    first = np.flatnonzero(self.nodes.mask(label, allowed))[:1]
+                    _, nodes = self.nodes.of(label[first])
                     kept[nodes] = True
         return kept

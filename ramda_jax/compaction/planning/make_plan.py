@@ -1,6 +1,6 @@
 """Makes a plan from a trace and the values of the variables."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ def plan_compaction(
     threshold: float = 0.0,
     keep: Mapping[str, str] | None = None,
     permute: bool = True,
+    allow_empty: bool | Collection[str] = False,
 ) -> Plan:
     """Decides which indices are deleted.
 
@@ -34,7 +35,8 @@ def plan_compaction(
     as they are finite. The living indices are the smallest such set, found from the outputs backwards. So two dead
     units that read only each other are both deleted.
 
-    If no index of an axis is alive, one is kept, because most layers refuse arrays of size 0. `round_to` keeps more.
+    If no index of an axis is alive, one is kept, because many layers refuse arrays of size 0; `allow_empty=True` keeps
+    none, so that a residual branch that adds nothing leaves the compiled program. `round_to` keeps more.
     The values of these extra indices do not matter, so that indices which only they read may be deleted.
 
     Args:
@@ -49,6 +51,7 @@ def plan_compaction(
         permute: whether the units of stacked layers may be reordered layer by layer if this allows more deletions: each
             layer then loses as many units as the layer with the fewest dead units has. The plan holds the orders. False
             keeps the common order.
+        allow_empty: whether a width of which no index is alive may lose all; or the names of the widths that may.
 
     Returns:
         A `Plan`; print it for a table.
@@ -70,7 +73,7 @@ def plan_compaction(
         d2        3   3  out[1]        frozen: the model's output
         64 -> 16 entries
     """
-    return Planner(dims, variables, round_to, threshold, permute).plan(keep)
+    return Planner(dims, variables, round_to, threshold, permute).plan(keep, allow_empty)
 
 
 class Planner:
@@ -89,8 +92,18 @@ class Planner:
         check_leaves({path: value.shape for path, value in dims.leaves.items()}, self._leaves)
         self._first: Liveness | None = None
 
-    def plan(self, keep: Mapping[str, str] | None = None) -> Plan:
-        """`plan_compaction` with widths that stay whole."""
+    def dead(self) -> list[str]:
+        """The names of the widths of which no index is alive."""
+        return self._alive({}).dead()
+
+    def _alive(self, keep):
+        liveness = Liveness(self.dims, self._leaves, self.threshold, keep, self._first)
+        self._first = self._first or liveness
+        liveness.find_alive()
+        return liveness
+
+    def plan(self, keep: Mapping[str, str] | None = None, allow_empty: bool | Collection[str] = False) -> Plan:
+        """`plan_compaction` with widths that stay whole, and with those that may lose all of their indices."""
         if not (keep is None or isinstance(keep, Mapping)):
             raise TypeError(
                 f"`keep` must be a dict from ids to reasons, got {keep!r}; use for example {{'d1': 'why'}}."
@@ -100,14 +113,12 @@ class Planner:
             raise CompactionError(
                 f"`keep` must name widths of `dims`, got {sorted(map(repr, unknown))}; print `dims` for the names."
             )
-        liveness = Liveness(dims, self._leaves, self.threshold, keep, self._first)
-        self._first = self._first or liveness
-        liveness.find_alive()
+        liveness = self._alive(keep)
         orders = find_orders(dims, self._leaves, liveness.alive, self.threshold, keep) if self.permute else {}
         if orders:
             liveness = Liveness(dims, in_order(orders, self._leaves), self.threshold, keep)
             liveness.find_alive()
-        kept = liveness.with_padding(self.round_to)
+        kept = liveness.with_padding(self.round_to, _names(dims, allow_empty))
         plans = {}
         for path, value in dims.leaves.items():
             masks = [dims.nodes.mask(label, kept) for label in value.labels]
@@ -130,6 +141,22 @@ class Planner:
                 )
             )
         return Plan(plans, tuple(widths), unread_inputs(dims, liveness), self.round_to, self.threshold)
+
+
+def _names(dims, allow_empty):
+    """The names of the widths that may lose all of their indices."""
+    names = {width.name for width in dims.widths}
+    if isinstance(allow_empty, bool):
+        return names if allow_empty else set()
+    if isinstance(allow_empty, str) or not isinstance(allow_empty, Collection):
+        raise TypeError(
+            f"`allow_empty` must be a bool, or names of widths, got {allow_empty!r}; use True, or for example ['d1']."
+        )
+    if unknown := set(allow_empty) - names:
+        raise CompactionError(
+            f"`allow_empty` must name widths of `dims`, got {sorted(map(repr, unknown))}; print `dims` for the names."
+        )
+    return set(allow_empty)
 
 
 def in_order(orders: Mapping[str, tuple[AxisOrder, ...]], leaves: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class WidthPlan:
         members: its axes, as `"path[axis]"`.
         kept: the kept indices.
         padding: the kept indices that nothing reads: the single index of a dead layer, and those that `round_to` adds.
-            Their values do not matter; all others compute exactly what they did before.
+            Their values do not matter; all others compute exactly what they did before. With `allow_empty` a dead layer
+            may keep none.
         reason: why the width is frozen, or "".
     """
 
@@ -97,7 +98,7 @@ class Plan:
 
     @property
     def dead(self) -> tuple[str, ...]:
-        """The names of the widths that nothing reads; one index of each is kept."""
+        """The names of the widths that nothing reads; one index of each is kept, or none with `allow_empty`."""
         return tuple(width.name for width in self.widths if width.is_dead)
 
     @property
@@ -162,6 +163,8 @@ class Plan:
         for width in self.widths:
             if width.reason:
                 note = f"frozen: {width.reason}"
+            elif width.is_dead and not width.kept:
+                note = "empty: nothing reads it, and none of it is left"
             elif width.is_dead:
                 note = "dead: nothing reads it, its layer contributes a constant"
             else:

@@ -79,7 +79,7 @@ def expand(plan: Plan, small: Any, whole: Any = None) -> Any:
         _kept_axes(name, leaf_plan, leaf_plan.small_shape, np.shape(leaf))
         if background is not None:
             _kept_axes(name, leaf_plan, leaf_plan.shape, np.shape(background))
-            if any(n > 1 == size for n, size in zip(np.shape(leaf), np.shape(background), strict=True)):
+            if any(n != 1 == size for n, size in zip(np.shape(leaf), np.shape(background), strict=True)):
                 raise CompactionError(
                     f"'{name}' of `whole` must have more than one index along the axes where that of `small` has, got "
                     f"{np.shape(background)} and {np.shape(leaf)}; give the tree that was made small."
@@ -183,7 +183,7 @@ def _map(plan, function, shape_of, tree, *others):
     for number, (name, (_, leaf)) in enumerate(zip(names, flat, strict=True)):
         path = homes.get(name)
         wanted = None if path is None else shape_of(plan.leaves[path])
-        is_number = np.size(leaf) <= 1 and np.shape(leaf) != wanted
+        is_number = np.size(leaf) == 1 and np.shape(leaf) != wanted
         if path is None or (is_number and np.prod(plan.leaves[path].shape) > 1):
             result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)
             continue

@@ -70,8 +70,13 @@ class Masks:
                     mask[list(kept)] = True
                 self.kept[nodes[~mask[positions]]] = False
                 kept_somewhere[nodes[mask[positions]]] = True
-        # A product is deleted with any of its factors; a factor that also occurs in a kept index is kept.
+        # A product is deleted with any of its factors; a factor that also occurs in a kept index is kept, and so is one
+        # of which the plan says so: where nothing of an axis is left, the leaves do not tell which factor was deleted.
         self.kept |= kept_somewhere
+        planned = {(width.name, width.size, width.members): width.kept for width in plan.widths}
+        for width in dims.widths:
+            own = planned.get((width.name, width.size, tuple(map(str, width.members))), ())
+            self.kept[width.nodes[list(own)]] = True
 
     def __call__(self, label: np.ndarray) -> np.ndarray:
         """A boolean array for an axis."""

@@ -84,7 +84,7 @@ def check_structure(
     if isinstance(program, Mismatch):
         return [program]
     # This is outside of the `try`, because an error in here is an error of a rule, and not of the model.
-    return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules)))
+    return list(find_mismatches(dims, plan, label_program(program, rules=dims.walk.rules, like=dims)))
 
 
 def trace_small(

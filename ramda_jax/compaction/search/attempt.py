@@ -1,7 +1,7 @@
 """An attempt at a small model, on shapes alone: planned, rebuilt, traced and compared with the whole one."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Attempt:
         refused: a mapping from the names of widths to the reasons for which they stay.
         guess: what the numbers that the model remembers are assumed to count.
         sizes: these numbers in the small model.
+        empty: the names of the widths that may lose all of their indices.
         mismatches: why the small model is not the planned one; empty if it is.
     """
 
@@ -36,6 +37,7 @@ class Attempt:
     guess: Guess
     sizes: Sizes
     mismatches: list[Mismatch]
+    empty: frozenset[str] = frozenset()
 
     @property
     def shrinking(self) -> list[str]:
@@ -72,10 +74,19 @@ class Attempts:
             self._places = self._adapter.remembered(*self._args)
         return Guesses(self._places, attempt.plan)
 
-    def __call__(self, refused: Mapping[str, str], guess: Guess | None = None) -> Attempt:
-        """Makes a plan that keeps the widths in `refused`, cuts, rebuilds, and compares the two traces."""
-        plan = self._planner.plan(refused)
-        attempt = Attempt(plan, dict(refused), guess or {}, {}, [])
+    def dead(self) -> list[str]:
+        """The names of the widths of which no index is alive."""
+        return self._planner.dead()
+
+    def __call__(
+        self, refused: Mapping[str, str], guess: Guess | None = None, empty: Collection[str] = frozenset()
+    ) -> Attempt:
+        """Makes a plan that keeps the widths in `refused`, cuts, rebuilds, and compares the two traces.
+
+        Dead widths in `empty` lose all of their indices.
+        """
+        plan = self._planner.plan(refused, empty)
+        attempt = Attempt(plan, dict(refused), guess or {}, {}, [], frozenset(empty))
         sizes = self.guesses(attempt).sizes(guess) if guess else {}
         variables = self._adapter.variables
         leaves = [_small(leaf, plan.leaves[path].small_shape) for path, leaf in named_leaves(variables)]

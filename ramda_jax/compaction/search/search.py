@@ -24,8 +24,54 @@ class Search:
         self._guess: dict[tuple[str, str], Source] = {}
         self._cleared: set[str] = set()
 
-    def run(self, strict: bool = False) -> Attempt:
-        """The first attempt that succeeds; with `strict` the first attempt, whether it succeeds or not."""
+    def run(self, strict: bool = False, allow_empty: bool = False) -> tuple[Attempt, dict[str, str]]:
+        """The first attempt that succeeds; with `strict` the first attempt, whether it succeeds or not.
+
+        With `allow_empty` dead widths lose all of their indices, those at least that can.
+
+        Returns:
+            (attempt, reasons): from the names of dead widths that keep an index although they may be empty to why.
+        """
+        dead = self._attempt.dead() if allow_empty else []
+        if not dead:
+            return self._run(strict), {}
+        attempt = self._attempt({}, None, dead)
+        if not attempt.mismatches or strict:
+            return attempt, {}
+        for guess in self._guesses_for_all(attempt):
+            guessed = self._attempt({}, guess, dead)
+            if not guessed.mismatches:
+                return self._without_needless(guessed), {}
+        return self._emptied(self._run(strict), dead)
+
+    def _emptied(self, attempt, dead):
+        """The attempt with as many of the dead widths empty as can be, together, else one after the other."""
+        reasons = {}
+        whole = self._empty_too(attempt, dead)
+        if not whole.mismatches:
+            return self._without_needless(whole), reasons
+        for name in dead if len(dead) > 1 else ():
+            one = self._empty_too(attempt, [name])
+            if one.mismatches:
+                reasons[name] = str(one.mismatches[0])
+            else:
+                attempt = one
+        reasons = reasons or {dead[0]: str(whole.mismatches[0])}
+        # Of what stays whole the reason is in `refused`.
+        return self._without_needless(attempt), {n: why for n, why in reasons.items() if n not in attempt.refused}
+
+    def _empty_too(self, attempt, names):
+        """The attempt with these widths empty as well, under the first guess with which it succeeds."""
+        refused = {name: reason for name, reason in attempt.refused.items() if name not in names}
+        empty = attempt.empty | set(names)
+        found = self._attempt(refused, attempt.guess, empty)
+        for guess in self._guesses_for_all(found) if found.mismatches else ():
+            guessed = self._attempt(refused, {**guess, **attempt.guess}, empty)
+            if not guessed.mismatches:
+                return guessed
+        return found
+
+    def _run(self, strict):
         attempt = self._attempt({})
         if not attempt.mismatches or strict:
             return attempt
@@ -156,7 +202,8 @@ class Search:
     def _without_needless(self, attempt):
         """The same attempt, without the guesses that it does not need."""
         for key in list(attempt.guess):
-            fewer = self._attempt(attempt.refused, {k: s for k, s in attempt.guess.items() if k != key})
+            fewer = {k: s for k, s in attempt.guess.items() if k != key}
+            fewer = self._attempt(attempt.refused, fewer, attempt.empty)
             if not fewer.mismatches:
                 attempt = fewer
         return attempt

@@ -107,11 +107,12 @@ def label_program(
     rules: Mapping[str, Rule] | None = None,
     resize: Mapping[Any, Any] | None = None,
     also: Sequence[Program] = (),
+    like: Dims | None = None,
 ) -> Dims:
     """Labels the axes of a traced program. This runs the rules, and none of the model's code.
 
     The programs in `also`, of the same variables and inputs, are walked aside: they must run in the small model, but
-    their outputs need not be the same.
+    their outputs need not be the same. `like` is the trace of the whole program, where this is the small one's.
     """
     inputs_free, outputs_free = _resized(program, resize or {})
     rules = dict(rules or {})
@@ -121,7 +122,7 @@ def label_program(
                 f"`rules` must map names of primitives to `Rule`s, got {name!r}: {rule!r}; give `Rule(labels)`."
             )
     names = program.leaves
-    walk = Walk(rules)
+    walk = Walk(rules, None if like is None else like.walk)
     values = []
     for number, variable in enumerate(program.jaxpr.jaxpr.invars):
         is_leaf = number < len(names)

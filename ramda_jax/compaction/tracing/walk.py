@@ -9,7 +9,7 @@ once is enough: unions only add constraints, and the unions of a second pass wou
 import collections
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,15 +32,20 @@ class Walk:
         aside: the other equations.
         readers: all contractions with parameters.
         opaque: how often a primitive without a rule was met, by name.
+        used: for each jaxpr that was walked, in order, which outputs of each of its equations are needed.
+        like: the walk of the whole program, where this is that of the small one. What is needed there is needed here
+            too: in the small program what leads to an array without entries would not be.
     """
 
-    def __init__(self, rules: Mapping[str, Rule] | None = None) -> None:
+    def __init__(self, rules: Mapping[str, Rule] | None = None, like: "Walk | None" = None) -> None:
         self.rules: Mapping[str, Rule] = RULES if rules is None else {**RULES, **rules}
         self.indices: Indices = Indices()
         self.visits: list[Visit] = []
         self.aside: list[Visit] = []
         self.readers: list[Reader] = []
         self.opaque: collections.Counter[str] = collections.Counter()
+        self.used: list[list[list[bool]]] = []
+        self._like: Iterator[list[list[bool]]] = iter(like.used if like is not None else ())
         self._values = 0
         self._scans = 0
 
@@ -88,11 +93,19 @@ class Walk:
             # Not by class, because the class of a literal has different names in different versions of JAX.
             return self.constant(atom.val) if hasattr(atom, "val") else environment[atom]
 
-        for equation, of_outputs in used_equations(jaxpr, used):
+        for equation, of_outputs in zip(jaxpr.eqns, self._used(jaxpr, used), strict=True):
             with self._aside(not (any(of_outputs) or equation.effects)):
                 outputs = self._equation(equation, [read(atom) for atom in equation.invars], of_outputs)
             environment.update(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+    def _used(self, jaxpr, used):
+        found = [of_outputs for _, of_outputs in used_equations(jaxpr, used)]
+        like = next(self._like, [])
+        if list(map(len, like)) == list(map(len, found)):
+            found = like
+        self.used.append(found)
+        return found
 
     @contextlib.contextmanager
     def _aside(self, is_aside=True):

@@ -160,6 +160,8 @@ def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> j
         if callable(target.of):
             masks[problem.path] = alive
             continue
+        if not problem.model.linear.size:
+            continue  # groups without entries, as a compacted model may have, do not count
         costs = _costs(target, problem, alive)
         if costs.ndim == 0:
             # Count in integers, because a float32 sum of ones stops at 2^24.
@@ -184,7 +186,7 @@ def zeroing_weight(problems: list[LeafProblem], target: Target) -> jax.Array:
         if callable(target.of):
             by_path[problem.path] = score
             continue
-        if not score.size:
+        if not problem.model.linear.size:
             continue
         cost = jnp.broadcast_to(_costs(target, problem, score), score.shape)
         stride = -(-score.size // SAMPLE)
