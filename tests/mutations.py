@@ -461,6 +461,18 @@ MUTATIONS = [
         ("tests/compaction/test_equality_functions.py::test_equinox_module_becomes_a_small_equinox_module",),
     ),
     Mutation(
+        "compaction/folding/biases.py",
+        '-1 if name == "sub" else 1',
+        "1",
+        ("tests/compaction/test_folding.py::test_a_sum_may_be_scaled_and_added_to_before_its_bias",),
+    ),
+    Mutation(
+        "compaction/tracing/constants.py",
+        "np.logical_and.reduce(masks)",
+        "np.logical_or.reduce(masks)",
+        ("tests/compaction/test_folding.py::test_what_is_said_to_be_constant_is_constant",),
+    ),
+    Mutation(
         "compaction/planning/liveness.py",
         "if not alive and width.name in empty:",
         "if False:",

@@ -23,11 +23,11 @@ PUBLIC = {
         stage_growth stages structure summable_tolerance
     """,
     "ramda_jax.compaction": """
-        AxisOrder Compaction CompactionError Cost Coupling Dims FROZEN Factored FreezeStructureState LeafPlan
+        AxisOrder Compaction CompactionError Cost Coupling Dims FROZEN Factored Folded FreezeStructureState LeafPlan
         LowRank Member Plan Proof Report Rule Width WidthPlan compact compact_coupling compact_model
         compact_state compaction_report cost costs couple couple_model draw_report expand factor
-        freeze_structure groups keep_group_weights load_compact low_rank_model low_rank_plan plan_compaction
-        rebuild save_compact share_removed trace_dims verify
+        fold_constants freeze_structure groups keep_group_weights load_compact low_rank_model low_rank_plan
+        plan_compaction rebuild save_compact share_removed trace_dims verify
     """,
     "ramda_jax.metrics": """
         Certificate Overlap SecondMomentsState StructureHistory certificate changed_groups group_sparsity
@@ -47,8 +47,8 @@ PUBLIC = {
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
     "Assignment AxisOrder Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
-    "GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel Regularizer "
-    "Report Solution Solver SolverInfo Width WidthPlan"
+    "Folded GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel "
+    "Regularizer Report Solution Solver SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.
 ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}

@@ -7,8 +7,8 @@ nothing reads. `compact` slices any tree, and `verify` proves the small model eq
 
 There is a folder for each question: `tracing`, which axes belong together; `symmetry`, which of them have a free order;
 `planning`, what is deleted; `search`, what can be deleted together; `proof`, that nothing has changed; `adapters`, each
-kind of model; `grouping`, which groups to train for; `storage`, the small model on disk; `after`, work with the small
-model.
+kind of model; `folding`, units that are constants; `grouping`, which groups to train for; `storage`, the small model on
+disk; `after`, work with the small model.
 """
 
 from ramda_jax.compaction.adapters.factors.matrix import Factored, factor
@@ -19,6 +19,7 @@ from ramda_jax.compaction.after.report import Report, compaction_report
 from ramda_jax.compaction.after.state import compact_state
 from ramda_jax.compaction.after.training import FreezeStructureState, freeze_structure, keep_group_weights
 from ramda_jax.compaction.errors import CompactionError
+from ramda_jax.compaction.folding.fold import Folded, fold_constants
 from ramda_jax.compaction.grouping.by_leaf import groups
 from ramda_jax.compaction.grouping.costs import costs
 from ramda_jax.compaction.grouping.couple import couple, couple_model
@@ -58,6 +59,8 @@ __all__ = [
     "expand",
     "verify",
     "Proof",
+    "fold_constants",
+    "Folded",
     "low_rank_model",
     "low_rank_plan",
     "LowRank",

@@ -19,6 +19,7 @@ from ramda_jax.compaction.search.search import Search
 from ramda_jax.compaction.storage.save import save_compact
 from ramda_jax.compaction.tracing.rules import Rule
 from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.widths import maker_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +64,9 @@ class Compaction:
         Of `"up/kernel[1]"` it says how many units the layer `up` has now. The widths of inputs, of outputs, and others
         that stay whatever is zero, are left out.
         """
-
-        def makes(width):
-            # The kernel's axis and not the bias's, and not those that read it.
-            made = [member for member in width.members if member not in width.readers] or width.members
-            return str(max(made, key=lambda member: len(self.dims.leaves[member.path].shape)))
-
         pairs = zip(self.plan.widths, self.dims.widths, strict=True)
-        return {makes(traced): len(planned.kept) for planned, traced in pairs if not traced.reason}
+        free = [(planned, traced) for planned, traced in pairs if not traced.reason]
+        return {str(maker_of(traced, self.dims.leaves)): len(planned.kept) for planned, traced in free}
 
     def small_args(self, *args: Any) -> tuple[Any, ...]:
         """The arguments with which the small model is called: those of the whole one, cut along what `resize` named."""

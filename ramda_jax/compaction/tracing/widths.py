@@ -56,6 +56,12 @@ class Width:
         return len(self.nodes)
 
 
+def maker_of(width: Width, leaves: Mapping[str, Value]) -> Member:
+    """The axis of a leaf that makes a width: a kernel's and not a bias's, and not one that reads it."""
+    made = [member for member in width.members if member not in width.readers] or width.members
+    return max(made, key=lambda member: len(leaves[member.path].shape))
+
+
 def few(members: Sequence[object], limit: int = 4) -> str:
     """Names the first axes of a list and the number of the others, for a table."""
     shown = " ".join(map(str, members[:limit]))

@@ -1,0 +1,91 @@
+"""The bias that is added to a sum of products before anything else reads it, and what is between."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from ramda_jax.compaction.folding.moved import CASTS, MOVES, moved_leaf
+from ramda_jax.compaction.tracing.program import Value, Visit
+from ramda_jax.compaction.tracing.trace import Dims
+
+
+@dataclasses.dataclass(frozen=True)
+class Bias:
+    """A leaf that is added to a sum.
+
+    Attributes:
+        path: the leaf.
+        value: what is added, the leaf's entries at their places.
+        sign: by which what the sum loses must be added to the leaf, 1 or -1.
+        steps: the equations before, as (visit, the place of the sum among its inputs).
+    """
+
+    path: str
+    value: Value
+    sign: int
+    steps: tuple[tuple[Visit, int], ...]
+
+
+class Biases:
+    """Looks for the biases of one trace.
+
+    Args:
+        dims: the trace.
+        uses: how often each leaf is used.
+        allowed: the paths of the leaves that may be changed.
+    """
+
+    def __init__(self, dims: Dims, uses: Mapping[str, int], allowed: Collection[str]) -> None:
+        self._uses, self._allowed = uses, allowed
+        self._outputs = {value.number for value in dims.outputs}
+        self._readers: dict[int, list[Visit]] = {}
+        for visit in dims.walk.visits:
+            for number in {value.number for value in visit.inputs}:
+                self._readers.setdefault(number, []).append(visit)
+
+    def of(self, value: Value) -> Bias | str:
+        """The bias that is added to a value, or why there is none."""
+        steps = []
+        while True:
+            readers = self._readers.get(value.number, [])
+            if value.number in self._outputs or len(readers) != 1:
+                return "no bias is added to the sum before it is read"
+            [visit] = readers
+            name = visit.equation.primitive.name
+            places = [place for place, given in enumerate(visit.inputs) if given.number == value.number]
+            if len(places) != 1:
+                return f"{visit.name} reads the sum twice before a bias is added"
+            [place] = places
+            others = [given for given in visit.inputs if given.number != value.number]
+            if name in ("add", "add_any", "sub"):
+                [other] = others
+                path = moved_leaf(other.recipe)
+                if path is not None and path in self._allowed:
+                    if self._uses[path] > 1:
+                        return f"'{path}' is added to the sum, and used elsewhere too"
+                    # x - b and b - x both lose what is added to b.
+                    return Bias(path, other, -1 if name == "sub" else 1, tuple(steps))
+            elif name in ("mul", "div"):
+                [other] = others
+                if (other.recipe is None and other.literal is None) or (name == "div" and place == 1):
+                    return f"{visit.name} is not by parameters alone, and comes before a bias"
+            elif name not in (*MOVES, *CASTS) or len(visit.inputs) > 1:
+                return f"{visit.name} comes before a bias"
+            steps.append((visit, place))
+            value = visit.outputs[0]
+
+
+def after(bias: Bias, part: Any, known: Any) -> Any:
+    """What becomes of a part of the sum by the steps before the bias; `known` gives the value of what has a recipe."""
+    for visit, place in bias.steps:
+        name, out = visit.equation.primitive.name, visit.outputs[0]
+        if name in ("add", "add_any", "sub"):
+            part = jnp.broadcast_to(-part if name == "sub" and place == 1 else part, out.shape)
+        elif name in ("mul", "div"):
+            [other] = [value for i, value in enumerate(visit.inputs) if i != place]
+            part = part * known(other) if name == "mul" else part / known(other)
+        else:
+            part = visit.equation.primitive.bind(part, **visit.equation.params)
+    return part

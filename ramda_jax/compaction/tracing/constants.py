@@ -1,0 +1,121 @@
+"""Which indices of which values do not depend on the inputs, because what makes them does not."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ramda_jax.compaction.tracing.program import Value, Visit
+from ramda_jax.compaction.tracing.recipes import nonzero
+from ramda_jax.compaction.tracing.rules.elementwise import RULES as BY_ENTRIES
+from ramda_jax.compaction.tracing.zeros import Masks, Zeros
+
+if TYPE_CHECKING:
+    from ramda_jax.compaction.tracing.trace import Dims
+
+#: They move entries and change none, so that what is known of their input is known of their result.
+_MOVE = ("broadcast_in_dim", "transpose", "squeeze", "reshape", "concatenate", "slice", "rev")
+_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+_WINDOWS = ("reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
+
+
+class Constants(Zeros):
+    """Along each axis of each value of a trace, which indices have the same entries whatever the inputs are.
+
+    These entries may differ from each other, as where a position is added. What is not known to be constant counts as
+    not constant. So does what a loop carries.
+
+    Args:
+        dims: the trace.
+        zeros: of the same trace, with the same variables: what is zero is constant too.
+        leaves: the variables by path.
+    """
+
+    def __init__(self, dims: "Dims", zeros: Zeros, leaves: Mapping[str, Any]) -> None:
+        self._masks = {}
+        self._zeros, self._leaves, self._cache = zeros, leaves, {}
+        for visit in dims.walk.visits:
+            self._visit(visit)
+
+    def of(self, value: Value) -> Masks:
+        """The masks of a value."""
+        if value.number in self._masks:
+            return self._masks[value.number]
+        is_known = value.recipe is not None or value.literal is not None
+        return [np.full(size, is_known) for size in value.shape or (1,)]
+
+    def _visit(self, visit):
+        if all(value.recipe is not None for value in visit.outputs):
+            return
+        found = list(self._outputs(visit))
+        if not visit.inputs:  # as those of `arange`
+            found = [[np.ones(size, bool) for size in value.shape or (1,)] for value in visit.outputs]
+        for number, value in enumerate(visit.outputs):
+            masks = self._zeros.of(value)
+            if number < len(found):
+                masks = [own | other for own, other in zip(found[number], masks, strict=True)]
+            if any(mask.all() for mask in masks if mask.size):
+                masks = [np.ones(len(mask), bool) for mask in masks]
+            if any(mask.any() for mask in masks):
+                self._masks[value.number] = masks
+
+    def _outputs(self, visit: Visit) -> Sequence[Masks]:
+        name, params = visit.equation.primitive.name, visit.equation.params
+        shape = visit.outputs[0].shape if visit.outputs else ()
+        if name == "scan" and len(visit.outputs) != len(visit.equation.outvars):
+            return list(self._enter(visit))
+        if name in BY_ENTRIES and len(visit.outputs) == 1:
+            along = [self._along(value, shape) for value in visit.inputs]
+            return [[np.logical_and.reduce(masks) for masks in zip(*along, strict=True)]]
+        if name in _MOVE or name in ("dot_general", "conv_general_dilated"):
+            return [getattr(self, f"_{name}")(visit)]
+        if name in _REDUCTIONS:
+            kept = [mask for axis, mask in enumerate(self.of(visit.inputs[0])) if axis not in params["axes"]]
+            return [kept or [np.full(1, self._is_all_zero(visit.inputs[0]))]]
+        if name in _WINDOWS and len(visit.outputs) == 1:
+            sizes = zip(params["window_dimensions"], shape, visit.inputs[0].shape, strict=True)
+            masks = zip(sizes, self.of(visit.inputs[0]), strict=True)
+            return [[m if window == 1 and n == before else np.zeros(n, bool) for (window, n, before), m in masks]]
+        return []
+
+    def _dot_general(self, visit):
+        summed, batch = visit.equation.params["dimension_numbers"]
+        shape = visit.outputs[0].shape or (1,)
+        for side in (0, 1):
+            kernel, value = visit.inputs[side], visit.inputs[1 - side]
+            if kernel.recipe is None or value.recipe is not None:
+                continue
+            depends = self._depends(kernel, summed[side], [self.of(value)[axis] for axis in summed[1 - side]])
+            axes = [[a for a in range(len(v.shape)) if a not in (*summed[i], *batch[i])] for i, v in _numbered(visit)]
+            # The result's axes: those of the batch, then the left factor's, then the right one's.
+            first = len(batch[0]) + (len(axes[0]) if side else 0)
+            masks = [np.zeros(size, bool) for size in shape]
+            for place, axis in enumerate(axes[side]):
+                masks[first + place] = _nowhere(depends, axis)
+            return masks
+        return [np.zeros(size, bool) for size in shape]
+
+    def _conv_general_dilated(self, visit):
+        value, kernel = visit.inputs
+        params, shape = visit.equation.params, visit.outputs[0].shape
+        numbers = params["dimension_numbers"]
+        masks = [np.zeros(size, bool) for size in shape]
+        if params["feature_group_count"] == 1 and kernel.recipe is not None and params["batch_group_count"] == 1:
+            depends = self._depends(kernel, [numbers.rhs_spec[1]], [self.of(value)[numbers.lhs_spec[1]]])
+            masks[numbers.out_spec[1]] = _nowhere(depends, numbers.rhs_spec[0])
+        return masks
+
+    def _depends(self, kernel, axes, constant):
+        """Which entries of a kernel are not zero and meet an entry of the other factor that is not constant."""
+        found = nonzero(kernel.recipe, self._leaves, 0.0, self._cache)
+        for axis, mask in zip(axes, constant, strict=True):
+            found = found & ~mask.reshape([-1 if i == axis else 1 for i in range(found.ndim)])
+        return found
+
+
+def _numbered(visit):
+    return list(enumerate(visit.inputs))
+
+
+def _nowhere(entries, axis):
+    return ~np.asarray(entries.any(axis=tuple(i for i in range(entries.ndim) if i != axis)))
