@@ -22,14 +22,14 @@ from ramda_jax.validation import check_non_negative
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
-    """A model with factored kernels that was shown to be equal to the whole one.
+    """A model with factored kernels that was shown to be equal to the whole model.
 
     Attributes:
         model, variables, apply: as in `Compaction`.
-        ranks: from the paths of kernels that were factored to their ranks.
-        refused: from the paths of those that the model cannot use as factors to the reason.
-        proof: numeric only; the two programs are different.
-        num_params: entries of all leaves, before and after.
+        ranks: a dict from the paths of the factored kernels to their ranks.
+        refused: a dict from the paths of the kernels that the model cannot use as factors to the reasons.
+        proof: a proof by numbers only, because the two programs differ.
+        num_params: the numbers of entries of all leaves, before and after.
     """
 
     model: Any
@@ -42,7 +42,7 @@ class LowRank:
 
 
 def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
-    """Which matrices have fewer entries as two factors: those of a rank below m n / (m + n).
+    """The matrices that have fewer entries as two factors: those of a rank below m n / (m + n).
 
     Args:
         variables: a pytree of arrays. Leaves of two axes, of a floating-point dtype and with finite values are
@@ -51,7 +51,7 @@ def low_rank_plan(variables: Any, rtol: float | None = None) -> dict[str, int]:
             eps, as in `metrics.numerical_rank`.
 
     Returns:
-        From paths to numerical ranks.
+        A dict from paths to numerical ranks.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,12 +81,12 @@ def low_rank_model(
     num_random: int = 2,
     tolerance: float | None = None,
 ) -> LowRank:
-    """Makes each kernel of low rank two thin ones, and shows that the model computes the same.
+    """Replaces each kernel of low rank by two thin kernels, and shows that the model computes the same.
 
     In nnx a layer becomes two, the first without bias: `Linear`, `LinearGeneral`, `Einsum`, `Conv` and `ConvTranspose`,
-    those of attention too. In linen these layers read `kernel_left` and `kernel_right`. In Equinox a convolution
-    becomes two. Kernels of stacked layers are factored layer by layer, all to the largest rank. A convolution becomes
-    one to r channels and one of size 1.
+    also inside attention. In linen these layers read `kernel_left` and `kernel_right`. In Equinox a convolution becomes
+    two. Kernels of stacked layers are factored layer by layer, all to the largest rank. A convolution becomes a
+    convolution to r channels and one of size 1.
 
     Any other matrix, such as a parameter in a module of your own, becomes a `Factored`, which can be multiplied by `@`.
     A kernel that the model uses in another way stays, and `refused` says why.
@@ -147,16 +147,16 @@ def low_rank_model(
 
 
 def _layouts(ndim):
-    """The ways to read a leaf of that number of axes as one matrix."""
+    """The ways to read a leaf with that number of axes as a matrix."""
     return [Layout(0, split) for split in range(1, ndim)]
 
 
 def _reason_against(adapter: Adapter, cuts, args):
-    """Why the model cannot run with that one kernel factored, or ""."""
+    """Why the model cannot run with that kernel factored, or ""."""
     try:
         _, small, apply = adapter.factorize(cuts)
         held, arrays = hold_static(apply, args)
         jax.eval_shape(held, small, *arrays)
-    except Exception as error:  # whatever a model's code raises for what is not an array
+    except Exception as error:  # of any kind, from code that expects an array
         return f"{type(error).__name__}: {error}".split("\n")[0]
     return ""

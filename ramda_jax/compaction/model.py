@@ -1,4 +1,4 @@
-"""The one call: trace, plan, cut, prove."""
+"""Compaction in one call: trace, plan, cut and prove."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,12 @@ class Compaction:
             for a function the function itself.
         variables: its variables; for nnx and Equinox they are in `model` too.
         apply: the small model as a function of (variables, *args), in evaluation mode.
-        plan: what was kept.
+        plan: the plan, which says what was kept.
         dims: the trace of the whole model.
-        proof: what was shown.
-        refused: from widths, by name, to the reason why they had to stay whole, for those of which the proof failed.
-        not_empty: from dead widths, by name, to the reason why they keep an index although `allow_empty` was given.
+        proof: the extent of the proof.
+        refused: a dict from the names of the widths for which the proof failed to the reason for which they stay whole.
+        not_empty: a dict from the names of the dead widths that keep an index, although `allow_empty` was given, to the
+            reason.
         whole: the whole model's function and variables, with entries up to the threshold set to zero.
     """
 
@@ -51,7 +52,7 @@ class Compaction:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Numbers that the model remembers and that had to be others, such as `{"attention.num_heads": 2}`."""
+        """The numbers that the model remembers and that had to change, such as `{"attention.num_heads": 2}`."""
         return {f"{module}.{name}" if module else name: number for module, name, number in self.plan.sizes}
 
     def report(self, *args: Any, regularizer: Any = None, params: Any = None, rounds: int = 20) -> Report:
@@ -61,21 +62,21 @@ class Compaction:
     def widths(self) -> dict[str, int]:
         """The remaining size of each width that may shrink, by the axis that makes it, for a configuration file.
 
-        Of `"up/kernel[1]"` it says how many units the layer `up` has now. The widths of inputs, of outputs, and others
-        that stay whatever is zero, are left out.
+        For example, `"up/kernel[1]"` has the number of units that the layer `up` has now. The widths of inputs and
+        outputs, and other widths that always stay, are left out.
         """
         pairs = zip(self.plan.widths, self.dims.widths, strict=True)
         free = [(planned, traced) for planned, traced in pairs if not traced.reason]
         return {str(maker_of(traced, self.dims.leaves)): len(planned.kept) for planned, traced in free}
 
     def small_args(self, *args: Any) -> tuple[Any, ...]:
-        """The arguments with which the small model is called: those of the whole one, cut along what `resize` named."""
+        """The arguments for the small model: those of the whole model, cut where `resize` allows it."""
         return Resized(self.dims, self.plan).inputs(args)
 
     def save(self, folder: str | Path) -> None:
-        """`save_compact` of the plan and the small variables as they were proved, which `load_compact` reads again.
+        """Saves the plan and the small variables as they were proved (`save_compact`); `load_compact` reads them.
 
-        After further training save those of the model: `save_compact(folder, small.plan, nnx.state(small.model))`.
+        After further training save the model's variables: `save_compact(folder, small.plan, nnx.state(small.model))`.
         """
         save_compact(folder, self.plan, self.variables)
 
@@ -116,7 +117,7 @@ def compact_model(
             with `variables`.
         *example_args: a batch to call the model with. Its axes keep their lengths, and its values are used in the
             proof. Python booleans, ints and strings are constants.
-        variables: for linen and functions.
+        variables: the variables, for linen modules and functions.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args), of (module, variables,
             *args) for linen; for example `lambda model, x: jax.vmap(model)(x)` for Equinox.
         fit: a function that sets the sizes which the small model remembers, if they are not found automatically. It
@@ -169,13 +170,13 @@ def compact_model(
         )
     if attempt.refused and attempt.plan.changes_nothing:
         reasons = "; ".join(dict.fromkeys(attempt.refused.values()))
-        # Each reason has its remedy.
+        # Each reason contains its remedy.
         raise CompactionError(f"Nothing can be deleted without changing what the model computes: {reasons}.")
     plan = dataclasses.replace(attempt.plan, sizes=tuple((*place, n) for place, n in attempt.sizes.items()))
     whole, small = adapter.variables, compact(plan, adapter.variables)
     small_model, small_apply = adapter.rebuild(small, attempt.sizes)
     if threshold:
-        # The small model is compared with the whole one in which the entries that the plan took for zero are zero.
+        # Compare the small model with the whole model in which the entries that the plan took for zero are zero.
         whole = expand(plan, small)
     proof = verify(
         adapter.apply,

@@ -1,1 +1,1 @@
-"""Living with the small model: training that goes on, groups that span layers, and the report."""
+"""After compaction: further training, the states of optimizers, and the report."""

@@ -1,4 +1,4 @@
-"""The cost of one call of a model, in numbers that do not depend on the machine."""
+"""The cost of a call of a model, in numbers that do not depend on the machine."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ class Cost:
     """The cost of a model.
 
     Attributes:
-        params: entries of all variables.
-        bytes: of all variables.
-        flops: of one call, as XLA counts for the compiled program, what a `scan` repeats as often as it does; nan where
-            the backend does not count. A `while` counts once, because its number of iterations is unknown.
-        seconds: of one call, the median; nan where it was not measured.
+        params: the number of entries of all variables.
+        bytes: the number of bytes of all variables.
+        flops: the FLOPs of one call, as XLA counts for the compiled program; the body of a `scan` counts as often as it
+            runs. nan if the backend does not count. A `while` counts once, because its number of iterations is unknown.
+        seconds: the median time of one call; nan if it was not measured.
     """
 
     params: int
@@ -58,7 +58,7 @@ def _has_bytes(leaf):
 
 
 def _flops(function: Callable[..., Any], *args: Any) -> tuple[float, float]:
-    """(FLOPs, XLA's count of the compiled program, for which each loop turns once)."""
+    """(FLOPs, XLA's count of the compiled program, in which each loop runs once)."""
     traced = jax.jit(function).trace(*args)
     analysis: Any = traced.lower().compile().cost_analysis() or {}
     counts = analysis[0] if isinstance(analysis, list) else analysis

@@ -7,7 +7,7 @@ from ramda_jax.compaction.after.report import Report
 
 
 def draw_report(report: Report, path: str | Path) -> None:
-    """Draws what is left of each cost, and of each width, to a PNG file.
+    """Draws the remaining share of each cost and of each width to a PNG file.
 
     Args:
         report: from `compaction_report`.
@@ -26,7 +26,7 @@ def draw_report(report: Report, path: str | Path) -> None:
         ("latency", before.seconds, after.seconds),
     ]
     costs = [(name, a, b) for name, a, b in costs if not math.isnan(a) and not math.isnan(b)]
-    # Not by pyplot, which would open windows and keep figures.
+    # Do not use pyplot, which would open windows and keep figures.
     figure = Figure(figsize=(9, 1.5 + 0.3 * max(len(costs), len(report.widths))), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = [name for name, _, _ in costs]

@@ -1,4 +1,4 @@
-"""The savings: different measures before and after."""
+"""The savings: several measures before and after."""
 
 import dataclasses
 import math
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Before and after. Printing it gives a table.
+    """The costs before and after compaction. Printing it gives a table.
 
     Attributes:
         before, after: the costs.
-        weighted_group_sparsity: of the whole parameters, in [0, 1]; None without a regularizer. It is *not* the share
-            of parameters that are removed: with a dead channel its columns, biases and statistics are removed too, and
-            with a zero group of a channel that another layer reads nothing is.
+        weighted_group_sparsity: that of the whole parameters, in [0, 1]; None without a regularizer. It is *not* the
+            share of parameters that are removed. A dead channel's columns, biases and statistics are removed too, and a
+            zero group of a channel that another layer reads removes nothing.
         layers: for each leaf that shrank (path, shape before, shape after).
-        widths: for each width that could shrink (one of its axes, indices alive, indices in all).
+        widths: for each width that could shrink (an axis of it, the number of living indices, the number of all
+            indices).
         groups: for each leaf with zero groups (path, zero groups, groups, units removed, units) of those that can ever
             be removed: 49 zero rows behind a flatten may be one channel. Empty without a regularizer.
         error: the largest relative difference of outputs in the proof.
@@ -96,7 +97,7 @@ def _times(shape):
 
 
 def _widest(members, plan):
-    """The axis of a width on the leaf with the most axes, that of a kernel and not of a bias; of equals the first."""
+    """The first axis of a width on a leaf with the most axes, so that of a kernel and not of a bias."""
     return max(members, key=lambda member: len(plan.leaves[member.rsplit("[", 1)[0]].shape))
 
 
@@ -109,7 +110,7 @@ def compaction_report(
         compaction: the result of `compact_model`.
         *args: a batch; costs are those of one call with it.
         regularizer: the specification that the optimizer was given, for the weighted group sparsity.
-        params: the whole parameters, if they are only a part of the variables that were made small.
+        params: the whole parameters, if they are only a part of the compacted variables.
         rounds: the number of calls of each model that are timed, alternately; 0 for none.
 
     Returns:
@@ -138,7 +139,7 @@ def compaction_report(
                 start = time.perf_counter()
                 jax.block_until_ready(functions[i](variables, *arrays[i]))
                 seconds[turn, i] = time.perf_counter() - start
-        # The first turn compiles.
+        # The first round compiles.
         medians = np.median(seconds[1:], axis=0)
         costs = [dataclasses.replace(untimed, seconds=float(s)) for untimed, s in zip(costs, medians, strict=True)]
     sparsity = None

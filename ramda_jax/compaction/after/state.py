@@ -1,4 +1,4 @@
-"""States of optimizers made small."""
+"""Makes the states of optimizers small."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from ramda_jax.validation import check_arrays
 def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformation, small_params: Any) -> Any:
     """The state of an optimizer for the small model, to continue training in the same stage.
 
-    The arrays of the state are cut as by `compact`. Everything else in it is that of `optimizer`, such as the
-    regularizer in the states of this library. Give RAMDA and the like the regularizer from `keep_group_weights`, so
-    that a group keeps its weight although it has fewer entries. If the state is that of an optimizer in a `Coupling`,
-    wrap `optimizer` in the coupling from `compact_coupling`.
+    The arrays of the state are cut as by `compact`. Everything else comes from `optimizer`, such as the regularizer in
+    the states of this library. Give RAMDA and the other methods the regularizer from `keep_group_weights`, so that a
+    group keeps its weight although it has fewer entries. If the state belongs to an optimizer in a `Coupling`, wrap
+    `optimizer` in the coupling from `compact_coupling`.
 
     Args:
-        plan: from `plan_compaction`; the packed one of `compact_coupling` will do too.
+        plan: the plan from `plan_compaction`, or the packed plan of `compact_coupling`.
         state: the state of an optimizer like `optimizer` for the whole parameters.
         optimizer: the optimizer for the small parameters.
         small_params: the small parameters.
@@ -35,7 +35,7 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
     Raises:
         CompactionError: the two do not fit, or the state holds something of a shape that cannot be sliced.
-        TypeError: no optimizer, or parameters that are not arrays.
+        TypeError: `optimizer` is not an optimizer, or the parameters are not arrays.
 
     Example:
         >>> import optax
@@ -86,7 +86,7 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
 
 
 def _compact(plan, state):
-    """`compact`, of what is kept in the order of a coupling by the plan of that order."""
+    """`compact`; state that is kept in the order of a coupling is cut by the plan of that order."""
 
     def is_packed(node):
         return isinstance(node, PackedState)
@@ -106,7 +106,7 @@ def _compact(plan, state):
 
 
 def _kinds(state):
-    """The names of the classes of the states in a state; none where a checkpoint was read without them."""
+    """The names of the classes of the states in a state; none if a checkpoint was read without them."""
     kinds = []
 
     def note(node):

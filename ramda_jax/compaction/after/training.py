@@ -1,4 +1,4 @@
-"""Training after the structure has been found: with the zeros held, or with the small arrays alone."""
+"""Training after the structure is found: with the zeros held, or with the small arrays alone."""
 
 import re
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class FreezeStructureState(NamedTuple):
 
 
 def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTransformationExtraArgs:
-    """Keeps the zeros that were found while any optimizer trains what is left.
+    """Keeps the zeros that were found while any optimizer trains the remaining entries.
 
         update_i = alive_i ? update_i : -params_i
 
@@ -68,7 +68,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
     def init(params):
         check_arrays("Parameters", named_leaves(params))
         _check_held({path: shapes[path] for path in alive}, params)
-        # Copies, since a state may be donated and `init` called again.
+        # Copy the masks, because a state may be donated and `init` called again.
         return FreezeStructureState(jax.tree.map(jnp.copy, masks_like(params, alive)))
 
     def update(updates, state, params=None, **extra_args):
@@ -89,7 +89,7 @@ def freeze_structure(params: Any, regularizer: Any = None) -> optax.GradientTran
 
 
 def alive_masks(params: Any, regularizer: Any = None) -> dict[str, jax.Array]:
-    """From the paths of the leaves that can be held to what of them is not zero; it broadcasts to the leaf."""
+    """A dict from the paths of the leaves that can be held to masks of nonzeros, which broadcast to the leaf."""
     if regularizer is None:
         return {path: leaf != 0 for path, leaf in named_leaves(params) if is_selected_alone(path, leaf.ndim)}
     alive = {path: _is_not_zero(path, leaf, own) for path, leaf, own in regularized_leaves(regularizer, params)}
@@ -113,12 +113,12 @@ def masks_like(params: Any, alive: dict[str, jax.Array]) -> Any:
 
 
 def held_updates(updates: Any, params: Any, alive: Any) -> Any:
-    """The updates, by which entries that are not alive become zero."""
+    """The updates, changed so that entries that are not alive become zero."""
     return jax.tree.map(lambda u, p, a: jnp.where(a, u, -p.astype(u.dtype)), updates, params, alive)
 
 
 def _unpacked(regularizer, alive, params):
-    """Masks by the paths of `params`, of those by paths in the order that the regularizer is for."""
+    """Masks by the paths of `params`, from masks by the packed paths of the regularizer."""
     packing = packing_of(regularizer)
     packed = params if packing is None else packing.pack(params)
     if packing is None or packed is params:
@@ -145,7 +145,7 @@ def _check_held(shapes, params):
 
 
 def _filled(mask, shape):
-    """The shape of a mask, with that of the parameter along axes of length one."""
+    """The shape of a mask, with the parameter's length along axes of length one."""
     if len(np.shape(mask)) != len(shape):
         return jax.ShapeDtypeStruct(np.shape(mask), bool)
     lengths = [n if m == 1 else m for m, n in zip(np.shape(mask), shape, strict=True)]
@@ -155,11 +155,11 @@ def _filled(mask, shape):
 def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
     """The regularizer for a small model in which every group has the weight that it has in the whole one.
 
-    A group's weight is the root of its size, and in the small model it has fewer entries. With this instead of
-    `regularizer`, the small model trains like the whole one with the deleted entries held at zero.
+    A group's weight is the root of its size, and in the small model a group has fewer entries. With the result instead
+    of `regularizer`, the small model trains like the whole one with the deleted entries held at zero.
 
     Args:
-        regularizer: what the optimizer was given.
+        regularizer: the specification that the optimizer was given.
         params: the *whole* parameters.
 
     Returns:

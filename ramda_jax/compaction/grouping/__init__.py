@@ -1,1 +1,1 @@
-"""Groups from the trace: those of each leaf, those that span leaves, and what each of them is worth."""
+"""Groups from the trace: groups of each leaf, groups that span leaves, and what each of them saves."""

@@ -1,4 +1,4 @@
-"""Groups of each leaf along the axis by which it is read, whatever its layout and its name."""
+"""Groups of each leaf along the axis along which it reads, for any layout and name."""
 
 import dataclasses
 import re
@@ -36,10 +36,10 @@ def groups(
 
     Args:
         dims: from `trace_dims`.
-        regularizer: one with groups, None for `GroupLasso()`; its own `groups` are replaced. Or a mapping of patterns
-            on the leaves' paths to such or None.
-        weight: the weight of a group. `"size"`: the regularizer's. `"saving"`: the root of the number of parameters
-            that are removed with it, as in `costs`. Or other costs, such as `costs(dims, "flops")`.
+        regularizer: a regularizer with groups, whose own `groups` are replaced; None for `GroupLasso()`. Or a mapping
+            of patterns on the leaves' paths to such regularizers or None.
+        weight: the weight of a group. `"size"`: the weight of the regularizer. `"saving"`: the root of the number of
+            parameters that are removed with the group, as in `costs`. Or other costs, such as `costs(dims, "flops")`.
 
     Returns:
         A mapping from patterns, one for each leaf, to the regularizer with axes. The patterns are of the traced paths;
@@ -47,7 +47,7 @@ def groups(
 
     Raises:
         CompactionError: nothing can ever be removed; the message says why.
-        ValueError: an unknown weight; with one, a regularizer whose groups have none.
+        ValueError: an unknown weight; costs as weights for a regularizer whose groups have no weights.
         TypeError: a regularizer without groups.
 
     Example:
@@ -91,7 +91,7 @@ def check_weight(weight: Any) -> None:
 
 
 def with_weights(regularizer: Any, found: Any, name: str) -> Any:
-    """The regularizer with the roots of costs as the weights of its groups; None for those it has."""
+    """The regularizer with the roots of costs as group weights; with None it keeps its weights."""
     if found is None:
         return regularizer
     if isinstance(regularizer, Scaled):
@@ -112,7 +112,7 @@ def check_grouped(regularizer: Any) -> None:
 
 
 def pattern_of(path: str) -> str:
-    """The pattern of one traced leaf among the parameters that an optimizer is given."""
+    """The pattern of a traced leaf among the parameters that an optimizer is given."""
     if path.startswith(PARAMS):
         return f"^(?:{PARAMS})?{re.escape(path.removeprefix(PARAMS))}$"
     return f"^{re.escape(path)}$"

@@ -18,7 +18,7 @@ from ramda_jax.structure.assignment import assign
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.typing import RegularizerSpec, Shape
 
-#: Linen's collection of parameters, without which an optimizer is mostly given them.
+#: Linen's collection of parameters. An optimizer usually gets the parameters without this prefix.
 PARAMS = "params/"
 
 Costs = dict[str, np.ndarray]
@@ -37,15 +37,15 @@ def costs(
     several groups, by several leaves or in the rows behind a flatten, each of them has an equal part. A group that can
     never be removed has the cost 0.
 
-    Each unit is counted by itself. What two units share, such as an entry of a kernel between two layers, is in the
-    cost of both, so that the sum of all costs is larger than the model. A share of costs is close to the share that is
-    removed if both are small, or if all layers shrink alike; the report has the exact share.
+    Each unit is counted by itself. An entry that two units share, such as that of a kernel between two layers, is in
+    the cost of both, so the sum of all costs is larger than the model. A share of costs is close to the share that is
+    removed if both are small, or if all layers shrink alike. The report has the exact share.
 
     Args:
         dims: from `trace_dims`.
         of: `"parameters"`, the entries of all variables; or `"flops"`, of one call with the example arguments.
-        regularizer: what the optimizer is given; None for that of `groups(dims)`. That of a coupling gives the costs
-            of its coupled groups.
+        regularizer: the specification that the optimizer is given; None for that of `groups(dims)`. With the
+            regularizer of a coupling the result has the costs of its coupled groups.
         params: the parameters that the optimizer is given, if they are a part of the variables; the costs are by their
             paths. None for all traced leaves; for linen those in `params`.
 
@@ -98,7 +98,7 @@ def leaf_costs(dims: Dims, axes: Mapping[str, Any], saved: np.ndarray) -> Costs:
         for axis in along
         if (path, axis) in units.on_axis and units.is_read(path, axis)
     }
-    # In how many groups each unit is.
+    # The number of groups that each unit is in.
     number = np.zeros(dims.nodes.count)
     for (path, axis), (_, nodes) in read.items():
         shape = dims.leaves[path].shape
@@ -139,7 +139,7 @@ def coupled_widths(dims: Dims, coupling: Coupling) -> dict[str, np.ndarray]:
 
 
 def root_weight(found: np.ndarray) -> Any:
-    """The group weights for costs: their roots; one number where they are all the same."""
+    """The group weights for costs: their roots, or a single number if all are equal."""
     roots = np.sqrt(found)
     return float(roots.flat[0]) if roots.size and np.ptp(roots) == 0 else roots
 

@@ -1,4 +1,4 @@
-"""Groups that span leaves: index i of everything that reads a channel, so that every zero group can be removed."""
+"""Groups that span leaves: index i of all readers of a channel, so that every zero group can be removed."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -25,17 +25,17 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
 
         psi(W) = sum_d sum_i sqrt(n_di) ||(W_r[i] for all readers r of width d)||,   n_di its number of entries
 
-    A group LASSO leaf by leaf zeroes an input of one layer while another layer still reads the same channel, so that
-    the channel stays. With these groups every zero group can be removed. The parameters are put in another order, with
-    an array for each width, and the same solver solves the same kind of subproblem, exactly.
+    With a group LASSO on each leaf, an input of a layer may become zero while another layer still reads the same
+    channel. The channel then stays. With these groups every zero group can be removed. The parameters are put in
+    another order, with an array for each width, and the same solver solves the same kind of subproblem exactly.
 
     A leaf may belong to two widths along different axes, as attention's output projection belongs to heads and to their
-    entries. It is then in the groups of the first: whole heads. An override of the trace that freezes the first puts it
-    in the groups of the other.
+    entries. It is then in the groups of the first width: whole heads. If an override of the trace freezes the first
+    width, the leaf is in the groups of the other.
 
     Args:
         dims: from `trace_dims`, of the variables that `params` are, or are a part of.
-        params: what the optimizer is given.
+        params: the parameters that the optimizer is given.
         weight: the weight of a group. `"size"`: the root of its size n_di. `"saving"`: the root of the number of
             parameters that are removed with its index. Or the root of other costs: a mapping from the names of widths
             to arrays, such as that of `costs` for a coupling.
@@ -64,7 +64,7 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
 
 
 def _couple(dims, params, weight, can_go=None):
-    """`couple`, with groups of what makes an index where `can_go` says that it can go."""
+    """`couple`, with groups of makers for the indices that can be deleted according to `can_go`."""
     check_weight(weight)
     own = dims.own_paths(params)
     useless: set[str] = set()
@@ -72,7 +72,7 @@ def _couple(dims, params, weight, can_go=None):
         parts, used = _parts(dims, own, useless)
         axes = {traced: tuple({axis for path, axis in used if path == own[traced]}) for traced in own}
         removable = dims.units.removable(axes)
-        # If something else reads the index as well, zeroing the group would remove nothing.
+        # If something else reads the index too, a zero group would remove nothing.
         found = {width.name for width in dims.widths if width.name in parts and not removable[width.nodes].all()}
         if not found:
             break
@@ -116,7 +116,7 @@ def _roots(found, name, parts):
 
 
 def _parts(dims: Dims, own: Mapping[str, str], useless: Collection[str]):
-    """The parts by width, and from (path, axis) to the rows that are in one."""
+    """The parts by width, and a dict from (path, axis) to the rows that are in a part."""
     axis_of: dict[str, int] = {}
     used: dict[tuple[str, int], np.ndarray] = {}
     parts: dict[str, tuple[Part, ...]] = {}
@@ -160,12 +160,13 @@ def couple_model(
 
     Besides the groups of readers (`couple`), there are groups of makers, for indices that are multiplied with something
     else: the columns and biases of an entry of a query and a key, or of a value. They exist if the model works without
-    such an index, which is tried. It does not if the code counts them, as in a scale of `1 / sqrt(q.shape[-1])`.
+    such an index, which is tried. It does not work if the code counts the indices, as in a scale of
+    `1 / sqrt(q.shape[-1])`.
 
     Args:
         model, *example_args, variables, call, overrides, rules: as in `compact_model`.
-        weight: as in `couple`. With `"saving"` a hidden unit that few entries read, but whose removal removes many
-            others, has a weight to match.
+        weight: as in `couple`. With `"saving"` a hidden unit has a large weight if its removal removes many entries,
+            even if few entries read it.
 
     Returns:
         A `Coupling` of the parameters: those of type `nnx.Param`; the floating-point arrays of an Equinox module; of

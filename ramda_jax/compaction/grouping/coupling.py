@@ -30,7 +30,7 @@ class CoupledRegularizers(dict[str, Any]):
 
     Attributes:
         packing: the coupling.
-        remedy: the remedy in the error for a pattern that matches nothing.
+        remedy: the remedy in the error about a pattern that matches nothing.
     """
 
     packing: "Coupling"
@@ -40,14 +40,15 @@ class CoupledRegularizers(dict[str, Any]):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Coupling:
-    """Parameters put in another order: an array for each width, whose row i is all that reads index i. From `couple`
-    or `couple_model`; equal to another of the same order.
+    """The parameters in another order, with an array for each width whose row i has all readers of index i.
+
+    It comes from `couple` or `couple_model`. Two couplings are equal if they have the same order.
 
     Attributes:
-        parts: from widths, by name, to their readers.
-        rest: from paths to (axis, rows) that read no free width; the axis is None if that is the whole leaf.
+        parts: a dict from the names of widths to their readers.
+        rest: a dict from paths to (axis, rows) that read no free width; the axis is None if that is the whole leaf.
         shapes: the shapes of the parameters by path.
-        weights: from widths to arrays `[size]` with the weights of their groups; None for the roots of the sizes.
+        weights: a dict from widths to arrays `[size]` of their groups' weights; None for the roots of the sizes.
         why: the reason if there are no parts, else "".
     """
 
@@ -88,7 +89,7 @@ class Coupling:
         if _is_packed(leaves):
             return params
         leaves = {path: leaves[name] for path, name in self._names(leaves).items()}
-        # Indexing would not raise an error: JAX takes the last row for an index beyond it.
+        # Indexing would not raise an error, because JAX clamps an index beyond the last row.
         check_leaves(self.shapes, leaves)
         coupled = {}
         for name, parts in self.parts.items():
@@ -123,7 +124,7 @@ class Coupling:
         return jax.tree.structure(params).unflatten(own[path] for path, _ in named_leaves(params))
 
     def _names(self, leaves):
-        """From the paths that were coupled to those in a tree that may have others too, or a prefix before all."""
+        """A dict from coupled paths to those in a tree, which may have other leaves too, or a common prefix."""
         if not self.shapes.keys() <= leaves.keys():
             first = next(iter(self.shapes))
             for name in leaves:

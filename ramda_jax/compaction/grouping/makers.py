@@ -1,4 +1,4 @@
-"""Groups of the makers of an index that no leaf reads alone: sizes of values, widths of queries and keys."""
+"""Groups of makers, for indices that no leaf alone reads: sizes of values, widths of queries and keys."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +23,16 @@ def maker_parts(
     parts: Mapping[str, tuple[Part, ...]],
     can_go: Callable[[Sequence[Width]], bool],
 ) -> dict[str, tuple[Part, ...]]:
-    """The rows of all makers of index i, if zeros in them are zeros of values that depend on the inputs.
+    """The rows of all makers of index i, if zero rows make values zero that depend on the inputs.
 
-    A query's and a key's entry d are multiplied with each other: the product is zero where the columns d of their
-    kernels and biases are. The same holds of a value's entry, which the output projection reads, though its groups are
-    heads.
+    A query's and a key's entry d are multiplied with each other. The product is zero if the columns d of their kernels
+    and biases are zero. The same holds for a value's entry. The output projection reads it, but its groups are heads.
 
     Args:
         dims: the trace.
-        own: from traced paths to those of the parameters.
-        parts: those that there are already, whose leaves are along their axes.
-        can_go: whether the model can do without an index of each of some widths.
+        own: a dict from traced paths to those of the parameters.
+        parts: the existing parts; their leaves have groups along these axes already.
+        can_go: a function of widths: whether the model works without an index of each.
     """
     taken: dict[str, tuple[int, np.ndarray]] = {}
     for part in (part for found in parts.values() for part in found):
@@ -54,7 +53,7 @@ def maker_parts(
                 taken[part.path] = part.axis, np.union1d(rows, part.rows)
     if can_go([width for widths in kinds.values() for width in widths]):
         return found
-    # Layers of one kind go together or not at all.
+    # Keep the layers of a kind together, or none of them.
     kept = {width.name for widths in kinds.values() if can_go(widths) for width in widths}
     return {name: makers for name, makers in found.items() if name in kept}
 
@@ -74,7 +73,7 @@ def _makers(width, own, taken):
 
 
 def _vanishes(dims, own, node, index, makers):
-    """Whether nothing reads an index where what makes it is zero."""
+    """Whether nothing reads an index if its makers are zero."""
     traced = {path: name for name, path in own.items()}
     masks, zero = {}, {}
     for part in makers:
@@ -97,9 +96,9 @@ def _vanishes(dims, own, node, index, makers):
 
 
 def can_do_without(adapter: Adapter, dims: Dims, args: tuple[Any, ...]) -> Callable[[Sequence[Width]], bool]:
-    """A function that says whether a model is the planned one without the first index of each of some widths.
+    """A function that says whether a model works without the first index of each of some widths.
 
-    It is not where the index is counted by the code, as in a scale of `1 / sqrt(x.shape[-1])`.
+    It does not if the code counts the indices, as in a scale of `1 / sqrt(x.shape[-1])`.
     """
 
     def can_go(widths):
@@ -117,7 +116,7 @@ def can_do_without(adapter: Adapter, dims: Dims, args: tuple[Any, ...]) -> Calla
         )
         try:
             _, apply = adapter.rebuild(small, {})
-        except Exception:  # whatever a model's code raises for sizes that it does not expect
+        except Exception:  # of any kind, from code that does not expect these sizes
             return False
         return not check_structure(apply, small, args, dims, plan)
 

@@ -1,4 +1,4 @@
-"""The rows of leaves that a coupled array is made of."""
+"""The rows of leaves that form a coupled array."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ class Part:
     """The rows of a leaf that belong to a width.
 
     Attributes:
-        path: of the leaf, among the parameters.
-        axis: along which the rows lie.
+        path: the path of the leaf, among the parameters.
+        axis: the axis along which the rows lie.
         rows: int array `[size, rows per index]`, the rows of each index of the width.
     """
 

@@ -25,17 +25,17 @@ def share_removed(
         removed = 1 - sum_k c_k prod_a n_ka / sum_k c_k prod_a s_ka
 
     over the variables, or over the products and convolutions, k, whose axes a have s_ka indices, n_ka of them alive. An
-    entry between two widths is removed once, whichever of the two is deleted. `costs` counts it for both, so that a
-    share of costs is another share of the size wherever layers do not shrink alike.
+    entry between two widths is removed once, whichever of the two is deleted. `costs` counts it for both, so a share of
+    costs differs from the share of the size unless all layers shrink alike.
 
     Args:
         dims: from `trace_dims`.
         of: `"parameters"`, the entries of all variables; or `"flops"`, of one call with the example arguments.
-        regularizer: that of a coupling of the same model.
+        regularizer: the regularizer of a coupling of the same model.
 
     Returns:
-        A function from the boolean arrays of which groups are alive, by packed path, to the share, a scalar array. Of
-        each width one index stays, as in `plan_compaction`.
+        A function of boolean arrays by packed path, which say which groups are alive. It returns the share, a scalar
+        array. One index of each width stays, as in `plan_compaction`.
 
     Raises:
         CompactionError: groups that are not coupled, or are of another model.
@@ -82,7 +82,7 @@ def share_removed(
         for name, nodes in widths.items():
             mask = jnp.ravel(jnp.asarray(alive[f"{COUPLED}/{name}"]))
             kept = kept.at[nodes].set(mask.at[0].set(mask[0] | ~jnp.any(mask)))
-        # Where an index is a product it goes with any of its factors.
+        # An index that is a product is deleted with any of its factors.
         counts = [jnp.sum(jnp.ones(size).at[positions].min(kept[nodes])) for size, positions, nodes in axes]
         left = sum(cost / whole * math.prod(counts[number] for number in own) for cost, own in terms)
         return jnp.asarray(1 - left)

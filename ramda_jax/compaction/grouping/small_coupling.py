@@ -14,16 +14,16 @@ from ramda_jax.compaction.planning.slicing import find_leaves
 def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
     """The coupling of the small model, to continue training with the same groups.
 
-    Coupling the small model again would give other names to the widths, and none to those of which one index is left.
-    What is kept of a packed array is found by packing a mask of the kept entries as the parameters are packed.
+    Coupling the small model again would give other names to the widths, and no name to widths with a single index. The
+    kept entries of a packed array are found by packing a mask of the kept entries in the same way as the parameters.
 
     Args:
         plan: from `plan_compaction`, or that of a `Compaction`.
         coupling: from `couple`, for the whole parameters.
 
     Returns:
-        A `Coupling` of the small parameters, with the widths' names of the whole; and a `Plan` for the result of
-        `coupling.pack` and trees like it, for `compact` and `expand`.
+        A `Coupling` of the small parameters, with the whole model's names of widths; and a `Plan` by which `compact`
+        and `expand` cut the result of `coupling.pack` and trees like it.
 
     Raises:
         CompactionError: the plan is not that of the coupled parameters, or it reorders the units of each layer, which
@@ -99,7 +99,7 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
 
 
 def _kept(leaf):
-    """The indices kept along each axis, as arrays."""
+    """The kept indices along each axis, as arrays."""
     pairs = zip(leaf.shape, leaf.kept, strict=True)
     return [np.arange(n) if kept is None else np.array(kept, int) for n, kept in pairs]
 
@@ -128,5 +128,5 @@ def _mask(shape, kept):
 
 
 def _places(rows, kept):
-    """The new places of the kept rows."""
+    """The new positions of the kept rows."""
     return np.searchsorted(kept, rows[np.isin(rows, kept)])

@@ -1,4 +1,4 @@
-"""Arrays of every dtype of JAX in the form of safetensors, and back."""
+"""Turns arrays of every dtype of JAX into the form of safetensors, and back."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.typing import Shape
 
-#: The words of safetensors for dtypes that every version of it has; all others are stored as their bytes.
+#: The names in safetensors of the dtypes that every version of it has. All other dtypes are stored as bytes.
 _WORDS = {
     "bool": "BOOL",
     "int8": "I8",
@@ -34,9 +34,9 @@ class ArrayKind:
     """The kind of a leaf's entries.
 
     Attributes:
-        dtype: the dtype of the numbers; for a PRNG key those that it consists of.
-        key: the PRNG's name, "" where it is not a key.
-        key_shape: the shape of the numbers of one key.
+        dtype: the dtype of the numbers; for a PRNG key the dtype of the numbers that it consists of.
+        key: the PRNG's name, or "" if it is not a key.
+        key_shape: the shape of the numbers of a key.
     """
 
     dtype: np.dtype
@@ -44,7 +44,7 @@ class ArrayKind:
     key_shape: tuple[int, ...] = ()
 
     def num_bytes(self, shape: Shape) -> int:
-        """Of an array of that shape."""
+        """The number of bytes of an array of that shape."""
         return math.prod((*shape, *self.key_shape)) * self.dtype.itemsize
 
 
@@ -68,19 +68,19 @@ def to_stored(path: str, leaf: Any) -> tuple[np.ndarray, str]:
 
 
 def kind_named(name: Any, path: str) -> ArrayKind:
-    """The kind of that name: a dtype's, or `key` and a PRNG's.
+    """The kind with that name, which is a dtype's name, or `key` with a PRNG's name.
 
     Raises:
-        CompactionError: no such kind, or one of another version of JAX.
+        CompactionError: there is no such kind, or it belongs to another version of JAX.
     """
     if isinstance(name, str) and name.startswith("key "):
         key = name.removeprefix("key ")
         try:
             data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=key)))
             return ArrayKind(np.dtype(data.dtype), key, data.shape)
-        except Exception as error:  # whatever JAX raises for a name that it does not know
+        except Exception as error:  # JAX may raise any error for an unknown name
             raise _unknown(name, path) from error
-    # By name: `np.dtype` also knows objects, texts and records.
+    # Check the name first, because `np.dtype` also accepts objects, texts and records.
     if isinstance(name, str) and hasattr(jnp, name + "_" if name == "bool" else name):
         try:
             dtype = jnp.dtype(name)
@@ -99,10 +99,10 @@ def _unknown(name, path):
 
 
 def from_stored(path: str, kind: ArrayKind, shape: tuple[int, ...], stored: dict[str, Any]) -> jax.Array:
-    """The leaf of that kind and shape from what safetensors hold.
+    """The leaf of that kind and shape from the content of safetensors.
 
     Raises:
-        CompactionError: they hold something else, or JAX would round it.
+        CompactionError: the content is something else, or JAX would round it.
     """
     is_known = kind.dtype.name in _WORDS
     whole = (*shape, *kind.key_shape)

@@ -1,4 +1,4 @@
-"""The two files of a compact model, and the digest by which they belong together."""
+"""The two files of a compact model, and the digest that ties them together."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ LARGEST_PLAN = 2**30
 
 
 def digest_in(document: dict[str, Any]) -> str:
-    """The arrays' digest that a plan's file holds; raises CompactionError where it holds none."""
+    """The arrays' digest in a plan's file; raises CompactionError if there is none."""
     arrays: Any = document.get("arrays")
     rule = None
     if not isinstance(arrays, dict) or arrays.keys() != {"kinds", "bytes", "sha256"}:

@@ -1,4 +1,4 @@
-"""Reading a compact model from a folder in which nothing is trusted."""
+"""Reads a compact model from a folder whose content is not trusted."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from ramda_jax.compaction.storage.array_bytes import from_stored, kind_named
 from ramda_jax.compaction.storage.document import ARRAYS, LARGEST_PLAN, NEXT, PLAN, digest_in
 from ramda_jax.structure.paths import named_leaves
 
-#: Where a save goes on while a load reads; each time the load begins again.
+#: The largest number of attempts of a load. It starts again whenever a save has changed the folder meanwhile.
 _TRIES = 1000
 
 
@@ -61,7 +61,7 @@ def load_compact(folder: str | Path, like: Any = None) -> tuple[Plan, Any]:
 
 
 def _read(folder):
-    """The plan, the kinds of the arrays and their bytes, of one save."""
+    """The plan, the kinds of the arrays and their bytes, all of the same save."""
     for _ in range(_TRIES):
         before = _signature(folder)
         try:
@@ -122,7 +122,7 @@ def _apart(folder, reason):
 
 
 def _metadata(blob):
-    """The metadata that safetensors keep at the beginning, as `safe_open` has them for files."""
+    """The metadata at the beginning of safetensors, as `safe_open` returns them for files."""
     length = int.from_bytes(blob[:8], "little")
     header = parse_json(blob[8 : 8 + length], ARRAYS) if length <= len(blob) - 8 else {}
     metadata = header.get("__metadata__")

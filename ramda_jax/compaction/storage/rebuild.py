@@ -1,4 +1,4 @@
-"""A small model made again without the whole one: from its code, its plan and its variables."""
+"""Makes a small model again without the whole one, from its code, its plan and its variables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -32,11 +32,11 @@ def rebuild(
             may be abstract (`nnx.eval_shape`, `eqx.filter_eval_shape`). For linen the module, or another module with
             the same parameters, such as one that decodes or has the encoder alone. A function is returned unchanged.
         plan: the plan of the compaction, from `load_compact`.
-        variables: the small ones: a tree of the model's structure, or the dict by path of `load_compact`, which a
+        variables: the small variables: a tree of the model's structure, or the dict by path of `load_compact`, which a
             function cannot take.
         *example_args: a batch, or its shapes and dtypes. If it is given, the small model is traced and compared with
-            the whole one as in `compact_model`; so code that is not that of the planned model is found.
-        call, fit: as in `compact_model`; numbers that it has found by itself are in the plan.
+            the whole one as in `compact_model`. This detects code that is not that of the planned model.
+        call, fit: as in `compact_model`. The numbers that `compact_model` has found are in the plan.
 
     Returns:
         The small model, as `compact_model(...).model`: an nnx or Equinox module, in evaluation mode even if the fresh
@@ -73,7 +73,7 @@ def rebuild(
         adapter, whole = adapter_for(model, small, call, fit), _whole_shapes(plan, small)
     try:
         rebuilt, apply = adapter.rebuild(small, {(module, name): number for module, name, number in plan.sizes})
-    except Exception as error:  # whatever a model's code raises for sizes it does not expect
+    except Exception as error:  # of any kind, from code that does not expect these sizes
         raise CompactionError(
             f"The model must be one of those that the plan was made for, but cannot be built with its small variables "
             f"({type(error).__name__}: {error}); make it by the code that made the whole one."
@@ -90,7 +90,7 @@ def rebuild(
 
 
 def check_small(plan: Plan, leaves: Mapping[str, Any]) -> None:
-    """Raises unless all leaves that belong to the plan, and at least one does, have its small shapes."""
+    """Raises unless all leaves that belong to the plan have its small shapes, and at least one leaf belongs to it."""
     homes = find_leaves(plan, list(leaves))
     if not any(homes.values()):
         raise CompactionError(
@@ -111,7 +111,7 @@ def check_small(plan: Plan, leaves: Mapping[str, Any]) -> None:
 
 
 def _fill(plan, whole, leaves):
-    """The tree of a fresh model's variables with the small ones in their places."""
+    """The tree of a fresh model's variables, with the small variables in their places."""
     filled = []
     for path, leaf in named_leaves(whole):
         if path not in plan.leaves:
@@ -149,7 +149,7 @@ def _is_key(leaf):
 
 
 def _plan_of(plan, small):
-    """The plan of a tree that may lack some of its leaves and have others, which stay as they are."""
+    """The plan for a tree that may lack some of its leaves and have other leaves, which are unchanged."""
     named = named_leaves(small)
     homes = find_leaves(plan, [name for name, _ in named])
 
@@ -160,14 +160,14 @@ def _plan_of(plan, small):
 
 
 def _whole_shapes(plan, small):
-    """The variables of a linen module or a function with the shapes before."""
+    """The variables of a linen module or a function with their whole shapes."""
     leaves = _plan_of(plan, small).leaves
     shapes = [jax.ShapeDtypeStruct(leaves[name].shape, leaf.dtype) for name, leaf in named_leaves(small)]
     return jax.tree.structure(small).unflatten(shapes)
 
 
 def _nested(variables):
-    """The tree of a linen module's variables; of a dict by path, such as `params/Dense_0/kernel`, the tree it means."""
+    """The tree of a linen module's variables, also from a dict by path, such as `params/Dense_0/kernel`."""
     if not (isinstance(variables, Mapping) and variables and all("/" in str(key) for key in variables)):
         return variables
     tree = {}

@@ -1,7 +1,7 @@
-"""A compact model on disk: its arrays as safetensors, its plan as JSON, and each holds the other's digest.
+"""Saves a compact model: its arrays as safetensors, its plan as JSON. Each file holds the other's digest.
 
-A save writes both beside their places and moves the plan to `NEXT`, the arrays to `ARRAYS`, the plan to `PLAN`. The
-second move is what counts: before it the arrays' digest is in the old plan, after it in `NEXT` or `PLAN`.
+A save writes both to temporary files, and then moves the plan to `NEXT`, the arrays to `ARRAYS`, and the plan to
+`PLAN`. The second move decides: before it the arrays' digest is in the old plan, and after it in `NEXT` or `PLAN`.
 """
 
 import json
@@ -22,12 +22,12 @@ from ramda_jax.structure.paths import named_leaves
 def save_compact(folder: str | Path, plan: Plan, variables: Any) -> None:
     """Writes a plan and small variables to a folder: `plan.json` and `variables.safetensors`, keyed by path.
 
-    A model in the folder is replaced at once: after a killed process or on a full disk, and for a reader at any time,
-    it is all of the old model or all of the new. Several processes that save into one folder wait for each other, if
-    the file system has locks. Links in the folder are replaced, not followed.
+    A model in the folder is replaced at once: after a killed process, on a full disk, and for a reader at any time, the
+    folder has the whole old model or the whole new model. Several processes that save into one folder wait for each
+    other, if the file system has locks. Links in the folder are replaced, not followed.
 
     Args:
-        folder: the folder, which is made if it does not exist.
+        folder: the folder, which is created if it does not exist.
         plan: the plan by which the variables were made small.
         variables: the result of `compact`, a pytree of arrays of any dtype of JAX, and of PRNG keys.
 
@@ -44,7 +44,7 @@ def save_compact(folder: str | Path, plan: Plan, variables: Any) -> None:
                 for old in folder.glob(files.UNFINISHED + "*"):
                     files.remove(old)
             _write(folder, text, blob)
-    except (OSError, ValueError) as error:  # a ValueError is that of a NUL in the folder's name
+    except (OSError, ValueError) as error:  # a ValueError is caused by a NUL in the folder's name
         raise CompactionError(
             f"The compact model must go to a folder that can be written, but '{folder}' cannot ({error}); make room "
             "or give another folder. What it held is as it was."
@@ -64,12 +64,12 @@ def _write(folder, text, blob):
             if unfinished is not None:
                 files.remove(unfinished)
         raise
-    # From here on the new model exists in any case: the plan is found under either name.
+    # From here on the folder has the new model, because its plan is found under either name.
     files.move_into_place(folder / NEXT, folder / PLAN)
 
 
 def _finish(folder):
-    """Ends a save that was killed between its moves, whose plan would else be overwritten."""
+    """Finishes a save that was killed between its moves; otherwise its plan would be overwritten."""
     try:
         digest = files.sha256(files.read_regular(folder / ARRAYS, (folder / ARRAYS).stat().st_size))
         document = parse_json(files.read_regular(folder / NEXT, LARGEST_PLAN), NEXT)
@@ -80,7 +80,7 @@ def _finish(folder):
 
 
 def _encode(plan, variables):
-    """The two files' contents."""
+    """The contents of the two files."""
     from safetensors.numpy import save
 
     if not isinstance(plan, Plan):
@@ -94,7 +94,7 @@ def _encode(plan, variables):
         ) from error
     try:
         named = named_leaves(variables)
-    except ValueError as error:  # twins in names
+    except ValueError as error:  # two equal names
         raise CompactionError(str(error)) from error
     stored, kinds = {}, {}
     for path, leaf in named:

@@ -1,1 +1,1 @@
-"""Kernels of low rank as two factors: how each kind of model is told to use them."""
+"""Kernels of low rank as two factors, and how each kind of model uses them."""

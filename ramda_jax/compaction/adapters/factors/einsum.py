@@ -1,4 +1,4 @@
-"""An einsum of inputs and a kernel as one of each factor."""
+"""An einsum of inputs and a kernel as two einsums, one for each factor."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from ramda_jax.compaction.adapters.factors.matrix import Layout
 
 
 class TwoEinsums(NamedTuple):
-    """What an einsum is with a kernel of low rank.
+    """The two einsums that replace one with a kernel of low rank.
 
     Attributes:
-        layout: of the kernel.
-        is_left_first: whether the inputs meet the left factor first, else the right one.
-        first, second: the einsums with the one and with the other.
+        layout: the layout of the kernel.
+        is_left_first: whether the inputs are multiplied with the left factor first, else with the right factor.
+        first, second: the einsums with the first and with the second factor.
     """
 
     layout: Layout
@@ -21,11 +21,11 @@ class TwoEinsums(NamedTuple):
 
 
 def two_einsums(equation: str, ndim: int) -> TwoEinsums | str:
-    """The two einsums, or why there are none.
+    """The two einsums, or why they do not exist.
 
     Args:
         equation: of the inputs and the kernel, with an arrow; the inputs and the result may have an ellipsis.
-        ndim: of the kernel, with the axes of a stack before those of the equation.
+        ndim: the number of the kernel's axes. The axes of a stack come before those of the equation.
 
     Example:
         >>> both = two_einsums("btd,dnh->btnh", 3)

@@ -1,4 +1,4 @@
-"""Equinox modules whose convolutions of low rank are two. A `Linear` multiplies by a `Factored` as it is."""
+"""Equinox modules with two convolutions for each of low rank. A `Linear` can multiply by a `Factored` unchanged."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ramda_jax.compaction.adapters.modules import modules_of
 
 
 def layouts(model: Any) -> dict[str, Layout | str]:
-    """From the paths of convolutions' weights to the matrix that they are, or why they are none."""
+    """A dict from the paths of convolutions' weights to their layouts as matrices, or why they have none."""
     return {_weight(path): _layout(path, layer) for path, layer in modules_of(model) if _is_conv(layer)}
 
 
@@ -36,7 +36,7 @@ def _layout(path, layer):
 
 
 def with_factors(model: Any, cuts: Mapping[str, Cut]) -> Any:
-    """The module with each convolution named in `cuts`, by the path of its weight, as two."""
+    """The module with two convolutions for each one named in `cuts`, by the path of its weight."""
     import equinox as eqx
 
     layers = {path: layer for path, layer in modules_of(model) if _weight(path) in cuts and _is_conv(layer)}
@@ -50,7 +50,7 @@ def with_factors(model: Any, cuts: Mapping[str, Cut]) -> Any:
 
 
 def _two_convolutions(layer, cut):
-    """One to few channels, and one of size 1 to all of them, which has the bias."""
+    """A convolution to few channels, and one of size 1 from these to all channels, which has the bias."""
     import equinox as eqx
 
     left, right = cut.factors(layer.weight)
@@ -58,7 +58,7 @@ def _two_convolutions(layer, cut):
     first = eqx.tree_at(lambda conv: conv.weight, layer, right)
     first = eqx.tree_at(lambda conv: conv.bias, first, None, is_leaf=lambda leaf: leaf is None)
     for name, value in {"out_channels": cut.rank, "use_bias": False}.items():
-        object.__setattr__(first, name, value)  # this one was made just now
+        object.__setattr__(first, name, value)  # this layer was created above, so it may be changed
     second = eqx.nn.Conv(layer.num_spatial_dims, cut.rank, layer.out_channels, 1, **settings)
     second = eqx.tree_at(
         lambda conv: (conv.weight, conv.bias),

@@ -1,4 +1,4 @@
-"""linen models whose kernels of low rank are two: layers read `kernel_left` and `kernel_right`."""
+"""linen models with two factors for each kernel of low rank: layers read `kernel_left` and `kernel_right`."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ KERNEL, LEFT, RIGHT = "kernel", "kernel_left", "kernel_right"
 
 
 def layouts(apply: Callable[..., Any], variables: Tree, *args: Any) -> dict[str, Layout | str]:
-    """From the path of each leaf to the matrix that its layer takes it for, or why it is none.
+    """A dict from the path of each leaf to its layout as a matrix of its layer, or why it has none.
 
     Args:
         apply: the model, a function of (variables, *args).
-        variables, *args: of a call, which is traced.
+        variables, *args: the arguments of a call, which is traced.
     """
     keys_of, leaves = keys_by_name(variables), dict(named_leaves(variables))
     ndims = {tuple(keys): np.ndim(leaves[path]) for path, keys in keys_of.items()}
@@ -37,7 +37,7 @@ def layouts(apply: Callable[..., Any], variables: Tree, *args: Any) -> dict[str,
             own = jnp.ndim(nn.unbox(module.get_variable("params", KERNEL)))
             layout = known(module, own)
             if not isinstance(layout, str):
-                # Inside of `nn.scan` and `nn.vmap` a layer sees one of the kernels.
+                # Inside `nn.scan` and `nn.vmap` a layer sees a single kernel of the stack.
                 stacked = ndims.get(keys, own) - own
                 layout = Layout(layout.batch + stacked, layout.split + stacked)
             found[keys] = layout
@@ -52,12 +52,12 @@ def layouts(apply: Callable[..., Any], variables: Tree, *args: Any) -> dict[str,
 def with_factors(
     function: Callable[..., Any], variables: Tree, cuts: Mapping[str, Cut]
 ) -> tuple[Callable[..., Any], Tree]:
-    """(the function, the variables) with the kernels named in `cuts` as two.
+    """(the function, the variables) with two factors for each kernel named in `cuts`.
 
     Args:
-        function: of (variables, *args), which takes parameters of any shape, such as `sizes_from_variables` makes.
+        function: of (variables, *args); it takes parameters of any shape, as `sizes_from_variables` makes it do.
         variables: nested mappings.
-        cuts: from paths.
+        cuts: a mapping from paths to cuts.
     """
     keys_of = keys_by_name(variables)
     small = jax.tree.map(lambda leaf: leaf, variables)
@@ -75,12 +75,13 @@ def with_factors(
 
 
 def kernels_from_factors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function run the layers that have `kernel_left` and `kernel_right` as two.
+    """Makes a function run each layer that has `kernel_left` and `kernel_right` as two layers.
 
-    These are `nn.Dense`, `nn.DenseGeneral`, `nn.Einsum`, `nn.Conv` and `nn.ConvTranspose`, those of attention too.
+    Such layers are `nn.Dense`, `nn.DenseGeneral`, `nn.Einsum`, `nn.Conv` and `nn.ConvTranspose`, those of attention
+    too.
 
     Args:
-        function: for example `module.apply`.
+        function: a function that runs linen modules, such as `module.apply`.
 
     Returns:
         A function with the same arguments.
@@ -113,7 +114,7 @@ def _interceptor(next_function, args, kwargs, context):
 
 
 def _two_layers(module, factors, equations):
-    """The layer with the first factor, and one for the second, which has the bias."""
+    """The layer with the first factor, and a layer with the second factor and the bias."""
     first, second = factors
     own: dict[str, Any] = {"parent": None, "name": None}
     if equations is not None:
@@ -152,7 +153,7 @@ def _conv(module, ndim):
     return Layout(0, ndim - 1)
 
 
-#: From layers to what their kernel is.
+#: For each class of layers a function that gives the layout of its kernel.
 _LAYERS: dict[type, Callable[..., Layout | str]] = {
     nn.Dense: _dense,
     nn.DenseGeneral: _general,

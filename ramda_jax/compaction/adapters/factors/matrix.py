@@ -1,4 +1,4 @@
-"""A matrix as two factors, and which matrix a kernel of more axes is."""
+"""A matrix as two factors, and the layout of a kernel with more axes as a matrix."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from ramda_jax.typing import Tree
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True)
 class Factored:
-    """A matrix `left @ right` of which only the factors are held; `x @ matrix` and `matrix @ x` are two thin products.
+    """A matrix `left @ right` that holds only its factors; `x @ matrix` and `matrix @ x` are two thin products.
 
     Attributes:
         left: `[m, r]`.
@@ -32,7 +32,7 @@ class Factored:
     left: Any
     right: Any
 
-    # Before jax.Array in binary operations, which would otherwise try to make an array of it.
+    # It takes precedence over jax.Array in binary operations, which would otherwise try to convert it to an array.
     __array_priority__ = 1000
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
@@ -66,7 +66,7 @@ class Factored:
 
 
 def factor(matrix: jax.Array, rank: int) -> Factored:
-    """The best factors of that rank, each with half of the singular values: `left @ right` is near `matrix`.
+    """The best factors of that rank, each with the roots of the singular values: `left @ right` is near `matrix`.
 
         matrix = U S V^T,   left = U_r sqrt(S_r),   right = sqrt(S_r) V_r^T
 
@@ -94,12 +94,12 @@ def _factors(matrix, rank):
 
 
 class Layout(NamedTuple):
-    """Which matrices an array is: one for each index of its first axes.
+    """An array as matrices, one for each index of its first axes.
 
     Attributes:
-        batch: how many axes are before the matrices, as of stacked layers.
+        batch: the number of axes before the matrices, such as those of stacked layers.
         split: the first axis that belongs to the columns; the axes from `batch` to there are the rows.
-        is_known: whether a layer that is known reads it. Else whatever reads it gets a `Factored`.
+        is_known: whether a known layer reads it. Otherwise the code that reads it gets a `Factored`.
     """
 
     batch: int
@@ -113,7 +113,7 @@ class Layout(NamedTuple):
         return np.asarray(leaf, np.float64).reshape(sizes)
 
     def rank(self, leaf: jax.Array, rtol: float | None = None) -> int | None:
-        """The largest numerical rank of the matrices, None where two factors of that rank are no smaller."""
+        """The largest numerical rank of the matrices; None if two factors of that rank are not smaller."""
         matrices = self.matrices(leaf)
         _, rows, columns = matrices.shape
         singular = np.linalg.svd(matrices, compute_uv=False)
@@ -124,11 +124,11 @@ class Layout(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How an array is to be two.
+    """How an array is divided into two factors.
 
     Attributes:
-        layout: the matrices it is.
-        rank: that of the factors.
+        layout: the array's layout as matrices.
+        rank: the rank of the factors.
     """
 
     layout: Layout
@@ -143,12 +143,12 @@ class Cut(NamedTuple):
         return jnp.asarray(left, leaf.dtype), jnp.asarray(right, leaf.dtype)
 
 
-#: What a leaf of two axes is where nothing else is known of it: it may be a factor of a matrix product.
+#: The layout of a leaf of two axes about which nothing else is known: it may be a factor of a matrix product.
 PRODUCT = Layout(0, 1, is_known=False)
 
 
 def products(variables: Tree) -> dict[str, Layout | str]:
-    """The layouts of leaves of which nothing is known but how many axes they have."""
+    """The layouts of leaves about which only the number of axes is known."""
     reason = "a leaf of {} axes must be the kernel of a layer that is known, or a matrix"
     return {
         path: PRODUCT if np.ndim(leaf) == 2 else reason.format(np.ndim(leaf)) for path, leaf in named_leaves(variables)
@@ -156,6 +156,6 @@ def products(variables: Tree) -> dict[str, Layout | str]:
 
 
 def replace_by_factors(variables: Tree, cuts: Mapping[str, Cut]) -> Tree:
-    """The variables with the matrices named in `cuts` as `Factored`."""
+    """The variables, with a `Factored` for each matrix named in `cuts`."""
     leaves = [Factored(*cuts[path].factors(leaf)) if path in cuts else leaf for path, leaf in named_leaves(variables)]
     return jax.tree.structure(variables).unflatten(leaves)

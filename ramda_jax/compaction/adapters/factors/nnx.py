@@ -1,4 +1,4 @@
-"""nnx modules whose kernels of low rank are two: each layer that is known becomes two layers."""
+"""nnx modules with two factors for each kernel of low rank: each known layer becomes two layers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,8 +16,7 @@ from ramda_jax.structure.paths import keys_by_name, named_leaves
 class FactoredKernel(nnx.Module):
     """A parameter that is a product: `x @ kernel` and `kernel @ x` are two thin products.
 
-    It stands instead of an `nnx.Param` in a module of a user's own. `kernel.get_value()` and `kernel[...]` are the
-    `Factored` matrix.
+    It replaces an `nnx.Param` in a user's own module. `kernel.get_value()` and `kernel[...]` are the `Factored` matrix.
 
     Args:
         left: `[m, r]`.
@@ -46,12 +45,12 @@ class FactoredKernel(nnx.Module):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the product."""
+        """The shape of the product."""
         return self.get_value().shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of both factors."""
+        """The dtype of both factors."""
         return self.get_value().dtype
 
     def __getitem__(self, key: Any) -> Factored:
@@ -67,7 +66,7 @@ class FactoredKernel(nnx.Module):
 
 
 def layouts(model: Any) -> dict[str, Layout | str]:
-    """From the path of each leaf to the matrix that its layer takes it for, or why it is none."""
+    """A dict from the path of each leaf to its layout as a matrix of its layer, or why it has none."""
     keys_of = keys_by_name(nnx.state(model))
     return {path: _layout(model, keys_of[path], np.ndim(leaf)) for path, leaf in named_leaves(nnx.state(model))}
 
@@ -85,7 +84,7 @@ def _layout(model, keys, ndim):
 
 
 def with_factors(model: Any, cuts: Mapping[str, Cut]) -> Any:
-    """A copy of the module whose layers named in `cuts`, by the paths of their kernels, are two."""
+    """A copy of the module with two layers for each one named in `cuts`, by the path of its kernel."""
     small = nnx.clone(model)
     keys_of = keys_by_name(nnx.state(model))
     for path, cut in cuts.items():
@@ -101,7 +100,7 @@ def with_factors(model: Any, cuts: Mapping[str, Cut]) -> Any:
 
 
 def _replace(model, layer, pair):
-    """Puts `pair` wherever `layer` is: a layer that several modules share stays shared."""
+    """Puts `pair` everywhere in place of `layer`: a layer that several modules share stays shared."""
     holders = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Pytree)]
     for holder in holders:
         for name, child in list(vars(holder).items()):
@@ -131,7 +130,7 @@ def _first(layer, kernel, **sizes):
 
 
 def _second(make: Callable[..., Any], layer, kernel):
-    """A layer made for the second factor, with the bias of the whole one."""
+    """A layer with the second factor and the bias of the whole layer."""
     second = make(dtype=layer.dtype, param_dtype=layer.param_dtype, precision=layer.precision, rngs=nnx.Rngs(0))
     second.kernel.set_value(kernel)
     if layer.bias is not None:
@@ -193,12 +192,12 @@ def _conv(layer, ndim):
     return Layout(ndim - 2 - len(layer.kernel_size), ndim - 1)
 
 
-#: From layers to what their kernel is, and to the two that they become.
+#: For each class of layers two functions: the layout of its kernel, and the two layers that replace it.
 _LAYERS: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {
     nnx.Linear: (_linear, _two_linears),
     nnx.LinearGeneral: (_general, _two_general),
     nnx.Einsum: (_einsum, _two_einsum_layers),
-    # The second convolution is one of size 1, which a `Linear` is.
+    # The second convolution has size 1, so it is a `Linear`.
     nnx.Conv: (_conv, _two_linears),
     nnx.ConvTranspose: (_conv, _two_linears),
 }

@@ -1,1 +1,1 @@
-"""The sizes that layers remember, read from smaller arrays, and other numbers of modules."""
+"""The sizes that layers remember, as their smaller arrays give them, and other numbers of modules."""

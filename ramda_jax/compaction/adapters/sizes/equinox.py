@@ -1,4 +1,4 @@
-"""The sizes that Equinox layers remember, read from smaller arrays."""
+"""The sizes that Equinox layers remember, as their smaller arrays give them."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from ramda_jax.compaction.adapters.sizes.layers import Fit, fit_layer, groups_le
 def fit_sizes(module: Any, whole: Any) -> None:
     """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
 
-    Known are `Linear`, `Conv`, `ConvTranspose`, `Embedding`, `MultiheadAttention`, `LayerNorm`, `RMSNorm`, `GRUCell`
-    and `LSTMCell`, and what is derived from them. Any other layer is left alone, and so is one whose arrays are not
-    those that it would make: if it remembers a size that matters, the proof sees it.
+    It knows `Linear`, `Conv`, `ConvTranspose`, `Embedding`, `MultiheadAttention`, `LayerNorm`, `RMSNorm`, `GRUCell` and
+    `LSTMCell`, and classes derived from these. It does not change any other layer, or a layer whose arrays are not
+    those that it would make. If such a layer remembers a size that matters, the proof detects it.
 
     Args:
-        module: with smaller arrays, and the sizes of the whole ones; nothing else may hold it.
-        whole: with the arrays that these sizes are of; they may be abstract.
+        module: a module with smaller arrays and the sizes of the whole arrays. Nothing else may hold it.
+        whole: the module with the whole arrays, which may be abstract.
     """
     for (_, layer), (_, before) in zip(modules_of(module), modules_of(whole), strict=True):
         for kind, fit in _FITS:
@@ -26,7 +26,7 @@ def fit_sizes(module: Any, whole: Any) -> None:
 
 
 def _linear(layer, own):
-    # A scalar is one entry of an axis that it has not.
+    # A scalar counts as an axis of length 1.
     sizes = [1 if n == "scalar" else n for n in (layer.out_features, layer.in_features)]
     small = own("weight", *sizes)
     names = ("out_features", "in_features")
@@ -64,7 +64,7 @@ def _attention(layer, own):
     _, key = own("key_proj.weight", heads * layer.qk_size, layer.key_size)
     values, value = own("value_proj.weight", heads * layer.vo_size, layer.value_size)
     output, _ = own("output_proj.weight", layer.output_size, heads * layer.vo_size)
-    # Keys are compared entry by entry with queries, so that heads go and never a part of one.
+    # Keys are compared entry by entry with queries, so only whole heads are deleted.
     heads = queries // layer.qk_size
     sizes = {"query_size": query, "key_size": key, "value_size": value, "output_size": output}
     return sizes | {"num_heads": heads, "vo_size": values // heads}
@@ -79,7 +79,7 @@ def _cell(gates):
     return fit
 
 
-#: From kinds of layers to what reads their sizes.
+#: For each kind of layers a function that reads the sizes.
 _FITS: tuple[tuple[Any, Fit], ...] = (
     (eqx.nn.Linear, _linear),
     (eqx.nn.Conv, _conv),

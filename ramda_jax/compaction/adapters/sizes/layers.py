@@ -1,7 +1,7 @@
 """The sizes that a layer remembers, and the axes of its arrays that they belong to.
 
-A layer may be a stack of layers: made by `vmap`, its arrays have axes that it knows nothing of, before its own or
-between them. What it remembers are the sizes of its own.
+A layer may be a stack of layers. If it was made by `vmap`, its arrays have additional axes, before its own axes or
+between them. It remembers the sizes of its own axes only.
 """
 
 import itertools
@@ -10,13 +10,13 @@ from typing import Any
 
 from ramda_jax.typing import Shape
 
-#: A function of a layer with its whole sizes, and of `own`: from the name of an array and its own sizes to its small
-#: ones. It returns the attributes to set.
+#: A function of a layer with its whole sizes, and of `own`, which maps the name of an array and its own sizes to the
+#: small sizes. It returns the attributes to set.
 Fit = Callable[[Any, Callable[..., tuple[int, ...]]], dict[str, Any]]
 
 
 def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The axes of an array that have the sizes a layer remembers: the last ones; else the first that fit, in order.
+    """The axes of an array with the sizes that a layer remembers: the last axes, or else the first that fit in order.
 
     Raises:
         ValueError: no axes have these sizes.
@@ -33,10 +33,10 @@ def own_axes(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def groups_left(groups: int, outputs: int, small: int) -> int:
-    """How many groups a convolution has whose kernel has `small` of its outputs left.
+    """The number of groups of a convolution whose kernel has `small` outputs left.
 
-    Each group has as many outputs as it had, and there are fewer of them; where that cannot be, there are as many
-    groups as before.
+    Each group keeps its number of outputs, and there are fewer groups. If that is impossible, the number of groups
+    stays the same.
 
     Example:
         >>> groups_left(3, 12, 8), groups_left(3, 12, 9)
@@ -47,12 +47,12 @@ def groups_left(groups: int, outputs: int, small: int) -> int:
 
 
 def fit_layer(layer: Any, whole: Any, fit: Fit) -> None:
-    """Sets what a layer remembers in place, or leaves it alone where its arrays are not those that it would make.
+    """Sets the sizes that a layer remembers in place, unless its arrays are not those that it would make.
 
     Args:
-        layer: with smaller arrays, and the sizes of the whole ones.
-        whole: with the arrays that these sizes are of; they may be abstract.
-        fit: reads the sizes.
+        layer: a layer with smaller arrays and the sizes of the whole arrays.
+        whole: the layer with the whole arrays, which may be abstract.
+        fit: a function that reads the sizes.
     """
 
     def own(variable, *sizes):
@@ -65,7 +65,7 @@ def fit_layer(layer: Any, whole: Any, fit: Fit) -> None:
 
     try:
         sizes = fit(whole, own)
-    except Exception:  # a class derived from one of Flax may keep other things under these names
+    except Exception:  # a class derived from a layer of Flax may use these names otherwise
         return
     for name, value in sizes.items():
         object.__setattr__(layer, name, value)  # an Equinox module is frozen

@@ -1,4 +1,4 @@
-"""The sizes that nnx layers remember, read from smaller arrays."""
+"""The sizes that nnx layers remember, as their smaller arrays give them."""
 
 from typing import Any
 
@@ -11,16 +11,17 @@ from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes, nu
 def fit_sizes(module: Any, whole: Any, sizes: Sizes) -> None:
     """Sets the sizes that the layers in `module` remember to those of their arrays, in place.
 
-    Known are `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
-    the recurrent cells of Flax, and what is derived from them. Any other layer is left alone, and so is one whose
-    arrays are not those that it would make: if it remembers a size that matters, the proof sees it.
+    It knows `Linear`, `LinearGeneral`, `Einsum`, `Conv`, `ConvTranspose`, `Embed`, `MultiHeadAttention`, the norms and
+    the recurrent cells of Flax, and classes derived from these. It does not change any other layer, or a layer whose
+    arrays are not those that it would make. If such a layer remembers a size that matters, the proof detects it.
 
     Args:
-        module: with smaller arrays, and the sizes of the whole ones.
-        whole: with the arrays that these sizes are of; they may be abstract.
-        sizes: numbers for what `remembered_sizes` names.
+        module: a module with smaller arrays and the sizes of the whole arrays.
+        whole: the module with the whole arrays, which may be abstract.
+        sizes: values for the numbers that `remembered_sizes` names.
     """
-    # Outer modules come before what is in them: what attention or a cell remembers follows from its layers.
+    # Outer modules come before the modules inside them, because the sizes of attention or of a cell follow from its
+    # layers.
     for (_, layer), (_, before) in zip(nnx.iter_modules(module), nnx.iter_modules(whole), strict=True):
         for kind, fit in _FITS:
             if isinstance(layer, kind):
@@ -35,12 +36,12 @@ def fit_sizes(module: Any, whole: Any, sizes: Sizes) -> None:
 
 
 def remembered_sizes(model: Any) -> list[Remembered]:
-    """The numbers that the modules of a model remember, but for those that follow from a layer's arrays."""
+    """The numbers that the modules of a model remember, except for those that follow from a layer's arrays."""
     result = []
     for path, layer in nnx.iter_modules(model):
         numbers = dict(numbers_of(vars(layer)))
         if any(isinstance(layer, kind) and type(layer).__module__.startswith("flax.") for kind, _ in _FITS):
-            # How many outputs each group of a convolution has left its kernel does not say.
+            # A convolution's kernel does not say how many outputs each group has left.
             groups = numbers.get("feature_group_count", 1)
             numbers = {"feature_group_count": groups} if groups > 1 else {}
             if isinstance(layer, nnx.GroupNorm) and not layer.use_scale and not layer.use_bias:
@@ -103,7 +104,7 @@ def _norm(layer, own):
 
 def _group_norm(layer, own):
     features = _vector(layer, own, layer.num_groups * layer.group_size)
-    # Whole groups go, or none: they keep their size.
+    # Only whole groups are deleted, so groups keep their size.
     return {} if features is None else {"num_groups": features // layer.group_size}
 
 
@@ -139,7 +140,7 @@ def _cell(layer, own):
     return {}
 
 
-#: From kinds of layers to what reads their sizes.
+#: For each kind of layers a function that reads the sizes.
 _FITS: tuple[tuple[Any, Fit], ...] = (
     (nnx.Linear, _linear),
     (nnx.LinearGeneral, _linear_general),

@@ -1,4 +1,4 @@
-"""The sizes that modules remember as Python numbers: where they are, and other numbers in their places."""
+"""The sizes that modules remember as Python numbers: finds them, and replaces them by other numbers."""
 
 import copy
 import dataclasses
@@ -26,12 +26,12 @@ class Remembered:
         return f"{self.module}.{self.name}" if self.module else self.name
 
 
-#: Of a model, numbers in place of those that its modules remember: by path of the module and attribute.
+#: Numbers that replace those that a model's modules remember, by (path of the module, attribute).
 Sizes = Mapping[tuple[str, str], int]
 
 
 def numbers_of(attributes: Mapping[str, Any], depth: int = 1) -> Iterator[tuple[str, int]]:
-    """Yields the integers among attributes, and among what tuples, lists, dicts and plain objects there hold."""
+    """Yields the integers among attributes, and inside tuples, lists, dicts and plain objects among them."""
     for name, value in attributes.items():
         if not isinstance(name, str) or name.startswith("_"):
             continue
@@ -55,7 +55,7 @@ def with_number(value: Any, name: str, number: int) -> Any:
     if isinstance(value, dict):
         result[first] = number
     else:
-        object.__setattr__(result, first, number)  # a frozen dataclass too
+        object.__setattr__(result, first, number)  # works for a frozen dataclass too
     return result
 
 
