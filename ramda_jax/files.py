@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place and moved into it, locked while a folder changes."""
+"""Files that are whole or absent: written beside their place and moved into it, with a lock on the folder."""
 
 import contextlib
 import hashlib
@@ -10,24 +10,24 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # on Windows
     fcntl = None
 
-#: Beginning of the names of files that are being written; a killed process may leave them behind, and they may be
+#: The beginning of the names of files that are being written. A killed process may leave such files behind; they may be
 #: deleted.
 UNFINISHED = ".unfinished-"
 
 
 def write_beside(folder: Path, data: bytes) -> Path:
-    """Writes `data` to a new file in `folder`, through to the disk, and returns its path; or leaves no file."""
-    # mkstemp opens a new file only: nothing is written through a link.
+    """Writes `data` to a new file in `folder`, through to the disk, and returns its path; an error leaves no file."""
+    # mkstemp only opens new files, so nothing is written through a link.
     handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp's files are for their owner alone; others get what a file usually gets.
+        # Only the owner may read mkstemp's files; give them the usual permissions.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)
@@ -47,7 +47,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Writes a file so that every reader finds either all of the old content or all of the new.
 
     Raises:
-        OSError: it could not be written; the old file is unchanged.
+        OSError: the file could not be written; the old file is unchanged.
     """
     source = write_beside(path.parent, data.encode() if isinstance(data, str) else data)
     try:
@@ -91,7 +91,7 @@ def read_regular(path: Path, largest: int) -> bytes:
             raise OSError("it is not a regular file")
         if status.st_size > largest:
             raise TooLarge(f"it has {status.st_size} bytes, not the {largest} that it may have")
-        # Not `read(largest)`: Python would allocate as much.
+        # Do not use `read(largest)`, because Python would allocate that much.
         return file.read(status.st_size)
 
 
@@ -106,13 +106,13 @@ class Locked(Exception):
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds the lock of an existing file or folder; the system frees it when the process ends, in whatever way.
+    """Holds the lock of an existing file or folder. The system frees it when the process ends in any way.
 
     Yields:
         Whether there is a lock: False on systems and file systems without locks.
 
     Raises:
-        Locked: another process has it, and `wait` is False.
+        Locked: another process has the lock, and `wait` is False.
     """
     if fcntl is None:
         yield False

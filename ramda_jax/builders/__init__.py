@@ -1,4 +1,4 @@
-"""Model builders: from gradients to the `QuadraticModel` of a step, one method of the papers each."""
+"""Model builders, which turn gradients into the `QuadraticModel` of a step; each is for a method of the papers."""
 
 from ramda_jax.builders.adaptive_dual_averaging import AdaptiveDualAveragingState, adaptive_dual_averaging
 from ramda_jax.builders.dual_averaging import DualAveragingState, dual_averaging

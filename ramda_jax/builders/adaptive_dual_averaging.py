@@ -20,7 +20,7 @@ class AdaptiveDualAveragingState(NamedTuple):
     """Sums of regularised adaptive dual averaging.
 
     Attributes:
-        model_step: int32 `[]`, steps taken in all; what schedules are called with.
+        model_step: int32 `[]`, the number of all steps taken, with which schedules are called.
         stage_step: int32 `[]`, t, steps taken in this stage.
         step_size_sum: `[]`, alpha_t, the sum of the stage's step sizes s.
         epsilon: `[]`, the eps of the last step.
@@ -43,7 +43,7 @@ class AdaptiveDualAveragingState(NamedTuple):
         def diagonal(u):
             return cbrt(u) + self.epsilon.astype(u.dtype)
 
-        # alpha_t only serves as a scalar whose value the compiler does not know (`xla.many_leaves`).
+        # alpha_t serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
 
@@ -114,7 +114,7 @@ def adaptive_dual_averaging(
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
 
         def accumulate(total, term):
-            # The first step of a stage adds to 0, and takes the parameters it is given as W_0 (`starts_stage`).
+            # The first step of a stage adds to 0, and takes its parameters as W_0 (`starts_stage`).
             total = reset(is_first, total, 0)
             return saturated(total + step_size.astype(total.dtype) * term, total, term)
 
@@ -122,7 +122,7 @@ def adaptive_dual_averaging(
             return accumulate(total, limited(g, total.dtype))
 
         def accumulate_square(total, g):
-            # Squared in the dtype of the sum: in float16 the square of 1e-4 is 0.
+            # Square in the dtype of the sum, because in float16 the square of 1e-4 is 0.
             return accumulate(total, jnp.square(limited(g, total.dtype)))
 
         new_state = AdaptiveDualAveragingState(

@@ -27,7 +27,7 @@ class DualAveragingState(NamedTuple):
     """Sums of regularised dual averaging.
 
     Attributes:
-        model_step: int32 `[]`, steps taken in all; what schedules are called with.
+        model_step: int32 `[]`, the number of all steps taken, with which schedules are called.
         stage_step: int32 `[]`, t, steps taken in this stage.
         step_size_sum: `[]`, alpha_t, the sum of the stage's step sizes s.
         grad_sum: V_t, the sum of s * gradient; the parameters' shapes, at least float32.
@@ -42,7 +42,7 @@ class DualAveragingState(NamedTuple):
 
     def quadratic_model(self) -> QuadraticModel:
         """The model of the last step, for `strength = 1`."""
-        # At least 1, so that a fresh state does not divide by zero: the centre of its model is the anchor.
+        # At least 1, so that there is no division by zero for a fresh state. The centre of its model is the anchor.
         metric = jnp.sqrt(jnp.maximum(self.stage_step, 1).astype(self.step_size_sum.dtype))
         by_leaf = jax.tree.map(lambda v: metric.astype(v.dtype), self.grad_sum)
         return QuadraticModel(self.grad_sum, self.anchor, by_leaf, self.step_size_sum, weight_is_sum=True)
@@ -128,7 +128,7 @@ def next_step_size(
     """t, alpha_t and s_t of the step after `state`, which needs the first three fields of `DualAveragingState`."""
     dtype = state.step_size_sum.dtype
     stage_step = next_count(reset(is_first, state.stage_step, 0))
-    # The root in the dtype of the sums: that of an int32 is float32 even under x64.
+    # Take the root in the dtype of the sums: the root of an int32 is float32 even under x64.
     step_size = at_step(learning_rate, state.model_step, dtype) * jnp.sqrt(stage_step.astype(dtype))
     alpha = add_evenly(reset(is_first, state.step_size_sum, 0), step_size, stage_step)
     return stage_step, alpha, step_size

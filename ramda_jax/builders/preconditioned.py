@@ -18,7 +18,7 @@ class PreconditionedState(NamedTuple):
     """State of `preconditioned`.
 
     Attributes:
-        model_step: int32 `[]`, steps taken; what schedules are called with.
+        model_step: int32 `[]`, the number of steps taken, with which schedules are called.
         direction_state: the state of the Optax transformation that gives the direction; in at least float32.
     """
 
@@ -96,7 +96,7 @@ def preconditioned(
     transform = optax.with_extra_args_support(transform)
 
     def widen(tree, params):
-        # By the parameters' dtype, and not the gradients': the dtype of sums must not change.
+        # Use the parameters' dtype and not the gradients', because the dtype of sums must not change.
         return jax.tree.map(lambda x, p: x.astype(sums_dtype(p.dtype)), tree, params)
 
     def limit(grads, params):
@@ -117,7 +117,8 @@ def preconditioned(
                 limit(updates, params), state.direction_state, widen(params, params), **extra_args
             )
         except Exception as error:
-            # If the state is that of another method, say so instead. (Checked only now: the check is expensive.)
+            # If the state belongs to another method, say so instead. (This is checked only now, because it is
+            # expensive.)
             own = jax.eval_shape(transform.init, jax.eval_shape(zeros_for_sums, params))
             try:
                 check_same_state(state.direction_state, own)
@@ -132,7 +133,7 @@ def preconditioned(
         diagonal = jax.tree.map(lambda u: jnp.ones([], u.dtype), direction)
         if metric is not None:
             diagonal = metric(direction_state)
-        # In the dtype of the sums: the decayed point is not stored, and need not be rounded to the parameters' dtype.
+        # Use the dtype of the sums: the decayed point is not stored, and need not be rounded to the parameters' dtype.
         anchor = jax.tree.map(lambda p, u: kept.astype(u.dtype) * p.astype(u.dtype), params, direction)
         if numerator is None:
             diagonal = jax.tree.map(_without_overflow, diagonal, direction)

@@ -1,4 +1,4 @@
-"""The quadratic model of the loss: what a method hands to the solver."""
+"""The quadratic model of the loss, which a method hands to the solver."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -58,7 +58,7 @@ class QuadraticModel(NamedTuple):
         return self.metric * self.anchor - self.slope
 
     def center_if_weightless(self, w: jax.Array) -> jax.Array:
-        """`w`; the centre if the weight is 0. So a learning rate of 0 changes no bit of the parameters."""
+        """`w`, or the centre if the weight is 0, so that a learning rate of 0 keeps every bit of the parameters."""
         return jnp.where(self.weight == 0, self.center, w)
 
     def smooth_value(self, w: jax.Array, where: jax.Array | None = None) -> jax.Array:
@@ -90,7 +90,7 @@ class QuadraticModel(NamedTuple):
 
 @runtime_checkable
 class ModelState(Protocol):
-    """What `eval_params` needs of a model builder's state to find the last step's W_hat again.
+    """What `eval_params` needs from a model builder's state to compute the last step's W_hat again.
 
     It is a named tuple with the attribute and the method below. A builder that is used with c_t = 1 only needs neither,
     because the parameters are then W_hat.

@@ -1,4 +1,4 @@
-"""Whether a jitted step hands each buffer back to what it is for."""
+"""Whether a jitted step returns each donated buffer with the new value of the same argument."""
 
 import collections
 import math
@@ -10,24 +10,25 @@ from ramda_jax.structure.paths import path_name
 
 
 def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
-    """Raises if a jitted training step keeps old and new state at once, or copies what it need not.
+    """Raises if a jitted training step keeps old and new state at once, or makes needless copies.
 
     JAX gives the buffers of donated arguments to the results in their order: the first result of a shape and dtype gets
-    the first donated argument of these. A step that takes `(params, state)` and returns `(state, params)` so writes the
-    state over the parameters. XLA then copies, first of all what only passes through, such as RAMDA's anchor. On one
-    matrix 64 bytes a parameter are moved instead of 32 (`python -m benchmarks.compiled --swapped`). The results are the
-    same, so nothing else shows it. Single numbers are not looked at.
+    the first donated argument of the same shape and dtype. So a step that takes `(params, state)` and returns
+    `(state, params)` writes the state over the parameters. XLA then makes copies, in particular of arrays that only
+    pass through, such as RAMDA's anchor. On one matrix 64 bytes a parameter are moved instead of 32
+    (`python -m benchmarks.compiled --swapped`). The results are the same, so nothing else shows it. Single numbers are
+    not checked.
 
     The step is traced, not compiled and not run.
 
     Args:
-        step: what `jax.jit` returns, with `donate_argnums` or `donate_argnames`.
-        *args, **kwargs: what it is called with; leaves of type `jax.ShapeDtypeStruct` will do. Errors count the
-            arguments from 0, without the static ones.
+        step: the result of `jax.jit`, with `donate_argnums` or `donate_argnames`.
+        *args, **kwargs: the arguments of a call; leaves may be of type `jax.ShapeDtypeStruct`. Errors count the
+            arguments from 0, without the static arguments.
 
     Raises:
         ValueError: an argument that is also a result is not donated, or its buffer goes to another result.
-        TypeError: a function that is not jitted by `jax.jit`.
+        TypeError: `step` is not jitted by `jax.jit`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -58,7 +59,7 @@ def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
     kinds = {name: _kind(tree) for name, tree in arguments.items()}
     origins = _origins(arguments, results)
     for number, result in enumerate(results):
-        # The argument that this result is the next value of: the one of its structure, shapes and dtypes.
+        # This result is the next value of the argument with the same structure, shapes and dtypes.
         same = [name for name, kind in kinds.items() if kind == _kind(result) and kind[1]]
         if len(same) == 1 and same[0] not in donated:
             raise ValueError(
@@ -85,7 +86,7 @@ def _kind(tree):
 
 
 def _origins(arguments, results):
-    """For each leaf of each result the donated leaf, as (argument, path), whose buffer it gets, None for none."""
+    """For each leaf of each result the donated leaf whose buffer it gets, as (argument, path), or None."""
     donated = collections.defaultdict(collections.deque)
     for name, tree in arguments.items():
         for path, info in jax.tree.flatten_with_path(tree)[0]:

@@ -110,7 +110,7 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
 
 
 def _like(tree, rng):
-    """Entries of either sign and of sizes from 1e-3 to 1e3, so that some are above most clips; none is 0."""
+    """Nonzero entries of either sign and of sizes from 1e-3 to 1e3, so that some are above most clips."""
 
     def leaf_like(leaf):
         values = rng.choice([-1.0, 1.0], leaf.shape) * 10.0 ** rng.uniform(-3, 3, leaf.shape)

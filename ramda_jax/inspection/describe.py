@@ -1,4 +1,4 @@
-"""A table of which leaf gets which regularizer."""
+"""A table of the leaves and their regularizers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,10 @@ _METHODS = (ramda, rmda, prox_sgd, prox_gen, prox_adamw, prox_ssi)
 
 
 class Trace(Protocol):
-    """What `describe` needs of a trace, such as `compaction.Dims`."""
+    """What `describe` needs from a trace, such as `compaction.Dims`."""
 
     def count_units(self, leaves: Sequence[tuple[str, Any, Any]]) -> Mapping[str, Any]:
-        """From paths to counts with `removable`, `units`, `zero` and `ready`, of (path, leaf, regularizer or None)."""
+        """Counts `removable`, `units`, `zero` and `ready` by path; `leaves` are (path, leaf, regularizer or None)."""
         ...
 
 
@@ -81,7 +81,7 @@ def describe(
     leaves = assign(regularizer, params)
     solvers.check_used([(path, given) for path, _, given in leaves if given is not None])
     packing: Any = packing_of(regularizer)
-    counter: Any = trace if packing is None else packing  # the groups of another order are units already
+    counter: Any = trace if packing is None else packing  # in another order every group is a unit already
     counts = {} if counter is None else counter.count_units(leaves)
     for path, leaf, given in leaves:
         shape = tuple(leaf.shape)
@@ -127,7 +127,7 @@ def _weight_of(regularizer, shape):
 
 
 def _name_of(regularizer):
-    """The name of the class; for a scaled one that of the inner one, with the factor unless the weight has it."""
+    """The name of the class; for `Scaled` that of the inner class, with the factor unless the weight includes it."""
     if not isinstance(regularizer, Scaled):
         return type(regularizer).__name__
     name = type(regularizer.regularizer).__name__

@@ -1,6 +1,6 @@
-"""What an optimizer's state contains: the structured point, and how its solver fares.
+"""The structured point and the solver's report, computed from an optimizer's state.
 
-Both functions find the states of this library wherever Optax's wrappers have put them.
+Both functions find the states of this library inside any of Optax's wrappers.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
         before the first step and for methods with c = 1.
 
     Raises:
-        ValueError: there is no state of this library in `state`, or it is that of other parameters.
+        ValueError: there is no state of this library in `state`, or it belongs to other parameters.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -81,9 +81,9 @@ def solver_info(state: Any) -> SolverInfo:
         state: an optimizer's state, as for `eval_params`.
 
     Returns:
-        A `SolverInfo`: the most iterations, the root of the sum of squared residuals, and whether all solves converged.
-        Before the first step it is 0, 0 and True. If the model's sums or a solution are not finite, nothing has
-        converged, and the residual is infinite.
+        A `SolverInfo`: the largest number of iterations, the root of the sum of squared residuals, and whether all
+        solves converged. Before the first step it is 0, 0 and True. If the model's sums or a solution are not finite,
+        nothing has converged, and the residual is infinite.
 
     Raises:
         ValueError: there is no state of this library in `state`.
@@ -96,7 +96,7 @@ def solver_info(state: Any) -> SolverInfo:
         (0, True)
     """
     infos = [proximal.info for _, proximal in paired_states(state)]
-    # Closed forms of single entries do not check their result; but with finite sums it is finite too.
+    # Closed forms of single entries do not check their result, but with finite sums it is finite too.
     ours = [node for _, node in find_states(state, (ModelState, PreconditionedState, ProximalPointState))]
     for node in ours:
         check_arrays("A state's leaves", named_leaves(node))

@@ -42,7 +42,7 @@ def one_pass_norms(x: jax.Array, axes: Axes) -> jax.Array:
         y = jnp.where(where, size * unit, 0)
         return y * y
 
-    # A NaN is neither small nor large, and so belongs to the others.
+    # A NaN is neither small nor large, so it belongs to the other entries.
     terms = squares(enlarge, is_small), squares(1, ~is_small & ~is_large), squares(reduce, is_large)
     few, most, many = one_kernel_sums(terms, axes)
     # If there are large entries, the small ones do not matter. Otherwise small and other entries both count.

@@ -1,4 +1,4 @@
-"""Reweighting from the current norms: the adaptive LASSO, of groups."""
+"""Weights from the current norms: the adaptive LASSO for groups."""
 
 import dataclasses
 import re
@@ -23,9 +23,9 @@ def adaptive_weights(
         omega_g (||w_g|| / mean of ||w|| over the leaf's groups + eps)^-power
 
     Here omega_g is the group's weight in `regularizer`. Long groups are shrunk less, short ones are zeroed sooner.
-    Norms are relative to the mean of their leaf, so that a leaf of equal groups keeps its weights, apart from eps, and
-    the strength its meaning. The new weights are constants. Call this between two stages, make a new optimizer with the
-    result, and a new state by `optimizer.init(params)`.
+    Norms are relative to the mean of their leaf. So a leaf of equal groups keeps its weights, apart from eps, and the
+    strength keeps its meaning. The new weights are constants. Call this between two stages, make a new optimizer with
+    the result, and a new state by `optimizer.init(params)`.
 
     Args:
         regularizer: the specification that the optimizer was given; every regularizer in it must be of group norms.

@@ -19,15 +19,15 @@ from ramda_jax.validation import check_arrays, check_params
 FRESH = "make a state for these parameters by `optimizer.init(params)`."
 
 
-#: Fields of our states that hold one number.
+#: Fields of our states that hold a number.
 _NUMBERS: dict[str, Any] = dict.fromkeys(("model_step", "stage_step", "proximal_step", "averaging_step"), jnp.integer)
 _NUMBERS |= dict.fromkeys(("step_size_sum", "epsilon", "strength"), jnp.floating)
 _SUMS = ("grad_sum", "grad_sq_sum")
-# `converged` as any number: wrappers that compute with states, such as Optax's SAM, make an int of a bool.
+# `converged` may be any number: wrappers that compute with states, such as Optax's SAM, turn a bool into an int.
 _INFO: dict[str, Any] = {"num_steps": jnp.integer, "residual": jnp.floating, "converged": jnp.generic}
-#: What a target keeps instead of the strength.
+#: The fields that a target keeps instead of the strength.
 _TARGET: dict[str, Any] = dict.fromkeys(("current", "next", "weight", "model_weight", "share"), jnp.floating)
-#: A bool, or the whole number that such wrappers make of one.
+#: A bool, or the integer into which such wrappers turn it.
 _FLAG = (jnp.bool_, jnp.integer)
 _TARGET |= {"is_constant": _FLAG}
 
@@ -48,7 +48,7 @@ def check_belongs(what: str, tree: Tree, like: str, params: Tree, remedy: str) -
     """
     found, wanted = jax.tree.leaves(tree), jax.tree.leaves(params)
     if len(found) == len(wanted) and all(_shape(a) == _shape(b) for a, b in zip(found, wanted, strict=True)):
-        # Names take longer to make, and are only needed if the structures differ.
+        # Making names takes longer, and is only needed if the structures differ.
         if jax.tree.structure(tree) == jax.tree.structure(params):
             return
     shapes = {name: _shape(leaf) for name, leaf in named_leaves(tree)}
@@ -101,7 +101,7 @@ def check_numbers(what: str, tree: Tree, remedy: str) -> None:
 
 
 def _check_leaves(what, tree, is_right, kind, remedy):
-    # Names are made only for the message: they cost more than the check.
+    # Names are made only for the message, because they cost more than the check.
     if not all(map(is_right, jax.tree.leaves(tree))):
         name, leaf = next((name, leaf) for name, leaf in named_leaves(tree) if not is_right(leaf))
         dtype = getattr(leaf, "dtype", type(leaf).__name__)
@@ -217,7 +217,7 @@ def _kind(leaf):
 def is_same_setting(one: Any, other: Any) -> bool:
     """Whether two settings (regularizers, solvers, numbers, tuples of these) are equal; two functions count as equal.
 
-    A factory makes new functions at every call, which differ and mean the same.
+    A factory makes new functions at every call, which differ but mean the same.
     """
     if one == other or (callable(one) and callable(other)):
         return True

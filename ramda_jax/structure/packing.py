@@ -1,4 +1,4 @@
-"""Parameters in another order for an optimizer than in the model."""
+"""Parameters whose order for an optimizer differs from that in the model."""
 
 from typing import Any, Protocol, runtime_checkable
 
