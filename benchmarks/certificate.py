@@ -1,11 +1,11 @@
-"""The number of zero groups that become nonzero again, over many runs, beside the certificate's bound.
+"""Counts the zero groups that become nonzero again, over many runs, and compares with the certificate's bound.
 
     python -m benchmarks.certificate
 
-For some steps t: how many of the zero groups at t are nonzero at a later step of the run, and what `bound` says.
-Three problems, 20 seeds each, one program for all seeds: logistic regression and a small convolutional net, on
-scikit-learn's digits, by RAMDA in one stage; and a case made to break the premise, in which the mean gradient of half
-of the groups begins to move in the middle of the run.
+For some steps t the table says how many of the zero groups at t are nonzero at a later step of the run, and gives
+`bound`. There are three problems with 20 seeds each, and one program for all seeds: logistic regression and a small
+convolutional net on scikit-learn's digits, by RAMDA in one stage; and a case made to break the premise, in which the
+mean gradient of half of the groups begins to move in the middle of the run.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import ramda_jax
 from ramda_jax import GroupLasso, metrics
 
 SEEDS, BATCH = 20, 32
-#: Bounds are counted in these classes: [0, 0.01], (0.01, 0.05] and so on; the last says nothing.
+#: Bounds are counted in these classes: [0, 0.01], (0.01, 0.05] and so on. Bounds in the last class say nothing.
 LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.999, 1.0)
 
 
@@ -76,7 +76,7 @@ def conv_net():
         }
 
     def patches(x):
-        # A convolution as a matrix product, which is quick under vmap on a CPU.
+        # Write the convolution as a matrix product, which is fast under vmap on a CPU.
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         height, width = x.shape[1:3]
         return jnp.stack([padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], 3)
@@ -128,7 +128,7 @@ def observe(problem, regularizer, strength, learning_rate, num_steps, times, see
         key, now = jax.random.split(key)
         updates, state = optimizer.update(gradient(params, now, number), state, params)
         params = optax.apply_updates(params, updates)
-        # Of each t: whether the group has been nonzero at a step after it.
+        # For each t: whether the group has been nonzero at a later step.
         later = number + 1 > jnp.asarray(times)
         revived = revived | (later[:, None] & alive(state, params)[None])
         return (params, state, key, revived), None

@@ -1,9 +1,9 @@
-"""From sparse to small: how much smaller and faster, and how long the analysis takes.
+"""Measures how much smaller and faster compaction makes a net, and how long the analysis takes.
 
     python -m benchmarks.compaction [--json FILE] [--png FILE] [--rounds N] [--round-to N] [--small]
 
-Channels and units are taken at random, and everything that reads them is set to zero, as a regularizer would; then the
-net is compacted and measured beside the whole one in the same process.
+It chooses channels and units at random and sets everything that reads them to zero, as a regularizer would. Then it
+compacts the net, and measures it and the whole net in the same process.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from ramda_jax.structure.paths import named_leaves
 
 BATCH = 32
 REGULARIZER = ramda_jax.GroupLasso("input")
-#: XLA takes its new convolutions (YNNPACK) only where there are more than 16 output channels; its old ones (Eigen) are
-#: several times slower for the narrow layers that are left. The second line has both nets on the old ones.
+#: XLA uses its new convolutions (YNNPACK) only for more than 16 output channels. Its old ones (Eigen) are several times
+#: slower for the narrow layers of the small net. The second line has both nets with the old convolutions.
 COMPILERS = {"default": {}, "without YNNPACK": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 
 
@@ -52,7 +52,7 @@ def with_dead_channels(net, batch, share, seed=0):
     rng = np.random.default_rng(seed)
     values = {}
     for path, leaf in named_leaves(state):
-        # A dead channel with bias 0 would be a zero channel, and too easy.
+        # With a bias of 0 a dead channel would be zero, which would be too easy.
         values[path] = rng.normal(size=leaf.shape) if "bias" in path else np.array(leaf)
     for width in trace_dims(adapter.apply, state, batch).widths:
         if width.reason:

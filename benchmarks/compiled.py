@@ -1,21 +1,20 @@
-"""What an optimizer step costs as compiled for an NVIDIA H100 or a TPU v5e, neither of which is needed.
+"""The cost of an optimizer step that is compiled for an NVIDIA H100 or a TPU v5e. Neither is needed.
 
     make compiled                                      both chips, in environments of their own
     python -m benchmarks.compiled --chip h100          in an environment that has jax-cuda13-plugin
     python -m benchmarks.compiled --chip v5e           in one that has jax[tpu]
         [--trees NAME ...] [--methods NAME ...] [--sharded] [--swapped] [--json FILE]
 
-XLA compiles ahead of time for a described machine. Printed are, beside those of `optax.adamw` on the same tree in
-float32:
+XLA compiles ahead of time for a described machine. The table compares with `optax.adamw` on the same tree in float32:
 
-bytes        that every step reads and writes in the device's memory, per parameter: of each instruction the operands
-             and results, without the branches of conditionals and the bodies of loops. A copy that goes on beside other
-             work counts once. What stays in the chip's own memory is not counted.
-temporaries  bytes per parameter that the step needs beside its arguments and results
+bytes        bytes per parameter that every step reads and writes in the device's memory: the operands and results of
+             each instruction, without the branches of conditionals and the bodies of loops. A copy that runs in
+             parallel with other work counts once. Data that stays in the chip's own memory does not count.
+temporaries  bytes per parameter that the step needs in addition to its arguments and results
 kernels      fusions, copies and calls of libraries
-waits        conditionals and loops: at each a GPU waits for its host
-compile      processor seconds of this process, and relative to AdamW's. The assembler of a GPU's kernels is a process
-             of its own, whose time is not in it.
+waits        conditionals and loops: a GPU waits for its host at each of them
+compile      processor seconds of this process, and relative to AdamW's. The assembler of a GPU's kernels is a separate
+             process, whose time is not included.
 
 `--sharded` shards the tree over four chips and prints the collectives of a step. `--swapped` compiles a step that takes
 (params, state) and returns (state, params), so that arrays which only pass through are copied.
@@ -39,7 +38,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 import ramda_jax
 from benchmarks.hlo import read_program
 
-# As XLA describes an H100 with 80 GB.
+# XLA's description of an H100 with 80 GB.
 H100 = """gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
   threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
@@ -124,12 +123,12 @@ def topology(chip):
 
 
 def compiled_step(optimizer, shapes, sharding, is_swapped=False):
-    """The compiled step of an optimizer, arguments donated, and how many parameters it has.
+    """The compiled step of an optimizer, with donated arguments, and its number of parameters.
 
     Args:
         optimizer: an Optax transformation.
         shapes: a tree of shapes.
-        sharding: from a shape to the sharding of such an array.
+        sharding: a function from a shape to the sharding of such an array.
         is_swapped: whether the results come in another order than the arguments.
     """
 
@@ -147,7 +146,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False):
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     if is_swapped:
         return compiled, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    # From the second step on a state lies as the step before has left it.
+    # From the second step on the state has the sharding of the previous step's result.
     _, left = compiled.output_shardings
     later = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, left)
     same = jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y.sharding, x.ndim), state, later)
@@ -164,7 +163,8 @@ def measured(chip, tree, method, devices, is_sharded, is_swapped):
     def sharding(shape):
         if not is_sharded:
             return SingleDeviceSharding(devices[0])
-        # Parameters along the longest axis; what is one number per group, or one number, at first on every chip.
+        # Shard parameters along the longest axis. Arrays of one number per group, and single numbers, start on every
+        # chip.
         if shape not in shapes:
             return NamedSharding(mesh, PartitionSpec())
         axis = max(range(len(shape)), key=lambda i: shape[i])

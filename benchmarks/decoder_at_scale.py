@@ -1,18 +1,19 @@
-"""A whole training step of a large decoder, as compiled for 16, 64 or 256 TPU chips, none of which is needed.
+"""A whole training step of a large decoder, compiled for 16, 64 or 256 TPU chips, none of which is needed.
 
     python -m benchmarks.decoder_at_scale [--sizes 1b 7b] [--chips 16 64 256] [--methods adamw ramda ...] [--json FILE]
 
-in an environment that has jax[tpu] (`make compiled` makes one, `.venv-tpu`). The decoder has grouped heads, rotary
-positions, a gated MLP and RMSNorm; its layers are stacked and run by `lax.scan`, each made again in the backward pass;
-float32 weights, bfloat16 arithmetic. Parameters and optimizer state are sharded over all chips, and every chip has one
-sequence of 2,048 tokens. Nothing is allocated: XLA compiles ahead of time for a described machine. Printed are
+It needs an environment that has jax[tpu] (`make compiled` makes one, `.venv-tpu`). The decoder has grouped heads,
+rotary positions, a gated MLP and RMSNorm. Its layers are stacked and run by `lax.scan`, and each is computed again in
+the backward pass. Weights are float32, and the arithmetic is bfloat16. Parameters and optimizer state are sharded over
+all chips, and every chip has one sequence of 2,048 tokens. Nothing is allocated: XLA compiles ahead of time for a
+described machine. The table has
 
-memory       GiB per chip: arguments, and what the step needs beside them. A TPU v5e has 16.
-collectives  in the program, and how many of them are in the program of the gradients alone
-optimizer    GiB per chip that the step of the optimizer alone moves, and as a share of that and what the gradients
-             move, by XLA's own count (which takes a loop's body once: what a layer moves is the difference to a program
-             that runs two layers in each pass)
-compile      seconds, which depend on what else the machine does
+memory       GiB per chip: the arguments, and the memory that the step needs in addition. A TPU v5e has 16.
+collectives  the number in the program, and the number in the program of the gradients alone
+optimizer    GiB per chip that the optimizer's step alone moves, and its share of the sum of that and of what the
+             gradients move, by XLA's own count. (XLA counts a loop's body once. The traffic of a layer is the
+             difference to a program that runs two layers in each pass.)
+compile      seconds, which depend on the other load of the machine
 """
 
 import argparse
@@ -40,7 +41,7 @@ CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 
 
 class Size(NamedTuple):
-    """Of a decoder; `key_heads` are those of keys and values."""
+    """The sizes of a decoder; `key_heads` is the number of heads of keys and values."""
 
     layers: int
     width: int
@@ -104,7 +105,7 @@ def rotated(x):
 
 
 def layer(x, weights, batched):
-    """One layer of the decoder, (batch, time, width) to the same."""
+    """One layer of the decoder, from (batch, time, width) to the same shape."""
     weights = jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights)
     y = rms_norm(x, weights["attention_norm"])
     query, key, value = (jnp.einsum("btw,whd->bthd", y, weights[name]) for name in ("query", "key", "value"))
@@ -136,7 +137,7 @@ def groups_of(params):
 
 
 class Machine:
-    """Described chips, over which every array is sharded along its longest axis that is not the layers'."""
+    """Described chips. Every array is sharded over them along its longest axis other than the layers' axis."""
 
     def __init__(self, devices):
         self.mesh = Mesh(np.array(devices), ("chips",))

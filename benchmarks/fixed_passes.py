@@ -1,18 +1,17 @@
-"""How exact the step on accelerators is, on every step of whole trainings: zeros, residuals, bounds, the end.
+"""Measures how exact the step on accelerators is, at every step of whole trainings: zeros, residuals and bounds.
 
     python -m benchmarks.fixed_passes [--nets NAME ...] [--methods NAME ...] [--steps N] [--json FILE] [--small]
 
-Nets on scikit-learn's digits are trained by the solver as accelerators run it, a fixed number of passes
-(`solvers.secular_passes`), and once more by `SecularNewton(strict=True)`. Each group of each regularised leaf of each
-step, from the first on, is a group-step. Printed are
+Nets on scikit-learn's digits are trained by the solver as accelerators run it, with a fixed number of passes
+(`solvers.secular_passes`), and once more by `SecularNewton(strict=True)`. A group-step is one group of a regularised
+leaf at one step; the first step is included. The table has
 
-zeros      group-steps whose zero is not that of the exact solution, `||rhs|| <= lambda omega_g` in float64; those next
-to
-           the border, where rounding decides and both answers are right, are counted apart
+zeros      group-steps whose zero is not that of the exact solution, `||rhs|| <= lambda omega_g` in float64. Those next
+           to the threshold, where rounding decides and both answers are right, are counted separately.
 4 eps      the share of group-steps whose KKT residual is at most four machine eps times `||rhs||`
-worst      the largest residual of a group in units of eps `||rhs||`, and the step at which it was
-bound      steps at which the residual over all groups, rounding aside, is above the one that the solver reports
-support    at the end: groups that are zero in the one training and not in the other
+worst      the largest residual of a group in units of eps `||rhs||`, and its step
+bound      steps at which the residual over all groups, apart from rounding, is above the one that the solver reports
+support    at the end: groups that are zero in only one of the two trainings
 """
 
 import argparse
@@ -45,7 +44,7 @@ class Logistic(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """A layer of attention and one of two dense layers, over the rows of an image."""
+    """A layer of attention and a block of two dense layers, over the rows of an image."""
 
     def __init__(self, rngs, width=32):
         self.embed = nnx.Linear(8, width, rngs=rngs)
@@ -72,7 +71,7 @@ class FixedPasses(ramda_jax.SecularNewton):
 
     strict: bool = True
     found: list = dataclasses.field(default_factory=list, compare=False)
-    # Neither tiles nor batches: each leaf is found once.
+    # Use neither tiles nor batches, so that each leaf is found once.
     by_group = False
     iterates = False
 
@@ -127,7 +126,7 @@ class Watch:
         for regularizer, (model, value, residual) in zip(regularizers, found, strict=False):
             model = jax.tree.map(lambda x: np.asarray(x, np.float64), model)
             w, axes = np.asarray(value, np.float64), regularizer.inner_axes(value.ndim)
-            # As the solver has them: rounded once.
+            # Round once, as the solver does.
             rhs = np.asarray(np.float32(model.metric * model.anchor) - np.float32(model.slope), np.float64)
             lam = float(model.weight) * regularizer.weights(w.shape)
 

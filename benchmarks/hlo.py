@@ -1,4 +1,4 @@
-"""What a compiled program moves, launches and waits for, read from its optimized HLO."""
+"""Reads from a program's optimized HLO what it moves, launches and waits for."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import NamedTuple
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
 SHAPE = re.compile(r"(pred|bf16|[suf]\d+)\[([\d,]*)\](?:\{[^}]*\})?")
 INSTRUCTION = re.compile(r"\s*(?:ROOT )?(%[\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)")
-# They move nothing: names for what is in memory, and what is counted apart.
+# These move nothing: they are names for data in memory, or are counted separately.
 FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "copy-done", "after-all", "partition-id"),
     *("while", "conditional", "call"),
@@ -19,10 +19,11 @@ class Program(NamedTuple):
     """The work of every run of a program.
 
     Attributes:
-        bytes: read and written in the device's memory, without the branches of conditionals and the bodies of loops.
+        bytes: the bytes read and written in the device's memory, without the branches of conditionals and the bodies of
+            loops.
         kernels: fusions, copies and calls of libraries.
         conditionals, loops: their numbers; a GPU waits for its host at each of them.
-        collectives: from names to numbers.
+        collectives: a dict from names to numbers.
     """
 
     bytes: int
@@ -47,7 +48,7 @@ def read_program(text: str) -> Program:
 
 
 def _computations(text):
-    """From the names of computations to their lines; the entry's is ENTRY."""
+    """A dict from the names of computations to their lines; the name of the entry computation is ENTRY."""
     found, name = {}, None
     for line in text.splitlines():
         head = re.match(r"(ENTRY )?(%[\w.\-]+) \(.*\{\s*$", line)
@@ -62,7 +63,7 @@ def _computations(text):
 
 
 def _traffic(computations, name):
-    """Bytes and kernels of a computation and of what it calls."""
+    """The bytes and kernels of a computation and of those that it calls."""
     made, total, kernels = {}, 0, 0
     for line in computations[name]:
         match = INSTRUCTION.match(line)
@@ -77,7 +78,7 @@ def _traffic(computations, name):
         if operation in FREE:
             continue
         if operation.endswith("-start"):
-            # An asynchronous copy, mostly into the chip's own memory: what it moves is read once.
+            # An asynchronous copy, mostly into the chip's own memory, reads its data once.
             sizes = [_bytes(re.sub(r"\{[^}]*\}", "", found.group(0))) for found in SHAPE.finditer(shape)]
             total += min([size for size in sizes if size > 8] or [0])
         else:
@@ -88,7 +89,7 @@ def _traffic(computations, name):
 
 
 def _bytes(text):
-    """The bytes of the arrays in a piece of HLO that lie in the device's main memory."""
+    """The bytes of those arrays in a piece of HLO that are in the device's main memory."""
     total = 0
     for match in SHAPE.finditer(text):
         if not re.search(r"S\([1-9]\)", match.group(0)):  # else in the chip's own memory

@@ -1,9 +1,9 @@
-"""The statements of docs/identification.md beside observations: logistic regression on scikit-learn's digits.
+"""Compares the statements of docs/identification.md with observations: logistic regression on scikit-learn's digits.
 
     python -m benchmarks.identification
 
-The minimiser is known to rounding (`logistic.solve`): which groups are zero there, by what margin, and how long the
-others are. Four studies, each with several seeds in one program:
+The minimiser is known to rounding (`logistic.solve`), and so are its zero groups, their margins and the lengths of the
+other groups. There are four studies, each with several seeds in one program:
 
     average     does the average of gradients come to the gradient at the minimiser, while W changes fast?
     constant    at a constant learning rate: which groups change, how far, and what the theorems say
@@ -64,8 +64,8 @@ def constant(given, method, learning_rate, averaging, passes, seeds):
         "average_error": float(error_of(given, average).mean()),
     }
     if method == "rmda" and averaging == 1.0:
-        # Theorem 3: with G^2 for the mean squared norm of a batch's gradient plus lambda times a subgradient at W*,
-        # which is noise alone, and L for the largest curvature.
+        # Theorem 3. G^2 is the mean squared norm of a batch's gradient plus lambda times a subgradient at W*, which is
+        # noise alone, and L is the largest curvature.
         noise, curvature = batch_noise(given), smoothness(given)
         gap = float(seen.gap.mean()) / (steps / EVERY)
         slope = float(seen.slope_gap.mean()) / (steps / EVERY)
@@ -93,7 +93,7 @@ def constant(given, method, learning_rate, averaging, passes, seeds):
 
 
 def averages(given, passes, seeds):
-    """The average of gradients beside slow change, from zero."""
+    """The error of the average of gradients, and the slow change, from zero."""
     rows = []
     for method, rate, power in (
         ("rmda", 1.0, 0.6),
@@ -125,7 +125,7 @@ def falling(rate, power, start=0):
 
 
 def reshuffled(given, passes, seeds):
-    """The average's error at the minimiser, where W hardly moves."""
+    """The error of the average at the minimiser, where W hardly moves."""
     rows = []
     windows = tuple(passes * share // 64 for share in (1, 4, 16, 64))
     for shuffled in (False, True):
@@ -140,7 +140,7 @@ def reshuffled(given, passes, seeds):
 
 
 def last_stages(given, passes, seeds):
-    """A first stage, and then a last one at a constant or a falling rate."""
+    """A first stage, and then a last stage with a constant or a decaying rate."""
     first, rows = passes // 8, []
     last = first * EVERY
     for method, rate, settings in (

@@ -1,6 +1,6 @@
 """Group-sparse logistic regression, solved to the end in float64 without stochastic gradients, with a certificate.
 
-Accelerated proximal gradient finds the living groups, Newton's method among them the other digits.
+Accelerated proximal gradient finds the living groups. Newton's method on these groups finds the remaining digits.
 """
 
 import math
@@ -19,7 +19,7 @@ class Problem(NamedTuple):
         inputs: (samples, features).
         labels: (samples, classes), one-hot.
         group_weight: lambda sqrt(classes).
-        ridge: weight of the kernel's squares; the bias is free.
+        ridge: the weight of the kernel's squares; the bias is not penalised.
     """
 
     inputs: np.ndarray
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     ridge: float = 0.0
 
     def errors(self, kernel, bias):
-        """(probabilities less labels, the loss)."""
+        """(probabilities minus labels, the loss)."""
         logits = self.inputs @ kernel + bias
         loss = -np.mean(np.sum(self.labels * log_softmax(logits, axis=1), axis=1))
         return softmax(logits, axis=1) - self.labels, loss
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
         return self.inputs.T @ error / len(error) + self.ridge * kernel, error.mean(axis=0), objective
 
     def residual(self, kernel, bias):
-        """Distance of 0 to the subdifferential."""
+        """The distance of 0 to the subdifferential."""
         slope, slope_bias, _ = self.gradient(kernel, bias)
         norms = np.linalg.norm(kernel, axis=1, keepdims=True)
         lengths = np.linalg.norm(slope, axis=1)
@@ -59,7 +59,8 @@ def shrunk(kernel, threshold):
 def accelerated(problem, kernel, bias, num_steps):
     """FISTA with restarts, until most of the living groups are known."""
     ones = np.ones((len(problem.inputs), 1), problem.inputs.dtype)
-    # The softmax has curvature 1/2 at most; the largest eigenvalue of the inputs' second moments, by power iteration.
+    # The softmax has a curvature of at most 1/2. Power iteration finds the largest eigenvalue of the inputs' second
+    # moments.
     vector = np.ones(problem.inputs.shape[1] + 1, problem.inputs.dtype)
     whole, image = np.hstack([problem.inputs, ones]), vector
     for _ in range(30):
@@ -79,7 +80,7 @@ def accelerated(problem, kernel, bias, num_steps):
 
 
 def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
-    """Newton's method on the living groups; groups that shrink to zero leave, groups for which zero is wrong join."""
+    """Newton's method on the living groups; drops groups that shrink to zero, adds groups that must not be zero."""
     kernel, bias, factor, last = kernel.copy(), bias.copy(), None, np.inf
     for _ in range(num_steps):
         slope, slope_bias, objective = problem.gradient(kernel, bias)
@@ -97,7 +98,7 @@ def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
             print(f"  {objective:.12f}, residual {residual:.1e}, {np.sum(~alive)} zero groups", file=sys.stderr)
         if residual <= tolerance:
             break
-        # The same Hessian again as long as it serves.
+        # Use the same Hessian again as long as it reduces the residual.
         if factor is None or residual > 0.1 * last:
             factor = cho_factor(hessian(problem, kernel, bias, alive), overwrite_a=True)
         last = residual
@@ -107,7 +108,7 @@ def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
         while True:
             new, new_bias = kernel.copy(), bias + length * move_bias
             new[alive] += length * move
-            # A group that would turn round goes to zero.
+            # A group whose direction would reverse becomes zero.
             new[alive] *= np.sum(new[alive] * units, axis=1, keepdims=True) > 1e-9
             if problem.gradient(new, new_bias)[2] <= objective + 1e-14 or length < 1e-3:
                 break
@@ -154,9 +155,9 @@ def certify(problem, kernel, bias):
 
         F(W) >= mean_i H(p_i)   for all p with mean_i (p_i - y_i) = 0 and ||X_g^T (p - y)|| / n <= group_weight.
 
-    The entropy is strongly concave, so that the gap between the two sides bounds how far p is from the dual's one
-    solution p*, `||p - p*||^2 <= 2 n gap`, and so how long a gradient at the solution can be. If even that
-    is below group_weight, the group is zero in every minimiser.
+    The entropy is strongly concave. So the gap between the two sides bounds the distance of p to the dual's only
+    solution p*, `||p - p*||^2 <= 2 n gap`, and so the norm of a group's gradient at the solution. If even this bound is
+    below group_weight, the group is zero in every minimiser.
     """
     assert problem.ridge == 0
     error, _ = problem.errors(kernel, bias)
@@ -164,7 +165,7 @@ def certify(problem, kernel, bias):
     lengths = np.linalg.norm(slope, axis=1)
     scale = min(1.0, problem.group_weight / lengths.max())
     p = np.clip(problem.labels + scale * error, 0, 1)
-    # The mean of the errors must be 0; the bound includes what rounding leaves of it.
+    # The mean of the errors must be 0; the bound includes its rounding error.
     value = -np.mean(np.sum(xlogy(p, p), axis=1)) - scale * np.abs(slope_bias).max() * np.abs(bias).sum()
     gap = objective - value
     # 1/n times the entropy is 1/n strongly concave. The gap is a difference, and has the rounding of its two numbers.
@@ -174,7 +175,7 @@ def certify(problem, kernel, bias):
 
 def solve(problem, num_steps=1500, tolerance=1e-10, progress=False):
     """(kernel, bias) of the minimiser."""
-    # Numbers of NumPy would make float64 of it.
+    # NumPy's numbers would promote it to float64.
     inputs, labels = problem.inputs.astype(np.float32), problem.labels.astype(np.float32)
     single = Problem(inputs, labels, float(problem.group_weight), float(problem.ridge))
     classes = problem.labels.shape[1]

@@ -1,11 +1,11 @@
-"""Logistic regression on MNIST, solved to the end, with a certificate: which groups are zero in the minimiser?
+"""Solves logistic regression on MNIST to the end, and proves which groups are zero in the minimiser.
 
     python -m benchmarks.minimiser --data-dir data/mnist --runs out/mnist_logistic/rmda-1 out/mnist_logistic/ramda-1
 
 The objective is that of the experiment `mnist_logistic`: the mean cross entropy of the 60,000 training images plus
-lambda sqrt(10) times the norm of each pixel's ten weights, the bias free. It is convex; `logistic.solve` solves it and
-`logistic.certify` proves by a point of the dual problem which groups are zero in every minimiser. `--runs` compares the
-parameters that runs of `examples.train` have left.
+lambda sqrt(10) times the norm of each pixel's ten weights; the bias is not penalised. It is convex. `logistic.solve`
+solves it, and `logistic.certify` proves, by a point of the dual problem, which groups are zero in every minimiser.
+`--runs` compares the final parameters of runs of `examples.train`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CONFIG = CONFIGS["mnist_logistic"]
 
 
 def load(data_dir, num_samples=None):
-    """The problem, its inputs as the experiment has them."""
+    """The problem, with the inputs of the experiment."""
     train, _ = CONFIG.task.read(data_dir)
     images = np.asarray(CONFIG.task.prepare(np.asarray(train.images[:num_samples], np.float32), None, False))
     inputs = images.reshape(len(images), -1).astype(np.float64)
@@ -69,7 +69,7 @@ def left_by(folder, data_dir):
 
 
 def compare(problem, optimum, certificate, runs):
-    """A row for each run: where its zeros are not the minimiser's."""
+    """A row for each run: where its zeros differ from the minimiser's."""
     kernel, bias = optimum
     alive, best = np.linalg.norm(kernel, axis=1) > 0, problem.gradient(kernel, bias)[2]
     rows = []

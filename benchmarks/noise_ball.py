@@ -1,12 +1,12 @@
 """How far living groups fluctuate at a constant learning rate: a linear model around the minimiser.
 
-A living group's direction is averaged like the gradients, only its radius fluctuates (docs/identification.md, `How far
-they go`). With R the columns of radial directions (and of the bias), H = R^T hessian R and C the covariance of a
-batch's gradient between them, the radii w, and w_hat, from which they are averaged, follow
+A living group's direction is averaged like the gradients; only its radius fluctuates (docs/identification.md,
+`How far they go`). With R the columns of radial directions (and of the bias), H = R^T hessian R and C the covariance of
+a batch's gradient between them, the radii w, and w_hat, from which they are averaged, follow
 
     w_hat <- w_hat - E (H w + noise),    w <- (1 - c) w + c w_hat,
 
-E the effective learning rates. Their covariance is the solution of a Lyapunov equation.
+where E has the effective learning rates. The covariance of w and w_hat solves a Lyapunov equation.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,7 @@ def linear_model(problem: Problem, kernel, bias, batch) -> Linear:
     for group, unit in enumerate(units):
         radial[group * classes : (group + 1) * classes, group] = unit
     radial[count * classes :, count:] = np.eye(classes)
-    # Of each sample, by the living groups and the bias; the norms' own curvature is orthogonal to the radii.
+    # One row for each sample, by the living groups and the bias. The curvature of the norms is orthogonal to the radii.
     samples = np.einsum("ng,nc->ngc", np.hstack([problem.inputs[:, alive], np.ones((len(error), 1))]), error)
     samples = samples.reshape(len(error), -1)
     projected = samples @ radial

@@ -18,7 +18,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.solvers import Context
 
 BATCH = 64
-REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, the images' single one too
+REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, including the images' single one
 
 
 class MLP(nnx.Module):
@@ -91,7 +91,7 @@ class Recorder(ramda_jax.SecularNewton):
 
     by_group = False
 
-    strict: bool = True  # else accelerators solve all leaves together, and not by `solve`
+    strict: bool = True  # otherwise accelerators solve all leaves together, and not by `solve`
     subproblems: list = dataclasses.field(default_factory=list, compare=False)
 
     def solve(self, model, regularizer, context):
@@ -106,8 +106,8 @@ class Training:
     Attributes:
         params, state: the last parameters and the optimizer's state.
         accuracy: on the held-out quarter.
-        iterations: the most that any leaf's solver took, one number per step.
-        recorded: from 1-based steps to the `Subproblem`s of the regularized leaves.
+        iterations: the largest number of iterations of any leaf's solver, one number per step.
+        recorded: a dict from 1-based steps to the `Subproblem`s of the regularized leaves.
     """
 
     params: Any

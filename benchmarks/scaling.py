@@ -1,9 +1,9 @@
-"""How the cost of a step beside one of `optax.adamw` changes with the number of parameters and of leaves.
+"""How the cost of a step, relative to `optax.adamw`, changes with the numbers of parameters and of leaves.
 
     python -m benchmarks.scaling [--all] [--methods NAME ...] [--json FILE] [--small]
 
-Generated matrices and gradients, group LASSO, float32: ten square leaves of growing size, then a growing number of
-small leaves of four shapes.
+It uses generated matrices and gradients, the group LASSO and float32. One study has ten square leaves of growing size,
+the other a growing number of small leaves of four shapes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ LEAVES = 10
 COMPARED = ("ramda", "rmda")
 SIZES, ALL_SIZES = (10**4, 10**5, 10**6, 10**7), (10**8,)
 COUNTS, ALL_COUNTS = (1, 10, 100, 500), (2000, 5000)
-# The most that the ratios from 1e6 parameters on may differ by, as a factor.
+# The largest factor by which the ratios from 1e6 parameters on may differ.
 MOST_CHANGE = 1.5
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.solvers [--json FILE] [--png FILE] [--steps N] [--small]
 
-The solver study of the RAMDA paper (Tables 1 and 2, Theorem 1) at the size of a laptop, in three tables: how exact
-each solver is for how much time; how the iterations of proximal gradient grow with the accuracy; and whether it
-matters to the trained net.
+This is the solver study of the RAMDA paper (Tables 1 and 2, Theorem 1) at the size of a laptop, in three tables: the
+error and the time of each solver; how the iterations of proximal gradient grow with the accuracy; and whether the
+solver matters to the trained net.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def accuracy_rows(tree, method, names, recorded, rounds):
     return rows
 
 
-# The tolerance comes in through the step, which is traced, so that one compilation serves all of them.
+# The tolerance is given as the step, which is traced, so that all tolerances share one compilation.
 RATE_SOLVER = ProximalGradient(max_steps=1_000_000, tolerance=lambda step: step)
 
 
@@ -124,7 +124,7 @@ def rate_row(tree, method, recorded, decades):
             size = jnp.linalg.norm(subproblem.model.rhs)
             asked = [dataclasses.replace(subproblem, step=10.0**-k * size) for k in decades]
             iterations.append([int(solve([problem], RATE_SOLVER)[0].num_steps) for problem in asked])
-    # Lines through the second half: the theorem is about small tolerances, and before them slow modes hide.
+    # Fit lines to the second half: the theorem is about small tolerances, and slow modes do not show before.
     x = np.array(decades)[len(decades) // 2 :]
     counts = np.array(iterations, float)[:, len(decades) // 2 :]
     lines = [np.polyfit(x, y, 1) for y in counts]

@@ -3,9 +3,9 @@
     python -m benchmarks.stablehlo --save out/stablehlo            # on the state before a change
     python -m benchmarks.stablehlo --compare out/stablehlo         # on the state after it
 
-A change of the code's arrangement must not change any program. Programs with different texts may still have the same
-operations on arrays, in another order, or with other operations on scalars; they are counted apart. If operations on
-arrays differ, `--lines` of them are printed. Nothing is compiled or run.
+A refactoring must not change any program. Programs with different texts may still have the same operations on arrays,
+in another order, or with other operations on scalars; these are counted separately. If operations on arrays differ,
+`--lines` of them are printed. Nothing is compiled or run.
 """
 
 import argparse
@@ -55,7 +55,7 @@ DEVICES = 4
 
 
 def trees(sharded):
-    """Trees of shapes, by what is done to them: those for one device, or those for several."""
+    """Trees of shapes by how they are solved, for one device or for several."""
 
     def shapes(dtype=jnp.float32, **leaves):
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in leaves.items()}
@@ -145,7 +145,8 @@ def main():
     print(f"{jax.device_count()} device(s), {outcomes.total()} programs: {figures}", flush=True)
     failed = outcomes["differ"] > 0
     if not arguments.sharded:
-        # With several devices no leaf is cut into tiles and no leaves are put together: those are another process.
+        # With several devices no leaf is cut into tiles and no leaves are joined, so these programs need another
+        # process.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
         again = [sys.executable, "-m", "benchmarks.stablehlo", *sys.argv[1:], "--sharded"]
         failed |= bool(subprocess.run(again, env={**os.environ, "XLA_FLAGS": flags}, check=False).returncode)

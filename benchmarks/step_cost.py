@@ -1,9 +1,9 @@
-"""What an optimizer step costs: time, memory, compilation and iterations beside those of `optax.adamw`.
+"""The cost of an optimizer step: time, memory, compilation and iterations, compared with `optax.adamw`.
 
     python -m benchmarks.step_cost [--trees NAME ...] [--methods NAME ...] [--regularizers NAME ...]
                                    [--dtypes NAME ...] [--all] [--json FILE] [--small]
 
-One table for each tree and dtype. It works on any device that JAX finds.
+It prints a table for each tree and dtype, and works on any device that JAX finds.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def main(argv=None):
     elif args.all:
         trees, methods, regularizers, dtypes = tuple(TREES), METHODS, tuple(REGULARIZERS), DTYPES
     else:
-        # What fits into five minutes: a step of prox_ssi does what one of prox_adamw does.
+        # This fits into five minutes. prox_ssi is left out, because its step does the same as that of prox_adamw.
         trees, methods = ("resnet50",), tuple(name for name in METHODS if name != "prox_ssi")
         regularizers, dtypes = tuple(name for name in REGULARIZERS if "nuclear" not in name), DTYPES[:1]
     pairs = [(m, r) for m in args.methods or methods for r in args.regularizers or regularizers]
@@ -120,7 +120,7 @@ def main(argv=None):
             for row, step in measured(name, tree.astype(dtype), dtype, pairs, args.seconds, warm_up, rounds):
                 rows.append(row | {"sparsity": zero_groups(step)})
                 print(f"  {row['method']}, {row['regularizer']}: {row['ratio']:.2f}", flush=True)
-                if args.json:  # After every row: what has been measured is there should the rest be cut short.
+                if args.json:  # Write after every row, so that an interrupted run keeps its rows.
                     args.json.write_text(json.dumps(rows, indent=1) + "\n")
             print_table(rows[first:], not args.small)
     return rows

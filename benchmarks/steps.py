@@ -15,7 +15,7 @@ from benchmarks.timing import alternate, ratios
 from benchmarks.trees import number_of_parameters
 
 WARM_UP, ROUNDS = 30, 20
-# Of the regularizers, times the gradients' size: with it RAMDA on the ResNet50 has zero groups and others.
+# The regularizers' strength in units of the gradients' size. With it RAMDA on the ResNet50 has zero and nonzero groups.
 STRENGTH = 1 / 6
 
 
@@ -32,7 +32,7 @@ def no_compilation_cache():
 
 
 def iterations(state):
-    """The most iterations of any leaf's solver in the last step; None for other optimizers."""
+    """The largest number of iterations of any leaf's solver in the last step; None for other optimizers."""
     try:
         return ramda_jax.solver_info(state).num_steps
     except ValueError:
@@ -40,19 +40,19 @@ def iterations(state):
 
 
 class Step:
-    """A call is one step of its own parameters and state, with the next of the gradients in turn.
+    """A call takes one step with its own parameters and state, and the next of the gradients in turn.
 
     Attributes:
         params, state: the current parameters and state.
         iterations: one number per step; empty for other optimizers.
         compile_seconds: the time of tracing and compiling.
-        temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: what is allocated besides inputs
-            and outputs, and all of it, donated buffers counted once.
+        temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: the allocations in addition to
+            inputs and outputs, and all allocations with donated buffers counted once.
         fusions, loops: their numbers in the compiled program, with those inside loops and branches.
     """
 
     def __init__(self, optimizer, tree):
-        # Donated, and the state's first values may be the parameters themselves.
+        # Copy, because these are donated and the state's first values may be the parameters themselves.
         self.params = jax.tree.map(jnp.copy, tree.params)
         self.state = jax.tree.map(jnp.copy, optimizer.init(tree.params))
         self.gradients = itertools.cycle(tree.gradients)
@@ -120,9 +120,9 @@ def measured(name, tree, dtype, pairs, seconds, warm_up, rounds):
 
 
 def compare(peer, step, seconds=60.0, warm_up=WARM_UP, rounds=ROUNDS):
-    """A `Step` alternately with a warm peer: the fields of a row of the JSON file.
+    """Times a `Step` alternately with a warm peer; returns the fields of a row of the JSON file.
 
-    Rounds are 20, fewer (at least 3) if they would take longer than `seconds`, and so with the steps of the warm-up.
+    There are 20 rounds, or fewer (at least 3) if they would take longer than `seconds`. The same holds for the warm-up.
     """
     warm_up, last = step.warm_up(warm_up, seconds)
     rounds = int(np.clip(seconds / max(last, 1e-9), min(3, rounds), rounds))

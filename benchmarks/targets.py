@@ -29,11 +29,11 @@ import ramda_jax
 from examples.data.idx import read_idx
 from ramda_jax import metrics
 
-REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, the images' single one too
+REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, including the images' single one
 SHARES = (0.5, 0.7, 0.9, 0.95)
 STARTS = (1e-7, 1e-4, 1e-1)
 BATCH = 64
-# Of Fashion-MNIST and MNIST: enough to learn from, few enough for two cores.
+# The numbers of images of Fashion-MNIST and MNIST: enough to learn from, few enough for two cores.
 TRAINED_ON, TESTED_ON = 6_000, 2_000
 
 
@@ -159,7 +159,7 @@ def train(problem, optimizer, seed, start):
 
 
 def row(name, problem, share, seeds):
-    """What came of all seeds and starts, with a target; without a regularizer for a share of None."""
+    """The results of all seeds and starts with a target, or without a regularizer if the share is None."""
     settings = ramda_jax.stages(problem.learning_rate, total_steps=problem.num_steps)
     if share is None:
         optimizer = ramda_jax.ramda(**settings)

@@ -1,4 +1,4 @@
-"""Times as ratios: functions measured alternately in one process, so that whatever else runs slows all of them."""
+"""Times as ratios: functions are measured alternately in one process, so that other load slows all of them."""
 
 import time
 
@@ -10,11 +10,11 @@ def alternate(functions, rounds):
     """Runs each function once per round, the next round starting with another one.
 
     Args:
-        functions: from names to functions without arguments, which return arrays.
-        rounds: measured ones; one more goes before as a warm-up, in which everything is compiled.
+        functions: a dict from names to functions without arguments, which return arrays.
+        rounds: the number of measured rounds. A warm-up round before them compiles everything.
 
     Returns:
-        From names to seconds, one number per round.
+        A dict from names to seconds, one number per round.
     """
     names = list(functions)
     seconds = {name: np.zeros(rounds) for name in names}
@@ -29,5 +29,5 @@ def alternate(functions, rounds):
 
 
 def ratios(seconds, peer):
-    """What `alternate` returns, each round relative to the peer's time in the same round."""
+    """The result of `alternate`, with each round relative to the peer's time in the same round."""
     return {name: values / seconds[peer] for name, values in seconds.items()}

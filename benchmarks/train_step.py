@@ -28,7 +28,7 @@ from examples.models import LeNet5, TransformerXL
 
 METHODS = ("adamw", "ramda", "rmda", "prox_sgd")
 STRENGTH = 1e-4  # examples.digits's
-# The most that RAMDA's step may take of a training step on two cores.
+# The largest share of a training step that RAMDA's step may take on two cores.
 TARGETS = {("lenet5", "ramda"): 0.1}
 
 
@@ -65,7 +65,7 @@ class Program:
 
     def __init__(self, function, params, state, inputs):
         self.inputs = itertools.cycle(inputs)
-        # Donated, and the state's first values may be the parameters themselves.
+        # Copy, because these are donated and the state's first values may be the parameters themselves.
         self.params, self.state = jax.tree.map(jnp.copy, (params, state))
         self.function = jax.jit(function, donate_argnums=(0, 1))
 
@@ -75,7 +75,7 @@ class Program:
 
 
 def programs(task, methods):
-    """From `gradients`, and (method, `whole`) and (method, `step`), to functions without arguments."""
+    """A dict from `gradients`, (method, `whole`) and (method, `step`) to functions without arguments."""
     graph, params, others = nnx.split(task.net, nnx.Param, ...)
 
     def gradient(params, *batch):

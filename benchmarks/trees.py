@@ -1,4 +1,4 @@
-"""Parameter trees to measure on, with gradients: of real training steps where there is a model, else generated."""
+"""Parameter trees for measurements, with gradients of real training steps if there is a model, else generated."""
 
 import functools
 import itertools
@@ -51,10 +51,10 @@ def recorded(model, loss, batches, origin, part=lambda params: params):
 
     Args:
         model: an `nnx.Module`.
-        loss: from (model, *batch) to a number.
+        loss: a function from (model, *batch) to a number.
         batches: tuples of arrays, one for each gradient.
-        origin: the tree's.
-        part: from all parameters to those that are kept.
+        origin: the tree's origin.
+        part: a function from all parameters to those that are kept.
     """
     graph, params, others = nnx.split(model, nnx.Param, ...)
     clip, optimizer = optax.clip_by_global_norm(1.0), optax.adamw(1e-3)

@@ -1,8 +1,8 @@
-"""What 2:4 sparsity and other hard targets cost: steps of RAMDA on one matrix, beside those with l1.
+"""The cost of 2:4 sparsity and other hard targets: steps of RAMDA on one matrix, compared with l1.
 
     python -m benchmarks.two_of_four [--side N] [--rounds N]
 
-Works on whatever device JAX finds.
+It works on any device that JAX finds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ REGULARIZERS = {
 
 
 class Step:
-    """A call is one step with the same gradient; parameters and state are donated."""
+    """A call takes one step with the same gradient; parameters and state are donated."""
 
     def __init__(self, regularizer, params, gradient):
         optimizer = ramda_jax.ramda(1e-2, regularizer, strength=1e-3)

@@ -1,4 +1,4 @@
-"""Logistic regression on scikit-learn's digits, its minimiser, and runs that are watched beside it, step by step."""
+"""Logistic regression on scikit-learn's digits: its minimiser, and runs that are compared with it at every step."""
 
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ import ramda_jax
 from benchmarks.certificate import digits
 from benchmarks.logistic import Problem, solve
 
-SAMPLES, BATCH, EVERY = 1792, 32, 56  # 56 batches make a pass, and what costs a pass is measured once a pass
+SAMPLES, BATCH, EVERY = 1792, 32, 56  # 56 batches make a pass; measures that cost a pass are taken once a pass
 STRENGTH, RIDGE = 5e-3, 1e-2
 LASSO = ramda_jax.GroupLasso("input")
 
 
 class Setting(NamedTuple):
-    """The problem on the device, and its minimiser as the problem in NumPy has it."""
+    """The problem on the device, and its minimiser, which was computed in NumPy."""
 
     problem: Problem
     kernel: np.ndarray
@@ -48,14 +48,14 @@ def setting():
 
 
 class Seen(NamedTuple):
-    """Of a window of steps; arrays begin with the seeds.
+    """Measures of a window of steps; the first axis of arrays is the seeds.
 
     Attributes:
         flips: how often a group of W_hat became zero or nonzero.
         zero: in how many steps it was zero.
-        away, iterate_away: sums of squares of what the radius of W_hat and of W is away from the minimiser's.
-        sideways: the same of W_hat across the minimiser's direction.
-        right: in how many steps all groups were as in the minimiser.
+        away, iterate_away: sums of the squared differences of the radii of W_hat and W from the minimiser's.
+        sideways: the same for W_hat across the minimiser's direction.
+        right: the number of steps in which exactly the minimiser's groups were zero.
         slow: the largest `||W_t - W_(t-1)|| alpha_t / s_t`.
         gap, slope_gap: sums over passes of F(W) - F* and of ||grad f(W) - grad f(W*)||^2.
     """
@@ -72,7 +72,8 @@ class Seen(NamedTuple):
 
 
 def run(given, optimizer, schedule, windows, seeds, start=None, shuffled=False, stage_start=0):
-    """Trains and looks. `windows` are numbers of passes at which a window ends; one `Seen` of each, as NumPy arrays.
+    """Trains and measures. `windows` are the numbers of passes at which windows end; each gives a `Seen` of NumPy
+    arrays.
 
     Returns:
         A list of (Seen, steps in the window, V_t / alpha_t at its end, largest D_t / alpha_t).

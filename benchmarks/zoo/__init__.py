@@ -1,1 +1,1 @@
-"""A zoo of small architectures with dead units at known places: what compaction leaves of each, beside the least."""
+"""A zoo of small architectures with dead units at known places: compares what compaction leaves with the least."""

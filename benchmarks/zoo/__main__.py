@@ -1,10 +1,10 @@
-"""What compaction leaves of each architecture of the zoo, beside the least that an expert would leave.
+"""Compares what compaction leaves of each architecture of the zoo with the least that an expert would leave.
 
     python -m benchmarks.zoo [NAME ...] [--family NAME] [--times] [--small] [--json FILE]
 
-Of each architecture 40 % of all that is removable is zero, at places that are written down by hand. It is compacted as
-a user would do it, compared with the whole one on fresh inputs, another batch size and by its gradients, saved, and
-made again in a process of its own. Then come three times.
+In each architecture 40 % of all removable units are zero, at places that are written down by hand. The command compacts
+it as a user would do it, compares it with the whole model on fresh inputs, with another batch size and by its
+gradients, saves it, and rebuilds it in another process. Then it measures three times.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FEW = ("MLP", "MLP, two outputs", "deep sets", "experts, dispatched")
 
 
 def check_all(names, folder):
-    """A row for each architecture; all of them are made again in one other process."""
+    """A row for each architecture; another process rebuilds all of them."""
     rows = []
     for name in names:
         family, entry = ENTRIES[name]

@@ -1,4 +1,4 @@
-"""One architecture through compaction as a user has it: compact, compare, save, and make again elsewhere."""
+"""Takes an architecture through compaction as a user would: compact, compare, save, and rebuild elsewhere."""
 
 import dataclasses
 import re
@@ -16,23 +16,23 @@ from ramda_jax.structure.paths import named_leaves
 
 LEAST, COMPACTS, REFUSES, WRONG = "compacts to the least", "compacts", "refuses with the right reason", "wrong"
 OUTCOMES = (LEAST, COMPACTS, REFUSES, WRONG)
-#: Why a width is whole that no expert would cut either.
+#: Reasons for widths that an expert would not cut either.
 _NEVER = ("the model's input", "the model's output", "slides over it", "the axis of a scan", "a leaf that")
-#: The batch compacted with, a fresh one of its size, and one of another.
+#: (size, seed) of the batch for compaction, of a fresh batch of its size, and of a batch of another size.
 EXAMPLE, FRESH, OTHER = (2, 0), (2, 1), (3, 2)
 
 
 @dataclasses.dataclass
 class Row:
-    """What came of an architecture.
+    """The results for an architecture.
 
     Attributes:
-        entries, left, least: of all leaves, before, after, and what an expert would leave.
-        error: the largest difference of outputs here, on fresh inputs and another batch size.
-        gradient_error: the same of the gradients of the parameters that are left.
-        elsewhere: the same of the outputs in another process.
-        seconds: of `compact_model`.
-        reason: why something stays, where an expert would have cut it.
+        entries, left, least: the numbers of entries of all leaves: before, after, and if an expert had cut.
+        error: the largest difference of outputs in this process, on fresh inputs and with another batch size.
+        gradient_error: the same for the gradients of the remaining parameters.
+        elsewhere: the same for the outputs in another process.
+        seconds: the time of `compact_model`.
+        reason: why something stays that an expert would have cut.
         wrong: what is wrong; "" if nothing is.
     """
 
@@ -115,7 +115,7 @@ def _unexpected(row, entry):
 
 
 def _frozen(small):
-    """Why widths are frozen that an expert might have cut."""
+    """The reasons for frozen widths that an expert might have cut."""
     reasons = dict.fromkeys(width.reason for width in small.dims.widths)
     return [reason for reason in reasons if reason and not any(never in reason for never in _NEVER)]
 
@@ -152,7 +152,7 @@ def _is_float(leaf):
 def difference(one: Any, other: Any) -> float:
     """The largest difference of two trees of arrays, relative to the largest entry of the first's leaves.
 
-    Not a number where there is one among them.
+    It is not a number if there is one among the entries.
     """
     worst, largest = 0.0, 1e-30
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -1,4 +1,4 @@
-"""In a process of its own: makes the small models again from their code and what was saved, and compares.
+"""Rebuilds the small models, in a separate process, from their code and the saved files, and compares.
 
 python -m benchmarks.zoo.elsewhere FOLDER
 """
@@ -19,7 +19,7 @@ from ramda_jax.compaction import load_compact, rebuild
 
 
 def rebuilt_error(entry, folder):
-    """The largest difference of what a small model returns from what the whole one did in the process before."""
+    """The largest difference of a small model's outputs from those of the whole model in the first process."""
     model, shapes = entry.fresh()
     like = shapes if entry.library in (LINEN, FUNCTION) else None
     plan, variables = load_compact(folder, like=like)
@@ -38,7 +38,7 @@ def rebuilt_error(entry, folder):
 
 
 def output(entry, model, variables, inputs):
-    """What a small model returns, called as a user calls it."""
+    """The outputs of a small model, called as a user calls it."""
     call = entry.call or (lambda model, *inputs: model(*inputs))
     if entry.library == NNX:
         found = nnx.jit(call)(model, *inputs)

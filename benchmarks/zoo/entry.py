@@ -1,4 +1,4 @@
-"""What the zoo knows of an architecture: its code, its widths, and by hand where each of its units is read."""
+"""What the zoo knows about an architecture: its code, its widths, and, by hand, where each of its units is read."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ SHARE = 0.4
 
 
 def left(size: int) -> int:
-    """How many of that number of units are alive."""
+    """The number of living units of that number of units."""
     return size - round(SHARE * size)
 
 
@@ -42,10 +42,10 @@ class Units:
     """Units of one kind, of which `SHARE` die: channels, hidden units, heads.
 
     Attributes:
-        size: how many there are.
-        at: what has to be zero for one to be dead.
-        layers: the length of the leading axis of all leaves in `at` if each layer has dead units of its own; 0 if they
-            are those of the whole leaf.
+        size: the number of units.
+        at: the entries that must be zero for a unit to be dead.
+        layers: the length of the leading axis of all leaves in `at` if each layer has its own dead units; 0 if the
+            dead units are those of the whole leaf.
     """
 
     size: int
@@ -64,7 +64,7 @@ class Units:
 
 
 def units(size: int, *at: At | tuple[Any, ...], layers: int = 0) -> Units:
-    """`Units`, of which the places may be tuples."""
+    """`Units`, whose places may be given as tuples."""
     return Units(size, tuple(one if isinstance(one, At) else At(*one) for one in at), layers)
 
 
@@ -77,14 +77,14 @@ class Entry:
         make: of the widths by name; for nnx also of `rngs`, for Equinox of `key`. For functions the shapes of the
             variables, as a tree of tuples.
         whole: the widths before.
-        expert: the widths that are left if all that is dead goes.
-        units: what is removable, all of it.
-        inputs: of (a random generator, the batch size).
+        expert: the widths that remain if everything dead is removed.
+        units: everything that is removable.
+        inputs: a function of (a random generator, the batch size).
         apply: the function of (variables, *inputs), for functions.
         call, resize, fit: as in `compact_model`.
-        less: entries that can go beyond what `make` can be told to leave out, counted by hand.
-        compared: what of the outputs is compared; all of it if None.
-        stays: a pattern for the reason, where anything stays that an expert would have cut.
+        less: the number of removable entries that `make` cannot leave out, counted by hand.
+        compared: a function that selects the outputs to compare; None for all.
+        stays: a pattern for the reason, if anything stays that an expert would have cut.
         tolerance: how far outputs and gradients may differ, relative to the largest entry; gradients ten times as far.
     """
 
@@ -125,7 +125,7 @@ class Entry:
         return self.apply, shapes
 
     def least(self) -> int:
-        """How many entries an expert would leave: those of the model made with the widths that are left."""
+        """The number of entries that an expert would leave: those of the model with the remaining widths."""
         _, variables = self.fresh(self.expert)
         return sum(math.prod(leaf.shape) for _, leaf in named_leaves(variables)) - self.less
 
@@ -150,7 +150,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class _Called:
-    """A linen module that is called in its own way, for `init`."""
+    """A linen module for `init` that is not called in the usual way."""
 
     module: Any
     call: Callable[..., Any]
@@ -160,7 +160,7 @@ class _Called:
 
 
 def fill(path: str, leaf: Any, rng: np.random.Generator) -> Any:
-    """Random numbers such that a dead unit is no zero unit: biases too, and variances that are positive."""
+    """Random numbers, so that a dead unit is not a zero unit: biases are random too, and variances are positive."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), leaf.shape)
     dtype = np.dtype(leaf.dtype)
@@ -196,5 +196,5 @@ def tokens(vocabulary: int, length: int) -> Callable[..., tuple[Any, ...]]:
 
 
 def over_batch(model: Any, *inputs: Any) -> Any:
-    """How a model of Equinox is called, which takes one example."""
+    """Calls an Equinox model, which takes a single example, on a batch."""
     return jax.vmap(model)(*inputs)

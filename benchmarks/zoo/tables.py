@@ -1,4 +1,4 @@
-"""What the command prints, and what the page in the documents has of it: tables as (headers, rows)."""
+"""The tables that the command prints, and those of the page in the documents, as (headers, rows)."""
 
 import re
 
@@ -8,7 +8,7 @@ _PLACE = re.compile(r" \([^()`]*\.py:\d+, `.*?`\)")
 
 
 def by_family(rows):
-    """How many architectures of each family came to what."""
+    """The number of architectures of each family with each outcome."""
     table = []
     for family in [*dict.fromkeys(row["family"] for row in rows), "all"]:
         outcomes = [row["outcome"] for row in rows if family in (row["family"], "all")]
@@ -17,7 +17,7 @@ def by_family(rows):
 
 
 def by_architecture(rows):
-    """A line for each: entries before, after and at least, and what came of it."""
+    """A line for each architecture: entries before, after and at least, and the outcome."""
     table = []
     for row in rows:
         removed = f"{100 * (1 - row['left'] / row['entries']):.0f} %"
@@ -27,7 +27,7 @@ def by_architecture(rows):
 
 
 def by_time(rows):
-    """How long, and how long it should take at most."""
+    """The times, and their limits."""
     table = []
     for row in rows:
         refused = "" if row["refused"] is None else str(row["refused"])
@@ -37,13 +37,13 @@ def by_time(rows):
 
 
 def reasons(rows):
-    """Lines on those that are not at the least: what is wrong, or what the library says, without places in files."""
+    """Lines about those above the least: what is wrong, or the library's reason, without lines of files."""
     left = [row for row in rows if row["wrong"] or row["left"] > row["least"]]
     return [f"{row['name']}: {row['wrong'] or _PLACE.sub('', row['reason'])}" for row in left]
 
 
 def differences(rows):
-    """The largest of all outputs and gradients that were compared, but for what computes in bfloat16."""
+    """The largest differences of the outputs and gradients that were compared, except in bfloat16."""
     rows = [row for row in rows if row["tolerance"] < 1e-3]
     worst = (
         [max(row[key] or 0.0 for row in rows) for key in ("error", "gradient_error", "elsewhere")] if rows else [0] * 3
@@ -52,6 +52,6 @@ def differences(rows):
 
 
 def markdown(headers, rows):
-    """A table as a page has it."""
+    """A table in Markdown."""
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

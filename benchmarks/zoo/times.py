@@ -1,4 +1,4 @@
-"""How long compaction takes where a model is large, or where much of it has to stay."""
+"""The time of compaction for large models, and for models of which much has to stay."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from ramda_jax.structure.paths import named_leaves
 
 @dataclasses.dataclass
 class Time:
-    """One measurement: `limit` is the most seconds that it should take, `refused` how many widths had to stay."""
+    """A measurement: `limit` is the largest acceptable number of seconds, `refused` the number of widths that stay."""
 
     name: str
     params: int
@@ -28,7 +28,7 @@ class Time:
 
 
 class Block(nnx.Module):
-    """Pre-norm; `nnx.MultiHeadAttention` takes the size of the values for that of the queries, so it has to stay."""
+    """A pre-norm block. `nnx.MultiHeadAttention` uses one size for values and queries, so this size has to stay."""
 
     def __init__(self, width, heads, hidden, rngs):
         self.norm1, self.norm2 = nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)
@@ -41,7 +41,7 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Of a small ViT's size: 12 layers of 384 with 6 heads are 21 million parameters."""
+    """A model of a small ViT's size: 12 layers of 384 with 6 heads are 21 million parameters."""
 
     def __init__(self, width, heads, layers, rngs):
         self.patches = nnx.Conv(3, width, (4, 4), strides=4, rngs=rngs)
@@ -95,7 +95,7 @@ class Decoder(nnx.Module):
 
 
 def timed(function) -> tuple[Any, dict[str, Any]]:
-    """What a function returns, and how long it takes, as two fields of `Time`."""
+    """The result of a function, and its times as two fields of `Time`."""
     start = time.perf_counter(), time.process_time()
     result = function()
     seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
@@ -108,7 +108,7 @@ def count(tree):
 
 
 def vit(small=False):
-    """Dead: heads, hidden units and entries of the values, of which nnx's attention has to keep the last."""
+    """Heads, hidden units and entries of the values are dead; nnx's attention has to keep the last."""
     width, heads, layers = (24, 6, 2) if small else (384, 6, 12)
     model = nnx.eval_shape(lambda: ViT(width, heads, layers, nnx.Rngs(0)))
     graph, shapes = nnx.split(model)
@@ -134,7 +134,7 @@ def vit(small=False):
 
 
 def blocks(number):
-    """Residual blocks, each second one of which divides by the root of its width, and so has to keep it."""
+    """Residual blocks. Every second one divides by the root of its width, and so has to keep it."""
 
     def apply(params, x):
         for place, block in enumerate(params):
@@ -170,5 +170,5 @@ def decoder(small=False):
 
 
 def measure(small=False):
-    """All of them; with `small` on tiny nets, which only shows that they run."""
+    """All measurements; with `small` on tiny nets, which only shows that they run."""
     return [vit(small), blocks(4 if small else 48), decoder(small)]
