@@ -1,4 +1,4 @@
-"""RAMDA on many devices, data parallel: `jit` with shardings, and `pmap`, beside one device.
+"""RAMDA on many devices, data parallel: `jit` with shardings, and `pmap`, compared with one device.
 
     python -m examples.data_parallel
 
@@ -54,7 +54,7 @@ def batches(steps):
 
 
 def make_step(optimizer, mean=lambda grads: grads):
-    """One step, with `mean` to take the gradients' mean over the devices where JAX does not do it by itself."""
+    """One step; `mean` takes the gradients' mean over the devices if JAX does not do it itself."""
 
     def train_step(params, state, images, labels):
         grads = mean(jax.grad(loss_fn)(params, images, labels))
@@ -76,7 +76,7 @@ def train_on_one_device(steps):
 
 
 def train_with_jit(steps):
-    """`jit`: say where arrays lie, and XLA puts in the sum over the devices."""
+    """`jit`: you give the shardings of arrays, and XLA inserts the sum over the devices."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
@@ -88,12 +88,12 @@ def train_with_jit(steps):
     state = jax.jit(optimizer.init, out_shardings=whole)(params)
     for images, labels in batches(steps):
         params, state = train_step(params, state, *jax.device_put((images, labels), split))
-        jax.block_until_ready(params)  # only for simulated devices, whose few threads steps queued ahead can block
+        jax.block_until_ready(params)  # only for simulated devices: steps queued ahead can block their few threads
     return params
 
 
 def train_with_pmap(steps):
-    """`pmap`: a copy of everything per device, and the mean named in the step."""
+    """`pmap`: each device has a copy of everything, and the step takes the mean explicitly."""
     devices = jax.device_count()
     optimizer = make_optimizer(steps)
     train_step = jax.pmap(make_step(optimizer, lambda grads: jax.lax.pmean(grads, "data")), axis_name="data")

@@ -31,7 +31,7 @@ from ramda_jax import compaction, files
 
 VOCABULARY = 256  # bytes
 SIZES = {"width": 64, "depth": 4, "groups": 4, "queries": 2, "size": 8, "hidden": 192}
-# Held-out text that is measured and that is continued, in pieces of the context's length.
+# The numbers of pieces of held-out text, of the context's length, that are measured and continued.
 MEASURED, CONTINUED = 512, 8
 
 
@@ -41,7 +41,7 @@ def make(sizes, seed=0):
 
 
 def num_params(model):
-    """Entries of all parameters."""
+    """The number of entries of all parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -67,11 +67,11 @@ def train(model, tx, text, args):
 
 
 def make_recipe(model, tokens, keep, args):
-    """The groups, and RAMDA until they stand and then Adam, so that about `keep` of the parameters is left."""
+    """The groups, and an optimizer (RAMDA until the groups have settled, then Adam) that leaves about `keep`."""
     dims = compaction.trace_dims(model, tokens)
     groups = compaction.groups(dims, ramda_jax.GroupLasso(), weight="saving")
     costs = compaction.costs(dims, "parameters", groups)
-    # No entry is of two of the widths that can shrink, so that the costs add up to all that can go.
+    # No entry belongs to two of the widths that can shrink, so the costs add up to everything that can be removed.
     can_go = sum(float(np.sum(cost)) for cost in costs.values()) / num_params(model)
     if not 1 - can_go < keep < 1:
         raise ValueError(
@@ -83,7 +83,7 @@ def make_recipe(model, tokens, keep, args):
 
 
 def rebuild(folder):
-    """The small model from what was saved, and its sizes before: all that another process has."""
+    """The small model from the saved files and its original sizes, which is all that another process has."""
     plan, variables = compaction.load_compact(folder)
     sizes = json.loads((Path(folder) / "sizes.json").read_text())
     tokens = jax.ShapeDtypeStruct((1, 16), jnp.int32)
@@ -107,7 +107,7 @@ def decode_elsewhere(folder, count):
 
 
 def row(keep, model, bits, cost, tokens):
-    """A row of the table but for its speed, from the costs of a call with `tokens`."""
+    """A row of the table without its speed, from the costs of a call with `tokens`."""
     groups, hidden = model.layers.key.kernel.shape[2], model.layers.down.kernel.shape[1]
     return {
         "keep": keep,
@@ -139,14 +139,14 @@ def table(rows):
 
 
 def _speeds(found):
-    """What was measured in turns, so while the machine was equally busy."""
+    """The speeds, which were measured alternately, so that the machine was equally busy."""
     small = found["tokens_per_second"]
     whole = small / found["speed_ratio"]
     return f"{whole:,.0f}" if found["keep"] is None else f"{whole:,.0f}, {small:,.0f}"
 
 
 def dense_row(model, pieces):
-    """The first row of the table but for its speed."""
+    """The first row of the table without its speed."""
     tokens, (graph, state) = pieces[:, :-1], nnx.split(model)
     cost = compaction.cost(lambda state, tokens: nnx.merge(graph, state)(tokens), state, tokens)
     return row(None, model, bits_per_character(model, pieces), cost, tokens) | {"speed_ratio": 1.0}

@@ -1,8 +1,8 @@
-"""RAMDA trains a small convolutional net on real digits until its structure has settled; dense AdamW beside it.
+"""RAMDA trains a small convolutional net on real digits until its structure has settled, compared with dense AdamW.
 
     python -m examples.digits
 
-The group LASSO has one group per input channel of a convolution and per input feature of a dense layer. What is
+The group LASSO has one group per input channel of a convolution and per input feature of a dense layer. Groups that are
 zero at the end can be cut out of the net. The only difference between the two runs is the line in `OPTIMIZERS`.
 """
 
@@ -29,7 +29,8 @@ from ramda_jax import files, metrics
 BATCH = 128
 EPOCHS, STAGE_ENDS = 240, (30, 60, 90, 120, 150)
 # Tuned for accuracy on a part of the training images and for a structure that settles; README.md says how.
-# A group is what reads an input channel; the images' single one is a group too, where "input" goes by output channel.
+# A group has the weights that read an input channel. With -2 the images' single channel is a group too, for which #
+# "input" would make groups by output channel.
 REGULARIZER, STRENGTH = ramda_jax.GroupLasso(-2), 1e-4
 
 
@@ -128,7 +129,7 @@ def train(name, epochs, ends, seed):
 
 
 def result_table(runs, last=10):
-    """The runs side by side, as text."""
+    """The results of the runs side by side, as text."""
 
     def column(run):
         iterations = run.solver_iterations
@@ -148,7 +149,7 @@ def result_table(runs, last=10):
 
 
 def draw(runs, ends, path):
-    """Accuracy and sparsity over the epochs; on the right the last stage close up."""
+    """Draws accuracy and sparsity over the epochs, and on the right the last stage enlarged."""
     ours, dense = runs["RAMDA"], runs["AdamW"]
     epochs = np.arange(1, len(ours.accuracy) + 1)
     figure = Figure(figsize=(10, 6), layout="constrained")

@@ -5,7 +5,7 @@
     python -m examples.make_it_small --keep 0.1 --data-dir data/mnist --net lenet5 --epochs 10
     python -m examples.make_it_small --table                          # beside RAMDA alone, over sizes and seeds
 
-RAMDA finds in the first half of the run what the net does not need; then its zeros are held while Adam trains the rest.
+In the first half of the run RAMDA finds what the net does not need. Then its zeros are held while Adam trains the rest.
 """
 
 import statistics
@@ -34,10 +34,11 @@ TABLE_KEEPS = (0.5, 0.3, 0.15)
 
 
 def share_of_costs(keep, whole, worth):
-    """What share of the groups' costs is to go so that `keep` of the whole is left, where all layers shrink alike.
+    """The share of the groups' costs that must be removed to leave `keep` of the whole, if all layers shrink alike.
 
-    An entry between two widths is in the costs of both of its groups, and f^2 of such entries are left where f of each
-    width is; of those that only one width has, f are. `whole` is the number of all, `worth` the sum of the costs.
+    An entry between two widths is in the costs of both of its groups. If the share f of each width is left, f^2 of such
+    entries is left, and f of the entries that belong to one width. `whole` is the number of all entries, and `worth`
+    the sum of the costs.
     """
     both, one = max(worth - whole, 0.0), min(2 * whole - worth, whole)
     left = keep * whole
@@ -73,7 +74,7 @@ def train(train_step, model, optimizer, data, steps, shuffle):
 
 
 class Problem:
-    """A net, its data, and the groups whose removal makes it smaller, each at its cost."""
+    """A net, its data, and the groups whose removal makes it smaller, with their costs."""
 
     def __init__(self, net, data, of, seed):
         self.data, self.seed = data, seed
@@ -111,7 +112,7 @@ def make_optimizer(problem, method, keep, learning_rate, total_steps):
 
 
 def table(net, data, of, learning_rate, epochs, seeds):
-    """The recipe beside RAMDA alone: parameters left and test accuracy, the mean over seeds and each."""
+    """Compares the recipe with RAMDA alone: remaining parameters and test accuracy, for each seed and on average."""
     steps = epochs * (len(data[0]) // BATCH)
     rows = []
     for keep in TABLE_KEEPS:
@@ -169,7 +170,7 @@ def main(argv=None):
     optimizer = nnx.Optimizer(model, recipe, wrt=nnx.Param)
 
     print(f"1. Find what can go: RAMDA for {switch} steps; {args.keep:.0%} of the {args.of} are to be left")
-    # The last half of RAMDA's last stage, to look back and forth on.
+    # The last half of RAMDA's last stage, for the structure's history and the certificate.
     part = switch // 4
     train(problem.train_step, model, optimizer, data, switch - part, shuffle)
     earlier = jax.tree.map(jnp.copy, optimizer.opt_state)

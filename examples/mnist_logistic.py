@@ -2,8 +2,9 @@
 
     python -m examples.mnist_logistic --data-dir data/mnist --method ramda
 
-A group is the ten weights of one input pixel: a group that is zero is a pixel that the classifier does not look at. It
-is `python -m examples.train mnist_logistic`, and takes the same options; the settings are in `experiments/mnist.py`.
+A group has the ten weights of an input pixel. If it is zero, the classifier does not use that pixel. The example is the
+same as `python -m examples.train mnist_logistic` and takes the same options; the settings are in
+`experiments/mnist.py`.
 
 The paper: Huang and Lee, `Regularized Adaptive Momentum Dual Averaging with an Efficient Inexact Subproblem Solver for
 Training Structured Neural Network`, NeurIPS 2024, arXiv:2403.14398.

@@ -1,9 +1,9 @@
-"""The digits net of `examples/digits.py` trained by several processes with `jax.distributed`, beside one.
+"""The digits net of `examples/digits.py`, trained by several processes with `jax.distributed` and by one.
 
     python -m examples.multiprocess
 
 Every process computes the gradient of its part of each batch; XLA sums them over the processes (here by gloo, on
-localhost). On a cluster each machine runs `train` after `jax.distributed.initialize()`, and that is all.
+localhost). On a cluster each machine only has to run `train` after `jax.distributed.initialize()`.
 """
 
 import argparse
@@ -28,12 +28,12 @@ STEPS = 600
 
 
 def train(steps, batch=digits.BATCH, strength=digits.STRENGTH, seed=0):
-    """Trains on all devices of all processes; returns (test accuracy, what is left of the layers)."""
+    """Trains on all devices of all processes; returns (test accuracy, the remaining parts of the layers)."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec("data"))
 
-    # Every process makes the same net and the same batches, and of these hands its own part to its devices.
+    # Every process makes the same net and the same batches, and gives its own part of each batch to its devices.
     def share(array, sharding):
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
@@ -72,7 +72,7 @@ def free_port():
 
 
 def run_processes(count, arguments, timeout):
-    """Starts the processes, waits for all and ends what is left of them when one fails or time is up."""
+    """Starts the processes and waits for all; ends the others if one fails or the time is over."""
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "examples.multiprocess", *arguments, "--address", address, "--count", str(count)]
     root = Path(__file__).parents[1]

@@ -1,10 +1,10 @@
-"""Joins runs into a Markdown table: mean and standard deviation over seeds, the paper's row beside ours.
+"""Joins runs into a Markdown table: mean and standard deviation over seeds, next to the paper's row.
 
     python -m examples.report out/mnist_logistic --figure out/mnist_logistic.png
 
-Each argument is a report, or a folder in which they are looked for. `W / W_hat` are the parameters and the structured
-point; the last change is the last epoch in which a step made a group zero or nonzero (of W), or at whose end that had
-happened (of W_hat; of ranks also of W), for each seed.
+Each argument is a report, or a folder that is searched for reports. `W / W_hat` are the parameters and the structured
+point. The last change, for each seed, is the last epoch in which a step made a group of W zero or nonzero. For W_hat,
+and for ranks, it is the last epoch whose end differed from the end before.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from examples.training.measures import MEASURES
 
 #: The papers' measures, in the order of the columns.
 COLUMNS = {"weighted": "weighted", "kernel": "kernel-wise", "low_rank": "low-rank level"}
-#: Of the steps' losses, for runs too short for anything else to be seen.
+#: The parts of the steps' losses that are shown for runs that are too short to show anything else.
 FIRST, LAST = slice(0, 5), slice(-5, None)
 
-#: Entries of a report in which the runs of one table agree, and others that a line is made of.
+#: Entries of a report in which the runs of a table agree, and other entries for a line.
 SETTING = ("config", "scale", "stops_after", "batch_size", "dtype", "valid_batches")
 NEEDED = (
     *("method", "seed", "metric", "measure", "paper", "table", "row", "reported", "steps", "steps_per_epoch"),
@@ -40,8 +40,8 @@ def find(places):
     """The reports in files and folders, as plain data.
 
     Raises:
-        SystemExit: no reports; a file that cannot be read, which must not be missing from a mean in silence; one run
-            twice.
+        SystemExit: there are no reports; a file cannot be read, and must not be left out of a mean silently; a run
+            occurs twice.
     """
     reports = {}
     for path in itertools.chain.from_iterable(map(_paths, places)):
@@ -70,7 +70,7 @@ def find(places):
 def _paths(place):
     if not place.is_dir():
         return [place] if place.exists() else []
-    # Those of a checkpoint are its own.
+    # JSON files in a checkpoint are not reports.
     return [path for path in sorted(place.rglob("*.json")) if "checkpoint" not in path.relative_to(place).parts[:-1]]
 
 
@@ -83,13 +83,13 @@ def _check(path, report):
 
 
 def _setting(report):
-    """What the runs of one table have in common."""
+    """The settings that the runs of a table have in common."""
     # Reports from before that option have the paper's rate.
     return [*(report[name] for name in SETTING), report.get("learning_rate_scale", 1.0)]
 
 
 def spread(values, factor=1.0, digits=2):
-    """`mean ± standard deviation` (of the sample) of some numbers; the number alone where there is one."""
+    """`mean ± standard deviation` (of the sample) of some numbers, or a single number alone."""
     values = [factor * value for value in values]
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
@@ -144,7 +144,7 @@ def tables(reports):
     for (config, scale, _, batch_size, dtype, valid_batches, learning_rate_scale), methods in groups.items():
         first = next(iter(methods.values()))[0]
         epochs = first["steps"] / first["steps_per_epoch"]
-        # Each stage is shortened by itself, so that methods with other stages may have a few steps more or less.
+        # Each stage is shortened separately, so methods with other stages may have a few steps more or less.
         lengths = sorted({run["steps"] for runs in methods.values() for run in runs})
         steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
         notes = [f"{steps} steps ({epochs:.4g} epochs)", f"scale {scale:g}", f"batch size {batch_size}", dtype]

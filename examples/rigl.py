@@ -1,6 +1,6 @@
-"""RigL: training with a fixed number of weights, whose places move. The baseline of the ICLR paper's Table 2.
+"""RigL: training with a fixed number of weights, whose positions move. It is the baseline of the ICLR paper's Table 2.
 
-Every few steps the smallest weights are dropped and as many others, those of the largest gradients, are grown at zero.
+Every few steps it drops the smallest weights, and adds the same number of weights at zero where gradients are largest.
 Each layer keeps its share of weights, by the Erdos-Renyi-kernel rule.
 
 References:
@@ -33,15 +33,15 @@ class RigLState(NamedTuple):
 
 
 def erdos_renyi_kernel(shapes, density):
-    """The density of each layer: in proportion to (sum of its kernel's sides) / (their product), none above 1.
+    """The density of each layer: proportional to (sum of its kernel's sides) / (their product), and at most 1.
 
     Args:
         shapes: kernel shapes by path.
-        density: that of all layers together, in (0, 1].
+        density: the density of all layers together, in (0, 1].
 
     Returns:
-        A dict from paths to densities; layers that the rule would give more than 1 are dense, and the others make up
-        for it.
+        A dict from paths to densities. Layers to which the rule would give more than 1 are dense, and the others are
+        sparser.
     """
     if not 0 < density <= 1:
         raise ValueError(f"`density` must be in (0, 1], got {density!r}; use 0.1 for a tenth.")
@@ -58,16 +58,16 @@ def erdos_renyi_kernel(shapes, density):
 
 
 def _largest(scores, count):
-    """Which entries are the `count` largest, exactly that many; ties go to the first."""
+    """Which entries are the `count` largest, exactly that number; of equal entries the first."""
     order = jnp.argsort(-scores.reshape(-1), stable=True)
     ranks = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
     return (ranks < count).reshape(scores.shape)
 
 
 def move(mask, weights, grads, fraction):
-    """Drops the share `fraction` of the weights that `mask` has, smallest first, and grows as many by gradient.
+    """Drops the share `fraction` of the weights in `mask`, smallest first, and adds the same number by gradient.
 
-    What was dropped may grow again at once, as in the released code; its weight is 0 either way.
+    A dropped weight may be added again at once, as in the released code; it is 0 in both cases.
     """
     alive = jnp.sum(mask)
     moved = jnp.floor(fraction * alive).astype(jnp.int32)
@@ -79,10 +79,10 @@ def move(mask, weights, grads, fraction):
 def rigl(inner, pruned, density=0.02, fraction=0.3, every=100, until=65_918, seed=0):
     """Wraps an optimizer so that it trains a moving part of the weights.
 
-    The masks are at random at first. At every `every`-th step before `until`, instead of a step of `inner`, the share
-    fraction (1 + cos(pi t / until)) / 2 of each layer's weights moves. Gradients must be those of the masked
-    weights, with respect to all: what `jax.grad` gives. The first update sets masked weights to zero; apply `start` to
-    the parameters to start like that.
+    The first masks are random. At every `every`-th step before `until`, instead of a step of `inner`, the share
+    fraction (1 + cos(pi t / until)) / 2 of each layer's weights moves. Gradients must be taken at the masked weights,
+    with respect to all weights, as `jax.grad` does. The first update sets masked weights to zero; apply `start` to the
+    parameters to begin with these zeros.
 
     Args:
         inner: an Optax optimizer.

@@ -24,7 +24,7 @@ from examples.training.arguments import at_least, command
 from ramda_jax import compaction, files, metrics
 
 BATCH = 128
-#: Of MNIST's epochs, the share after which each stage of RAMDA ends; what is left is the last, where zeros settle.
+#: The shares of MNIST's epochs after which RAMDA's stages end. The rest is the last stage, in which zeros settle.
 STAGES = (0.15, 0.3, 0.45, 0.6, 0.75)
 
 
@@ -40,7 +40,7 @@ def load(folder) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 @nnx.jit(static_argnames="is_ours")
 def train_step(model, optimizer, images, labels, is_ours):
-    """One step; returns which groups of the structured point, or with another's optimizer of W, are not zero."""
+    """One step; returns which groups are not zero, of the structured point or, with other optimizers, of W."""
 
     def loss_fn(model):
         return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
@@ -59,7 +59,7 @@ def train(model, optimizer, data, epochs, seed=1, is_ours=True):
         for batch in shuffle.permutation(len(images))[: steps * BATCH].reshape(steps, BATCH):
             support = train_step(model, optimizer, images[batch], labels[batch], is_ours)
             history.add(len(history.steps), support)
-    changes = [0, *history.changes]  # of the first step there is nothing to tell
+    changes = [0, *history.changes]  # the first step has no predecessor
     return [sum(changes[-(left + 1) * steps : len(changes) - left * steps]) for left in reversed(range(epochs))]
 
 
@@ -69,7 +69,7 @@ def held_out_accuracy(model, data):
 
 
 def export(model, image_shape, path):
-    """Writes a model as a program of its own, for any batch size: it needs neither this library nor Flax to run."""
+    """Writes a model as a separate program for any batch size, which needs neither this library nor Flax to run."""
     graph, state = nnx.split(model)
 
     def predict(images):
@@ -100,12 +100,12 @@ def main(argv=None):
     steps = len(data[0]) // BATCH
     shares = STAGES if args.data_dir else [end / EPOCHS for end in STAGE_ENDS]
     ends = sorted({round(share * epochs) * steps for share in shares} - {0})
-    # In each stage c_t = 0.1 at first; in the last one it grows to 1, and W has exact zeros from there.
+    # In each stage c_t begins at 0.1. In the last stage it grows to 1, and from there on W has exact zeros.
     stages = ramda_jax.stages(learning_rate=5e-2, averaging=0.1, eps=1e-6, ends=tuple(ends))
     ramda = ramda_jax.ramda(regularizer=REGULARIZER, strength=args.strength, **stages)
     optimizer = nnx.Optimizer(model, ramda, wrt=nnx.Param)
     changed = train(model, optimizer, data, epochs, args.seed)
-    # The structured point, whatever the averaging; the same as W where that has reached 1.
+    # The structured point, with any averaging. It is the same as W where the averaging has reached 1.
     params = nnx.state(model, nnx.Param)
     nnx.update(model, ramda_jax.eval_params(optimizer.opt_state, params))
     params = nnx.state(model, nnx.Param)

@@ -2,8 +2,8 @@
 
     python -m examples.sweep
 
-Every pair of a strength and a learning rate trains a model of its own on scikit-learn's digits, all of them in one
-compiled program; the figure shows accuracy against sparsity.
+Every pair of a strength and a learning rate trains its own model on scikit-learn's digits, all of them in one compiled
+program. The figure shows accuracy against sparsity.
 """
 
 import functools

@@ -106,7 +106,7 @@ def _unknown(name):
 
 
 def main(argv=None):
-    """Reads the command line and runs; exits with a message where something is missing, with 130 where stopped."""
+    """Reads the command line and runs; exits with a message if something is missing, and with 130 if it was stopped."""
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     arguments = tyro.cli(Arguments, args=argv, config=settings, prog="python -m examples.train")
     if arguments.list:

@@ -1,10 +1,10 @@
-"""What the examples' command lines share: the name of the command, and numbers with a smallest value."""
+"""Shared parts of the examples' command lines: the name of the command, and numbers with a smallest value."""
 
 import argparse
 
 
 def command(name, description):
-    """An `argparse` parser that calls the program as its user does."""
+    """An `argparse` parser whose program name is the command that the user types."""
     return argparse.ArgumentParser(prog=f"python -m examples.{name}", description=description)
 
 

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from examples.training.errors import RunError, one_line, writing
 
-#: What a checkpoint holds beside the state.
+#: The entries of a checkpoint in addition to the state.
 NOTES = {"run", "taken", "seconds", "records", "digest"}
 
 
@@ -27,7 +27,7 @@ class Checkpoints:
         self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         with writing(folder):
-            folder.mkdir(exist_ok=True)  # Orbax would say only at the first save that it cannot
+            folder.mkdir(exist_ok=True)  # Orbax would report an error only at the first save
             self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         self._saved = None
 
@@ -39,7 +39,7 @@ class Checkpoints:
 
     @property
     def exists(self):
-        """Whether there is one."""
+        """Whether there is a checkpoint."""
         return self._manager.latest_step() is not None
 
     def save(self, state, *, run, taken, seconds, records):
@@ -53,7 +53,7 @@ class Checkpoints:
             records: all records of the log.
 
         Raises:
-            RunError: it cannot be written; the last one is unchanged.
+            RunError: the checkpoint cannot be written; the last one is unchanged.
         """
         if self._saved == (taken, len(records)):
             return
@@ -70,7 +70,7 @@ class Checkpoints:
         self._saved = (taken, len(records))
 
     def notes(self):
-        """What the newest holds beside the state, as `save` was given it.
+        """The arguments of `save` in the newest checkpoint, except for the state.
 
         Raises:
             RunError: it cannot be read.
@@ -78,7 +78,7 @@ class Checkpoints:
         return self._restore(notes=ocp.args.JsonRestore())["notes"]
 
     def restore(self, like):
-        """(state, notes) of the newest, onto the structure and the devices of `like`.
+        """(state, notes) of the newest checkpoint, with the structure and the devices of `like`.
 
         Raises:
             RunError: it cannot be read, or is not what was saved.
@@ -109,7 +109,7 @@ class Checkpoints:
 
 
 def digest(state):
-    """Of all numbers of a state, in order."""
+    """The digest of all numbers of a state, in order."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

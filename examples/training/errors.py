@@ -18,7 +18,7 @@ def writing(out):
     """Turns errors of reading or writing a run's files into a RunError."""
     try:
         yield
-    except (OSError, ValueError) as error:  # a ValueError is that of a NUL in a name
+    except (OSError, ValueError) as error:  # a ValueError is caused by a NUL in a name
         raise RunError(
             f"{out} must be a folder that can be written, but cannot ({one_line(error)}); make room, or use another "
             "--out. What was saved is as it was, and the same command continues from there."

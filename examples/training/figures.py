@@ -20,7 +20,7 @@ COLOURS = dict(
 
 
 def draw(report, file):
-    """Metric and sparsity over the epochs, on the right the last fifth close up; as PNG into a file."""
+    """Draws metric and sparsity over the epochs, and on the right the last fifth enlarged, as PNG into a file."""
     metric, measure, rounds = report["metric"], report["measure"], report["rounds"]
     epochs = rounds["epoch"]
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -44,10 +44,10 @@ def draw(report, file):
 
 
 def draw_runs(reports, path):
-    """An experiment a column: its structure over the epochs, and how many groups of W changed in each of them.
+    """Draws a column for each experiment: its structure over the epochs, and the number of groups of W that changed.
 
-    The structure of W is a full line, that of W_hat of methods that average a dashed one; a line for each seed. The
-    last fifth is grey.
+    Each seed has a line. The structure of W is a solid line, and that of W_hat, for methods that average, a dashed
+    line. The last fifth is grey.
     """
     configs = list(dict.fromkeys(report["config"] for report in reports))
     figure = Figure(figsize=(1 + 5.5 * len(configs), 7), layout="constrained")

@@ -1,4 +1,4 @@
-"""The folder of a run: which run it belongs to, and whether that is finished."""
+"""The folder of a run: which run it belongs to, and whether the run is finished."""
 
 import contextlib
 import dataclasses
@@ -52,11 +52,11 @@ def check_folder(out, mine, checkpoints):
             if not report:
                 raise
     if notes is not None:
-        # Data may have been moved, which run.json says where there is one.
+        # Data may have been moved; run.json says so if it exists.
         _check_same(out, mine, notes["run"], {"data_dir"} if theirs else set())
     if report:
         own = {key: value for key, value in mine.items() if key in report}
-        # It has the steps and the batch size that were taken.
+        # The report has the steps and the batch size of the run.
         _check_same(out, own | {"stops_after": mine["steps"]}, report, {"steps"} | _unset(mine))
     if theirs:
         _check_same(out, mine, theirs, set())
@@ -92,7 +92,7 @@ def read_object(path):
     """The JSON object in a file; {} if it cannot be read, None if there is no file.
 
     Raises:
-        RunError: a file that is there but cannot be opened.
+        RunError: the file exists but cannot be opened.
     """
     try:
         with writing(path.parent):

@@ -17,19 +17,19 @@ def losses(model, tokens):
 
 
 def bits_per_character(model, pieces):
-    """Of held-out text, each piece for itself."""
+    """The bits per character of held-out text, each piece predicted by itself."""
     measure = nnx.jit(losses)
     nats = sum(float(measure(model, part).sum()) for part in np.array_split(pieces, max(len(pieces) // 32, 1)))
     return float(nats / np.log(2) / num_characters(pieces[:, 1:]))
 
 
 def tokens_per_second(models, prompts, count, rounds=15):
-    """How fast models decode, by turns: the median of each over the rounds."""
+    """The speeds at which models decode, measured alternately: the median of each over the rounds."""
     seconds = np.zeros((rounds + 1, len(models)))
     for turn in range(rounds + 1):
         for i, model in enumerate(models):
             start = time.perf_counter()
             jax.block_until_ready(continued(model, prompts, count))
             seconds[turn, i] = time.perf_counter() - start
-    # The first turn compiles.
+    # The first round compiles.
     return (prompts.shape[0] * count / np.median(seconds[1:], axis=0)).tolist()

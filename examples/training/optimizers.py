@@ -12,7 +12,7 @@ from examples.experiments.config import AVERAGED, DENSE, Config, Method
 from ramda_jax.structure import regularized_leaves
 
 FACTOR = 0.1
-RIGL_STEPS = 391_000  # 1000 epochs of 391 steps: what RigL's settings are for
+RIGL_STEPS = 391_000  # RigL's settings are for 1000 epochs of 391 steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Plan:
     """How long a run is, in steps.
 
     Attributes:
-        total: all of them.
-        ends: after which of them a stage of this method ends.
-        per_round: steps from one evaluation to the next; the last may be shorter.
+        total: the number of all steps.
+        ends: the steps after which a stage of this method ends.
+        per_round: the number of steps from one evaluation to the next; the last round may be shorter.
     """
 
     total: int
