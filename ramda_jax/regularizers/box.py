@@ -54,7 +54,7 @@ class Box(ElementwiseRegularizer):
         return jnp.where(weight > 0, jnp.clip(x, self.lower, self.upper), x)
 
     def support(self, w: jax.Array) -> jax.Array:
-        # A NaN or an infinity is at no bound of the interval, unless the bound is one.
+        # An entry that is not finite does not count as being at a bound.
         return ~((w <= self.lower) | (w >= self.upper)) | ~jnp.isfinite(w)
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:

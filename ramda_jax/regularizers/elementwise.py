@@ -9,7 +9,7 @@ from ramda_jax.typing import Axes, Scalar
 
 def soft_threshold(x: jax.Array, threshold: Scalar) -> jax.Array:
     """`sign(x) max(|x| - threshold, 0)`, the prox of `threshold ||x||_1`; NaN stays NaN."""
-    # As a difference: no entry becomes -0.0.
+    # Compute it as a difference, so that no entry becomes -0.0.
     return x - jnp.clip(x, -threshold, threshold)
 
 

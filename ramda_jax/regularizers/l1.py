@@ -44,7 +44,7 @@ class L1(ElementwiseRegularizer):
         check_flag("non_negative", self.non_negative)
 
     def __mul__(self, number: float) -> Regularizer:
-        # The same class, unless there is a constraint: 0 times a constraint is no constraint.
+        # Keep the class, unless there is a constraint, because 0 times a constraint is not a constraint.
         if self.non_negative:
             return super().__mul__(number)
         check_non_negative("factor", number, schedules=False)
@@ -79,5 +79,5 @@ class L1(ElementwiseRegularizer):
     def _reduced(self, rhs, weight):
         if not self.non_negative:
             return soft_threshold(rhs, weight * self.factor)
-        # A NaN is not zero: it goes through.
+        # A NaN is not zero, so it is kept.
         return jnp.where((weight > 0) & (rhs <= weight * self.factor), 0, rhs - weight * self.factor)

@@ -1,4 +1,4 @@
-"""The minimax concave penalty: zeros as from l1 or the group LASSO, without their shrinkage of what is large."""
+"""The minimax concave penalty: zeros as from l1 or the group LASSO, without shrinking large entries or groups."""
 
 import dataclasses
 
@@ -113,7 +113,7 @@ class _GroupConcave(GroupRegularizer):
 
         low = super().zeroing_weight(rhs, metric)
         high = jnp.maximum(low, beyond_knee(0.0))
-        # The l1 norm takes its share of the gain, which falls with the weight: halve the interval.
+        # The l1 norm reduces the gain, which decreases with the weight: find the root by bisection.
         for _ in range(30 if self.l1_ratio else 0):
             middle = 0.5 * (low + high)
             is_enough = beyond_knee(middle) <= middle

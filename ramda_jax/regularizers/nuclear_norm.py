@@ -106,7 +106,7 @@ class NuclearNorm(Regularizer):
         matrix = self.matrix(x)
         if matrix.size == 0:
             return x, jnp.zeros([], matrix.dtype)
-        threshold = jnp.max(weight) * self.factor  # psi is one block, so that all weights are equal
+        threshold = jnp.max(weight) * self.factor  # psi is one block, so all weights are equal
         product, kept = _by_gram(matrix, threshold) if self.gram else _by_svd(matrix, threshold)
         product = jnp.where(product == 0, 0, product)  # 0.0 instead of -0.0
         # Without a weight the result is x itself, not the rounded product of its SVD.
@@ -125,7 +125,7 @@ class NuclearNorm(Regularizer):
         """Which singular values are above `rtol` times the largest; None for the rounding error of an SVD."""
         s = self.singular_values(w)
         tolerance = self._rounding(w) if rtol is None else rtol
-        # Not `>`: with a NaN no singular value is zero, and the matrix is not of low rank.
+        # Do not write `>`: with a NaN no singular value counts as zero, and the matrix does not have a low rank.
         return ~(s <= jnp.max(s, initial=0) * tolerance)
 
     def _rounding(self, w):
@@ -139,7 +139,7 @@ class NuclearNorm(Regularizer):
         alive = s > jnp.max(s, initial=0) * self._rounding(w)
         u, vt = u * alive[None, :], vt * alive[:, None]
         matrix = self.matrix(slope)
-        # The subdifferential is U V^T plus what is orthogonal to both and of spectral norm at most 1.
+        # The subdifferential is U V^T plus matrices that are orthogonal to both and have a spectral norm of at most 1.
         left = matrix - u @ (u.T @ matrix)
         outside = left - (left @ vt.T) @ vt
         inside = matrix - outside - lam * (u @ vt)
@@ -168,7 +168,7 @@ def _by_gram(matrix: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Ar
         product, kept = _by_gram(matrix.T, threshold)
         return product.T, kept
     largest = jnp.max(jnp.abs(matrix))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # squares must not under- or overflow
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # squares must not underflow or overflow
     scaled = matrix / scale
     squares, v = jnp.linalg.eigh(jnp.matmul(scaled.T, scaled, precision="highest"))
     s = jnp.sqrt(jnp.maximum(squares, 0)) * scale

@@ -48,7 +48,7 @@ class Scaled(Regularizer):
 
     def __new__(cls, regularizer: Regularizer | None = None, factor: float = 1.0) -> "Scaled":
         del factor
-        # A scaled psi of group norms is of the class of these: solvers and metrics ask for the class.
+        # A scaled psi of group norms has their class, because solvers and metrics ask for the class.
         return super().__new__(type(regularizer).scaled_class if isinstance(regularizer, Regularizer) else cls)
 
     def __post_init__(self) -> None:

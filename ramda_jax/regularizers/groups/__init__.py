@@ -1,4 +1,4 @@
-"""Psi of groups: which slices they are, what they weigh, and the sums over them of a function of the norm."""
+"""Psi of groups: which slices are groups, their weights, and the sums over groups of a function of the norm."""
 
 from ramda_jax.regularizers.groups.axes import GROUP_NAMES, check_groups, group_axes
 from ramda_jax.regularizers.groups.grouped import Grouped

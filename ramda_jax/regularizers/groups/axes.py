@@ -1,4 +1,4 @@
-"""Groups: which slices of a leaf they are, by name or by axes.
+"""Groups: which slices of a leaf are groups, by name or by axes.
 
 An index over the *group axes* addresses a group; the other axes lie inside it. For a Dense kernel of shape (in, out)
 the groups `"input"` have the group axes (0,): one group per input feature, the row `kernel[i, :]`.
@@ -97,7 +97,7 @@ def group_axes(groups: GroupSpec, path: str, shape: Shape) -> Axes:
 def _projection(path, shape):
     """The axes of inputs, heads and outputs of a projection of attention, from the end; None for any other leaf."""
     *parents, layer, _ = ["", "", *path.split("/")]
-    # Not by the name alone: a Dense or a 2-D Conv may carry it too.
+    # The name alone does not decide, because a Dense or a 2-D Conv may have it too.
     for own in (3, 4):
         axes = _PROJECTIONS.get((layer, own))
         if axes is not None and (len(shape) == own or (len(shape) > own and _is_stacked(parents, layer, shape))):
@@ -106,7 +106,7 @@ def _projection(path, shape):
 
 
 def _is_stacked(parents, layer, shape):
-    """Whether a leaf with a projection's name and more axes than it has is of a stack of them."""
+    """Whether a leaf with a projection's name and more axes than a projection belongs to a stack of projections."""
     if layer.endswith("_einsum"):
         return True
     features, heads, size = shape[-3:] if layer in _TO_HEADS.split() else (shape[-1], *shape[-3:-1])

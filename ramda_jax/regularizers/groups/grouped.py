@@ -39,14 +39,14 @@ class Grouped(Regularizer):
 
     def axes_inside(self, ndim: int) -> Axes:
         """The axes inside a group, of a leaf of `ndim`."""
-        kept = group_axes(self.groups, "", (0,) * ndim)  # resolved: axes, whatever the lengths
+        kept = group_axes(self.groups, "", (0,) * ndim)  # after `resolve` groups are axes, so the lengths do not matter
         return tuple(axis for axis in range(ndim) if axis not in kept)
 
     def sizes(self, shape: Shape) -> int:
         return math.prod(shape[axis] for axis in self.axes_inside(len(shape)))
 
     def radii_shape(self, shape: Shape) -> Shape:
-        """Shape of one number per group: the leaf's, with length one along the axes inside a group."""
+        """The shape of one number per group: the leaf's shape, with length one along the axes inside a group."""
         inside = self.axes_inside(len(shape))
         return tuple(1 if axis in inside else size for axis, size in enumerate(shape))
 

@@ -1,4 +1,4 @@
-"""How regularizers of the group norms describe themselves to solvers that look for norms."""
+"""How regularizers of the group norms describe themselves to solvers that compute norms."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class NormPenalty(NamedTuple):
     Attributes:
         lam: slope of P at 0, >= 0; a scalar or one number per group.
         concavity: None for a convex P, which is lam r everywhere; else > 0, a scalar or one number per group.
-        knee: None for a convex P; else where P becomes flat, lam / concavity.
+        knee: None for a convex P; else the norm at which P becomes flat, lam / concavity.
     """
 
     lam: Any
@@ -41,10 +41,10 @@ class NormPenalty(NamedTuple):
         return jnp.where(r < self.knee, self.lam - self.concavity * r, 0)
 
     def point(self, rhs: jax.Array, metric: Scalar, radii: jax.Array) -> jax.Array:
-        """The solution whose groups have the norms `radii`, exactly 0 where they are.
+        """The solution whose groups have the norms `radii`; it is exactly 0 where they are.
 
-        `w_g = rhs_g / (metric + P'(r_g) / r_g)` is stationary. The denominator has lam / r, and lam is not
-        in the numerator: so nothing over- or underflows unless w itself does.
+        `w_g = rhs_g / (metric + P'(r_g) / r_g)` is stationary. lam is in the denominator, as lam / r, and not in the
+        numerator, so nothing overflows or underflows unless w itself does.
         """
         is_zero = radii == 0
         shift = self.lam / jnp.where(is_zero, 1, radii)
@@ -53,12 +53,13 @@ class NormPenalty(NamedTuple):
         return jnp.where(is_zero, 0, rhs / jnp.where(is_zero, 1, metric + shift))
 
     def radii(self, norms: jax.Array, metric: Scalar) -> jax.Array:
-        """The minimising radii where the metric is one number (per group): `norms` are those of rhs.
+        """The minimising radii if the metric is one number (per group); `norms` are the norms of rhs.
 
-        For a concave P the lowest of the three stationary points: 0, one below the knee, one beyond it. Where metric >
-        concavity the sum is convex and only one of them exists; otherwise the one below the knee is not a minimum.
+        For a concave P it is the lowest of three stationary points: 0, one below the knee, and one beyond it. Where
+        metric > concavity the sum is convex and only one of them exists. Otherwise the point below the knee is not a
+        minimum.
         """
-        # A NaN is not zero: it goes through.
+        # A NaN is not zero, so it is kept.
         below = jnp.where(norms <= self.lam, 0, norms - self.lam)
         if self.knee is None:
             return below / metric
@@ -69,10 +70,11 @@ class NormPenalty(NamedTuple):
         slope = metric - self.concavity
         inner = jnp.where(slope > 0, below / jnp.where(slope > 0, slope, 1), 0)
         outer = norms / metric
-        # At the knee rounding may take both for beyond their range: one question decides, so that there is always one.
+        # At the knee rounding may put both points outside of their ranges. A single comparison decides, so one always
+        # exists.
         is_outer = jnp.where(slope > 0, inner >= self.knee, (outer >= self.knee) & (objective(outer) < 0))
         radii = jnp.where(is_outer, outer, inner)
-        # Questions that a NaN in the norms, the metric or the weight answers must not end in a zero.
+        # Comparisons with a NaN in the norms, the metric or the weight must not result in a zero.
         unknown = norms + slope + self.lam
         return jnp.where(jnp.isnan(unknown), unknown, radii)
 
@@ -80,17 +82,18 @@ class NormPenalty(NamedTuple):
 def is_beyond_knee(
     radii: jax.Array, outer: jax.Array, is_lower: jax.Array, leaves_zero: jax.Array, knee: Scalar
 ) -> jax.Array:
-    """Whether a group's minimum lies beyond the knee of a concave penalty: the rule by which two candidates are judged.
+    """Whether a group's minimum lies beyond the knee of a concave penalty: the rule that decides between two
+    candidates.
 
     The candidates are the stationary point below the knee, or 0, and the unpenalised `rhs / metric` beyond it.
 
     Args:
-        radii: norms of the candidates below the knee; 0 where there is no root.
-        outer: norms of the candidates beyond it, in the unit of `knee`; below the knee they are none.
+        radii: the norms of the candidates below the knee; 0 where there is no root.
+        outer: the norms of the candidates beyond it, in the unit of `knee`; where below the knee, there is none.
         is_lower: whether the objective is lower at the candidate beyond the knee.
         leaves_zero: whether 0 is not stationary. If there is no root either, the minimum lies beyond the knee, even if
             rounding puts its norm just below it.
-        knee: where the penalty becomes flat.
+        knee: the norm at which the penalty becomes flat.
     """
     # A NaN is chosen, so that it does not become a silent zero.
     return ((outer >= knee) & is_lower) | ((radii == 0) & leaves_zero) | jnp.isnan(outer)

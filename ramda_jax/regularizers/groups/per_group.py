@@ -1,4 +1,4 @@
-"""One number for each group, as a setting of a regularizer: compared by value and hashable, as settings must be."""
+"""One number for each group as a setting of a regularizer. Like all settings it is compared by value and hashable."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class PerGroup:
     def __init__(self, values: Any) -> None:
         array = np.array(values)
         is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
-        # NumPy does not know bfloat16 and the like as floating-point numbers.
+        # NumPy does not treat bfloat16 and similar dtypes as floating-point numbers.
         if not is_real and array.dtype.kind in "bcOSUmM":
             raise TypeError(f"`group_weight` must hold real numbers, got {values!r}; use for example an array of ones.")
         array = array.astype(np.float64)

@@ -59,9 +59,9 @@ class GroupRegularizer(_PartlyL1):
         object.__setattr__(self, "group_weight", _checked_weight(self.group_weight))
 
     def resolve(self, path: str, shape: Shape) -> "GroupRegularizer":
-        """This regularizer with the groups as axes and the weight as a number, that of the whole leaf.
+        """This regularizer with the groups as axes and the weight as a number.
 
-        So a part of the leaf, such as the leaf of a compacted network, has the weight of the whole leaf.
+        So a part of the leaf, such as the leaf of a compacted network, keeps the weight of the whole leaf.
         """
         resolved: Any = super().resolve(path, shape)
         if callable(self.group_weight):
@@ -109,8 +109,8 @@ class GroupRegularizer(_PartlyL1):
     def reduced(self, rhs: jax.Array, weight: Scalar) -> jax.Array:
         """The right-hand side of the subproblem in the groups' norms alone, after the l1 norm's share is subtracted.
 
-        The minimiser has the signs of `rhs`, so that every entry is soft-thresholded. With `non_negative` entries that
-        would be negative are zero. Without an l1 norm and a sign the result is `rhs`.
+        The minimiser has the signs of `rhs`, so every entry is soft-thresholded. With `non_negative` entries that would
+        be negative are zero. Without an l1 norm and a sign the result is `rhs`.
         """
         reduced = soft_threshold(rhs, weight * self.l1_ratio) if self.l1_ratio else rhs
         return jnp.where((weight > 0) & (reduced <= 0), 0, reduced) if self.non_negative else reduced
@@ -133,7 +133,7 @@ class GroupRegularizer(_PartlyL1):
         return penalty.point(rhs, one, penalty.radii(self.norms(rhs), one))
 
     def screen(self, rhs: jax.Array, weight: Scalar) -> jax.Array | None:
-        # Only for a convex psi: otherwise a point beyond the knee may be lower than 0.
+        # This holds only for a convex psi, because otherwise a point beyond the knee may be lower than 0.
         if not self.convex:
             return None
         weight = jnp.asarray(weight, rhs.dtype)
@@ -151,7 +151,7 @@ class GroupRegularizer(_PartlyL1):
         if not ratio:
             return jnp.where(slope == 0, jnp.inf, self.norms(rhs) / jnp.where(slope == 0, 1, slope))
         # The root of `||soft(rhs, weight ratio)|| = weight slope`. The difference of both sides is convex and
-        # decreasing, so that Newton's method from 0 climbs to the root. A few steps are enough for a bound.
+        # decreasing, so Newton's method from 0 increases to the root. A few steps are enough for a bound.
         root = jnp.zeros_like(self.norms(rhs))
         for _ in range(8):
             reduced = soft_threshold(rhs, root * ratio)

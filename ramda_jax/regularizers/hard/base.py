@@ -4,7 +4,8 @@ The minimiser has a closed form in any diagonal metric. Zeroing the entries of a
 
     sum_S rhs_i^2 / (2 metric_i)
 
-and does not change the best value of the others, rhs / metric. So the entries whose removal would cost most are kept.
+and does not change the best value of the other entries, rhs / metric. So the entries whose removal would cost most are
+kept.
 """
 
 import copy
@@ -32,12 +33,12 @@ class HardTarget(Regularizer):
     any_metric = True
 
     def __mul__(self, number: float) -> Any:
-        # An indicator does not change with its factor, unless that is 0: then there is no constraint.
+        # A factor does not change an indicator, unless it is 0: then there is no constraint.
         check_non_negative("factor", number, schedules=False)
         return self if number > 0 else Null()
 
     def block_norms(self, x: jax.Array) -> jax.Array:
-        """`||x||`, block by block: of the shape of x, or of length one along the axes inside a block."""
+        """`||x||`, block by block: an array of the shape of x, or with length one along the axes inside a block."""
         return jnp.abs(x)
 
     def kept(self, keys: jax.Array) -> jax.Array:
@@ -45,13 +46,13 @@ class HardTarget(Regularizer):
         raise NotImplementedError
 
     def dropped(self, keys: jax.Array) -> jax.Array:
-        """A mask of the blocks with the largest keys; as many as must be zero."""
+        """A mask of the blocks with the largest keys; their number is that of the blocks that must be zero."""
         raise NotImplementedError
 
     def solve_scaled(self, rhs: jax.Array, metric: Scalar, weight: Scalar) -> jax.Array:
-        # The keys are roots of the costs, so that no square over- or underflows.
+        # The keys are roots of the costs, so that no square overflows or underflows.
         keys = sort_keys(self.block_norms(jax.lax.stop_gradient(rhs / jnp.sqrt(metric))))
-        # `rhs != 0`, so that the result has no -0.0.
+        # Check `rhs != 0`, so that the result has no -0.0.
         return jnp.where((weight > 0) & ~(self.kept(keys) & (rhs != 0)), 0, rhs / metric)
 
     def prox(self, x: jax.Array, weight: Scalar) -> jax.Array:
@@ -64,8 +65,8 @@ class HardTarget(Regularizer):
         return jnp.where(is_inside, 0.0, jnp.inf).astype(w.dtype)
 
     def subdifferential_distance(self, w: jax.Array, slope: jax.Array, weight: Scalar) -> jax.Array:
-        # The normal cone at w: vectors that are 0 on the blocks of w, and on as many others as may be alive. The
-        # nearest of them is 0 on those others where `slope` is smallest.
+        # The normal cone at w has the vectors that are 0 on the blocks of w, and on as many other blocks as may be
+        # alive. The nearest of these vectors is 0 on the other blocks with the smallest `slope`.
         del weight
         alive = self.block_norms(w) != 0
         keys = jnp.where(alive, 0, 1 + sort_keys(self.block_norms(slope)))
@@ -82,7 +83,7 @@ class TopBlocks(HardTarget):
 
     share: Any = 0.0  # a float or a function of the step
     over: str = "leaf"
-    # The groups or entries of a leaf that `together` keeps. Not a field: it is not a setting of the user.
+    # The groups or entries of a leaf that `together` keeps. It is not a field, because it is not a setting of the user.
     _found = None
 
     def __post_init__(self) -> None:
@@ -133,7 +134,7 @@ class TopBlocks(HardTarget):
         return _number_of_zeros(self, total)
 
     def _with(self, name, value):
-        # Not `dataclasses.replace`, which would run the checks of users' settings.
+        # Do not use `dataclasses.replace`, which would run the checks of users' settings.
         changed = copy.copy(self)
         object.__setattr__(changed, name, value)
         return changed

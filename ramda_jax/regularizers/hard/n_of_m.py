@@ -1,4 +1,4 @@
-"""N of every M neighbours are kept."""
+"""The hard target that keeps N of every M neighbours."""
 
 import dataclasses
 import itertools
@@ -87,7 +87,7 @@ class NofM(HardTarget):
         return self._largest(keys, self.m - self.n)
 
     def _largest(self, keys, number):
-        """The mask of the `number` largest keys of every block, and of those of NaNs."""
+        """The mask of the `number` largest keys of every block, and of the keys of NaNs."""
         if keys.size == 0:
             return jnp.zeros(keys.shape, bool)
         axis = self.axis % keys.ndim
@@ -106,7 +106,7 @@ class NofM(HardTarget):
             is_first = parts[i] >= parts[j]
             ranks[i], ranks[j] = ranks[i] + (~is_first).astype(jnp.int32), ranks[j] + is_first.astype(jnp.int32)
         masks = [(rank < number) | is_nan_key(part) for rank, part in zip(ranks, parts, strict=True)]
-        # One number for each block (`stored`), so that its keys are computed once, and not again by each of its
+        # Use one number for each block (`stored`), so that its keys are computed once, and not again for each of its
         # entries.
         bits = stored(jnp.asarray(sum(mask.astype(jnp.int32) << i for i, mask in enumerate(masks))))
         place = jax.lax.broadcasted_iota(jnp.int32, blocked, axis + 1)

@@ -1,4 +1,4 @@
-"""The groups or entries with the largest gain are kept, of each leaf or of all leaves together."""
+"""Hard targets that keep the groups or entries with the largest gain, of each leaf or of all leaves together."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
