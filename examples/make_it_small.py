@@ -33,19 +33,6 @@ NETS = {
 TABLE_KEEPS = (0.5, 0.3, 0.15)
 
 
-def share_of_costs(keep, whole, worth):
-    """The share of the groups' costs that must be removed to leave `keep` of the whole, if all layers shrink alike.
-
-    An entry between two widths is in the costs of both of its groups. If the share f of each width is left, f^2 of such
-    entries is left, and f of the entries that belong to one width. `whole` is the number of all entries, and `worth`
-    the sum of the costs.
-    """
-    both, one = max(worth - whole, 0.0), min(2 * whole - worth, whole)
-    left = keep * whole
-    f = left / one if both == 0 else (-one + np.sqrt(one * one + 4 * both * left)) / (2 * both)
-    return 1 - float(np.clip(f, 0.01, 0.99))
-
-
 def make_train_step(regularizer):
     """A step that returns which groups of the new parameters are not zero."""
 
@@ -85,15 +72,11 @@ class Problem:
         coupling = compaction.couple(self.dims, nnx.state(self.model, nnx.Param), weight="saving")
         self.coupling, self.regularizer = coupling, coupling.regularizer()
         self.train_step = make_train_step(self.regularizer)
-        self.costs = compaction.costs(self.dims, of, self.regularizer)
-        graph, state = nnx.split(self.model)
-        whole = compaction.cost(lambda state, images: nnx.merge(graph, state)(images), state, one)
-        self.whole = whole.params if of == "parameters" else whole.flops
+        self.removed = compaction.share_removed(self.dims, of, self.regularizer)
 
     def target(self, keep):
-        """The `Target` that leaves about `keep`."""
-        worth = sum(float(np.sum(cost)) for cost in self.costs.values())
-        return ramda_jax.Target(share_of_costs(keep, self.whole, worth), of=self.costs)
+        """The `Target` that leaves that share of the parameters or FLOPs."""
+        return ramda_jax.Target(1 - keep, of=self.removed)
 
     def params_left(self, params):
         """The share of the parameters that compaction would leave."""

@@ -71,7 +71,8 @@ def test_make_it_small_goes_by_flops_and_compares_with_ramda_alone(tmp_path, mon
     arguments = ["--of", "flops", "--keep", "0.5", "--epochs", "8", "--fine-tune", "1", "--out", str(tmp_path)]
     report = make_it_small.main(arguments)
     assert "4. Fine-tune" in capsys.readouterr().out
-    assert 0.3 < 1 - report.removed_flops < 0.7
+    # What is asked for is what compaction leaves, to a few units.
+    assert abs(0.5 - report.removed_flops) < 0.015
     monkeypatch.setattr(make_it_small, "TABLE_KEEPS", (0.3,))
     found = make_it_small.main(["--net", "mlp", "--table", "--epochs", "2", "--seeds", "1"])
     assert found in capsys.readouterr().out and "RAMDA alone" in found and "recipe" in found
@@ -82,14 +83,6 @@ def test_make_it_small_refuses_what_does_not_go_together(arguments, capsys):
     with pytest.raises(SystemExit):
         make_it_small.main(arguments)
     assert "--keep must be" in (message := capsys.readouterr().err) or "go together" in message
-
-
-def test_the_share_of_costs_leaves_what_is_asked_for_where_layers_shrink_alike():
-    # 100 entries that one width has, 400 between two: in the costs these count twice.
-    for keep in (0.1, 0.3, 0.7):
-        f = 1 - make_it_small.share_of_costs(keep, 500, 100 + 2 * 400)
-        assert abs(100 * f + 400 * f**2 - keep * 500) < 1e-6
-    assert make_it_small.share_of_costs(0.3, 100, 100) == pytest.approx(0.7)
 
 
 def test_an_exported_program_is_the_old_or_the_new_one_wherever_a_kill_falls(tmp_path):
