@@ -12,6 +12,15 @@ from ramda_jax.subproblem.running import batches
 from ramda_jax.xla.bounded_jit import BoundedJit
 
 
+@pytest.fixture(autouse=True, scope="module")
+def others_left_out():
+    """What other tests have left is not walked over in each collection here, which would take seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def num_programs():
     gc.collect()
     return len(jax.local_devices()[0].client.live_executables())
