@@ -101,6 +101,15 @@ def bounded_memory():
         jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def quick_collections():
+    """For modules that call `gc.collect`: it does not walk over what other tests have left, which would take seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def peak_memory():
     """The most bytes that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

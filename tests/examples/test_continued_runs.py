@@ -23,7 +23,10 @@ from tests.kills import Disk, Killed, StopAfter
 RUN = runner.Run("synthetic_logistic", "ramda", batch_size=4000, steps=6, seed=2, valid_batches=1)
 CONFIG = dataclasses.replace(CONFIGS[RUN.config], scan=False, evaluate_every=1)
 # TensorStore's threads go on when a save or a restore has failed, and find that Orbax has closed its loop.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("quick_collections"),
+]
 #: What differs from run to run.
 TIMES = ("seconds", "seconds_per_epoch")
 
@@ -145,7 +148,6 @@ def test_a_run_that_fails_at_any_write_ends_as_if_undisturbed(undisturbed, tmp_p
     assert fail_at > 100
 
 
-@pytest.mark.slow_except("1")
 @pytest.mark.parametrize("asked", [1, 2, 5, 6, 7])
 def test_a_run_that_is_stopped_anywhere_ends_as_if_undisturbed(undisturbed, tmp_path, asked, monkeypatch):
     assert go(tmp_path, stopper=StopAfter(asked)) is None
@@ -164,7 +166,6 @@ def stopped_in_the_second_round(out):
 BAD = {"missing": None, "empty": b"", "torn": b'{"step": 1, "lo', "binary": bytes(range(256)), "deep": b"[" * 100_000}
 
 
-@pytest.mark.slow_except("log.jsonl-True-torn")
 @pytest.mark.parametrize(("is_finished", "bad"), [*((True, bad) for bad in BAD), (False, "missing"), (False, "torn")])
 @pytest.mark.parametrize("name", ["log.jsonl", "run.json", "report.json"])
 def test_a_bad_file_is_made_again(undisturbed, tmp_path, name, bad, is_finished, monkeypatch):
@@ -181,7 +182,6 @@ def test_a_bad_file_is_made_again(undisturbed, tmp_path, name, bad, is_finished,
     check_continued(out, undisturbed, monkeypatch)
 
 
-@pytest.mark.slow
 def test_a_report_of_other_numbers_than_the_checkpoints_is_made_again(undisturbed, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(undisturbed[2], out)
@@ -193,7 +193,6 @@ def test_a_report_of_other_numbers_than_the_checkpoints_is_made_again(undisturbe
     assert numbers(go(out)) == undisturbed[0]
 
 
-@pytest.mark.slow_except("names0")
 @pytest.mark.parametrize("names", [["checkpoint"], ["report.json"], ["checkpoint", "report.json"], ["run.json"]])
 def test_whatever_is_of_another_run_is_refused(undisturbed, tmp_path, names):
     for name in names:
@@ -206,7 +205,6 @@ def test_whatever_is_of_another_run_is_refused(undisturbed, tmp_path, names):
     assert set(before) <= {path.name for path in tmp_path.iterdir()} <= {*before, "checkpoint"}
 
 
-@pytest.mark.slow
 def test_a_folder_of_a_torn_run_json_alone_is_refused(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(runner.RunError, match=r"run\.json cannot be read.*; delete that file"):
@@ -239,7 +237,6 @@ def test_a_damaged_checkpoint_is_said_and_nothing_is_changed(undisturbed, tmp_pa
     assert refused > 5
 
 
-@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused_by_name(tmp_path):
     code = f"""
 from pathlib import Path
@@ -262,7 +259,6 @@ with files.locked(Path({str(tmp_path)!r}), wait=False):
     assert go(tmp_path, stopper=StopAfter(0)) is None  # killed, it holds nothing
 
 
-@pytest.mark.slow
 def test_folders_that_cannot_be_written_are_said_in_a_line(tmp_path):
     (tmp_path / "file").write_text("precious")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -282,7 +278,6 @@ def test_folders_that_cannot_be_written_are_said_in_a_line(tmp_path):
 # The joined table
 
 
-@pytest.mark.slow
 def test_reports_that_are_torn_twice_or_no_reports_are_said_in_a_line(undisturbed, tmp_path, capsys):
     for name in ("one", "two"):
         shutil.copytree(undisturbed[2], tmp_path / name)

@@ -12,13 +12,7 @@ from ramda_jax.subproblem.running import batches
 from ramda_jax.xla.bounded_jit import BoundedJit
 
 
-@pytest.fixture(autouse=True, scope="module")
-def others_left_out():
-    """What other tests have left is not walked over in each collection here, which would take seconds."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def num_programs():
