@@ -103,7 +103,7 @@ def bounded_memory():
 
 @pytest.fixture(scope="module")
 def quick_collections():
-    """For modules that call `gc.collect`: it does not walk over what other tests have left, which would take seconds."""
+    """For modules that call `gc.collect`: it leaves out what other tests have made, which would take seconds."""
     gc.collect()
     gc.freeze()
     yield

@@ -11,7 +11,6 @@ import ramda_jax
 from ramda_jax.subproblem.running import batches
 from ramda_jax.xla.bounded_jit import BoundedJit
 
-
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
