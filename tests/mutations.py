@@ -473,6 +473,12 @@ MUTATIONS = [
         ("tests/compaction/test_folding.py::test_what_is_said_to_be_constant_is_constant",),
     ),
     Mutation(
+        "compaction/adapters/choose.py",
+        "dataclasses.replace(adapter, how=GIVEN)",
+        "adapter",
+        ("tests/compaction/test_called.py::test_every_door_says_how_to_say_how_a_model_is_called",),
+    ),
+    Mutation(
         "compaction/planning/liveness.py",
         "if not alive and width.name in empty:",
         "if False:",

@@ -14,6 +14,7 @@ from ramda_jax.compaction.adapters.factors.matrix import PRODUCT, Cut, Layout
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs
 from ramda_jax.compaction.proof.verify import Proof
+from ramda_jax.compaction.tracing.function import trace_program
 from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.structure.alone import is_selected_alone
 from ramda_jax.structure.paths import named_leaves
@@ -101,7 +102,7 @@ def low_rank_model(
         A `LowRank`.
 
     Raises:
-        CompactionError: the outputs differ by more than the tolerance.
+        CompactionError: the outputs differ by more than the tolerance; the model cannot be called with these arguments.
 
     Example:
         >>> import jax.numpy as jnp
@@ -111,6 +112,7 @@ def low_rank_model(
     """
     check_comparison(num_random, tolerance)
     adapter = adapter_for(model, variables, call)
+    trace_program(adapter.apply, adapter.variables, *example_args, explain=adapter.explain(example_args))
     layouts = adapter.layouts(*example_args)
     cuts, refused = {}, {}
     for path, leaf in named_leaves(adapter.variables):

@@ -145,7 +145,8 @@ def compact_model(
 
     Raises:
         CompactionError: no smaller model could be proved equal although there are indices that nothing reads; the
-            message says why. A model without such indices is returned unchanged.
+            message says why. A model without such indices is returned unchanged. Or the model cannot be called with
+            these arguments.
 
     Example:
         >>> import jax, jax.numpy as jnp

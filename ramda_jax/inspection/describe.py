@@ -70,6 +70,11 @@ def describe(
         raise TypeError(
             f"`method` must be one of this library's methods, got {method!r}; use for example `ramda_jax.rmda`."
         )
+    if trace is not None and not hasattr(trace, "count_units"):
+        raise TypeError(
+            f"`trace` must be the result of `compaction.trace_dims`, got {type(trace).__name__}; give "
+            "`trace_dims(model, *inputs)`."
+        )
     metric_kind = "scalar" if method in _SCALAR else "diagonal"
     check_solvable(regularizer, solver, metric_kind)
     solvers = solver_rules(solver)

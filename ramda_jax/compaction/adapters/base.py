@@ -1,9 +1,11 @@
 """Any kind of model as a function of its variables."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ramda_jax.compaction.adapters.called import FUNCTION, Called, call_error
 from ramda_jax.compaction.adapters.factors.matrix import Cut, Layout
 from ramda_jax.compaction.adapters.sizes.remembered import Remembered, Sizes
 
@@ -22,6 +24,7 @@ class Adapter:
         factorize: a function of cuts by path. It returns (the model with these arrays as two factors, its variables,
             its function).
         remembered: a function of the arguments of a call. It returns the numbers that the modules remember.
+        how: how the model is called, for the error if it cannot be.
     """
 
     apply: Callable[..., Any]
@@ -30,3 +33,8 @@ class Adapter:
     layouts: Callable[..., Mapping[str, Layout | str]]
     factorize: Callable[[Mapping[str, Cut]], tuple[Any, Any, Callable[..., Any]]]
     remembered: Callable[..., Sequence[Remembered]] = lambda *args: ()
+    how: Called = FUNCTION
+
+    def explain(self, args: tuple[Any, ...]) -> Callable[[Exception], Exception]:
+        """From what a call with these arguments raises to an error that says how to call the model."""
+        return functools.partial(call_error, self.how, args)

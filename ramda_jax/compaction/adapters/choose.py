@@ -1,5 +1,6 @@
 """Which kind a model is."""
 
+import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ramda_jax.compaction.adapters.base import Adapter
+from ramda_jax.compaction.adapters.called import GIVEN, HOW, METHOD
 from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import named_leaves
@@ -39,16 +41,27 @@ def adapter_for(
         CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own;
             `fit` for a function.
     """
+    adapter = _adapter_for(model, variables, call, fit, train)
+    if call is not None:
+        return dataclasses.replace(adapter, how=GIVEN)
+    if _owner(model) is not None:
+        return dataclasses.replace(adapter, how=METHOD)
+    holds = holds_variables(model) and variables is None
+    kind = _kind(model) if holds or hasattr(model, "bind") else None
+    return adapter if kind is None else dataclasses.replace(adapter, how=HOW[kind])
+
+
+def _adapter_for(model, variables, call, fit, train):
     owner = _owner(model)
     if owner is not None:
         function, given = model.__func__, call
         if given is None:
-            return adapter_for(owner, variables, lambda module, *args: function(module, *args), fit, train)
+            return _adapter_for(owner, variables, lambda module, *args: function(module, *args), fit, train)
 
         def call_bound(module, *args):
             return given(types.MethodType(function, module), *args)
 
-        return adapter_for(owner, variables, call_bound, fit, train)
+        return _adapter_for(owner, variables, call_bound, fit, train)
     kind = _kind(model)
     if kind == "linen":
         from ramda_jax.compaction.adapters.linen import linen_adapter

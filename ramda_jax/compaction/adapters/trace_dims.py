@@ -47,7 +47,7 @@ def trace_dims(
 
     Raises:
         CompactionError: an override that fits no leaf; a value in `rules` that is not a `Rule`; variables that are
-            missing, or given to a model that holds its own.
+            missing, or given to a model that holds its own; a model that cannot be called with these arguments.
         TypeError: a leaf of the variables that is neither an array nor a number.
         ValueError: two leaves of the variables, or of the arguments, have one '/'-joined path.
 
@@ -94,7 +94,7 @@ def trace_calls(
     Returns:
         (the trace, the traces of the `others` that compute something else).
     """
-    program = trace_program(adapter.apply, adapter.variables, *args)
+    program = trace_program(adapter.apply, adapter.variables, *args, explain=adapter.explain(args))
     found = {}
     for name, other in others.items():
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.costs import PARAMS, leaf_costs, root_weight
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
 from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.regularizers.base import Regularizer
@@ -59,6 +59,7 @@ def groups(
         >>> groups(trace_dims(mlp, params, jnp.ones(5)))
         {'^out$': GroupLasso(groups=(1,), group_weight='sqrt_size', non_negative=False)}
     """
+    check_dims(dims)
     patterns = regularizer if isinstance(regularizer, Mapping) else {"": regularizer or GroupLasso()}
     for part in patterns.values():
         check_grouped(part)

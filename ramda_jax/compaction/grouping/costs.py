@@ -10,7 +10,7 @@ import numpy as np
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.parts import COUPLED
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
 from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.regularizers.groups import Grouped
@@ -65,6 +65,7 @@ def costs(
         >>> costs(trace_dims(mlp, params, jnp.ones((1, 5))))["out"].ravel()
         array([8., 8., 8., 8.])
     """
+    check_dims(dims)
     if of not in ("parameters", "flops"):
         raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}; use one of these.")
     saved = savings(dims, of)

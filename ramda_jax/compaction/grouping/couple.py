@@ -15,7 +15,7 @@ from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.makers import can_do_without, maker_parts
 from ramda_jax.compaction.grouping.parts import COUPLED, Part
 from ramda_jax.compaction.tracing.rules import Rule
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.savings import savings
 from ramda_jax.structure.paths import named_leaves
 
@@ -60,6 +60,7 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
         d0          8     6  a[0] b[0]
         >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
     """
+    check_dims(dims)
     return _couple(dims, params, weight)
 
 

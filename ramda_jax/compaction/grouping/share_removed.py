@@ -11,7 +11,7 @@ import numpy as np
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.costs import coupled_widths
 from ramda_jax.compaction.grouping.parts import COUPLED
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.savings import counted
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.typing import RegularizerSpec
@@ -55,6 +55,7 @@ def share_removed(
         0.75
         >>> target = ramda_jax.Target(0.7, of=removed)
     """
+    check_dims(dims)
     if of not in ("parameters", "flops"):
         raise ValueError(f"`of` must be 'parameters' or 'flops', got {of!r}; use one of these.")
     packing: Any = packing_of(regularizer)

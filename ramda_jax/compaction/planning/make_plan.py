@@ -11,7 +11,7 @@ from ramda_jax.compaction.planning.orders import find_orders
 from ramda_jax.compaction.planning.plan import AxisOrder, LeafPlan, Plan, WidthPlan
 from ramda_jax.compaction.planning.slicing import reordered
 from ramda_jax.compaction.planning.unread_inputs import unread_inputs
-from ramda_jax.compaction.tracing.trace import Dims
+from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.typing import Shape
 from ramda_jax.validation import check_count, check_non_negative
@@ -73,6 +73,7 @@ def plan_compaction(
         d2        3   3  out[1]        frozen: the model's output
         64 -> 16 entries
     """
+    check_dims(dims)
     return Planner(dims, variables, round_to, threshold, permute).plan(keep, allow_empty)
 
 

@@ -13,7 +13,8 @@ from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.compaction.planning.slicing import find_leaves
 from ramda_jax.compaction.proof.verify import check_structure
-from ramda_jax.compaction.tracing.trace import trace_function
+from ramda_jax.compaction.tracing.function import trace_program
+from ramda_jax.compaction.tracing.trace import label_program
 from ramda_jax.structure.paths import EMPTY_KEY, named_leaves
 
 
@@ -79,7 +80,7 @@ def rebuild(
             f"({type(error).__name__}: {error}); make it by the code that made the whole one."
         ) from error
     if example_args:
-        dims = trace_function(adapter.apply, whole, *example_args)
+        dims = label_program(trace_program(adapter.apply, whole, *example_args, explain=adapter.explain(example_args)))
         mismatches = check_structure(apply, small, example_args, dims, _plan_of(plan, small))
         if mismatches:
             raise CompactionError(

@@ -27,8 +27,16 @@ class Program:
     outputs: tuple[str, ...]
 
 
-def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: Any) -> Program:
-    """Traces a function. Of all steps of `trace_dims`, only this one runs the user's code."""
+def trace_program(
+    apply_fn: Callable[..., Any],
+    variables: Any,
+    *example_args: Any,
+    explain: Callable[[Exception], Exception] | None = None,
+) -> Program:
+    """Traces a function. Of all steps of `trace_dims`, only this one runs the user's code.
+
+    `explain` makes of an exception that this code raises the one that is raised in its place.
+    """
     names = tuple(name for name, _ in named_leaves(variables))
     _check_traceable("The variables", variables)
     held, arrays = hold_static(apply_fn, example_args)
@@ -42,7 +50,12 @@ def trace_program(apply_fn: Callable[..., Any], variables: Any, *example_args: A
         outputs[:] = [name for name, _ in named]
         return [leaf for _, leaf in named]
 
-    jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
+    try:
+        jaxpr = jax.make_jaxpr(flat_fn)(*map(_abstract, flat))
+    except Exception as error:
+        if explain is None:
+            raise
+        raise explain(error) from error
     return Program(jaxpr, names, tuple(name for name, _ in named_values(arrays)), tuple(outputs))
 
 

@@ -89,6 +89,15 @@ class Dims:
         return "\n".join(lines)
 
 
+def check_dims(dims: Any) -> None:
+    """Raises unless `dims` is a trace."""
+    if not isinstance(dims, Dims):
+        raise TypeError(
+            f"`dims` must be the result of `trace_dims`, got {type(dims).__name__}; give `trace_dims(model, *inputs)`, "
+            "with `call=` where the model is not called as `model(*inputs)`."
+        )
+
+
 def trace_function(
     function: Callable[..., Any],
     variables: Any,
