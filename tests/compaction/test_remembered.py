@@ -591,3 +591,37 @@ def test_static_fields_of_equinox_modules_follow_their_arrays():
     x = fresh(IMAGES)
     assert relative_difference(jax.vmap(net)(x), jax.vmap(model)(x)) <= 1e-5
     assert relative_difference(jax.vmap(net)(x), small.apply(small.variables, x)) <= 1e-5
+
+
+class EquinoxGrouped(eqx.Module):
+    convs: list[eqx.nn.Conv1d]
+
+    def __init__(self, key):
+        keys = jax.random.split(key, 3)
+        sizes = ((3, 8, 1), (8, 6, 2), (6, 2, 1))
+        self.convs = [eqx.nn.Conv1d(m, n, 3, groups=g, key=k) for (m, n, g), k in zip(sizes, keys, strict=True)]
+
+    def __call__(self, x):
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("dead", "shape", "groups", "before"),
+    [
+        ([3, 4, 5], (3, 4, 3), 1, 4),
+        ([0, 1, 2, 3], (2, 4, 3), 1, 4),
+        ([0, 3], (4, 4, 3), 2, 8),
+        ([0, 1], (6, 4, 3), 2, 8),
+    ],
+    ids=("a group", "a group and one", "one of each", "two of one"),
+)
+def test_equinox_convolutions_lose_whole_groups_or_as_many_of_each(dead, shape, groups, before):
+    net = eqx.filter_jit(EquinoxGrouped)(jax.random.key(0))
+    last = net.convs[2].weight
+    net = eqx.tree_at(lambda net: net.convs[2].weight, net, last.at[:, jnp.array(dead)].set(0))
+    batch = jax.random.normal(jax.random.key(1), (2, 3, 9))
+    small = compact_model(net, batch, call=lambda net, x: jax.vmap(net)(x), num_random=1)
+    assert (small.model.convs[1].weight.shape, small.model.convs[1].groups) == (shape, groups)
+    assert small.model.convs[0].weight.shape[0] == before

@@ -25,6 +25,7 @@ from ramda_jax.compaction import (
 )
 from ramda_jax.structure import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
+from tests import tiny
 from tests.compaction.patterns import relative_difference, zero_readers
 
 RNG = np.random.default_rng(0)
@@ -285,3 +286,34 @@ def test_expand_puts_one_kept_index_where_it_was():
     expanded = expand(plan, compact(plan, whole))
     assert expanded["bias"].tolist() == [0, 0, 2, 0]
     assert expanded["kernel"].tolist() == [[0, 0, 1, 0]] * 3
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.clip(1.0), optax.adamw(1e-2)),
+        ramda_jax.ramda(1e-2, ramda_jax.GroupLasso(groups=1), strength=1e-4),
+        optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.sgd(1e-2, momentum=0.9)),
+    ],
+    ids=("adamw", "ramda", "with a key"),
+)
+def test_the_state_of_a_single_array_is_cut_and_expanded(optimizer):
+    weights = tiny.normal_tree((6, 8)).at[:, 2:].set(0)
+    small = compact_model(lambda w, x: jnp.tanh(x @ w) @ w.T, jnp.ones((2, 6)), variables=weights)
+    assert small.variables.shape == (6, 2)
+    _, state = optimizer.update(tiny.normal_tree((6, 8), seed=1), optimizer.init(weights), weights)
+    compacted = compact_state(small.plan, state, optimizer, small.variables)
+    kept = [
+        leaf[:, :2] if leaf.shape == (6, 8) or leaf.shape == (1, 8) else leaf
+        for leaf in jax.tree.leaves(state)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
+    found = [leaf for leaf in jax.tree.leaves(compacted) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    assert any(leaf.shape == (6, 2) for leaf in found)
+    for one, other in zip(kept, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    back = expand(small.plan, compacted)
+    assert list(map(jnp.shape, jax.tree.leaves(back))) == list(map(jnp.shape, jax.tree.leaves(state)))
+    # Another array beside it stays.
+    other = {"mu": weights, "seen": jnp.ones(3)}
+    assert jax.tree.map(jnp.shape, compact(small.plan, other)) == {"mu": (6, 2), "seen": (3,)}

@@ -136,8 +136,9 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
 
     A leaf may belong to a path of the plan if its name ends with that path. Of several such paths, the right one leaves
     a prefix that most of the tree's leaves have. So Adam's `0/mu/kernel` belongs to `kernel`, even if there is also a
-    leaf `mu/kernel`.
+    leaf `mu/kernel`. Where the plan is that of a single array, which has no name, every leaf may belong to it.
     """
+    is_array = plan.leaves.keys() == {""}
 
     @functools.cache
     def lookup(suffix):
@@ -157,6 +158,7 @@ def find_leaves(plan: Plan, names: Sequence[str]) -> dict[str, str | None]:
     result = {}
     for name in names:
         starts = [0, *(place + 1 for place, character in enumerate(name) if character == "/")]
+        starts += [len(name)] * is_array
         candidates = [start for start in starts if lookup(name[start:])]
         # If several are equal, `max` takes the first, which has the longest path.
         start = max(candidates, key=lambda start: held_by(name[:start]), default=None)
@@ -184,16 +186,22 @@ def _map(plan, function, shape_of, tree, *others):
         path = homes.get(name)
         wanted = None if path is None else shape_of(plan.leaves[path])
         is_number = np.size(leaf) == 1 and np.shape(leaf) != wanted
-        if path is None or (is_number and np.prod(plan.leaves[path].shape) > 1):
+        # Beside a single array only the shape tells what is kept of it, such as Adam's `0/mu`, from other arrays.
+        is_other = path == "" and name not in ("", EMPTY_KEY) and not _fits(wanted, np.shape(leaf))
+        if path is None or is_other or (is_number and np.prod(plan.leaves[path].shape) > 1):
             result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)
             continue
         result.append(function(leaf, plan.leaves[path], name, *(leaves[number] for leaves in rest)))
     return treedef.unflatten(result)
 
 
+def _fits(shape, found):
+    return len(found) == len(shape) and all(n in (1, size) for n, size in zip(found, shape, strict=True))
+
+
 def _kept_axes(name, leaf_plan, shape, found):
     """The indices to keep along each axis of an array whose lengths are those of `shape`, or 1."""
-    if len(found) != len(shape) or any(n not in (1, size) for n, size in zip(found, shape, strict=True)):
+    if not _fits(shape, found):
         raise CompactionError(
             f"'{name}' must have the shape {shape} of the leaf of the plan that it belongs to, or 1 along some axes, "
             f"got {tuple(found)}; give the tree that the plan is of, or start with a fresh state where it is not kept "
