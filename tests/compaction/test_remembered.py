@@ -4,6 +4,7 @@ import dataclasses
 import types
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -547,7 +548,6 @@ def test_fit_gives_a_linen_module_other_fields():
 
 
 def test_static_fields_of_equinox_modules_follow_their_arrays():
-    eqx = pytest.importorskip("equinox")
 
     class Net(eqx.Module):
         conv: Any
