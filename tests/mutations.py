@@ -467,7 +467,7 @@ MUTATIONS = [
         ("tests/compaction/test_folding.py::test_a_sum_may_be_scaled_and_added_to_before_its_bias",),
     ),
     Mutation(
-        "compaction/tracing/constants.py",
+        "compaction/tracing/known/constants.py",
         "np.logical_and.reduce(masks)",
         "np.logical_or.reduce(masks)",
         ("tests/compaction/test_folding.py::test_what_is_said_to_be_constant_is_constant",),
@@ -477,6 +477,12 @@ MUTATIONS = [
         "dataclasses.replace(adapter, how=GIVEN)",
         "adapter",
         ("tests/compaction/test_called.py::test_every_door_says_how_to_say_how_a_model_is_called",),
+    ),
+    Mutation(
+        "compaction/tracing/known/loops.py",
+        "            carry = kept\n",
+        "            break\n",
+        ("tests/compaction/test_zeros.py::test_what_is_said_to_be_zero_is_zero",),
     ),
     Mutation(
         "compaction/planning/liveness.py",
@@ -521,7 +527,7 @@ MUTATIONS = [
         ("tests/compaction/test_groups.py::test_groups_lie_along_the_axes_that_are_read",),
     ),
     Mutation(
-        "compaction/tracing/zeros.py",
+        "compaction/tracing/known/zeros.py",
         '_ALL, _ANY = ("add", "add_any", "sub", "max", "min"), ("mul", "and")',
         '_ALL, _ANY = (), ("add", "add_any", "sub", "max", "min", "mul", "and")',
         ("tests/compaction/test_zeros.py::test_what_is_said_to_be_zero_is_zero",),

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import CompactionError, compact_model, fold_constants, trace_dims
-from ramda_jax.compaction.tracing.constants import Constants
-from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks
+from ramda_jax.compaction.tracing.known.constants import Constants
+from ramda_jax.compaction.tracing.known.zeros import Zeros, zero_masks
 from tests import tiny
 from tests.compaction.nets_stacked import Feedforward, Scanned
 from tests.compaction.test_zeros import PASSED, X

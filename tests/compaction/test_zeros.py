@@ -9,7 +9,7 @@ import pytest
 import ramda_jax
 from ramda_jax import compaction
 from ramda_jax.compaction import compact_model, couple_model, plan_compaction, trace_dims
-from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks
+from ramda_jax.compaction.tracing.known.zeros import Zeros, zero_masks
 from tests import tiny
 
 X = jax.random.normal(jax.random.key(0), (2, 3, 6))
@@ -53,18 +53,33 @@ PASSED = {
     "carried by a loop": lambda h: jax.lax.fori_loop(0, 2, lambda _, h: jnp.cos(h), h),
     "scanned over": lambda h: jax.lax.scan(lambda c, x: (c + x, c), h[0], h)[1],
 }
+#: The same with loops and conditions, of which zeros know more than constants.
+LOOPS = {
+    "carried and kept": lambda h: jax.lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h) * (1 + i), h),
+    "until it is small": lambda h: jax.lax.while_loop(lambda h: jnp.abs(h).max() > 1, lambda h: h / 2, h),
+    "swapped by a loop": lambda h: jax.lax.fori_loop(0, 3, lambda _, c: (c[1], c[0]), (h, jnp.ones_like(h)))[0],
+    "swapped with zeros": lambda h: jax.lax.fori_loop(0, 3, lambda _, c: (c[1], c[0]), (h, jnp.zeros_like(h)))[0],
+    "shifted by each step": lambda h: jax.lax.fori_loop(0, 2, lambda _, h: h + jnp.roll(h, 1, -1), h),
+    "a loop in a loop": lambda h: jax.lax.scan(
+        lambda c, x: (jax.lax.fori_loop(0, 2, lambda _, c: c * x + jnp.sin(c), c), c.sum(0)), h[0], h
+    )[0],
+    "on one of two ways": lambda h: jax.lax.cond(h.sum() > 0, jnp.tanh, lambda h: h * 2, h),
+    "on one of two ways only": lambda h: jax.lax.cond(h.sum() > 0, jnp.tanh, jnp.cos, h),
+    "counted": lambda h: jax.lax.scan(lambda c, x: (c + 1, (c * 0.0, x.sum())), 0, h)[1][0],
+}
 #: Of these nothing is zero that is known to be.
-LOST = {"plus one", "sigmoid", "softmax", "centred", "carried by a loop", "scanned over"}
+LOST = {"plus one", "sigmoid", "softmax", "centred", "carried by a loop", "swapped by a loop"}
+LOST |= {"shifted by each step", "on one of two ways only"}
 
 
-@pytest.mark.parametrize("name", PASSED)
+@pytest.mark.parametrize("name", PASSED | LOOPS)
 def test_what_is_said_to_be_zero_is_zero(name):
     params = tiny.normal_tree({"w": (6, 8), "b": (8,)})
     dead = jnp.array([0, 1, 4, 5])
     params = {"w": params["w"].at[:, dead].set(0), "b": params["b"].at[dead].set(0)}
 
     def function(params, x):
-        return PASSED[name](x @ params["w"] + params["b"])
+        return (PASSED | LOOPS)[name](x @ params["w"] + params["b"])
 
     dims = trace_dims(function, params, X)
     found = Zeros(dims, {path: zero_masks(leaf) for path, leaf in params.items()}).of(dims.outputs[0])
@@ -127,6 +142,24 @@ def test_what_is_zeroed_of_queries_keys_and_values_is_removed():
     small = compact_model(function, X, variables=params)
     kept = {width.name: len(width.kept) for width in small.plan.widths if width.name in alive}
     assert kept == alive and small.refused == {}
+
+
+def test_an_entry_of_a_hidden_state_that_is_always_zero_goes_though_it_is_read():
+    def net(params, x, start):
+        def step(hidden, one):
+            gate = jax.nn.sigmoid(one @ params["gate"])
+            hidden = gate * hidden + (1 - gate) * jnp.tanh(one @ params["in"] + hidden @ params["hidden"] + params["b"])
+            return hidden, hidden
+
+        return jax.lax.scan(step, jnp.full((2, params["b"].shape[0]), start), x.swapaxes(0, 1))[1] @ params["out"]
+
+    params = tiny.normal_tree({"gate": (6, 8), "in": (6, 8), "hidden": (8, 8), "b": (8,), "out": (8, 3)})
+    params |= {"in": params["in"].at[:, 5:].set(0), "b": params["b"].at[5:].set(0)}
+    params |= {"hidden": params["hidden"].at[:, 5:].set(0)}
+    small = compact_model(lambda params, x: net(params, x, 0.0), X, variables=params)
+    assert small.variables["hidden"].shape == (5, 5) and small.variables["gate"].shape == (6, 5)
+    # From another start it decays.
+    assert compact_model(lambda params, x: net(params, x, 1.0), X, variables=params).plan.changes_nothing
 
 
 def test_a_product_that_sums_over_nothing_reads_nothing():

@@ -18,11 +18,11 @@ from ramda_jax.compaction.planning.liveness import Liveness
 from ramda_jax.compaction.proof.lines import line_of_equation
 from ramda_jax.compaction.proof.numbers import batches_for, check_comparison, compare_outputs, tolerance_of
 from ramda_jax.compaction.proof.verify import Proof, precision_of
-from ramda_jax.compaction.tracing.constants import Constants
+from ramda_jax.compaction.tracing.known.constants import Constants
+from ramda_jax.compaction.tracing.known.zeros import Zeros, zero_masks, zero_terms
 from ramda_jax.compaction.tracing.static_args import hold_static
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.compaction.tracing.widths import maker_of
-from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks, zero_terms
 from ramda_jax.structure.paths import named_leaves
 
 _NOT_EVEN = "what the units add is not the same everywhere, as where a convolution pads with zeros"

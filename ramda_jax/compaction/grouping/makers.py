@@ -11,9 +11,9 @@ from ramda_jax.compaction.adapters.base import Adapter
 from ramda_jax.compaction.grouping.parts import Part
 from ramda_jax.compaction.planning.plan import LeafPlan, Plan
 from ramda_jax.compaction.proof.verify import check_structure
+from ramda_jax.compaction.tracing.known.zeros import Zeros, zero_terms
 from ramda_jax.compaction.tracing.trace import Dims
 from ramda_jax.compaction.tracing.widths import Width
-from ramda_jax.compaction.tracing.zeros import Zeros, zero_terms
 from ramda_jax.structure.paths import named_leaves
 
 

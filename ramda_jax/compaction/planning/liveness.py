@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from ramda_jax.compaction.tracing.known.zeros import Zeros, zero_masks, zero_terms
 from ramda_jax.compaction.tracing.labels.nodes import Nodes
 from ramda_jax.compaction.tracing.program import Reader
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.trace import Dims
-from ramda_jax.compaction.tracing.zeros import Zeros, zero_masks, zero_terms
 
 
 def _zero_terms(dims, leaves, threshold):

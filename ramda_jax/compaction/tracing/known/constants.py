@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ramda_jax.compaction.tracing.jaxprs import scan_counts
+from ramda_jax.compaction.tracing.known.zeros import Masks, Zeros
 from ramda_jax.compaction.tracing.program import Value, Visit
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.rules.elementwise import RULES as BY_ENTRIES
-from ramda_jax.compaction.tracing.zeros import Masks, Zeros
 
 if TYPE_CHECKING:
     from ramda_jax.compaction.tracing.trace import Dims
@@ -63,7 +64,10 @@ class Constants(Zeros):
         name, params = visit.equation.primitive.name, visit.equation.params
         shape = visit.outputs[0].shape if visit.outputs else ()
         if name == "scan" and len(visit.outputs) != len(visit.equation.outvars):
-            return list(self._enter(visit))
+            constants, carry = scan_counts(params)
+            unknown = [[np.zeros(size, bool) for size in value.shape or (1,)] for value in visit.outputs[:carry]]
+            steps = visit.inputs[constants + carry :]
+            return [*unknown, *(self.of(value)[1:] or [np.zeros(1, bool)] for value in steps)]
         if name in BY_ENTRIES and len(visit.outputs) == 1:
             along = [self._along(value, shape) for value in visit.inputs]
             return [[np.logical_and.reduce(masks) for masks in zip(*along, strict=True)]]

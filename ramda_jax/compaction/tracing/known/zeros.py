@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ramda_jax.compaction.tracing.jaxprs import scan_counts
+from ramda_jax.compaction.tracing.known.loops import Loops, Masks
 from ramda_jax.compaction.tracing.program import Reader, Value, Visit
 
 if TYPE_CHECKING:
@@ -25,14 +25,12 @@ _KEEP = """
 _ALL, _ANY = ("add", "add_any", "sub", "max", "min"), ("mul", "and")
 _REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
-#: For each axis of a value which of its indices are zero; for a number whether it is, as the one entry of one axis.
-Masks = list[np.ndarray]
-
 
 class Zeros:
     """Along each axis of each value of a trace, which indices are exactly zero whatever the inputs are.
 
-    What is not known to be zero counts as not zero: what comes out of loops and of primitives that are not listed here.
+    What is not known to be zero counts as not zero, such as what comes out of primitives that are not listed here. What
+    a loop carries is zero where it is at the start, and stays so by each step.
 
     Args:
         dims: the trace.
@@ -45,8 +43,7 @@ class Zeros:
             if path in leaves and any(mask.any() for mask in leaves[path]):
                 self._masks[value.number] = list(leaves[path])
         if self._masks:
-            for visit in dims.walk.visits:
-                self._visit(visit)
+            Loops(self, dims.walk.visits).run()
 
     def of(self, value: Value) -> Masks:
         """The masks of a value."""
@@ -67,16 +64,23 @@ class Zeros:
         if all(value.number not in self._masks and value.literal is None for value in visit.inputs):
             return
         for value, masks in zip(visit.outputs, self._outputs(visit), strict=False):
-            if any(mask.all() for mask in masks if mask.size):
-                masks = [np.ones(len(mask), bool) for mask in masks]
-            if any(mask.any() for mask in masks):
-                self._masks[value.number] = masks
+            self.set(value, masks)
+
+    def visit(self, visit: Visit) -> None:
+        """Finds the masks of what an equation returns."""
+        self._visit(visit)
+
+    def set(self, value: Value, masks: Masks) -> None:
+        """Notes the masks of a value, in place of any that it has."""
+        self._masks.pop(value.number, None)
+        if any(mask.all() for mask in masks if mask.size):
+            masks = [np.ones(len(mask), bool) for mask in masks]
+        if any(mask.any() for mask in masks):
+            self._masks[value.number] = masks
 
     def _outputs(self, visit: Visit) -> Sequence[Masks]:
         name, params = visit.equation.primitive.name, visit.equation.params
         shape = visit.outputs[0].shape if visit.outputs else ()
-        if name == "scan" and len(visit.outputs) != len(visit.equation.outvars):
-            return list(self._enter(visit))
         if name in _KEEP:
             return [self._along(value, out.shape) for value, out in zip(visit.inputs, visit.outputs, strict=False)]
         if name == "integer_pow":
@@ -105,13 +109,6 @@ class Zeros:
             mask if len(mask) == size else np.full(size, mask[0])
             for mask, size in zip(self.of(value), shape or (1,), strict=True)
         ]
-
-    def _enter(self, visit) -> Iterator[Masks]:
-        """The zeros of the arguments of a scan's body: none known for carried values, the step's part of others."""
-        constants, carry = scan_counts(visit.equation.params)
-        yield from ([np.zeros(size, bool) for size in value.shape or (1,)] for value in visit.outputs[:carry])
-        for value in visit.inputs[constants + carry :]:
-            yield self.of(value)[1:] or [np.zeros(1, bool)]
 
     def _dot_general(self, visit):
         lhs, rhs = visit.inputs
