@@ -279,3 +279,56 @@ def test_variables_without_values_are_refused():
     model = nnx.eval_shape(lambda: Nnx(nnx.Rngs(0)))
     with pytest.raises(CompactionError, match=r"must have values, by which units are constants, but 'layers/0/bias'"):
         fold_constants(model, BATCH)
+
+
+class Scaled(nnx.Module):
+    """Residual branches that are multiplied by zeros: by the scale of a batch norm, by one number, by a vector."""
+
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 6, (3, 3), rngs=rngs)
+        self.first, self.second = nnx.Conv(6, 8, (3, 3), rngs=rngs), nnx.Conv(8, 6, (3, 3), use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, scale_init=nnx.initializers.zeros, rngs=rngs)
+        self.up, self.down = nnx.Linear(6, 8, rngs=rngs), nnx.Linear(8, 6, rngs=rngs)
+        self.scale = nnx.Param(jnp.zeros(()))
+        self.query = nnx.LinearGeneral(6, (4, 2), rngs=rngs)
+        self.out = nnx.LinearGeneral((4, 2), 6, axis=(-2, -1), rngs=rngs)
+        self.scales = nnx.Param(jnp.zeros(6).at[4].set(0.5))
+        self.head = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.stem(x)
+        x = nnx.relu(x + self.norm(self.second(nnx.relu(self.first(x)))))
+        x = x + self.scale[...] * nnx.tanh(self.down(nnx.gelu(self.up(x))))
+        x = x + self.out(jnp.cos(self.query(x))) * self.scales[...]
+        return self.head(x.mean(axis=(1, 2)))
+
+
+def test_branches_that_are_multiplied_by_zeros_are_removed():
+    model = Scaled(nnx.Rngs(0))
+    folded = fold_constants(model, IMAGES)
+    assert folded.unread["second/kernel[3]"] == tuple(range(6)) == folded.unread["down/kernel[1]"]
+    assert folded.unread["out/kernel[2]"] == (0, 1, 2, 3, 5)
+    # A bias may be behind it, so that the branch is not zero.
+    model.norm.bias[...] = jnp.arange(6.0)
+    small = compact_model(fold_constants(model, IMAGES).model, IMAGES, allow_empty=True)
+    assert small.model.first.kernel.shape == (3, 3, 6, 0) and small.model.up.kernel.shape == (6, 0)
+    assert small.model.out.kernel.shape == (4, 2, 6)  # one of its entries is read
+    model.eval()
+    images = jax.random.normal(jax.random.key(9), (3, 6, 6, 3))
+    np.testing.assert_allclose(model(images), small.model(images), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_read_beside_the_zeros_stays():
+    def net(p, x):
+        h = jnp.tanh(x @ p["in"])
+        y = h @ p["out"]
+        return {
+            "twice": y * p["gain"] + y,
+            "inverse": (1 / (h @ p["own"])) * p["gain"],
+            "shared": (h @ p["tied"]) * p["gain"] + jnp.cos(x[:, :3] @ p["tied"][:3]),
+        }
+
+    params = tiny.normal_tree({"in": (5, 8), "out": (8, 3), "tied": (8, 3), "own": (8, 3)}) | {"gain": jnp.zeros(3)}
+    folded = fold_constants(net, BATCH, variables=params)
+    assert folded.unread == {}
+    np.testing.assert_array_equal(folded.variables["tied"], params["tied"])

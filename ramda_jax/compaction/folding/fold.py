@@ -12,6 +12,7 @@ from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs
 from ramda_jax.compaction.adapters.trace_dims import trace_calls
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.folding.biases import Biases
+from ramda_jax.compaction.folding.gains import Gains
 from ramda_jax.compaction.folding.moved import count_uses, entries_of, moved_leaf
 from ramda_jax.compaction.folding.sums import Summed, by_entry, changed_leaves, contributions, find_sums
 from ramda_jax.compaction.planning.liveness import Liveness
@@ -37,6 +38,8 @@ class Folded:
         folded: from the axes that make the units to the indices that were folded, such as `{"up/kernel[1]": (3, 5)}`.
         refused: from such axes to the reason why units that are constants were not folded.
         proof: by numbers.
+        unread: from the axes of kernels to the indices whose entries were set to zero, because what they make is
+            multiplied by zeros.
     """
 
     model: Any
@@ -45,6 +48,7 @@ class Folded:
     folded: dict[str, tuple[int, ...]]
     refused: dict[str, str]
     proof: Proof
+    unread: dict[str, tuple[int, ...]]
 
 
 def fold_constants(
@@ -68,6 +72,9 @@ def fold_constants(
     products or convolutions with kernels of their own, and each must have a bias that is added before anything else
     reads the sum: that of its layer, or the running mean of a batch norm behind it. c w must be the same at all places
     to which the bias is added, and so not where a convolution pads with zeros.
+
+    What a product or a convolution makes only to be multiplied by zeros, as by the scale of a batch norm or of a
+    residual branch, is not read either. The entries of the kernel that make it are set to zero.
 
     Args:
         model, *example_args, variables, call: as in `compact_model`; the model is traced in evaluation mode.
@@ -100,6 +107,8 @@ def fold_constants(
             "trained ones."
         )
     dims, _ = trace_calls(adapter, {}, example_args)
+    unread, indices = Gains(dims, leaves, count_uses(dims)).unread(find_sums(dims))
+    leaves |= {path: jnp.asarray(leaf) for path, leaf in unread.items()}
     units = _Units(dims, leaves)
     batches = batches_for(example_args, max(num_random, 2))
     inputs = [jax.tree.leaves(hold_static(adapter.apply, batch[0])[1]) for batch in batches[:2]]
@@ -111,7 +120,7 @@ def fold_constants(
             break
         for summed in wrong:
             units.refuse(summed, _NOT_EVEN)
-    changed = changed_leaves(leaves, chosen, added[0]) if chosen else {}
+    changed = unread | (changed_leaves(leaves, chosen, added[0]) if chosen else {})
     whole = adapter.variables
     new = jax.tree.structure(whole).unflatten(
         jnp.asarray(changed[path]) if path in changed else leaf for path, leaf in named_leaves(whole)
@@ -122,7 +131,7 @@ def fold_constants(
         raise CompactionError(
             f"The folded model must be equal to the whole one, but is not: {reason}; use the whole one."
         )
-    return Folded(folded_model, new, apply, units.folded(), units.reasons(), Proof(0, len(batches), error))
+    return Folded(folded_model, new, apply, units.folded(), units.reasons(), Proof(0, len(batches), error), indices)
 
 
 def _is_one_bias(summed, parts, leaves):
