@@ -368,20 +368,20 @@ MUTATIONS = [
     # averaging
     Mutation(
         "averaging/iterate_averaging.py",
-        "c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype))",
-        "c * (p.astype(dtype) - reachable(point.astype(dtype), p.dtype))",
+        "(reachable(point.astype(dtype), iterate.dtype) - iterate.astype(dtype))",
+        "(iterate.astype(dtype) - reachable(point.astype(dtype), iterate.dtype))",
         ("ramda_jax/averaging/iterate_averaging.py",),
     ),
     Mutation(
         "averaging/iterate_averaging.py",
-        "dtype = sums_dtype(p.dtype)",
-        "dtype = p.dtype",
+        "dtype = sums_dtype(iterate.dtype)",
+        "dtype = iterate.dtype",
         ("tests/averaging/test_iterate_averaging.py::test_an_update_of_half_precision_is_rounded_once",),
     ),
     Mutation(
         "averaging/iterate_averaging.py",
-        "at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, dtype)",
-        "at_step(averaging, state.averaging_step, dtype)",
+        "at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, sums_dtype(p.dtype))",
+        "at_step(averaging, state.averaging_step, sums_dtype(p.dtype))",
         ("tests/inspection/test_check_last.py::test_what_keeps_the_structure_passes[an end of a user's]",),
     ),
     Mutation(
@@ -1243,8 +1243,8 @@ MUTATIONS = [
     # models
     Mutation(
         "builders/adaptive_dual_averaging.py",
-        "return cbrt(u) + self.epsilon.astype(u.dtype)",
-        "return cbrt(u + self.epsilon.astype(u.dtype))",
+        "return cbrt(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)",
+        "return cbrt(grad_sq_sum + epsilon.astype(grad_sq_sum.dtype))",
         (
             "tests/builders/test_dual_averaging.py::"
             "test_builder_follows_the_papers_formulas_with_numbers_in_float32[ramda]",
@@ -1252,13 +1252,13 @@ MUTATIONS = [
     ),
     Mutation(
         "builders/adaptive_dual_averaging.py",
-        "jnp.square(limited(g, total.dtype))",
-        "limited(jnp.square(g), total.dtype)",
+        "jnp.square(limited(gradient, total.dtype))",
+        "limited(jnp.square(gradient), total.dtype)",
         ("tests/builders/test_dual_averaging.py::test_squares_of_float16_gradients_neither_vanish_nor_overflow",),
     ),
     Mutation(
         "builders/adaptive_dual_averaging.py",
-        "total = reset(is_first, total, 0)\n            return saturated",
+        "total = reset(is_first, total, 0)\n    return saturated",
         "return saturated",
         ("tests/builders/test_dual_averaging.py::test_restart_is_lazy[ramda]",),
     ),

@@ -24,6 +24,20 @@ class IterateAveragingState(NamedTuple):
     iterate: Any = None
 
 
+def averaging_step(point: jax.Array, iterate: jax.Array, weight: jax.Array) -> jax.Array:
+    """`c (W_hat - W)` of one leaf, in the dtype of W.
+
+    Args:
+        point: W_hat.
+        iterate: W.
+        weight: c, a scalar.
+    """
+    dtype = sums_dtype(iterate.dtype)
+    # In the form c (W_hat - W) it is exactly -W where W_hat is 0 and c is 1, and exactly 0 where W_hat is W.
+    step = weight.astype(dtype) * (reachable(point.astype(dtype), iterate.dtype) - iterate.astype(dtype))
+    return reachable(step, iterate.dtype).astype(iterate.dtype)
+
+
 def iterate_averaging(
     averaging: optax.ScalarOrSchedule, iterate_dtype: jax.typing.DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -88,10 +102,8 @@ def iterate_averaging(
             check_belongs("The state's iterate", state.iterate, "the parameters", params, FRESH)
 
         def average(point, p):
-            dtype = sums_dtype(p.dtype)
-            c = at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, dtype)
-            # In the form c (W_hat - W) it is exactly -W where W_hat is 0 and c is 1, and exactly 0 where W_hat is W.
-            return reachable(c * (reachable(point.astype(dtype), p.dtype) - p.astype(dtype)), p.dtype).astype(p.dtype)
+            c = at_step(1.0 if PROBE_POINT in extra_args else averaging, state.averaging_step, sums_dtype(p.dtype))
+            return averaging_step(point, p, c)
 
         def to_iterate(w, p):
             return reachable(reachable(w, p.dtype) - p.astype(w.dtype), p.dtype).astype(p.dtype)

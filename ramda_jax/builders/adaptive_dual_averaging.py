@@ -41,11 +41,40 @@ class AdaptiveDualAveragingState(NamedTuple):
         """The model of the last step, for `strength = 1`."""
 
         def diagonal(u):
-            return cbrt(u) + self.epsilon.astype(u.dtype)
+            return metric_of(u, self.epsilon)
 
         # alpha_t serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
+
+
+def metric_of(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """`cbrt(U) + eps` of one leaf."""
+    return cbrt(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)
+
+
+def with_gradient(total: jax.Array, gradient: jax.Array, step_size: jax.Array, is_first: jax.Array | None) -> jax.Array:
+    """`V + s g` of one leaf.
+
+    Args:
+        total: V of the last step.
+        gradient: g, of any real dtype.
+        step_size: s, a scalar.
+        is_first: whether this is the first step of a stage, which adds to 0; None for never.
+    """
+    return _accumulated(total, limited(gradient, total.dtype), step_size, is_first)
+
+
+def with_square(total: jax.Array, gradient: jax.Array, step_size: jax.Array, is_first: jax.Array | None) -> jax.Array:
+    """`U + s g^2` of one leaf; the arguments are as those of `with_gradient`."""
+    # Square in the dtype of the sum, because in float16 the square of 1e-4 is 0.
+    return _accumulated(total, jnp.square(limited(gradient, total.dtype)), step_size, is_first)
+
+
+def _accumulated(total, term, step_size, is_first):
+    # The first step of a stage adds to 0, and takes its parameters as W_0 (`starts_stage`).
+    total = reset(is_first, total, 0)
+    return saturated(total + step_size.astype(total.dtype) * term, total, term)
 
 
 def adaptive_dual_averaging(
@@ -113,17 +142,11 @@ def adaptive_dual_averaging(
         is_first = starts_stage(state.model_step, restarts) if restarts else None
         stage_step, alpha, step_size = next_step_size(learning_rate, state, is_first)
 
-        def accumulate(total, term):
-            # The first step of a stage adds to 0, and takes its parameters as W_0 (`starts_stage`).
-            total = reset(is_first, total, 0)
-            return saturated(total + step_size.astype(total.dtype) * term, total, term)
-
         def accumulate_gradient(total, g):
-            return accumulate(total, limited(g, total.dtype))
+            return with_gradient(total, g, step_size, is_first)
 
         def accumulate_square(total, g):
-            # Square in the dtype of the sum, because in float16 the square of 1e-4 is 0.
-            return accumulate(total, jnp.square(limited(g, total.dtype)))
+            return with_square(total, g, step_size, is_first)
 
         new_state = AdaptiveDualAveragingState(
             model_step=next_count(state.model_step),

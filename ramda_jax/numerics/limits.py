@@ -26,7 +26,9 @@ def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     if float(jnp.finfo(grad.dtype).max) > limit:
         # In the wider of both dtypes, because a finite float64 may be infinite in float32.
         wide = grad.astype(promoted(grad.dtype, dtype))
-        grad = jnp.where(jnp.isfinite(wide) & (jnp.abs(wide) > limit), jnp.sign(wide) * limit, wide)
+        # No `jnp.sign`: in a kernel for a TPU that is not here Pallas cannot compile it.
+        cut = jnp.where(wide > 0, limit, -limit)
+        grad = jnp.where(jnp.isfinite(wide) & (jnp.abs(wide) > limit), cut, wide)
     return grad.astype(dtype)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from ramda_jax.builders.quadratic import QuadraticModel
@@ -11,7 +12,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer, is_beyond_knee
 from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_gauss import gauss_step
-from ramda_jax.solvers.secular_passes import LeafEquations, roots_by_passes
+from ramda_jax.solvers.secular_passes import LeafEquations, group_roots, roots_by_passes
 from ramda_jax.solvers.secular_root import SecularRoot, newton_root
 from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_flag
@@ -110,6 +111,18 @@ class SecularNewton(Solver):
         roots = roots_by_passes([_equations(*leaf) for leaf in leaves], leaves[0][-1].run.sums)
         values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
         return Solutions(values, roots.radii, jnp.asarray(roots.passes, jnp.int32), roots.residual, roots.converged)
+
+    def solve_groups(
+        self, model: QuadraticModel, regularizer: Regularizer, context: Context
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `solve_at_once` computes for one leaf, or for some of its groups, before it sums up over the groups.
+
+        Returns:
+            The minimiser; the norms of its groups, and for each group what is left (`GroupRoots.errors`), with axes of
+            length one inside the groups.
+        """
+        (radii,), (errors,) = group_roots([_equations(model, regularizer, context)], context.run.sums)
+        return model.center_if_weightless(_point(model, regularizer, context, radii)), radii, errors
 
     def _concave_root(self, rhs, metric, penalty, regularizer):
         """The radii of the global minimum for a concave penalty: the root below the knee, 0, or one beyond the knee."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ramda_jax.regularizers.groups import NormPenalty, is_beyond_knee
 from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
-from ramda_jax.typing import Axes, Sums
+from ramda_jax.typing import Axes, Scalar, Sums
 from ramda_jax.xla.many_leaves import join
 
 #: Passes over the data, by the bits of the dtype. In float32 two are enough for nearly all subproblems of real
@@ -57,7 +57,41 @@ class Roots(NamedTuple):
     converged: jax.Array
 
 
+class GroupRoots(NamedTuple):
+    """The result of the passes for each group, by leaf, with axes of length one inside the groups.
+
+    Attributes:
+        radii: the norms of the solution's groups; exactly 0 where the group is zero.
+        errors: bounds on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where nothing is left, infinite where no bound is
+            known.
+    """
+
+    radii: list[jax.Array]
+    errors: list[jax.Array]
+
+
 def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
+    """The roots of several leaves' equations, all of one dtype, and what is left over all groups (`group_roots`)."""
+    radii, errors = group_roots(leaves, sums)
+    error, _ = join(errors)
+    lam, _ = join([_per_group(leaf.penalty.lam, leaf.radii) for leaf in leaves])
+    return Roots(radii, PASSES[jnp.finfo(error.dtype).bits], *left_over(error, lam))
+
+
+def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:
+    """`residual` and `converged` of `Roots`, from the `errors` of `GroupRoots`.
+
+    Args:
+        errors: one number per group, any shape.
+        lam: the slopes of the penalty at 0; a scalar, or of the shape of `errors`.
+    """
+    bounds = jnp.where(errors > 0, jnp.where(lam > 0, lam, 1) * errors, 0)
+    # Both results take the largest of all groups: on a mesh XLA makes them one all-reduce.
+    residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(errors.size, errors.dtype))
+    return residual, jnp.max(errors, initial=0) <= jnp.finfo(errors.dtype).eps
+
+
+def group_roots(leaves: Sequence[LeafEquations], sums: Sums) -> GroupRoots:
     """The roots of several leaves' equations, all of one dtype, by a fixed number of passes over the data.
 
     Each pass is the step of `gauss_step`, with two additions. The first pass also sums `(rhs / lam)^2`. Zero is
@@ -66,8 +100,8 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
 
         S(lam tau) = sum_i (rhs_i / lam)^2 (1 + h_i tau)^-2,
 
-    so that the same rule has its root at r = lam tau. `residual` bounds the error that is left. The next step's solve
-    continues from there.
+    so that the same rule has its root at r = lam tau. `errors` bounds what is left. The next step's solve continues
+    from there.
 
     A concave penalty needs a third pass. It compares the objective at the root below the knee with that at the point
     beyond it.
@@ -95,10 +129,7 @@ def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
     if groups.is_concave:
         radii, error = _lower_minimum(leaves, split, groups, radii, error, is_zero, sums)
     error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
-    bounds = jnp.where(error > 0, jnp.where(groups.lam > 0, groups.lam, 1) * error, 0)
-    # This and `converged` below both take the largest of all groups: on a mesh XLA makes them one all-reduce.
-    residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(radii.size, radii.dtype))
-    return Roots(split(radii), passes, residual, jnp.max(error, initial=0) <= jnp.finfo(radii.dtype).eps)
+    return GroupRoots(split(radii), split(error))
 
 
 class _Groups(NamedTuple):
@@ -117,11 +148,16 @@ def _groups(leaves):
 
     def joined(name, convex):
         fields = [getattr(leaf.penalty, name) for leaf in leaves]
-        filled = [jnp.asarray(convex if x is None else x, start.dtype) for x in fields]
-        return join([jnp.broadcast_to(x, leaf.radii.shape) for x, leaf in zip(filled, leaves, strict=True)])[0]
+        filled = [convex if x is None else x for x in fields]
+        return join([_per_group(x, leaf.radii) for x, leaf in zip(filled, leaves, strict=True)])[0]
 
     is_concave = any(leaf.penalty.knee is not None for leaf in leaves)
     return _Groups(start, joined("lam", 0), joined("knee", jnp.inf), joined("concavity", 0), is_concave), split
+
+
+def _per_group(x, radii):
+    """A field of the penalty as one number per group."""
+    return jnp.broadcast_to(jnp.asarray(x, radii.dtype), radii.shape)
 
 
 def _leaf_sums(leaf, radii, reach, sums, is_first):

@@ -17,7 +17,7 @@ from ramda_jax.subproblem.checks import check_model, checked_strength
 from ramda_jax.subproblem.leaf_problems import leaf_problems
 from ramda_jax.subproblem.rules.solvers import solver_rules
 from ramda_jax.subproblem.rules.strengths import check_patterns_used
-from ramda_jax.subproblem.running.batches import solve_all, summary
+from ramda_jax.subproblem.running.batches import SOLVED_APART, solve_all, summary
 from ramda_jax.subproblem.state import ProximalPointState, ProximalProblem, check_same_problem
 from ramda_jax.subproblem.strengths.law import initial_strength, psi_weight
 from ramda_jax.subproblem.strengths.parts import check_parts_fit, strength_parts, strengths_at_step
@@ -116,7 +116,7 @@ def proximal_point(
         strengths = strengths_at_step(parts, state.strength, updates, step, lambda: problems(updates.weight))
         leaves = problems(psi_weight(strengths.state, updates))
         # The weight serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
-        solved = solve_all(leaves, step, jnp.asarray(updates.weight))
+        solved = solve_all(leaves, step, jnp.asarray(updates.weight), extra_args.get(SOLVED_APART))
         strength_now = strengths.after_solving(leaves, solved)
         info = summary(solved.infos, state.info.residual.dtype)
         value = jax.tree.structure(updates.linear).unflatten([solved.values[leaf.path] for leaf in leaves])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,18 +35,34 @@ class Solved(NamedTuple):
     infos: list[SolverInfo]
 
 
-def solve_all(problems: Iterable[LeafProblem], step: Scalar, scalar: jax.Array) -> Solved:
+#: The keyword argument of `proximal_point`'s `update` that has leaves solved by another than `solve_all` (`apart`).
+SOLVED_APART = "ramda_jax_solved_apart"
+
+
+def solve_all(
+    problems: Iterable[LeafProblem],
+    step: Scalar,
+    scalar: jax.Array,
+    apart: Mapping[str, Callable[[LeafProblem], Solution]] | None = None,
+) -> Solved:
     """Solves every leaf: on accelerators all at once if the solver can, else one batch after the other.
 
     Args:
         problems: the problems of all leaves.
         step: the 0-based step.
         scalar: a scalar with a value that the compiler does not know (`xla.many_leaves`).
+        apart: by path what solves a leaf instead.
     """
     solved, sets, after = Solved({}, {}, []), {}, jnp.asarray(step)
     for problem in problems:
         if problem.regularized is None:
             solved.values[problem.path] = problem.model.center
+        elif apart and problem.path in apart:
+            solution = apart[problem.path](problem)
+            solved.infos.append(_info(solution))
+            solved.values[problem.path] = solution.value
+            if problem.regularized.keeps_radii:
+                solved.radii[problem.path] = solution.radii
         else:
             sets.setdefault(at_once_key(problem), []).append(problem)
     for key, members in sets.items():
