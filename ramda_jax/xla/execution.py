@@ -150,3 +150,9 @@ class AtOnce(Execution):
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return one_kernel_sums(terms, axes)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class OnChip(Execution):
+    """A tile of a leaf inside a kernel (`xla.tile_kernels`): the plain computation, of arrays on the chip."""
