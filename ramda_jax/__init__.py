@@ -18,6 +18,7 @@ from ramda_jax.builders import (
     dual_averaging,
     preconditioned,
 )
+from ramda_jax.fused import FusedTransformation
 from ramda_jax.inspection import check_donation, check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.phases import HoldZerosState, hold_zeros, ramda_then_hold
@@ -63,6 +64,7 @@ __all__ = [
     "ClosedForm",
     "Context",
     "DualAveragingState",
+    "FusedTransformation",
     "GroupLasso",
     "GroupMCP",
     "HoldZerosState",

@@ -1240,6 +1240,37 @@ MUTATIONS = [
         "self.changes[i]",
         ("tests/metrics/test_history.py::test_history_keeps_few_records_of_many_steps_and_loses_no_change",),
     ),
+    # kernels
+    Mutation(
+        "xla/tile_kernels.py",
+        "other=None if mask is None else 0",
+        "other=None if mask is None else 1",
+        ("tests/xla/test_tile_kernels.py::test_a_kernel_gives_what_its_function_gives_of_the_whole",),
+    ),
+    Mutation(
+        "xla/tile_plans.py",
+        "{-1: 128, -2: 32 // itemsize}",
+        "{-1: 128, -2: 8}",
+        ("tests/xla/test_tile_plans.py::test_a_tile_has_whole_groups_in_the_lengths_that_the_chip_can_take",),
+    ),
+    Mutation(
+        "fused/leaf_step.py",
+        "reset(is_first, anchor, params[0]) if self.restarts else anchor",
+        "anchor",
+        ("tests/fused/test_fused.py::test_the_path_with_kernels_is_that_without",),
+    ),
+    Mutation(
+        "fused/transformation.py",
+        "isinstance(claim, str) or isinstance(strength, Target)",
+        "isinstance(claim, str)",
+        ("tests/fused/test_fused.py::test_leaves_of_a_target_have_no_kernel_and_the_others_do",),
+    ),
+    Mutation(
+        "fused/transformation.py",
+        "has_dtypes and not is_on_several_devices(leaf)",
+        "has_dtypes",
+        ("tests/fused/test_fused.py::test_leaves_on_several_devices_have_no_kernel",),
+    ),
     # models
     Mutation(
         "builders/adaptive_dual_averaging.py",

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
     "ramda_jax": """
-        AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState GroupLasso GroupMCP
+        AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState FusedTransformation
+        GroupLasso GroupMCP
         HoldZerosState IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null
         PreconditionedState Projection ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer
         Scaled SecularNewton Solution Solver SolverInfo SparseGroupLasso SparseGroupMCP Target TopEntries
@@ -47,8 +48,8 @@ PUBLIC = {
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
     "Assignment AxisOrder Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
-    "Folded GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof QuadraticModel "
-    "Regularizer Report Solution Solver SolverInfo Width WidthPlan"
+    "Folded FusedTransformation GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof "
+    "QuadraticModel Regularizer Report Solution Solver SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.
 ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}

@@ -28,6 +28,14 @@ def test_stages_with_eps_are_arguments_of_ramda():
     assert ramda_jax.ramda(regularizer=ramda_jax.GroupLasso(), strength=1e-4, **settings).init(PARAMS)
 
 
+def test_only_ramda_with_kernels_has_a_step():
+    assert_type(ramda_jax.ramda(0.1), optax.GradientTransformationExtraArgs)
+    optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1, fused=True)
+    assert_type(optimizer, ramda_jax.FusedTransformation)
+    params, state = optimizer.step(PARAMS, optimizer.init(PARAMS), PARAMS)
+    assert params.keys() == PARAMS.keys() and len(state) == 3
+
+
 def test_eval_params_are_of_the_type_of_the_parameters():
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1)
     point = ramda_jax.eval_params(optimizer.init(PARAMS), PARAMS)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import optax
 
+from ramda_jax.fused import check_fused, claim_leaf
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.regularizers.groups import Grouped, GroupRegularizer
 from ramda_jax.regularizers.scaled import Scaled
@@ -17,6 +18,7 @@ from ramda_jax.subproblem.checks import check_solvable
 from ramda_jax.subproblem.rules.solvers import solver_rules
 from ramda_jax.tables import text_table
 from ramda_jax.typing import RegularizerSpec, SolverSpec, Tree
+from ramda_jax.xla.tile_plans import Chip
 
 #: The methods whose metric is a multiple of the identity.
 _SCALAR = (rmda, prox_sgd)
@@ -37,6 +39,7 @@ def describe(
     method: Callable[..., optax.GradientTransformation] = ramda,
     solver: SolverSpec = None,
     trace: Trace | None = None,
+    fused: Chip | None = None,
 ) -> str:
     """A table of the leaves: their regularizers, groups with number, size and weight, and solvers.
 
@@ -46,10 +49,12 @@ def describe(
         method: the optimizer's factory, such as `ramda_jax.rmda`; the default solver depends on its metric.
         solver: the solvers for the optimizer.
         trace: the result of `compaction.trace_dims` for the model.
+        fused: `"tpu"` or `"gpu"`, for what the kernels of `ramda(..., fused=True)` do on such a chip.
 
     Returns:
         The table as text, with a line for each leaf and one for the total, and a remark for each leaf that is a single
-        group, which can only be removed as a whole. With a trace it also has the number of groups that can ever be
+        group, which can only be removed as a whole. With `fused` there is a line for each regularized leaf: the shape
+        of a tile of its kernel, or why it has none. With a trace it also has the number of groups that can ever be
         removed, and the number of units (channels, hidden units, heads) that they belong to. If `params` have values,
         it has the number of zero groups, and of units that are read by zeros only. For the regularizer of a coupling
         the leaves are the coupling's, with a table of their parts.
@@ -118,10 +123,26 @@ def describe(
     lines += [f"{path} is one single group, which goes as a whole or not at all: name its axes" for path in single]
     if packing is not None:
         lines += ["", *str(packing).splitlines()]
+    lines += _kernels(leaves, solvers, method, fused) if fused else []
     for path, count in counts.items():
         if count.zero:
             lines.append(f"{path}: {count.zero:,} zero groups, {count.ready:,} of {count.units:,} units removable")
     return "\n".join(lines)
+
+
+def _kernels(leaves, solvers, method, chip):
+    """A line for each regularized leaf: how a fused kernel steps it."""
+    check_fused(chip)
+    if method is not ramda:
+        return [f"no kernels: {method.__name__} has none"]
+    lines = []
+    for path, leaf, given in leaves:
+        if given is not None:
+            claim = claim_leaf(leaf, given, solvers.named_for(path) or choose_solver(given, "diagonal").solver, chip)
+            is_refused = isinstance(claim, str)
+            what = f"no kernel, {claim}" if is_refused else f"kernel, tile {' x '.join(map(str, claim.plan.tile))}"
+            lines.append(f"{path or '(the array)'}: {what}")
+    return lines
 
 
 def _weight_of(regularizer, shape):

@@ -1,16 +1,22 @@
 """RAMDA: regularised adaptive momentum dual averaging."""
 
+from typing import Literal, overload
+
 import jax
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.adaptive_dual_averaging import adaptive_dual_averaging
+from ramda_jax.fused import ChainSettings, FusedTransformation, check_fused, fused_chain
+from ramda_jax.structure.assignment import assignment
 from ramda_jax.subproblem import proximal_point
-from ramda_jax.subproblem.checks import check_solvable
-from ramda_jax.subproblem.strengths.parts import within_stages
+from ramda_jax.subproblem.checks import check_solvable, checked_strength
+from ramda_jax.subproblem.strengths.parts import strength_parts, within_stages
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
+from ramda_jax.xla.tile_plans import Chip
 
 
+@overload
 def ramda(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
@@ -21,6 +27,32 @@ def ramda(
     restarts: tuple[int, ...] = (),
     solver: SolverSpec = None,
     iterate_dtype: jax.typing.DTypeLike | None = None,
+    fused: Literal[False] = False,
+) -> optax.GradientTransformationExtraArgs: ...
+@overload
+def ramda(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: RegularizerSpec = None,
+    strength: StrengthSpec | None = None,
+    *,
+    averaging: optax.ScalarOrSchedule = 0.01,
+    eps: optax.ScalarOrSchedule = 1e-6,
+    restarts: tuple[int, ...] = (),
+    solver: SolverSpec = None,
+    iterate_dtype: jax.typing.DTypeLike | None = None,
+    fused: Literal[True] | Chip,
+) -> FusedTransformation: ...
+def ramda(
+    learning_rate: optax.ScalarOrSchedule,
+    regularizer: RegularizerSpec = None,
+    strength: StrengthSpec | None = None,
+    *,
+    averaging: optax.ScalarOrSchedule = 0.01,
+    eps: optax.ScalarOrSchedule = 1e-6,
+    restarts: tuple[int, ...] = (),
+    solver: SolverSpec = None,
+    iterate_dtype: jax.typing.DTypeLike | None = None,
+    fused: bool | Chip = False,
 ) -> optax.GradientTransformationExtraArgs:
     """RAMDA: dual averaging in an adaptive metric. Its iterates reach the structure of their limit and keep it.
 
@@ -57,15 +89,20 @@ def ramda(
             `default_solver`.
         iterate_dtype: the dtype in which the state keeps the iterate too, or None. Use `jnp.float32` for parameters in
             bfloat16 or float16 with a small c_t: otherwise their average stalls (`iterate_averaging`).
+        fused: True to have one kernel do the whole step of a leaf where it can, on TPUs and NVIDIA's GPUs
+            (`docs/scale.md`); on other devices nothing changes. `describe(..., fused="gpu")` shows which leaves have a
+            kernel. `"tpu"` and `"gpu"` run the kernels of that chip in Pallas's interpreter on any device, which is
+            slow and meant for tests. The state is the same with and without kernels.
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds three buffers of the
-        parameters' size (sums in at least float32) and one number per group.
+        parameters' size (sums in at least float32) and one number per group. With `fused` it is a
+        `FusedTransformation`, whose `step` also writes the parameters.
 
     Raises:
-        ValueError: a number is outside its range; a regularizer has no strength, or the solver cannot solve it; at
-            `init`, a pattern matches no leaf, or a leaf does not have such groups. Traced values and schedules are not
-            checked.
+        ValueError: a number is outside its range; a regularizer has no strength, or the solver cannot solve it; `fused`
+            is not one of the above; at `init`, a pattern matches no leaf, or a leaf does not have such groups. Traced
+            values and schedules are not checked.
         TypeError: an argument is of the wrong kind; at `init`, parameters are integers or complex numbers.
 
     Example:
@@ -88,8 +125,15 @@ def ramda(
     """
     check_solvable(regularizer, solver, "diagonal")
     strength = within_stages(strength, restarts)
-    return optax.chain(
+    parts = (
         adaptive_dual_averaging(learning_rate, eps, restarts),
         proximal_point(regularizer, strength, solver),
         iterate_averaging(averaging, iterate_dtype),
     )
+    check_fused(fused)
+    if fused is False:
+        return optax.chain(*parts)
+    strengths = strength_parts(checked_strength(regularizer, strength), assignment(regularizer))
+    keeps_iterate = iterate_dtype is not None
+    settings = ChainSettings(parts, learning_rate, averaging, restarts, strengths, keeps_iterate)
+    return fused_chain(settings, fused)
