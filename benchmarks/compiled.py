@@ -3,7 +3,7 @@
     make compiled                                      both chips, in environments of their own
     python -m benchmarks.compiled --chip h100          in an environment that has jax-cuda13-plugin
     python -m benchmarks.compiled --chip v5e           in one that has jax[tpu]
-        [--trees NAME ...] [--methods NAME ...] [--sharded] [--swapped] [--json FILE]
+        [--trees NAME ...] [--methods NAME ...] [--sharded] [--swapped] [--fused] [--json FILE]
 
 XLA compiles ahead of time for a described machine. The table compares with `optax.adamw` on the same tree in float32:
 
@@ -17,10 +17,13 @@ compile      processor seconds of this process, and relative to AdamW's. The ass
              process, whose time is not included.
 
 `--sharded` shards the tree over four chips and prints the collectives of a step. `--swapped` compiles a step that takes
-(params, state) and returns (state, params), so that arrays which only pass through are copied.
+(params, state) and returns (state, params), so that arrays which only pass through are copied. `--fused` adds RAMDA
+with one kernel for each leaf (`ramda(..., fused=True)`): by `update` and `optax.apply_updates`, and by its `step`,
+which writes the parameters too; without `--methods` only AdamW and RAMDA with the group LASSO are beside it.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -33,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import ramda_jax
 from benchmarks.hlo import read_program
@@ -60,6 +63,14 @@ METHODS = {
     "ramda group_mcp": lambda: ramda_jax.ramda(1e-2, ramda_jax.GroupMCP(omega=1.0), 1e-4),
     "prox_adamw group_lasso": lambda: ramda_jax.prox_adamw(1e-3, GROUPS, 1e-4),
 }
+
+# How the step of `ramda(..., fused=True)` is called.
+FUSED = {"ramda fused, update": False, "ramda fused, step": True}
+
+
+def fused_method():
+    """RAMDA with the group LASSO in one kernel for each leaf."""
+    return ramda_jax.ramda(1e-2, GROUPS, 1e-4, fused=True)
 
 
 def decoder(*stack):
@@ -102,6 +113,8 @@ TREES = {
 
 def topology(chip):
     """The described machine; exits with the reason if this environment cannot compile for it."""
+    # What runs here runs on the CPU: otherwise JAX would look for the chip itself, and for cuDNN.
+    jax.config.update("jax_platforms", "cpu")
     if chip == "v5e":
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
@@ -122,7 +135,15 @@ def topology(chip):
         )
 
 
-def compiled_step(optimizer, shapes, sharding, is_swapped=False):
+def described_gpu(chip):
+    """The context in which Pallas knows a GPU that is not here (from JAX 0.12 on it asks)."""
+    if chip != "h100":
+        return contextlib.nullcontext()
+    kind = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=kind))
+
+
+def compiled_step(optimizer, shapes, sharding, is_swapped=False, writes_params=False):
     """The compiled step of an optimizer, with donated arguments, and its number of parameters.
 
     Args:
@@ -130,6 +151,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False):
         shapes: a tree of shapes.
         sharding: a function from a shape to the sharding of such an array.
         is_swapped: whether the results come in another order than the arguments.
+        writes_params: whether it is `optimizer.step`, not `optimizer.update`.
     """
 
     def described(shape, dtype=jnp.float32):
@@ -139,8 +161,11 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False):
     state = jax.tree.map(lambda x: described(x.shape, x.dtype), jax.eval_shape(optimizer.init, params))
 
     def step(params, state, gradients):
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
+        if writes_params:
+            params, state = optimizer.step(gradients, state, params)
+        else:
+            updates, state = optimizer.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
         return (state, params) if is_swapped else (params, state)
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
@@ -171,7 +196,9 @@ def measured(chip, tree, method, devices, is_sharded, is_swapped):
         return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "chips"))
 
     start = time.process_time()
-    compiled, size = compiled_step(METHODS[method](), TREES[tree], sharding, is_swapped)
+    optimizer = fused_method() if method in FUSED else METHODS[method]()
+    with described_gpu(chip):
+        compiled, size = compiled_step(optimizer, TREES[tree], sharding, is_swapped, FUSED.get(method, False))
     seconds = time.process_time() - start
     program = read_program(compiled.as_text() or "")
     return {
@@ -204,11 +231,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chip", choices=("h100", "v5e"), required=True)
     parser.add_argument("--trees", nargs="+", choices=TREES, default=list(TREES))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--swapped", action="store_true")
+    parser.add_argument("--fused", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    methods = args.methods or (["adamw", "ramda group_lasso"] if args.fused else list(METHODS))
+    methods += list(FUSED) if args.fused else []
     devices = topology(args.chip).devices
     if args.sharded and len(devices) == 1:
         sys.exit("`--sharded` needs a described machine of several chips; use --chip v5e.")
@@ -218,7 +248,7 @@ def main():
         if not args.sharded:
             print(f"{'':26s} {'bytes':>6s} {'temporaries':>12s} {'kernels':>8s} {'waits':>6s} {'compile':>10s} / AdamW")
         first = None
-        for method in args.methods:
+        for method in methods:
             row = measured(args.chip, tree, method, devices, args.sharded, args.swapped)
             first = first or row
             rows.append(row)
