@@ -186,6 +186,36 @@ def test_an_iterate_in_the_state_is_averaged_there():
         check_close(path[-1][0], plain[-1][0], 2**-7)
 
 
+WRAPPERS = {
+    "chain": lambda method: optax.chain(optax.clip(0.5), method()),
+    "inject_hyperparams": lambda method: optax.inject_hyperparams(method)(),
+    "masked": lambda method: optax.masked(method(), {"rows": True, "whole": False}),
+    "MultiSteps": lambda method: optax.MultiSteps(method(), 1),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_update_has_kernels_in_optax_wrappers(wrapper):
+    leaves = {name: FEW[name] for name in ("rows", "whole")}
+
+    def of(fused):
+        def method(learning_rate=0.3):
+            regularizers = {"rows": FEW["rows"][1], "whole": None}
+            return ramda_jax.ramda(learning_rate, regularizers, 0.4, averaging=1.0, fused=fused)
+
+        return WRAPPERS[wrapper](method)
+
+    params = tree(leaves, jnp.float32)
+    found = []
+    for method in (of("gpu"), of(False)):
+        step = functools.partial(apply_step, method)
+        state = method.init(params)
+        found.append((step(params, state, params)[0], str(jax.make_jaxpr(step)(params, state, params))))
+    (with_kernels, program), (expected, plain) = found
+    assert "pallas_call" in program and "pallas_call" not in plain
+    check_close(with_kernels, expected, 2e-6)
+
+
 def test_many_runs_at_once_by_vmap():
     method = optimizer(ROWS, "tpu")
     gradients = {"rows": jnp.stack([tree(ROWS, jnp.float32, seed)["rows"] for seed in (1, 2)])}
