@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast, overload
 
 import optax
+from jax.core import Tracer
 
 from ramda_jax.averaging.schedules import sqrt_growth
 from ramda_jax.tables import text_table
@@ -101,7 +102,8 @@ def stages(
     strength learns from the result when to hold its lambda.
 
     Args:
-        learning_rate: eta >= 0, the learning rate of the first stage.
+        learning_rate: eta >= 0, the learning rate of the first stage. It may be traced, as may eps: one program then
+            serves a sweep.
         averaging: c in (0, 1], or a schedule such as `stage_growth`, which is passed on unchanged. None to choose it by
             `total_steps`.
         ends: 1-based step counts after which a stage ends; the last stage has no end. None to choose them by
@@ -116,6 +118,7 @@ def stages(
     Raises:
         ValueError: a number is out of its range; ends do not increase, or lie beyond the step counter or the run;
             `total_steps` is missing, and averaging or ends too.
+        TypeError: averaging or the factor is traced.
 
     Example:
         >>> import ramda_jax
@@ -134,6 +137,12 @@ def stages(
     """
     check_non_negative("learning_rate", learning_rate)
     check_positive("factor", factor, schedules=False)
+    for name, value in (("averaging", averaging), ("factor", factor)):
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"`{name}` must be known before `jax.jit`'s call, got {value!r}; give a number, and as traced ones only "
+                "`learning_rate` and `eps`."
+            )
     if total_steps is not None:
         check_count("total_steps", total_steps, 8)
         ends = (total_steps // 4, 3 * total_steps // 8, total_steps // 2) if ends is None else ends
@@ -167,6 +176,11 @@ def stages(
     return cast("StageSettings | AdaptiveStageSettings", explained)
 
 
+def _shown(value, scale):
+    """A number times `scale`; what it is under `jax.jit` is not known before the call."""
+    return f"traced * {scale:.4g}" if isinstance(value, Tracer) else f"{value * scale:.4g}"
+
+
 def _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps):
     """A table of the stages."""
     starts, last = (0, *ends), ends[-1] if ends else 0
@@ -174,7 +188,7 @@ def _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps):
     for number, start in enumerate(starts):
         end = ends[number] if number < len(ends) else total_steps
         cells = [f"{start + 1:,} on" if end is None else f"{start + 1:,} to {end:,}"]
-        cells += [f"{value * factor**number:.4g}" for value in (learning_rate, eps) if value is not None]
+        cells += [_shown(value, factor**number) for value in (learning_rate, eps) if value is not None]
         if callable(averaging):
             cells.append("its schedule")
         elif start < last or float(averaging) == 1:

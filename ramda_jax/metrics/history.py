@@ -47,6 +47,8 @@ class StructureHistory:
         ...     _ = history.add(step, {"kernel": jnp.array(alive)})
         >>> history.last_change, history.stable_share(duration=3), history.has_settled(duration=2)
         (1, 0.5, True)
+        >>> history.last_changes
+        {'kernel': 1}
     """
 
     def __init__(self, max_records: int = 10_000) -> None:
@@ -115,8 +117,13 @@ class StructureHistory:
     @property
     def last_change(self) -> int:
         """The last step at which a support differed from the one before; the first step if none did."""
+        return max(self.last_changes.values(), default=self.steps[0])
+
+    @property
+    def last_changes(self) -> dict[str, int]:
+        """`last_change` of each leaf, by path: which layers have settled, where others have not."""
         self._check_not_empty()
-        return max((int(at.max()) for at in self._changed_at.values() if at.size), default=self.steps[0])
+        return {path: int(at.max(initial=self.steps[0])) for path, at in self._changed_at.items()}
 
     def stable_share(self, duration: float) -> float:
         """The share of groups that have not changed for the last `duration` steps, in [0, 1]."""

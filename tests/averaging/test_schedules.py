@@ -121,6 +121,19 @@ def test_stages_without_eps_serves_rmda_and_with_it_ramda():
         optimizer.update(params, optimizer.init(params), params)
 
 
+def test_stages_takes_a_traced_learning_rate_and_eps_and_refuses_other_traced_numbers():
+    @jax.jit
+    def rate_and_eps(rate, eps):
+        settings = stages(rate, 0.5, ends=(2,), eps=eps)
+        assert "traced * 0.1" in str(settings)
+        return [settings[name](jnp.int32(3)) for name in ("learning_rate", "eps")]
+
+    np.testing.assert_allclose(rate_and_eps(0.5, 1e-3), [0.05, 1e-4], rtol=1e-6)
+    for name in ("averaging", "factor"):
+        with pytest.raises(TypeError, match=f"`{name}` must be known before .* as traced ones only"):
+            jax.jit(lambda value, name=name: stages(0.1, total_steps=20, **{name: value})["restarts"])(0.5)
+
+
 def test_stages_passes_a_schedule_of_averaging_on_and_takes_no_ends():
     schedule = stage_growth(0.01, (5,))
     assert stages(learning_rate=0.1, averaging=schedule, ends=(5,))["averaging"] is schedule

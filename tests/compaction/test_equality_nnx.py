@@ -141,6 +141,8 @@ def test_compact_model_keeps_one_index_of_a_dead_layer():
     assert [layer.kernel.shape for layer in small.model.layers] == [(6, 1), (1, 1), (1, 8), (8, 3)]
     assert len(small.plan.dead) == 2
     assert "dead: nothing reads it" in str(small)
+    assert f"whole layers are dead ({' '.join(small.plan.dead)})" in str(small)
+    assert "never free, the model's output: d4" in str(small)
 
 
 def test_plan_reports_the_inputs_that_nothing_reads():

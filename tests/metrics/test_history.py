@@ -17,6 +17,13 @@ def fed(steps=(1, 2, 3), **settings):
     return history
 
 
+def test_last_changes_are_those_of_each_leaf():
+    history = StructureHistory()
+    for step, (kernel, bias) in enumerate([(1, 1), (0, 1), (0, 0), (0, 0)]):
+        history.add(step, {"kernel": np.array([True, bool(kernel)]), "bias": np.array([bool(bias)])})
+    assert history.last_changes == {"kernel": 1, "bias": 2} and history.last_change == 2
+
+
 def snapshot(history):
     reads = (history.last_change, *(history.stable_share(d) for d in (0, 1, 2)))
     return list(history.steps), list(history.changes), reads

@@ -58,7 +58,7 @@ class Report:
 
     @property
     def speedup(self) -> float:
-        """How many times faster a call is."""
+        """How many times as fast a call is; below 1 it is slower."""
         return self.before.seconds / self.after.seconds
 
     def rows(self) -> list[tuple[str, str, str, str]]:
@@ -70,9 +70,8 @@ class Report:
             ("FLOPs of a call", f"{a.flops:,.0f}", f"{b.flops:,.0f}", f"{self.removed_flops:.1%} removed"),
         ]
         if not math.isnan(a.seconds):
-            rows.append(
-                ("ms of a call", f"{a.seconds * 1e3:.3g}", f"{b.seconds * 1e3:.3g}", f"{self.speedup:.1f} times faster")
-            )
+            note = f"{self.speedup:.1f} times as fast"
+            rows.append(("ms of a call", f"{a.seconds * 1e3:.3g}", f"{b.seconds * 1e3:.3g}", note))
         if self.weighted_group_sparsity is not None:
             rows.append(("weighted group sparsity", f"{self.weighted_group_sparsity:.1%}", "", "of the whole model"))
         rows.append(("largest difference of outputs", "", f"{self.error:.1g}", "relative"))

@@ -148,7 +148,7 @@ def couple_model(
     call: Callable[..., Any] | None = None,
     overrides: Any = None,
     rules: Mapping[str, Rule] | None = None,
-    weight: Literal["size", "saving"] = "size",
+    weight: Literal["size", "saving"] | Mapping[str, Any] = "size",
 ) -> Coupling:
     """`couple` in one call, for a model of any kind and for its own parameters.
 

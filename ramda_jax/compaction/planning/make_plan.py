@@ -68,9 +68,9 @@ def plan_compaction(
         >>> plan = plan_compaction(trace_dims(mlp, params, jnp.ones((1, 5))), params)
         >>> print(plan)
         width  kept  of  where
-        d0        5   5  in[0]         frozen: the model's input
         d1        2   8  in[1] out[0]
-        d2        3   3  out[1]        frozen: the model's output
+        never free, the model's input: d0
+        never free, the model's output: d2
         64 -> 16 entries
     """
     check_dims(dims)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ramda_jax.compaction.planning.plan_json import check_plan, parse_json
-from ramda_jax.compaction.tracing.widths import few
+from ramda_jax.compaction.tracing.widths import few, without_never_free
 from ramda_jax.tables import text_table
 
 #: Format 2 has orders and sizes. A plan without them has format 1.
@@ -160,7 +160,8 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [("width", "kept", "of", "where", "")]
-        for width in self.widths:
+        shown, never_free = without_never_free(self.widths)
+        for width in shown:
             if width.reason:
                 note = f"frozen: {width.reason}"
             elif width.is_dead and not width.kept:
@@ -172,9 +173,11 @@ class Plan:
             if self._is_reordered(width):
                 note += f"{'; ' * bool(note)}other ones in each layer"
             rows.append((width.name, str(len(width.kept)), str(width.size), few(width.members), note))
-        lines = text_table(rows, right=(1, 2))
+        lines = [*text_table(rows, right=(1, 2)), *never_free]
         for name, unread in self.unread_inputs.items():
             lines.append(f"input {name}: {len(unread)} indices are not read by anything; they stay")
+        if self.dead:
+            lines.append(f"whole layers are dead ({few(self.dead)}): no input changes what they compute")
         before, after = self.num_params
         lines.append(f"{before} -> {after} entries")
         return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Widths: indices that occur on the same axes."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -72,19 +73,40 @@ def few(members: Sequence[object], limit: int = 4) -> str:
 _NEVER = ("the model's input", "the model's output", "a leaf that", "the axis of a scan", "slides over it")
 
 
+class _Frozen(Protocol):
+    """A width of a trace or of a plan."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+_W = TypeVar("_W", bound=_Frozen)
+
+
+def without_never_free(widths: Iterable[_W]) -> tuple[list[_W], list[str]]:
+    """The widths that are free or that something in the model has frozen; and a line for each kind of the others."""
+    shown: list[_W] = []
+    names: dict[str, list[str]] = {}
+    for width in widths:
+        kind = next((reason for reason in _NEVER if reason in width.reason), None)
+        if kind is None:
+            shown.append(width)
+        else:
+            reason = f"a convolution {kind}" if kind == "slides over it" else width.reason
+            names.setdefault(reason, []).append(width.name)
+    return shown, [f"never free, {reason}: {few(own)}" for reason, own in names.items()]
+
+
 def widths_table(widths: Sequence[Width]) -> list[str]:
     """The lines of a table: the free widths, then those that something has frozen, and a line for each other kind."""
     rows = [("width", "size", "members", "readers", "frozen because of")]
-    folded = {}
-    for width in sorted(widths, key=lambda width: bool(width.reason)):
-        kind = next((reason for reason in _NEVER if reason in width.reason), None)
-        if kind is not None:
-            reason = f"a convolution {kind}" if kind == "slides over it" else width.reason
-            folded.setdefault(reason, []).append(width.name)
-            continue
+    shown, lines = without_never_free(widths)
+    for width in sorted(shown, key=lambda width: bool(width.reason)):
         members = [member for member in width.members if member not in width.readers]
         rows.append((width.name, str(width.size), few(members), few(width.readers), width.reason))
-    return [*text_table(rows), *(f"never free, {reason}: {few(names)}" for reason, names in folded.items())]
+    return [*text_table(rows), *lines]
 
 
 def find_widths(walk: Walk, nodes: Nodes, leaves: Mapping[str, Value]) -> tuple[Width, ...]:
