@@ -153,8 +153,9 @@ def main(argv=None):
     optimizer = nnx.Optimizer(model, recipe, wrt=nnx.Param)
 
     print(f"1. Find what can go: RAMDA for {switch} steps; {args.keep:.0%} of the {args.of} are to be left")
-    # The last half of RAMDA's last stage, for the structure's history and the certificate.
-    part = switch // 4
+    # The last half of the recipe's last stage, for the structure's history and the certificate. lambda still moves:
+    # the certificate is for the last one.
+    part = max(3 * switch // 40, 1)
     train(problem.train_step, model, optimizer, data, switch - part, shuffle)
     earlier = jax.tree.map(jnp.copy, optimizer.opt_state)
     history = train(problem.train_step, model, optimizer, data, part, shuffle)

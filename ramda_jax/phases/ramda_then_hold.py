@@ -1,18 +1,40 @@
 """The whole recipe: RAMDA until the structure stands, then its zeros held while Adam trains what is left."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from ramda_jax.averaging import stages
 from ramda_jax.methods import ramda
 from ramda_jax.phases.hold_zeros import hold_zeros
 from ramda_jax.structure.packing import packing_of
+from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_count, check_non_negative
 
+# Chosen on validation images of the digits: "What made RAMDA lose" in docs/alternatives.md.
 #: Adam's learning rate where RAMDA has 1.
 TUNER_RATE = 0.1
+#: RAMDA's stages end after these shares of its steps: what settles is held, so that most steps are to learn in.
+ENDS = (0.7, 0.85)
+#: The learning rate of a stage where the stage before has 1.
+FACTOR = 0.3
+#: A target's share rises in this share of RAMDA's steps.
+RISE = 0.7
+
+
+def late_ends(num_steps: int) -> tuple[int, ...]:
+    """The steps after which a stage ends, of a phase of `num_steps`."""
+    return tuple(round(share * num_steps) for share in ENDS)
+
+
+def rising(share: Any, num_steps: float) -> Callable[[Any], jax.Array]:
+    """A schedule from 0 to `share` in `num_steps`, steep first: `share (1 - (1 - step / num_steps)^3)`."""
+    return lambda step: share * (1 - jnp.maximum(1 - step / num_steps, 0.0) ** 3)
 
 
 def ramda_then_hold(
@@ -25,41 +47,51 @@ def ramda_then_hold(
     tuner: optax.GradientTransformation | None = None,
     averaging: optax.ScalarOrSchedule | None = None,
     ends: tuple[int, ...] | None = None,
-    factor: float = 0.1,
+    factor: float = FACTOR,
     eps: float | None = None,
     solver: SolverSpec = None,
+    rise: float = RISE,
 ) -> optax.GradientTransformationExtraArgs:
     """RAMDA for the first half of a run; then its zeros are held, and Adam with a cosine trains what is left.
 
-        1 to switch:               ramda(**stages(learning_rate, total_steps=switch)), to W_hat in the last step
+        1 to switch:               ramda in stages, to W_hat in the last step
+                                   stages end after 0.7 and 0.85 of the steps, each with 0.3 of the rate before it
+                                   share asked for at step t: share (1 - max(1 - t / (0.7 switch), 0)^3)
         switch + 1 to total_steps: adam(cosine from learning_rate / 10 to 0), zeros held
 
-    `hold_zeros` of two optimizers that fit each other. A `Target` says how much is to be zero; its lambda is found and
-    held within the first phase. Where a channel is read in several places, behind a flatten for example, give it
-    coupled groups, whose weights go by what a removal saves:
+    `hold_zeros` of two optimizers that fit each other. A `Target` says how much is to be zero. Its share rises from 0
+    on as in gradual pruning, and lambda follows it to the switch, so that the share is met there. The stages end
+    later than those of `stages`: zeros that are held need not settle, and with more steps at the full learning rate the
+    network is more accurate. Where a channel is read in several places, behind a flatten for example, give it coupled
+    groups, whose weights go by what a removal saves:
 
         coupling = compaction.couple_model(model, images, weight="saving")
-        parameters = compaction.costs(dims, "parameters", coupling.regularizer())
-        optimizer = ramda_then_hold(3e-2, coupling.regularizer(), Target(0.7, of=parameters), total_steps=1_000)
+        removed = compaction.share_removed(dims, "parameters", coupling.regularizer())
+        optimizer = ramda_then_hold(3e-2, coupling.regularizer(), Target(0.7, of=removed), total_steps=1_000)
 
     The optimizer takes the model's own parameters then; it need not be put into `coupling.wrap`.
 
     Args:
         learning_rate: RAMDA's of the first stage, >= 0; about ten times that of Adam.
         regularizer: which leaf gets which psi, as in `ramda`; or that of a `Coupling`.
-        strength: as in `ramda`.
+        strength: as in `ramda`. The share of a `Target` rises, unless it is a schedule. Its `hold` is the switch,
+            unless it is given.
         total_steps: the number of steps of the run.
         switch: the number of RAMDA's, at least 8 and below `total_steps`; None for half of them.
         tuner: the optimizer of the second phase, which counts from the switch on; None for Adam as above.
-        averaging, ends, factor, eps: as in `stages`, for RAMDA's steps.
+        averaging, ends, factor, eps: as in `stages`, for RAMDA's steps; ends None for those above.
         solver: as in `ramda`.
+        rise: the share of RAMDA's steps in which the share of a `Target` rises, in [0, 1]; it rises in at most 0.8 of
+            the steps before `hold`. With 0 a target is taken as it is: the whole share is asked for from the first step
+            on, and lambda is held from the middle of the last stage.
 
     Returns:
         A `GradientTransformationExtraArgs`, as that of `hold_zeros`: its state holds five buffers of the parameters'
         size and booleans.
 
     Raises:
-        ValueError: a switch that is not below `total_steps`; as `stages`, `ramda` and `hold_zeros`.
+        ValueError: a switch that is not below `total_steps`; a rise outside [0, 1]; as `stages`, `ramda` and
+            `hold_zeros`.
         TypeError: as these.
 
     Example:
@@ -80,19 +112,38 @@ def ramda_then_hold(
         [1. 0. 0. 0.]
 
     References:
-        RAMDA's are in `ramda`. The second phase is none of its papers'; docs/guide.md has it beside RAMDA alone.
+        RAMDA's are in `ramda`. The second phase is none of its papers'; docs/guide.md has it beside RAMDA alone. The
+        rise is that of Zhu and Gupta, `To prune, or not to prune`, 2017. The other numbers were chosen on validation
+        images (docs/alternatives.md).
     """
     check_count("total_steps", total_steps, 2)
     switch = total_steps // 2 if switch is None else switch
-    check_count("switch", switch, 1)
+    check_count("switch", switch, 8)
     if switch >= total_steps:
         raise ValueError(
             f"`switch` must be below `total_steps`, got {switch!r} and {total_steps!r}; use for example half of them."
         )
     check_non_negative("learning_rate", learning_rate)
-    settings: Any = stages(learning_rate, averaging, ends, factor, eps, total_steps=switch)
+    if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
+        raise ValueError(f"`rise` must be a number in [0, 1], got {rise!r}; use 0 to ask for the whole share at once.")
+    settings: Any = stages(
+        learning_rate, averaging, late_ends(switch) if ends is None else ends, factor, eps, total_steps=switch
+    )
+    if rise:
+        strength = _rising_targets(strength, rise * switch, switch)
     method = ramda(regularizer=regularizer, strength=strength, solver=solver, **settings)
     packing: Any = packing_of(regularizer)
     if tuner is None:
         tuner = optax.adam(optax.cosine_decay_schedule(TUNER_RATE * learning_rate, total_steps - switch))
     return hold_zeros(method if packing is None else packing.wrap(method), tuner, switch, regularizer)
+
+
+def _rising_targets(strength: Any, num_steps: float, switch: int) -> Any:
+    """A strength whose targets of a number rise to it in `num_steps`, and are followed until the switch."""
+    if isinstance(strength, Mapping):
+        return {pattern: _rising_targets(own, num_steps, switch) for pattern, own in strength.items()}
+    if not isinstance(strength, Target):
+        return strength
+    hold = switch - 1 if strength.hold is None else strength.hold
+    share = strength.share if callable(strength.share) else rising(strength.share, min(num_steps, 0.8 * hold))
+    return dataclasses.replace(strength, share=share, hold=hold)

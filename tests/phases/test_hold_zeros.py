@@ -205,6 +205,37 @@ def test_ramda_then_hold_reaches_a_size_on_a_model_with_coupled_groups():
     assert small.plan.num_params[1] < 0.5 * small.plan.num_params[0]
 
 
+@pytest.mark.parametrize(("given", "length", "hold"), [({}, 0.7 * SWITCH, None), ({"rise": 0.5}, 12.0, 12)])
+def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switch(given, length, hold):
+    settings = ramda_jax.stages(0.1, ends=(17, 20), factor=0.3, total_steps=SWITCH)
+    # Steep first, and at the whole share before lambda is held.
+    length = length if hold is None else 0.8 * hold
+    rising = Target(
+        lambda step: 0.4 * (1 - jnp.maximum(1 - step / length, 0.0) ** 3),
+        start=0.05,
+        hold=SWITCH - 1 if hold is None else hold,
+    )
+    method = ramda_jax.ramda(regularizer=REGULARIZER, strength={"kernel": rising}, **settings)
+    wanted = ramda_jax.hold_zeros(method, optax.adam(0.01), SWITCH, REGULARIZER)
+    strength = {"kernel": Target(0.4, start=0.05, hold=hold)}
+    recipe = ramda_jax.ramda_then_hold(
+        0.1, REGULARIZER, strength, total_steps=TOTAL, switch=SWITCH, tuner=optax.adam(0.01), **given
+    )
+    close(after(recipe, TOTAL)[0], after(wanted, TOTAL)[0])
+
+
+def test_a_share_rises_only_if_it_is_a_number():
+    def found(strength, rise):
+        recipe = ramda_jax.ramda_then_hold(0.1, REGULARIZER, strength, total_steps=TOTAL, switch=SWITCH, rise=rise)
+        return after(recipe, SWITCH)[0]
+
+    ramp = Target(optax.linear_schedule(0.1, 0.4, 10), start=0.05, hold=20)
+    same(found(ramp, 0.7), found(ramp, 0))
+    same(found(0.05, 0.7), found(0.05, 0))
+    whole = Target(0.4, start=0.05)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (found(whole, 0.7), found(whole, 0))), strict=True))
+
+
 def test_what_does_not_fit_is_refused():
     method, tuner, optimizer = parts()
     with pytest.raises(ValueError, match="`switch` must be at least 1"):
@@ -217,6 +248,8 @@ def test_what_does_not_fit_is_refused():
         compaction.freeze_structure(PARAMS, ramda_jax.NuclearNorm())
     with pytest.raises(ValueError, match="`switch` must be below `total_steps`, got 40 and 40"):
         ramda_jax.ramda_then_hold(0.1, REGULARIZER, 1e-3, total_steps=40, switch=40)
+    with pytest.raises(ValueError, match=r"`rise` must be a number in \[0, 1\], got 2; use 0"):
+        ramda_jax.ramda_then_hold(0.1, REGULARIZER, 1e-3, total_steps=40, rise=2)
     state = optimizer.init(PARAMS)
     with pytest.raises(ValueError, match="params"):
         optimizer.update(PARAMS, state)
