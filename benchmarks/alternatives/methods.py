@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 import ramda_jax
+from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
 
 
 class Choice(NamedTuple):
@@ -47,27 +48,17 @@ DEPTH = 3
 STRENGTHS = (1e-4, 3e-5, 3e-4)
 
 
-#: Stages end there where the zeros are held afterwards: nothing has to settle, and most steps are to learn in.
-LATE = (0.5, 0.65, 0.8)
-#: A share that is asked for rises in so much of the steps in which the groups are found.
-RISE = 0.3
-
-
-def _rising(share, num_steps):
-    """A schedule of a share: as gradual pruning has it, steep first."""
-    return lambda step: share * (1 - jnp.maximum(1 - step / (RISE * num_steps), 0.0) ** 3)
-
-
-def _ramda(rate, regularizer, strength, num_steps, **staged):
+def staged_ramda(rate, regularizer, strength, num_steps, **staged):
+    """RAMDA where Adam has this rate, in the stages of so long a phase; `ends` and `factor` as in `stages`."""
     settings: Any = dict(ramda_jax.stages(1.0, total_steps=num_steps, **staged))
     shape = settings["learning_rate"]
     settings["learning_rate"] = lambda step: RAMDA_RATE * rate * shape(step)
     return ramda_jax.ramda(regularizer=regularizer, strength=strength, **settings)
 
 
-def _until_held(groups, keep, num_steps):
-    """A target that rises, and is followed until the zeros are held."""
-    return groups.target(_rising(1 - keep, num_steps), hold=num_steps - 1, total_steps=num_steps)
+def _rising_target(groups, keep, num_steps):
+    """A target that rises and is followed to the end, as that of `ramda_then_hold`."""
+    return groups.target(rising(1 - keep, RISE * num_steps), hold=num_steps - 1, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):
@@ -75,20 +66,20 @@ def ramda_alone(lab, keep, choice, seed, num_steps):
     groups = lab.groups
 
     def make(rate, keep):
-        return groups.coupling.wrap(_ramda(rate, groups.regularizer, groups.target(1 - keep), num_steps))
+        return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, groups.target(1 - keep), num_steps))
 
     params = lab.found_by(("ramda", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
     return params, groups.trimmed(params, keep)
 
 
 def ramda_held(lab, keep, choice, seed, num_steps):
-    """RAMDA in later stages, with a target that rises and is followed to the end."""
+    """RAMDA as in the first phase of `ramda_then_hold`."""
     groups = lab.groups
 
     def make(rate, keep):
-        target = _until_held(groups, keep, num_steps)
-        ends = tuple(round(share * num_steps) for share in LATE)
-        return groups.coupling.wrap(_ramda(rate, groups.regularizer, target, num_steps, ends=ends))
+        target = _rising_target(groups, keep, num_steps)
+        staged = {"ends": late_ends(num_steps), "factor": FACTOR}
+        return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, num_steps, **staged))
 
     params = lab.found_by(("ramda, held", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
     return params, groups.trimmed(params, keep)
@@ -99,7 +90,7 @@ def _prox_adamw(is_held):
         groups = lab.groups
 
         def make(rate, keep):
-            held = _until_held(groups, keep, num_steps)
+            held = _rising_target(groups, keep, num_steps)
             target = held if is_held else groups.target(1 - keep, total_steps=num_steps)
             cosine = optax.cosine_decay_schedule(1.0, num_steps)
             method = ramda_jax.prox_adamw(lambda step: rate * cosine(step), groups.regularizer, target)
@@ -120,10 +111,12 @@ def hard(lab, keep, choice, seed, num_steps):
 
     def make(rate, *zeros):
         regularizers = {
-            f"^coupled/{name}$": ramda_jax.TopGroups(_rising(share, num_steps), groups=0)
+            f"^coupled/{name}$": ramda_jax.TopGroups(rising(share, RISE * num_steps), groups=0)
             for name, share in zip(best, zeros, strict=True)
         }
-        return groups.coupling.wrap(_ramda(rate, groups.coupling.regularizer(regularizers), 1.0, num_steps, ends=()))
+        return groups.coupling.wrap(
+            staged_ramda(rate, groups.coupling.regularizer(regularizers), 1.0, num_steps, ends=())
+        )
 
     # Shares are rounded up: a little less, so that in float32 it is the number that is meant.
     numbers = choice.rate, *(max(1 - np.mean(one) - 1e-3, 0.0) for one in best.values())

@@ -17,7 +17,11 @@ def gathered(rows):
 
 
 def _cell(rows):
-    scores = [row["score"] for row in rows]
+    """The mean, and the scores in the seeds' order; of more than three seeds its standard error and their number."""
+    scores = [row["score"] for row in sorted(rows, key=lambda row: row["seed"])]
+    if len(scores) > 3:
+        error = np.std(scores, ddof=1) / len(scores) ** 0.5
+        return f"{np.mean(scores):.2f} ± {error:.2f} ({len(scores)})"
     return f"{np.mean(scores):.2f} ({' '.join(f'{score:.2f}' for score in scores)})"
 
 

@@ -4,10 +4,13 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+import ramda_jax
 from benchmarks.alternatives import __main__ as command
-from benchmarks.alternatives.methods import METHODS, TIMES
+from benchmarks.alternatives import diagnosis
+from benchmarks.alternatives.methods import METHODS, RAMDA_RATE, TIMES, Choice
 from benchmarks.alternatives.problems import digits, net_logits, net_shapes
 from benchmarks.alternatives.report import tables
 from benchmarks.alternatives.training import Lab
@@ -55,11 +58,53 @@ def test_a_training_is_batches_of_every_image_once_an_epoch(lab):
     assert lab.problem.num_steps > TIMES
 
 
+def test_ramda_with_its_zeros_held_is_the_recipe_of_the_library(lab):
+    groups, (params, batches), steps = lab.groups, lab.start(0), 16
+    found, alive = METHODS["RAMDA, zeros held"].find(lab, 0.3, Choice(3e-3, 0.5), 0, steps)
+    target = ramda_jax.Target(0.7, of=groups.removed)
+    recipe = ramda_jax.ramda_then_hold(RAMDA_RATE * 3e-3, groups.regularizer, target, total_steps=2 * steps)
+
+    @jax.jit
+    def step(params, state, batch):
+        inputs = lab.problem.batch(lab.problem.data["train"], batch)
+        updates, state = recipe.update(jax.grad(lab.problem.loss)(params, *inputs), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = recipe.init(params)
+    for batch in batches[:steps]:
+        params, state = step(params, state, batch)
+    for leaf, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-3, atol=1e-5)
+    assert 0 < sum(int(one.sum()) for one in alive.values()) < 18
+
+
+def test_the_diagnosis_divides_all_images_but_those_to_test_on(lab):
+    seen = [np.concatenate([lab.problem.data[part][0] for part in ("train", "val")])]
+    for seed in (0, 1):
+        divided = diagnosis.divided(lab.problem, seed)
+        assert divided.data.keys() == {"train", "val"} and len(divided.data["train"][0]) == 1000
+        seen.append(np.concatenate([divided.data[part][0] for part in ("train", "val")]))
+    assert np.any(seen[1] != seen[2])
+    whole, *others = (np.sort(images.reshape(len(images), -1), axis=0) for images in seen)
+    for other in others:
+        np.testing.assert_array_equal(whole, other)
+
+
+@pytest.mark.slow
+def test_the_diagnosis_has_a_row_of_each_variant(capsys):
+    found = diagnosis.main(["--small", "--splits", "2"])
+    assert all(name in found for name in diagnosis.VARIANTS) and found in capsys.readouterr().out
+    assert found.count("(+0.00 ± 0.00)") >= len(diagnosis.KEEPS)
+
+
 def test_rows_that_are_tuning_are_in_no_table():
     row = {"problem": "p", "method": "m", "keep": 0.3, "seed": 0, "rate": 1e-3, "split": 0.5, "own": 0.0}
     row |= {"left": 0.29, "flops_left": 0.4, "score": 90.0}
     shown = tables([row, row | {"seed": 1, "score": 91.0}, row | {"score": 10.0, "tuning": True}])
     assert "90.50 (90.00 91.00)" in shown and "10.00" not in shown
+    # Of many seeds the standard error of the mean.
+    many = tables([row | {"seed": seed, "score": 90.0 + seed} for seed in range(5)])
+    assert "92.00 ± 0.71 (5)" in many
 
 
 @pytest.mark.slow
@@ -72,8 +117,8 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
         (text / f"wiki.{part}.tokens").write_text("".join(rng.choice(list("abcde \n"), count)))
     arguments = ["--small", "--keeps", "0.3", "--seeds", "1", "--json", str(file), "--png", str(picture)]
     command.main([*arguments, "--problems", "digits", "--methods", "magnitude, by layer"])
-    # Three learning rates, and one more split; one run to report.
-    assert ["tuning" in row for row in json.loads(file.read_text())] == [True] * 4 + [False]
+    # Three learning rates, and one more split, on three seeds each; one run to report.
+    assert ["tuning" in row for row in json.loads(file.read_text())] == [True] * 12 + [False]
     command.main([*arguments, "--problems", "digits", "--untuned"])
     rows = json.loads(file.read_text())
     reported = [row for row in rows if "tuning" not in row]

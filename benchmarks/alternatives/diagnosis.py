@@ -1,0 +1,121 @@
+"""Why RAMDA with its zeros held is better or worse than gradual pruning, on random splits of the digits' other images.
+
+    python -m benchmarks.alternatives.diagnosis            # 12 splits
+    python -m benchmarks.alternatives.diagnosis --small    # only show that it runs
+
+The test images of `python -m benchmarks.alternatives` are not looked at: the images to train and to tune on are put
+together and divided anew for each seed. So a choice that is made from this table is one on validation images.
+"""
+
+import argparse
+
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+
+import ramda_jax
+from benchmarks.alternatives.methods import METHODS, TIMES, Choice, staged_ramda
+from benchmarks.alternatives.problems import digits
+from benchmarks.alternatives.training import Lab
+from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
+
+RATE, SPLIT, KEEPS = 6e-3, 0.5, (0.3, 0.07)
+FIRST_SEED = 100
+gradual, recipe = METHODS["gradual, by layer"].find, METHODS["RAMDA, zeros held"].find
+
+
+def divided(problem, seed):
+    """The problem with the images to train and to tune on divided anew."""
+    images, labels = (np.concatenate([problem.data[part][n] for part in ("train", "val")]) for n in (0, 1))
+    order, count = np.random.default_rng(10_000 + seed).permutation(len(labels)), problem.counts["train"]
+    parts = {"train": order[:count], "val": order[count:]}
+    return problem._replace(data={name: (jnp.asarray(images[i]), jnp.asarray(labels[i])) for name, i in parts.items()})
+
+
+def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None, warm=0.0):
+    """The first phase with other numbers: `ends` as shares of it, `speed` times the rate, Adam before for `warm`."""
+
+    def find(lab, keep, choice, seed, num_steps):
+        groups, (params, batches) = lab.groups, lab.start(seed)
+        before = round(warm * num_steps)
+        if before:
+            params, _ = lab.adam(params, batches, 0, before, choice.rate)
+        length = num_steps - before
+
+        def make(rate, keep):
+            at = late_ends(length) if ends is None else tuple(round(end * length) for end in ends)
+            psi = groups.regularizer if regularizer is None else groups.coupling.regularizer(regularizer)
+            target = groups.target(rising(1 - keep, rise * length), hold=length - 1, total_steps=length)
+            return groups.coupling.wrap(staged_ramda(speed * rate, psi, target, length, ends=at, factor=factor))
+
+        params = lab.found_by((name, num_steps), make, params, batches[before:], length, (choice.rate, keep))
+        return params, groups.trimmed(params, keep)
+
+    return find
+
+
+def adam_in_the_groups(lab, keep, choice, seed, num_steps):
+    """RAMDA's groups with the weights of Adam on the whole net."""
+    _, alive = recipe(lab, keep, choice, seed, num_steps)
+    return lab.adam(*lab.start(seed), 0, num_steps, choice.rate)[0], alive
+
+
+def gradual_to_the_widths(lab, keep, choice, seed, num_steps):
+    """Gradual pruning by layer, to the widths that RAMDA finds."""
+    wanted = {name: int(one.sum()) for name, one in recipe(lab, keep, choice, seed, num_steps)[1].items()}
+    params, batches = lab.start(seed)
+    state = alive = None
+    for part in range(TIMES):
+        first, stop = part * num_steps // TIMES, (part + 1) * num_steps // TIMES
+        params, state = lab.adam(params, batches, first, stop, choice.rate, alive, state=state)
+        rest = (1 - (part + 1) / TIMES) ** 3
+        alive = {}
+        for name, one in lab.groups.by_size(params).items():
+            alive[name] = np.argsort(np.argsort(-one)) < round(wanted[name] + (len(one) - wanted[name]) * rest)
+    return params, alive
+
+
+VARIANTS = {
+    "gradual, by layer": gradual,
+    "RAMDA, zeros held": recipe,
+    "gradual, to RAMDA's widths": gradual_to_the_widths,
+    "RAMDA's groups, Adam's weights": adam_in_the_groups,
+    "stages end earlier, the share rises sooner": ramda("earlier", (0.5, 0.65, 0.8), 0.1, 0.3),
+    "GroupMCP, half of RAMDA's rate": ramda("mcp", speed=0.5, regularizer=ramda_jax.GroupMCP(0, gamma=0.002)),
+    "Adam for the first fifth": ramda("warm", warm=0.2),
+}
+
+
+def main(argv=None):
+    """Prints for each variant and size the accuracy, and how far it is from gradual pruning on the same splits."""
+    parser = argparse.ArgumentParser(description="Why RAMDA is better or worse than gradual pruning.")
+    parser.add_argument("--splits", type=int, default=12)
+    parser.add_argument("--small", action="store_true", help="only show that it runs")
+    args = parser.parse_args(argv)
+    lab = Lab(digits(small=args.small))
+    whole, steps, rows = lab.problem, round(SPLIT * lab.problem.num_steps), []
+    first: dict[float, np.ndarray] = {}
+    for name, find in VARIANTS.items():
+        cells = []
+        for keep in KEEPS:
+            scores, widths = [], []
+            for seed in range(FIRST_SEED, FIRST_SEED + args.splits):
+                lab.problem = divided(whole, seed)
+                params, alive = find(lab, keep, Choice(RATE, SPLIT), seed, steps)
+                batches = lab.start(seed)[1]
+                params, _ = lab.adam(params, batches, steps, len(batches), RATE, alive, cosine=True)
+                scores.append(lab.problem.score(lab.groups.held(params, alive), "val"))
+                widths.append([int(one.sum()) for one in alive.values()])
+            gain = np.asarray(scores) - first.setdefault(keep, np.asarray(scores))
+            error = np.std(gain) / max(len(gain) - 1, 1) ** 0.5
+            shown = " ".join(f"{width:.0f}" for width in np.mean(widths, 0))
+            cells.append(f"{np.mean(scores):.2f} ({gain.mean():+.2f} ± {error:.2f}), {shown}")
+        rows.append([name, *cells])
+        print("  ".join(rows[-1]), flush=True)
+    found = tabulate(rows, headers=["accuracy (gain ± standard error), widths", *map(str, KEEPS)], tablefmt="github")
+    print(found)
+    return found
+
+
+if __name__ == "__main__":
+    main()
