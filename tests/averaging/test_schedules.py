@@ -130,7 +130,7 @@ def test_stages_takes_a_traced_learning_rate_and_eps_and_refuses_other_traced_nu
 
     np.testing.assert_allclose(rate_and_eps(0.5, 1e-3), [0.05, 1e-4], rtol=1e-6)
     for name in ("averaging", "factor"):
-        with pytest.raises(TypeError, match=f"`{name}` must be known before .* as traced ones only"):
+        with pytest.raises(TypeError, match=f"`{name}` must be known before .* may be traced"):
             jax.jit(lambda value, name=name: stages(0.1, total_steps=20, **{name: value})["restarts"])(0.5)
 
 
