@@ -140,8 +140,8 @@ def stages(
     for name, value in (("averaging", averaging), ("factor", factor)):
         if isinstance(value, Tracer):
             raise TypeError(
-                f"`{name}` must be known before `jax.jit`'s call, got {value!r}; give a number. Only `learning_rate` and "
-                "`eps` may be traced."
+                f"`{name}` must be known before the call of `jax.jit`, got {value!r}; give a number. Only "
+                "`learning_rate` and `eps` may be traced."
             )
     if total_steps is not None:
         check_count("total_steps", total_steps, 8)
