@@ -4,7 +4,7 @@
     python -m benchmarks.alternatives.diagnosis --small    # only show that it runs
 
 The test images of `python -m benchmarks.alternatives` are not looked at: the images to train and to tune on are put
-together and divided anew for each seed. So a choice that is made from this table is one on validation images.
+together and divided again for each seed. So a choice that is made from this table is one on validation images.
 """
 
 import argparse
@@ -25,7 +25,7 @@ gradual, recipe = METHODS["gradual, by layer"].find, METHODS["RAMDA, zeros held"
 
 
 def divided(problem, seed):
-    """The problem with the images to train and to tune on divided anew."""
+    """The problem with the images to train and to tune on divided again."""
     images, labels = (np.concatenate([problem.data[part][n] for part in ("train", "val")]) for n in (0, 1))
     order, count = np.random.default_rng(10_000 + seed).permutation(len(labels)), problem.counts["train"]
     parts = {"train": order[:count], "val": order[count:]}
