@@ -87,7 +87,7 @@ def exhausted(steps):
         pytest.param(ramda_jax.prox_adamw, "glasso", "", exhausted(4_000), 1e-8, marks=pytest.mark.slow),
         (ramda_jax.prox_ssi, "glasso", "", None, 1e-10),
         (ramda_jax.prox_ssi, "glasso", "", ramda_jax.NewtonRaphson(), 1e-10),
-        (ramda_jax.ramda, "nuclear", "", exhausted(1_500), 1e-6),
+        pytest.param(ramda_jax.ramda, "nuclear", "", exhausted(1_500), 1e-6, marks=pytest.mark.slow),
         (ramda_jax.rmda, "nuclear", "", None, 1e-6),
         (ramda_jax.prox_sgd, "nuclear", "", None, 1e-6),
         pytest.param(ramda_jax.prox_adamw, "nuclear", "", exhausted(4_000), 1e-6, marks=pytest.mark.slow),

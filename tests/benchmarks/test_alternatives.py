@@ -58,6 +58,7 @@ def test_a_training_is_batches_of_every_image_once_an_epoch(lab):
     assert lab.problem.num_steps > TIMES
 
 
+@pytest.mark.slow
 def test_ramda_with_its_zeros_held_is_the_recipe_of_the_library(lab):
     groups, (params, batches), steps = lab.groups, lab.start(0), 16
     found, alive = METHODS["RAMDA, zeros held"].find(lab, 0.3, Choice(3e-3, 0.5), 0, steps)

@@ -67,6 +67,7 @@ LEFT = {
 }
 
 
+@pytest.mark.slow_except("function")
 @pytest.mark.parametrize("name", LEFT)
 def test_branches_that_add_nothing_leave_the_compiled_program(name):
     args, given = make(name)
@@ -91,6 +92,7 @@ def test_branches_that_add_nothing_leave_the_compiled_program(name):
         assert not any(width.kept == () for width in compact_model(*args, **given).plan.widths)
 
 
+@pytest.mark.slow_except("Feedforward")
 @pytest.mark.parametrize("kind", [Feedforward, Convolving, Attending])
 def test_stacked_layers_that_are_all_dead_lose_their_width(kind):
     model = Scanned(kind, 3, rngs=nnx.Rngs(0))
@@ -185,6 +187,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow_except("adamw")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_continues_with_empty_layers(name, block):
     model, small, x = block

@@ -224,6 +224,7 @@ def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switc
     close(after(recipe, TOTAL)[0], after(wanted, TOTAL)[0])
 
 
+@pytest.mark.slow
 def test_a_share_rises_only_if_it_is_a_number():
     def found(strength, rise):
         recipe = ramda_jax.ramda_then_hold(0.1, REGULARIZER, strength, total_steps=TOTAL, switch=SWITCH, rise=rise)
