@@ -71,8 +71,8 @@ def test_make_it_small_goes_by_flops_and_compares_with_ramda_alone(tmp_path, mon
     arguments = ["--of", "flops", "--keep", "0.5", "--epochs", "8", "--fine-tune", "1", "--out", str(tmp_path)]
     report = make_it_small.main(arguments)
     assert "4. Fine-tune" in capsys.readouterr().out
-    # What is asked for is what compaction leaves, to a few units.
-    assert abs(0.5 - report.removed_flops) < 0.015
+    # What is asked for is what compaction leaves, to one unit: a channel of the first of 32 is 3 % of the products.
+    assert abs(0.5 - report.removed_flops) < 1 / 32
     monkeypatch.setattr(make_it_small, "TABLE_KEEPS", (0.3,))
     found = make_it_small.main(["--net", "mlp", "--table", "--epochs", "2", "--seeds", "1"])
     assert found in capsys.readouterr().out and "RAMDA alone" in found and "recipe" in found
