@@ -4,6 +4,7 @@ Rank and dtype promotion are refused when a step is traced, so that tracing is a
 does not allow is stated in `OPTAX_PROMOTES`.
 """
 
+import gc
 import traceback
 
 import jax
@@ -35,6 +36,12 @@ def pairs(wanted):
             for method, name in wanted
         ],
     )
+
+
+@pytest.fixture(autouse=True)
+def earlier_objects_left_out(quick_collections):
+    """JAX collects garbage, and looks for who refers to a tracer, at each check of leaks: only among the test's own."""
+    gc.freeze()
 
 
 every_pair = pairs([(factory, name) for factory in FACTORIES for name in CASES])
