@@ -151,7 +151,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False, writes_params=F
         shapes: a tree of shapes.
         sharding: a function from a shape to the sharding of such an array.
         is_swapped: whether the results come in another order than the arguments.
-        writes_params: whether it is `optimizer.step`, not `optimizer.update`.
+        writes_params: whether it is `fused_step(optimizer)`, not `optimizer.update`.
     """
 
     def described(shape, dtype=jnp.float32):
@@ -162,7 +162,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False, writes_params=F
 
     def step(params, state, gradients):
         if writes_params:
-            params, state = optimizer.step(gradients, state, params)
+            params, state = ramda_jax.fused_step(optimizer)(gradients, state, params)
         else:
             updates, state = optimizer.update(gradients, state, params)
             params = optax.apply_updates(params, updates)

@@ -18,7 +18,7 @@ from ramda_jax.builders import (
     dual_averaging,
     preconditioned,
 )
-from ramda_jax.fused import FusedTransformation
+from ramda_jax.fused import fused_step
 from ramda_jax.inspection import check_donation, check_last, describe, eval_params, solver_info
 from ramda_jax.methods import prox_adamw, prox_gen, prox_sgd, prox_ssi, ramda, rmda
 from ramda_jax.phases import HoldZerosState, hold_zeros, ramda_then_hold
@@ -64,7 +64,6 @@ __all__ = [
     "ClosedForm",
     "Context",
     "DualAveragingState",
-    "FusedTransformation",
     "GroupLasso",
     "GroupMCP",
     "HoldZerosState",
@@ -101,6 +100,7 @@ __all__ = [
     "describe",
     "dual_averaging",
     "eval_params",
+    "fused_step",
     "hold_zeros",
     "iterate_averaging",
     "metrics",

@@ -13,13 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
     "ramda_jax": """
-        AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState FusedTransformation
-        GroupLasso GroupMCP
+        AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState GroupLasso GroupMCP
         HoldZerosState IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null
         PreconditionedState Projection ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer
         Scaled SecularNewton Solution Solver SolverInfo SparseGroupLasso SparseGroupMCP Target TopEntries
         TopGroups adaptive_dual_averaging check_donation check_last compaction default_solver describe dual_averaging
-        eval_params hold_zeros iterate_averaging metrics preconditioned prox prox_adamw prox_gen prox_sgd
+        eval_params fused_step hold_zeros iterate_averaging metrics preconditioned prox prox_adamw prox_gen prox_sgd
         prox_ssi proximal_point ramda ramda_then_hold regularizers rmda solver_info solvers sqrt_growth
         stage_growth stages structure summable_tolerance
     """,
@@ -48,7 +47,7 @@ PUBLIC = {
 #: What a user is handed or derives from, and does not make.
 NO_EXAMPLE = (
     "Assignment AxisOrder Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
-    "Folded FusedTransformation GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof "
+    "Folded GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof "
     "QuadraticModel Regularizer Report Solution Solver SolverInfo Width WidthPlan"
 ).split()
 #: An example would write files: the guide has one, which runs.

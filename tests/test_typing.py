@@ -31,8 +31,7 @@ def test_stages_with_eps_are_arguments_of_ramda():
 def test_only_ramda_with_kernels_has_a_step():
     assert_type(ramda_jax.ramda(0.1), optax.GradientTransformationExtraArgs)
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1, fused=True)
-    assert_type(optimizer, ramda_jax.FusedTransformation)
-    params, state = optimizer.step(PARAMS, optimizer.init(PARAMS), PARAMS)
+    params, state = ramda_jax.fused_step(optimizer)(PARAMS, optimizer.init(PARAMS), PARAMS)
     assert params.keys() == PARAMS.keys() and len(state) == 3
 
 

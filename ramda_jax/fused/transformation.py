@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +28,50 @@ from ramda_jax.xla.reductions import is_on_several_devices
 from ramda_jax.xla.tile_kernels import by_chip
 from ramda_jax.xla.tile_plans import Chip
 
+#: From (gradients, state, params) to (params, state).
+FusedStep: TypeAlias = Callable[[Any, Any, Any], tuple[Any, Any]]
 
-class FusedTransformation(optax.GradientTransformationExtraArgs):
-    """RAMDA with kernels (`ramda(..., fused=True)`): an Optax transformation that can also write the parameters itself.
 
-    Attributes:
-        init, update: as in Optax.
-        step: from (gradients, state, params) to (params, state): `update` and `optax.apply_updates` in one. A kernel
-            then writes the parameters, and no update is written and read again.
-    """
+class _Fused(optax.GradientTransformationExtraArgs):
+    """RAMDA with kernels: an Optax transformation that can also write the parameters itself."""
 
-    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+    step: FusedStep
 
-    def __new__(cls, init: Any, update: Any, step: Any) -> "FusedTransformation":
+    def __new__(cls, init, update, step):
         made = super().__new__(cls, init, update)
         made.step = step
         return made
+
+
+def fused_step(optimizer: optax.GradientTransformation) -> FusedStep:
+    """`update` and `optax.apply_updates` in one, for RAMDA with kernels.
+
+    A kernel then writes the parameters. Through `update` it writes an update, which is read again to be added.
+
+    Args:
+        optimizer: `ramda(..., fused=True)` itself, not in a chain or another wrapper.
+
+    Returns:
+        A function from (gradients, state, params) to (params, state), for use under `jax.jit`.
+
+    Raises:
+        TypeError: the optimizer is another one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ramda_jax
+        >>> optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=1.0, averaging=1.0, fused=True)
+        >>> params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
+        >>> step = jax.jit(ramda_jax.fused_step(optimizer))
+        >>> params, state = step({"kernel": jnp.zeros((2, 2))}, optimizer.init(params), params)
+        >>> params["kernel"].shape
+        (2, 2)
+    """
+    if not isinstance(optimizer, _Fused):
+        raise TypeError(
+            f"`optimizer` must be RAMDA with kernels, got {type(optimizer).__name__}; give `ramda(..., fused=True)` "
+            "itself, and use `update` and `optax.apply_updates` where it is in a chain."
+        )
+    return optimizer.step
 
 
 class ChainSettings(NamedTuple):
@@ -65,7 +93,7 @@ class ChainSettings(NamedTuple):
     keeps_iterate: bool
 
 
-def fused_chain(settings: ChainSettings, fused: bool | Chip) -> FusedTransformation:
+def fused_chain(settings: ChainSettings, fused: bool | Chip) -> optax.GradientTransformationExtraArgs:
     """The chain of `settings.parts`, with one kernel for each leaf that has a `Claim`.
 
     The state is the chain's own. So a run may go on with or without kernels.
@@ -99,7 +127,7 @@ def fused_chain(settings: ChainSettings, fused: bool | Chip) -> FusedTransformat
     def step(gradients, state, params):
         return run(gradients, state, params, {}, writes_params=True)
 
-    return FusedTransformation(chain.init, update, step)
+    return _Fused(chain.init, update, step)
 
 
 def _is_of_chain(state):

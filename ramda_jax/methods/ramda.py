@@ -1,13 +1,11 @@
 """RAMDA: regularised adaptive momentum dual averaging."""
 
-from typing import Literal, overload
-
 import jax
 import optax
 
 from ramda_jax.averaging.iterate_averaging import iterate_averaging
 from ramda_jax.builders.adaptive_dual_averaging import adaptive_dual_averaging
-from ramda_jax.fused import ChainSettings, FusedTransformation, check_fused, fused_chain
+from ramda_jax.fused import ChainSettings, check_fused, fused_chain
 from ramda_jax.structure.assignment import assignment
 from ramda_jax.subproblem import proximal_point
 from ramda_jax.subproblem.checks import check_solvable, checked_strength
@@ -16,32 +14,6 @@ from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.xla.tile_plans import Chip
 
 
-@overload
-def ramda(
-    learning_rate: optax.ScalarOrSchedule,
-    regularizer: RegularizerSpec = None,
-    strength: StrengthSpec | None = None,
-    *,
-    averaging: optax.ScalarOrSchedule = 0.01,
-    eps: optax.ScalarOrSchedule = 1e-6,
-    restarts: tuple[int, ...] = (),
-    solver: SolverSpec = None,
-    iterate_dtype: jax.typing.DTypeLike | None = None,
-    fused: Literal[False] = False,
-) -> optax.GradientTransformationExtraArgs: ...
-@overload
-def ramda(
-    learning_rate: optax.ScalarOrSchedule,
-    regularizer: RegularizerSpec = None,
-    strength: StrengthSpec | None = None,
-    *,
-    averaging: optax.ScalarOrSchedule = 0.01,
-    eps: optax.ScalarOrSchedule = 1e-6,
-    restarts: tuple[int, ...] = (),
-    solver: SolverSpec = None,
-    iterate_dtype: jax.typing.DTypeLike | None = None,
-    fused: Literal[True] | Chip,
-) -> FusedTransformation: ...
 def ramda(
     learning_rate: optax.ScalarOrSchedule,
     regularizer: RegularizerSpec = None,
@@ -96,8 +68,8 @@ def ramda(
 
     Returns:
         A `GradientTransformationExtraArgs`. `update` needs params. Its state holds three buffers of the
-        parameters' size (sums in at least float32) and one number per group. With `fused` it is a
-        `FusedTransformation`, whose `step` also writes the parameters.
+        parameters' size (sums in at least float32) and one number per group. With `fused`
+        `fused_step` gives a step that also writes the parameters.
 
     Raises:
         ValueError: a number is outside its range; a regularizer has no strength, or the solver cannot solve it; `fused`

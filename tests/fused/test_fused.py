@@ -83,7 +83,7 @@ def paths(leaves, chip, dtype, num_steps=4, **settings):
     """(params, state) after each step: without kernels, with them, and with kernels that write the parameters."""
     plain, fused = (optimizer(leaves, kernels, **settings) for kernels in (False, chip))
     steps = [jax.jit(functools.partial(apply_step, plain)), jax.jit(functools.partial(apply_step, fused))]
-    steps.append(jax.jit(fused.step))
+    steps.append(jax.jit(ramda_jax.fused_step(fused)))
     params = tree(leaves, dtype)
     found = [[(params, plain.init(params))], [(params, fused.init(params))], [(params, fused.init(params))]]
     for number in range(num_steps):
@@ -171,7 +171,7 @@ def test_what_two_passes_leave_is_bounded_and_the_next_steps_finish_it(two_passe
     assert info.num_steps == of_default.num_steps == 2
     np.testing.assert_allclose(info.residual, of_default.residual, rtol=1e-3)
     assert 0 < info.residual < np.inf
-    step = jax.jit(optimizer(ROWS, "tpu", strength=1e-3).step)
+    step = jax.jit(ramda_jax.fused_step(optimizer(ROWS, "tpu", strength=1e-3)))
     nothing = jax.tree.map(jnp.zeros_like, params)
     for _ in range(2):
         params, state = step(nothing, state, params)
@@ -221,7 +221,7 @@ def test_many_runs_at_once_by_vmap():
     gradients = {"rows": jnp.stack([tree(ROWS, jnp.float32, seed)["rows"] for seed in (1, 2)])}
     params = jax.tree.map(jnp.zeros_like, gradients)
     state = jax.vmap(method.init)(params)
-    found, _ = jax.jit(jax.vmap(method.step))(gradients, state, params)
+    found, _ = jax.jit(jax.vmap(ramda_jax.fused_step(method)))(gradients, state, params)
     for i in range(2):
         (_, (expected, _)) = one_step(ROWS, jax.tree.map(lambda g, i=i: g[i], gradients), "tpu")
         np.testing.assert_allclose(found["rows"][i], expected["rows"], rtol=2e-6, atol=1e-7)
@@ -235,7 +235,7 @@ def test_on_a_cpu_the_program_is_that_without_kernels():
         step = jax.jit(functools.partial(apply_step, method))
         found.append(step(params, method.init(params), params))
         if kernels:
-            found.append(jax.jit(method.step)(params, method.init(params), params))
+            found.append(jax.jit(ramda_jax.fused_step(method))(params, method.init(params), params))
     for other in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, found[0])
 
@@ -243,7 +243,7 @@ def test_on_a_cpu_the_program_is_that_without_kernels():
 def lowered(leaves, platform, runs=None, **settings):
     """The program of a step that writes the parameters, for devices of a platform that is not here."""
     method, params = optimizer(leaves, True, **settings), tree(leaves, jnp.float32)
-    state, step = method.init(params), method.step
+    state, step = method.init(params), ramda_jax.fused_step(method)
     if runs is not None:
         params, state = jax.tree.map(lambda x: jnp.stack([x] * runs), (params, state))
         step = jax.vmap(step)
@@ -285,7 +285,7 @@ def test_leaves_on_several_devices_have_no_kernel():
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         params = {"rows": jax.ShapeDtypeStruct((6, 5), jnp.float32, sharding=whole)}
         state = jax.eval_shape(method.init, params)
-        return "pallas_call" in str(jax.jit(method.step).trace(params, state, params).jaxpr)
+        return "pallas_call" in str(jax.jit(ramda_jax.fused_step(method)).trace(params, state, params).jaxpr)
 
     assert has_kernel(1) and not has_kernel(2)
 
@@ -295,10 +295,10 @@ def test_leaves_of_a_target_have_no_kernel_and_the_others_do():
     strength = {"rows": 0.1, "other": Target(0.5, hold=9)}
     method, params = optimizer(leaves, "tpu", strength=strength), tree(leaves, jnp.float32)
     state = method.init(params)
-    assert str(jax.make_jaxpr(method.step)(params, state, params)).count("pallas_call[") == 1
+    assert str(jax.make_jaxpr(ramda_jax.fused_step(method))(params, state, params)).count("pallas_call[") == 1
     expected = optimizer(leaves, strength=strength)
     (found, state), (wanted, of_chain) = (
-        method.step(params, state, params),
+        ramda_jax.fused_step(method)(params, state, params),
         apply_step(expected, params, expected.init(params), params),
     )
     check_close((found, state[1].radii, state[1].strength), (wanted, of_chain[1].radii, of_chain[1].strength), 2e-6)
@@ -347,7 +347,7 @@ def test_in_the_64_bit_mode_a_tpu_has_no_kernel(x64):
 
 def test_gradients_of_another_dtype_have_no_kernel():
     method, params = optimizer(ROWS, "tpu"), tree(ROWS, jnp.float32)
-    step = functools.partial(method.step, state=method.init(params), params=params)
+    step = functools.partial(ramda_jax.fused_step(method), state=method.init(params), params=params)
     has_kernel = [
         "pallas_call" in str(jax.make_jaxpr(step)(jax.tree.map(lambda p, d=dtype: p.astype(d), params)))
         for dtype in (jnp.bfloat16, jnp.float16, jnp.int32)
@@ -370,6 +370,14 @@ def test_the_parts_checks_hold_with_kernels():
         optimizer({"rows": ((6, 5), GroupLasso(1))}, "tpu").update(params, state, params)
     with pytest.raises(ValueError, match="AdaptiveDualAveragingState"):
         method.update(params, (state[1], state[0], state[2]), params)
+
+
+def test_only_ramda_with_kernels_has_a_fused_step():
+    plain = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), strength=0.1)
+    with pytest.raises(TypeError, match=r"must be RAMDA with kernels, got .*; give `ramda"):
+        ramda_jax.fused_step(plain)
+    with pytest.raises(TypeError, match="must be RAMDA with kernels"):
+        ramda_jax.fused_step(optax.chain(optimizer(ROWS, "tpu")))
 
 
 def test_describe_says_which_leaves_have_kernels():
