@@ -104,7 +104,6 @@ def bounded_memory():
 @pytest.fixture(scope="module")
 def quick_collections():
     """For modules that call `gc.collect`: it leaves out what other tests have made, which would take seconds."""
-    gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()

@@ -79,7 +79,7 @@ def elsewhere(request, tmp_path_factory):
     return {name: (outputs, np.load(folder / f"{name}.npy")) for name, outputs in here.items()}
 
 
-@pytest.mark.slow_except("nnx scan of attention", "linen transformer", "equinox stack")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_stored_model_is_the_same_in_another_process(name, elsewhere):
     here, there = elsewhere[name]

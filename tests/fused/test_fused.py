@@ -124,6 +124,7 @@ def check_paths(leaves, chip, dtype, **settings):
             check_close(state[2], of_chain[2], rtol)
 
 
+@pytest.mark.slow_except("tpu")
 @every_chip
 def test_the_path_with_kernels_is_that_without(chip):
     check_paths(FEW, chip, jnp.float32, **SETTINGS["scheduled"])

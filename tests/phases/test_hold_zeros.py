@@ -205,6 +205,7 @@ def test_ramda_then_hold_reaches_a_size_on_a_model_with_coupled_groups():
     assert small.plan.num_params[1] < 0.5 * small.plan.num_params[0]
 
 
+@pytest.mark.slow_except("given1-12.0-12")
 @pytest.mark.parametrize(("given", "length", "hold"), [({}, 0.7 * SWITCH, None), ({"rise": 0.5}, 12.0, 12)])
 def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switch(given, length, hold):
     settings = ramda_jax.stages(0.1, ends=(17, 20), factor=0.3, total_steps=SWITCH)
