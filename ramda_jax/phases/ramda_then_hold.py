@@ -16,7 +16,8 @@ from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_count, check_non_negative
 
-# Chosen on validation images of the digits: "What made RAMDA lose" in docs/alternatives.md.
+# These numbers were chosen on validation images of the digits: "Why RAMDA lost, and what helped" in
+# docs/alternatives.md.
 #: Adam's learning rate where RAMDA has 1.
 TUNER_RATE = 0.1
 #: RAMDA's stages end after these shares of its steps: what settles is held, so that most steps are to learn in.

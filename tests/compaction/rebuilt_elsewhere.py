@@ -98,8 +98,7 @@ def output(name, model, variables):
 
 
 def main(folder):
-    for name in [stored.name for stored in folder.iterdir()]:
-        batch = MODELS[name][1]
+    for name, (_, batch) in MODELS.items():
         plan, variables = load_compact(folder / name)
         model = fresh(name)
         if name.startswith("linen"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramda_jax.compaction.tracing.jaxprs import scan_counts
-from ramda_jax.compaction.tracing.known.zeros import Masks, Zeros
+from ramda_jax.compaction.tracing.known.zeros import REDUCTIONS, Masks, Zeros
 from ramda_jax.compaction.tracing.program import Value, Visit
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.rules.elementwise import RULES as BY_ENTRIES
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 #: They move entries and change none, so that what is known of their input is known of their result.
 _MOVE = ("broadcast_in_dim", "transpose", "squeeze", "reshape", "concatenate", "slice", "rev")
-_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 _WINDOWS = ("reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
 
 
@@ -55,10 +54,7 @@ class Constants(Zeros):
             masks = self._zeros.of(value)
             if number < len(found):
                 masks = [own | other for own, other in zip(found[number], masks, strict=True)]
-            if any(mask.all() for mask in masks if mask.size):
-                masks = [np.ones(len(mask), bool) for mask in masks]
-            if any(mask.any() for mask in masks):
-                self._masks[value.number] = masks
+            self.set(value, masks)
 
     def _outputs(self, visit: Visit) -> Sequence[Masks]:
         name, params = visit.equation.primitive.name, visit.equation.params
@@ -73,7 +69,7 @@ class Constants(Zeros):
             return [[np.logical_and.reduce(masks) for masks in zip(*along, strict=True)]]
         if name in _MOVE or name in ("dot_general", "conv_general_dilated"):
             return [getattr(self, f"_{name}")(visit)]
-        if name in _REDUCTIONS:
+        if name in REDUCTIONS:
             kept = [mask for axis, mask in enumerate(self.of(visit.inputs[0])) if axis not in params["axes"]]
             return [kept or [np.full(1, self._is_all_zero(visit.inputs[0]))]]
         if name in _WINDOWS and len(visit.outputs) == 1:

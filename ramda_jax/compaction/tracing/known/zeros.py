@@ -23,7 +23,7 @@ _KEEP = """
 """.split()
 #: Zero where all their inputs are, and where one of them is.
 _ALL, _ANY = ("add", "add_any", "sub", "max", "min"), ("mul", "and")
-_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
 class Zeros:
@@ -93,7 +93,7 @@ class Zeros:
         rule = getattr(self, f"_{name}", None)
         if rule is not None:
             return [rule(visit)]
-        if name in _REDUCTIONS:
+        if name in REDUCTIONS:
             [value] = visit.inputs
             kept = [mask for axis, mask in enumerate(self.of(value)) if axis not in params["axes"]]
             return [kept if not self._is_all_zero(value) else _same(shape, True)]
