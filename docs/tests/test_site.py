@@ -140,6 +140,17 @@ def wrong_formulas(browser):
     return browser.execute_script("return document.querySelectorAll(arguments[0]).length", wrong)
 
 
+def sideways(browser):
+    """By how many pixels the page is wider than the window."""
+    return browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def show_as_on_a_phone(browser):
+    """Makes the window 390 pixels wide: a window of its own cannot be that narrow."""
+    size = {"width": 390, "height": 1200, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_browser_shows_the_page(browser, page):
     has_formulas, has_pictures = PAGES[page]
@@ -169,8 +180,13 @@ def test_a_browser_shows_the_page(browser, page):
     assert all(width > 0 and height > 0 for width, height in formulas), formulas
     assert bool(formulas) == has_formulas
     assert wrong_formulas(browser) == 0
-    wide = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, "the page scrolls sideways"
+    assert sideways(browser) <= 0, "the page scrolls sideways"
+    show_as_on_a_phone(browser)
+    try:
+        browser.save_screenshot(str(SCREENSHOTS / f"{page.replace('/', '-')}-narrow.png"))
+        assert sideways(browser) <= 0, "the page scrolls sideways on a phone"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("wrong", [r"\minimum_W", r"\frac{1}{2_W"])
