@@ -64,11 +64,11 @@ settings.load_profile("ramda_jax")
 
 def pytest_addoption(parser):
     parser.addoption("--compile-report", action="store_true", help="print processor and compilation time by test")
-    parser.addoption("--compile-report-file", metavar="FILE", help="with the report: write it of all tests, as JSON")
+    parser.addoption("--compile-report-file", metavar="FILE", help="the same, and write it of all tests, as JSON")
 
 
 def pytest_configure(config):
-    if config.getoption("--compile-report"):
+    if config.getoption("--compile-report") or config.getoption("--compile-report-file"):
         config.pluginmanager.register(CompileReport(config), "compile-report")
     kept = os.environ.get("COMPILATION_CACHE")
     # Where tests run, not where workers are waited for; in a process that a test started the cache is its parent's.
