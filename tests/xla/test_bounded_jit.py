@@ -69,6 +69,7 @@ def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(m
     assert not np.array_equal(*first)
 
 
+@pytest.mark.slow_except("SecularNewton")
 @pytest.mark.parametrize(
     "solver", [ramda_jax.ProximalGradient(), ramda_jax.SecularNewton()], ids=lambda s: type(s).__name__
 )
