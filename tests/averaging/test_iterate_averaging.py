@@ -1,4 +1,4 @@
-"""Precision: bfloat16 parameters and gradients, float64, and the average that bfloat16 would stall."""
+"""Precision: bfloat16 parameters and gradients, float64, and an average that stalls in bfloat16."""
 
 import chex
 import jax
@@ -23,7 +23,7 @@ def make_params(dtype=jnp.float32):
 
 
 def grads_of(params, dtype=None):
-    """Pulls the first two input groups to 1, the others to 0."""
+    """Gradients that pull the first two input groups to 1 and the others to 0."""
     target = {"kernel": jnp.zeros((6, 4)).at[:2].set(1.0), "bias": jnp.zeros(4)}
     return jax.tree.map(lambda p, t: (p.astype(jnp.float32) - t).astype(dtype or p.dtype), params, target)
 
@@ -53,15 +53,15 @@ def average_towards(point, start, averaging, steps, **settings):
     return np.asarray(params, np.float64)
 
 
-# What stalls, measured: from 1 towards a point at a distance d, a step of c d below half of bfloat16's spacing
-# is lost. Below 1 that is 2^-9, so the average stops at d = 2^-9 / c; above 1 at twice that.
+# A step from 1 towards a point at distance d has length c d. bfloat16 loses it if it is below half of the spacing. Half
+# of the spacing is 2^-9 below 1, so the average stops at d = 2^-9 / c; above 1 it stops at twice this distance.
 @pytest.mark.parametrize("averaging", [0.1, 0.03, 0.01, 0.003])
 def test_bfloat16_average_stalls_at_a_distance_that_grows_as_c_falls(averaging):
     steps = int(20 / averaging)
     point = 0.25
     start = 1.0
     stalled = average_towards(point, start, averaging, steps)
-    # At a value v in [2^k, 2^(k+1)) the spacing is 2^(k-7): v - 0.25 <= 2^(k-8) / c where it stops.
+    # At a value v in [2^k, 2^(k+1)) the spacing is 2^(k-7), so the average stops where v - 0.25 <= 2^(k-8) / c.
     spacing = 2.0 ** (np.floor(np.log2(stalled)) - 7)
     assert stalled - point <= 1.01 * spacing / (2 * averaging) + spacing
     assert stalled - point >= min(0.99 * spacing / (4 * averaging), 0.7)
@@ -75,7 +75,7 @@ def test_bfloat16_average_with_small_c_does_not_move_at_all_without_a_float32_it
 
 
 def test_an_update_of_half_precision_is_rounded_once():
-    # In bfloat16 the first point would be the parameter, and its update 0.
+    # If the point were rounded to bfloat16 first, its first entry would equal the parameter and the update would be 0.
     params, point = jnp.ones(3, jnp.bfloat16), jnp.asarray([1.001, 0.7, 3.3], jnp.float32)
     optimizer = iterate_averaging(0.3)
     updates, _ = optimizer.update(point, optimizer.init(params), params)

@@ -1,4 +1,4 @@
-"""The papers' schedules, above all that the averaging really reaches 1."""
+"""The papers' schedules. Above all, the averaging must reach exactly 1."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ramda_jax import GroupLasso, ramda, rmda, sqrt_growth, stage_growth, stages
     ("averaging", "full"),
     [
         *[(0.01, 10_000), (0.1, 100), (0.3, 12), (0.5, 4), (1 / 3, 9), (0.7, 3), (1.0, 1)],
-        # Where c sqrt(1 / c^2) rounds to less than 1, in float32, in float64, in both.
+        # Values at which c sqrt(1 / c^2) rounds to less than 1: in float32, in float64, and in both.
         *[(1 / 41, 1681), (1 / 49, 2401), (3**-0.5, 3)],
     ],
 )
@@ -29,7 +29,7 @@ def test_sqrt_growth_is_exactly_one_from_the_ceiling_of_one_over_c_squared_on(av
         assert np.all(values[i < full] < 1.0)
         rtol = 1e-14 if x64 else 2e-7
         np.testing.assert_allclose(values[i < full], averaging * np.sqrt(i[i < full]), rtol=rtol)
-        # Before the last stage it is c.
+        # Before the last stage the schedule is c.
         for step in range(0, start, 100):
             np.testing.assert_allclose(float(schedule(step)), averaging, rtol=rtol)
 
@@ -74,7 +74,7 @@ def test_stage_growth_multiplies_after_every_end(x64, averaging, ends, growth, e
         for step in (first, after - 1):
             found = float(schedule(step))
             assert found == float(jax.jit(schedule)(step))
-            # What should be 1 is 1, or no zero would be exact.
+            # The 1 must be exact, because otherwise zeros would not be exact.
             assert found == 1.0 if value == 1.0 else found == pytest.approx(value, rel=1e-6)
 
 

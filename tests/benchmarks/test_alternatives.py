@@ -1,4 +1,4 @@
-"""The benchmark against pruning: its groups and its trainings are what it says, and its command runs."""
+"""The benchmark against pruning: its groups and training runs are as described, and its command runs."""
 
 import json
 
@@ -31,7 +31,8 @@ def test_groups_are_the_channels_and_units_and_are_counted_as_the_small_net_has_
             alive = groups.best(groups.by_size(params), keep, over)
             small = groups.small(params, alive)
             size = sum(leaf.size for leaf in jax.tree.leaves(small))
-            # At most what was asked for; one group more would be too much, and none is worth a quarter.
+            # The size is at most what was asked for. One more group would exceed it, and each group has less than a
+            # quarter of the entries.
             assert size == groups.count(alive) and (keep - 0.25) * groups.whole < size <= keep * groups.whole
             left = 1 - groups.removed({f"coupled/{name}": one for name, one in alive.items()})
             assert float(left) == pytest.approx(size / groups.whole)
@@ -103,7 +104,7 @@ def test_rows_that_are_tuning_are_in_no_table():
     row |= {"left": 0.29, "flops_left": 0.4, "score": 90.0}
     shown = tables([row, row | {"seed": 1, "score": 91.0}, row | {"score": 10.0, "tuning": True}])
     assert "90.50 (90.00 91.00)" in shown and "10.00" not in shown
-    # Of many seeds the standard error of the mean.
+    # With many seeds the table has the standard error of the mean.
     many = tables([row | {"seed": seed, "score": 90.0 + seed} for seed in range(5)])
     assert "92.00 ± 0.71 (5)" in many
 
@@ -118,7 +119,7 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
         (text / f"wiki.{part}.tokens").write_text("".join(rng.choice(list("abcde \n"), count)))
     arguments = ["--small", "--keeps", "0.3", "--seeds", "1", "--json", str(file), "--png", str(picture)]
     command.main([*arguments, "--problems", "digits", "--methods", "magnitude, by layer"])
-    # Three learning rates, and one more split, on three seeds each; one run to report.
+    # Tuning takes three learning rates and one more split, with three seeds each. Then one run is reported.
     assert ["tuning" in row for row in json.loads(file.read_text())] == [True] * 12 + [False]
     command.main([*arguments, "--problems", "digits", "--untuned"])
     rows = json.loads(file.read_text())

@@ -18,7 +18,7 @@ def test_the_command_runs_and_writes_what_it_prints(tmp_path, capsys):
     assert (tmp_path / "figure.png").stat().st_size > 0
     for row in rows[:2]:
         assert f"{100 * row['removed_params']:.1f} %" in printed
-        # How much goes is arithmetic and holds for tiny nets too; how fast it is does not.
+        # The removed share is arithmetic, so it is checked for tiny nets too. Their speed says nothing.
         assert row["removed_params"] > 0.8
         assert row["removed_flops"] > 0.6
         assert row["error"] <= 1e-5

@@ -1,4 +1,4 @@
-"""The decoder whose training step is compiled for many chips, on the one that is here."""
+"""The decoder whose training step is compiled for many chips, here on a single device."""
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +43,9 @@ def test_a_row_has_what_is_printed(monkeypatch):
     rows = [{"size": "tiny"} | row for row in measured(Machine(jax.devices()[:1]), SIZES["tiny"], ["adamw", "ramda"])]
     adamw, ramda = rows
     assert adamw["collectives"] == ramda["collectives"] == {}
-    # RAMDA's state has V, U and the anchor, AdamW's two of these.
+    # RAMDA's state has three trees: V, U and the anchor. AdamW's state has two.
     added = 4 * (sum(x.size for x in jax.tree.leaves(shapes(SIZES["tiny"]))))
     assert ramda["arguments"] - adamw["arguments"] == pytest.approx(added, rel=0.02)
     assert 0 < adamw["optimizer_bytes"] < ramda["optimizer_bytes"]
-    # Two layers move more than one.
     assert adamw["gradient_bytes"] > 0
     assert line(adamw).startswith("tiny      1 adamw")

@@ -1,4 +1,4 @@
-"""What `benchmarks.compiled` reads from optimized HLO, of a text whose traffic is known and of a real program."""
+"""What `benchmarks.compiled` reads from optimized HLO: from a text with known traffic, and from a real program."""
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,9 @@ ENTRY %main (a: f32[100,10], b: bf16[100]) -> f32[100,10] {
 
 def test_traffic_kernels_waits_and_collectives_of_a_known_program():
     program = read_program(TEXT)
-    # b is read (200); what lies in the chip's own memory is free; the call (64, it reads what it is given from memory);
-    # the copy, once (200); the sums (400); a read and the result written (8,000). Not the loop and not the branches.
+    # The traffic: b is read (200 bytes), the call reads its operand from memory and writes (64), the copy counts once
+    # (200), the sums (400), and the last fusion reads and writes (8,000). Arrays in the chip's own memory are free.
+    # Loops and branches do not count.
     assert program.bytes == 200 + 64 + 200 + 400 + 8000
     assert program.kernels == 3
     assert (program.conditionals, program.loops) == (1, 1)

@@ -12,7 +12,7 @@ from benchmarks.noise_ball import Linear
 
 
 def small_problem(ridge=0.0):
-    """Six of twelve inputs matter, more or less."""
+    """A logistic regression whose logits depend on six of twelve inputs."""
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((300, 12))
     logits = inputs[:, :6] @ rng.standard_normal((6, 3)) * 0.5
@@ -29,7 +29,7 @@ def test_logistic_solver_reaches_the_minimiser_and_the_gap_certifies_its_zeros()
     certificate = certify(problem, kernel, bias)
     assert -1e-13 <= certificate.gap <= 1e-9
     np.testing.assert_array_equal(certificate.zero, norms == 0)
-    # From any other side: nothing near it is lower.
+    # An independent check: no moved kernel has an objective as low.
     rng, lowest = np.random.default_rng(1), problem.gradient(kernel, bias)[2]
     for scale in (1e-3, 1e-1, 1.0):
         moved = kernel + scale * rng.standard_normal(kernel.shape)
@@ -80,8 +80,8 @@ def test_averaging_widens_the_ball_of_the_structured_point_alone():
 
 @pytest.mark.slow
 def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
-    # The sum over the path of s (<g, W - w> + lambda psi(W) - lambda psi(w)), W where the gradient was taken, is at
-    # most sqrt(t) / 2 ||w - W_0||^2 + sum of s^2 ||g + lambda u||^2 / (2 sqrt(t - 1)), whatever the gradients are.
+    # The sum over the path of s (<g, W - w> + lambda psi(W) - lambda psi(w)), where g is the gradient at W, is at most
+    # sqrt(t) / 2 ||w - W_0||^2 + sum of s^2 ||g + lambda u||^2 / (2 sqrt(t - 1)), for any gradients.
     strength, steps = 0.3, 60
     lasso = ramda_jax.GroupLasso(0, group_weight=1.0)
     optimizer = ramda_jax.rmda(0.5, lasso, strength=strength, averaging=1.0)
@@ -106,7 +106,7 @@ def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
         points, subgradients, values = map(np.asarray, path(grads))
         w = rng.standard_normal((3, 2))
         s = 0.5 * np.sqrt(np.arange(1, steps + 1))
-        # From T = 1 on: the first step's terms are what is known of it.
+        # The bound starts at T = 1, so the terms of the first step enter as they are.
         first = np.sum(s[0] * grads[0] * (w - points[0])) + strength * s[0] * (float(lasso.value(w)) - values[0])
         left, right = 0.0, first
         right -= 0.5 * np.sum((points[0] - np.asarray(start)) ** 2)
@@ -118,12 +118,12 @@ def test_regret_of_rmda_is_within_the_bound_of_theorem_3_on_every_path(x64):
         right += 0.5 * np.sqrt(steps) * np.sum((w - np.asarray(start)) ** 2)
         assert left <= right
         tightest = min(tightest, (right - left) / abs(right))
-    assert tightest < 1  # it is not a bound that anything meets
+    assert tightest < 1  # the bound is not so loose that every path meets it
 
 
 def test_radius_of_rmda_goes_as_theorem_5_says_on_every_path(x64):
-    # One group: W_t = y^+ u, and y is y - kappa (y - <u, W_0>) - eta_t (<u, g> + lambda omega) plus rho' >= 0, which is
-    # at most (s^2 ||g||^2 + ||W_0||^2 / t) / (sqrt(t) ||h||).
+    # One group: W_t = y^+ u. The next y is y - kappa (y - <u, W_0>) - eta_t (<u, g> + lambda omega) + rho', where 0 <=
+    # rho' <= (s^2 ||g||^2 + ||W_0||^2 / t) / (sqrt(t) ||h||).
     strength, steps, power = 0.3, 80, 0.6
     lasso = ramda_jax.GroupLasso(0, group_weight=1.0)
     optimizer = ramda_jax.rmda(lambda step: 0.5 * (step + 1.0) ** -power, lasso, strength=strength, averaging=1.0)
@@ -155,7 +155,7 @@ def test_radius_of_rmda_goes_as_theorem_5_says_on_every_path(x64):
         rest = y[1:] - (y[:-1] - kappa * (y[:-1] - u[:-1] @ anchor) - eta * (along + strength))
         size = eta**2 * t[1:] * np.sum(g**2, axis=1) + anchor @ anchor / t[1:]
         assert np.all(rest >= -1e-12) and np.all(rest <= size / (np.sqrt(t[1:]) * lengths[:-1]) + 1e-12)
-    assert zero > 50  # both branches were there
+    assert zero > 50  # both signs of y occur
 
 
 @pytest.mark.slow

@@ -37,6 +37,6 @@ def test_the_command_runs_and_writes_what_it_prints(tmp_path, capsys):
     exact = [row for row in rows if row["study"] == "solvers" and row["solver"] == EXACT]
     for row in exact:
         assert row["ratio"] == 1
-        # The reference knows nothing of the library's solvers; float32 here, rounding of rhs included.
+        # The reference is independent of the library's solvers. The error includes float32 rounding of rhs.
         assert row["largest_error"] < 1e-4
         assert row["zeros_missed"] == row["zeros_false"] == 0

@@ -1,4 +1,4 @@
-"""The benchmarks of the step run, and print and write what the README says; the figures mean nothing here."""
+"""The benchmarks of the step run, and print and write what the README says. The figures at this size mean nothing."""
 
 import json
 
@@ -15,7 +15,7 @@ COSTS = NAMES | {"temporaries", "peak", "compile_seconds", "compile_ratio", "fus
 
 
 def run(command, arguments, path):
-    """The rows that a command returns and those it writes are the same."""
+    """The rows that a command returns, after checking that it writes the same rows."""
     rows = command.main(["--small", "--json", str(path), *arguments])
     assert json.loads(path.read_text()) == rows
     for row in rows:
@@ -37,7 +37,7 @@ def test_step_cost(tmp_path, capsys):
     for row in rows:
         assert COSTS | {"sparsity"} <= row.keys()
         assert row["compile_seconds"] > 0 and row["fusions"] > 0 and row["leaves"] == 8
-        # Parameters, gradients and two or three buffers of the state, at the least.
+        # The peak holds at least the parameters, the gradients and two or three buffers of the state.
         assert row["peak"] - row["temporaries"] > 3 + (row["method"] == "ramda")
         assert f"{row['method']}, {row['regularizer']}: {row['ratio']:.2f}" in printed
     solved = rows[1]
@@ -78,4 +78,4 @@ def test_targets_are_for_the_full_tree_in_float32(ratio, word):
     row |= {"device": "cpu", "ratio": ratio}
     assert verdicts(row) == f"ratio at most 3.0: {word}"
     assert verdicts(row | {"dtype": "bfloat16"}) == verdicts(row | {"tree": "matrix_4096"}) == ""
-    assert verdicts(row | {"device": "gpu"}) == ""  # RAMDA alone has a target there
+    assert verdicts(row | {"device": "gpu"}) == ""  # only RAMDA has a target on a GPU

@@ -19,7 +19,8 @@ WITH_MAXIMA = "pairs and sets"
 
 def test_dead_units_are_where_they_are_said_to_be():
     leaves = {"a": np.ones((3, 4, 12)), "b": np.ones((3, 5))}
-    # Two rows in a row for each of 5 units, between others; other ones in each of the 3 layers.
+    # Each of 5 units is two adjacent indices of "a", with other indices before and after them. Each of the 3 layers has
+    # different dead units.
     units(5, ("a", 2, 2, 1, 11), ("b", 1), layers=3).kill(leaves, np.random.default_rng(0))
     dead = leaves["b"] == 0
     assert dead.sum(axis=1).tolist() == [5 - left(5)] * 3 == [2] * 3 and len(np.unique(dead, axis=0)) > 1
@@ -34,7 +35,7 @@ def test_a_few_architectures_of_each_library_go_to_the_least(tmp_path):
     assert {row["library"] for row in rows} == {"nnx", "linen", "Equinox", "function"}
     for row in rows:
         assert row["outcome"] == "compacts to the least" == OUTCOMES[row["name"]], row
-        # Compared, and not by chance with itself.
+        # The small model was compared with the whole one.
         assert 0 <= row["error"] <= 1e-6 and 0 <= row["elsewhere"] <= 1e-6
 
 
@@ -50,8 +51,8 @@ def test_a_family_comes_to_what_the_page_says(family, tmp_path):
     check_family(family, tmp_path)
 
 
-# As users' programs are compiled: with little optimisation XLA computes a maximum twice, not to the bit, and so drops
-# parts of its gradient (PointNet), of the whole and of the small model.
+# This test is slow, because only the slow tests compile as users do. With little optimisation XLA computes a maximum
+# twice, with different bits, and loses parts of its gradient (PointNet), in the whole and in the small model.
 @pytest.mark.slow
 def test_the_family_with_maxima_comes_to_what_the_page_says(tmp_path):
     check_family(WITH_MAXIMA, tmp_path)
@@ -101,5 +102,5 @@ def test_the_page_has_what_the_command_has_found():
         assert tables.markdown(*table) in page
     outcomes = list(OUTCOMES.values())
     assert outcomes.count("wrong") == 0 and outcomes.count("compacts to the least") >= 0.9 * len(outcomes)
-    # Each that is not at the least is explained.
+    # The page explains each architecture that keeps more than the least.
     assert all(f"**{row['name']}**" in page for row in zoo if row["left"] > row["least"])

@@ -31,7 +31,7 @@ def random_tree(rng, dtypes=None, scale=1.0):
 
 
 def run_of_inputs(seed, dtypes=None, scale=1.0):
-    """Random parameters and gradients for every step: a builder must take whatever it is given."""
+    """Random parameters and gradients for every step, because a builder must accept any."""
     rng = np.random.default_rng(seed)
     parameters = [random_tree(rng, dtypes) for _ in range(NUM_STEPS)]
     gradients = [random_tree(rng, dtypes, scale) for _ in range(NUM_STEPS)]
@@ -90,7 +90,7 @@ def check_run(method, results, parameters, gradients, learning_rates, restarts, 
             assert int(state.model_step) == k + 1
             assert int(state.stage_step) == step.t
             assert_close(state.step_size_sum, step.alpha, rtol=tolerance)
-            # A sum may cancel: relative to the size of its terms.
+            # Terms of a sum may cancel, so the tolerance is relative to the size of the terms.
             assert_close(leaf(state.grad_sum), step.V, rtol=tolerance, atol=tolerance * step.alpha)
             assert_close(leaf(state.anchor), step.W0, rtol=0)
             assert_close(leaf(model.linear), step.V, rtol=tolerance, atol=tolerance * step.alpha)
@@ -137,7 +137,7 @@ def test_builder_keeps_every_leafs_own_precision_in_a_mixed_tree(x64, method):
         learning_rates,
         (5,),
         epsilons,
-        # bfloat16 numbers are summed in float32. (A step size is rounded to it too.)
+        # bfloat16 numbers are summed in float32, and step sizes are rounded to float32.
         tolerance_of=lambda dtype: 1e-14 if dtype == jnp.float64 else 1e-6,
     )
     model, state = results[-1]
@@ -198,13 +198,13 @@ def test_restart_is_lazy(method):
     parameters, gradients = run_of_inputs(6)
     restarted = run(make(method, 0.3, 1e-3, restarts=(5,)), parameters, gradients)
     straight = run(make(method, 0.3, 1e-3), parameters, gradients)
-    # After the stage's last step the state still is the stage's, bit for bit, and gives its model.
+    # After the stage's last step the state is still the stage's, bit for bit, and gives the stage's model.
     for number in range(5):
         jax.tree.map(np.testing.assert_array_equal, restarted[number], straight[number])
     model, state = restarted[4]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.quadratic_model(), model)
     assert int(state.stage_step) == 5
-    # The next stage is a run of its own from its first parameters on, but for the count of all steps.
+    # The next stage is a run of its own from its first parameters on. Only the count of all steps continues.
     fresh = run(make(method, 0.3, 1e-3), parameters[5:], gradients[5:])
     for (_, state), (_, expected) in zip(restarted[5:], fresh, strict=True):
         jax.tree.map(np.testing.assert_array_equal, state, expected._replace(model_step=expected.model_step + 5))
