@@ -1,4 +1,4 @@
-"""A disk that fails: at the n-th change of a folder, as a kill or a full disk does."""
+"""A disk that fails at the n-th change of a folder, as after a kill or on a full disk."""
 
 import builtins
 import contextlib
@@ -11,17 +11,18 @@ _CHANGES = ("replace", "rename", "mkdir", "unlink", "remove", "rmdir", "chmod", 
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 class Disk:
     """Counts the changes of files in a folder, and fails at one of them.
 
     Attributes:
-        count: of changes so far: files made, opened for writing, synced (their content is then on the disk), moved,
-            removed.
-        fail_at: the first that does not happen, 0-based; None for none.
-        full: whether that is an OSError once (a full disk); else `Killed`, and nothing changes any more.
+        count: the number of changes so far. Changes are files that are made, opened for writing, synced (their content
+            is then on the disk), moved or removed.
+        fail_at: the number of the first change that does not happen, from 0; None if all happen.
+        full: whether this change raises OSError, and later changes succeed (a full disk). Else it and all later changes
+            raise `Killed`.
     """
 
     def __init__(self, folder, fail_at=None, full=False):
@@ -43,7 +44,7 @@ class Disk:
 
     @contextlib.contextmanager
     def watched(self):
-        """Counts while it is open."""
+        """Counts the changes while it is open."""
         patches = [mock.patch.object(os, name, self._watch(getattr(os, name))) for name in _CHANGES]
         patches += [mock.patch.object(os, "open", self._watch_open(os.open))]
         patches += [mock.patch.object(os, "fsync", self._watch_sync(os.fsync))]
@@ -83,7 +84,7 @@ class Disk:
 
     def _watch_sync(self, function):
         def watched(handle):
-            # What was not synced may be half there.
+            # Data that was not synced may be lost in part.
             if handle in self._handles:
                 self._change(lambda: os.ftruncate(handle, os.fstat(handle).st_size // 2))
             return function(handle)
@@ -92,14 +93,14 @@ class Disk:
 
 
 def changes_of(folder, action):
-    """How many changes of `folder` an action makes."""
+    """The number of changes of `folder` that an action makes."""
     with Disk(folder).watched() as disk:
         action()
     return disk.count
 
 
 class StopAfter:
-    """Stops a run once it was asked `asked` times, as Ctrl-C would; until then it is a run like any other."""
+    """Stops a run, as Ctrl-C would, after it has asked `asked` times whether to stop."""
 
     def __init__(self, asked):
         self.left = asked

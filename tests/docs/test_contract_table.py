@@ -1,4 +1,4 @@
-"""The table of the contract in `tests/README.md` is that of the marks on the tests."""
+"""The table of the contract in `tests/README.md` agrees with the marks on the tests."""
 
 from tests import contract
 

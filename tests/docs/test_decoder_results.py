@@ -1,4 +1,4 @@
-"""The table of docs/results.md that a decoder's rows make, and what the text says of them."""
+"""The decoder's table in docs/results.md comes from its rows, and the text agrees with them."""
 
 import json
 from pathlib import Path

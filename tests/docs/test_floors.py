@@ -1,4 +1,4 @@
-"""The package's folders are floors: what would import from a higher one is found."""
+"""The package's folders are layers (floors): an import from a higher layer is found."""
 
 import shutil
 import subprocess

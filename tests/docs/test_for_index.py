@@ -1,4 +1,4 @@
-"""README.md as the wheel and the sdist hold it for a package index."""
+"""README.md as the wheel and the sdist contain it, for a package index."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The numbers of docs/identification.md and of the minimiser in docs/results.md are those of the rows beside them."""
+"""The numbers in docs/identification.md, and of the minimiser in docs/results.md, agree with the rows beside them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ ROWS = json.loads((DOCS / "identification.json").read_text())
 
 
 def cells(text):
-    """The cells of all lines of tables."""
+    """The cells of each line of the tables."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
@@ -68,7 +68,7 @@ def test_the_average_comes_to_the_gradient_while_the_slow_change_grows():
         assert np.all(np.diff([row["slow"] for row in rows]) > 0)
         assert np.all(np.diff([row["average_error"] for row in rows]) < 0)
     (forgotten,) = {round(row["anchor"], 2) for row in ROWS["average"] if row["power"] == 1}
-    assert forgotten == 0.05  # 1 / (2 eta): never
+    assert forgotten == 0.05  # 1 / (2 eta): the anchor is never forgotten
 
 
 def test_what_is_said_of_the_minimiser_is_in_its_rows():

@@ -1,4 +1,4 @@
-"""Links in Markdown files lead to something that is there, and commands to modules and targets that exist."""
+"""Links in Markdown files have targets, and the commands name modules and make targets that exist."""
 
 import importlib.util
 import itertools
@@ -31,7 +31,7 @@ def tokens(path):
 
 
 def anchors(path):
-    """Those that GitHub and the site give to headings."""
+    """The anchors that GitHub and the site give to headings."""
     parsed = PARSER.parse(path.read_text())
     titles = [after.content for token, after in itertools.pairwise(parsed) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -51,7 +51,7 @@ def test_internal_links_resolve(path):
             continue
         place, _, anchor = target.partition("#")
         linked = path.parent / place if place else path
-        assert linked.exists(), f"{target} is not there"
+        assert linked.exists(), f"{target} does not exist"
         if anchor:
             assert anchor in anchors(linked), f"{linked} has no heading {anchor}"
 

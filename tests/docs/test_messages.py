@@ -1,6 +1,7 @@
-"""Error messages as they are written: each says the rule, the value and the remedy.
+"""Error messages as they stand in the source: each says the rule, the value and the remedy.
 
-What random inputs raise is judged by tests/fuzz; here are all messages, also of errors that are hard to come by.
+tests/fuzz checks the errors that random inputs raise. These tests check all messages, also of errors that are hard to
+raise.
 """
 
 import ast
@@ -12,7 +13,7 @@ from tests.fuzz.judge import REMEDY, RULE
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("TypeError", "ValueError", "CompactionError", "NotImplementedError")
-#: Messages whose rest is in what is put into them, or in the error that the package makes of them.
+#: Messages whose other parts are in the values that they contain, or in the error that the package makes of them.
 INNER = (
     "format {", "arrays that do not belong", "steps and changes that do not", "an object has one key twice",
     "is not a JSON number", "A move is not hashable", "no axes of {", "In '{folder}': {error}", "{str(error)}",
@@ -21,7 +22,7 @@ INNER = (
 
 
 def text_of(node):
-    """A message with what is put into it as `{expression}`."""
+    """The text of a message, with each value as `{expression}`."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -38,11 +39,11 @@ def messages():
 
 
 def complaint(text):
-    """What a message lacks, of rule, value and remedy; "" for nothing."""
+    """The parts that a message lacks, of rule, value and remedy; "" if it lacks none."""
     if any(part in text for part in INNER):
         return ""
     has_value = "{" in text or " got " in text or "given" in text or "without" in text or "but " in text or "'" in text
-    # What is put in may end a sentence.
+    # A value may end a sentence.
     has_remedy = REMEDY.search(text.replace("} ", "}. ")) or any(name in text.lower() for name in ("remedy}", "fresh}"))
     lacks = {"rule": RULE.search(text), "value": has_value, "remedy": has_remedy}
     return ", ".join(name for name, found in lacks.items() if not found)

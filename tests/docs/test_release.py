@@ -1,4 +1,4 @@
-"""`make release-check` finds what must not go out."""
+"""`make release-check` finds what must not be released."""
 
 import re
 

@@ -36,5 +36,5 @@ def test_snippets_of_a_page_run(page, tmp_path, monkeypatch):
             example.evaluate()
             ran += 1
         except unittest.SkipTest as reason:
-            assert str(reason), f"line {example.line}: a snippet that is left out says why"
+            assert str(reason), f"line {example.line}: a skipped snippet must say why; add a reason"
     assert ran > 0

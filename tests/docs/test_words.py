@@ -1,4 +1,4 @@
-"""Words that the repository does without: a linter finds them, and CONTRIBUTING.md lists them."""
+"""Words that the repository avoids: a linter finds them, and CONTRIBUTING.md lists them."""
 
 import re
 import shutil

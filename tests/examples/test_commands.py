@@ -12,11 +12,11 @@ from examples import __main__ as examples_main
 
 ROOT = Path(__file__).parents[2]
 NAMES = re.findall(r"python -m examples\.(\w+)", examples_main.listing())
-WITH_OPTIONS = [name for name in NAMES if name != "custom_regularizer"]  # which takes none
+WITH_OPTIONS = [name for name in NAMES if name != "custom_regularizer"]  # it has no options
 
 
 def exit_of(name, *arguments):
-    """What the command prints on stderr, or says as it exits."""
+    """The exception with which the command exits."""
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(f"examples.{name}").main([*arguments])
     return caught.value

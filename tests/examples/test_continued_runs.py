@@ -1,4 +1,4 @@
-"""A run that goes on tells the truth: killed anywhere and continued, its report is that of a run nobody disturbed."""
+"""Continued runs: after a kill at any point, the report equals that of an undisturbed run."""
 
 import dataclasses
 import gc
@@ -19,28 +19,28 @@ from examples.training.loop import Trainer
 from ramda_jax import files
 from tests.kills import Disk, Killed, StopAfter
 
-# Two rounds of three steps, each of which is logged, and saved alone.
+# Two rounds of three steps. Each step is logged and saved.
 RUN = runner.Run("synthetic_logistic", "ramda", batch_size=4000, steps=6, seed=2, valid_batches=1)
 CONFIG = dataclasses.replace(CONFIGS[RUN.config], scan=False, evaluate_every=1)
-# TensorStore's threads go on when a save or a restore has failed, and find that Orbax has closed its loop.
+# After a failed save or restore TensorStore's threads continue, and raise errors because Orbax has closed its loop.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("quick_collections"),
 ]
-#: What differs from run to run.
+#: The fields of a report that differ from run to run.
 TIMES = ("seconds", "seconds_per_epoch")
 
 
 @pytest.fixture(autouse=True)
 def failed_reads_end_here():
-    """What is left of them is collected in the test that made them fail, not in a later one where it is an error."""
+    """Collects the remains of failed reads in the test that caused them, because in a later test they are an error."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="module")
 def trainer_of():
-    """One trainer, and so one compilation, for all runs: all that changes is in the state."""
+    """One trainer, and so one compilation, for all runs, because only the state changes."""
     made = {}
 
     def trainer_of(config, *args, **settings):
@@ -56,8 +56,8 @@ def trainer_of():
 def quick(monkeypatch, trainer_of):
     monkeypatch.setattr(runner, "Trainer", trainer_of)
     monkeypatch.setattr(runner, "draw", lambda report, file: file.write(b"figure"))
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)  # after every piece of a round
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # `Disk` loses what was not synced
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)  # save after every piece of a round
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # `Disk` simulates lost data
 
 
 def go(out, run=RUN, **kwargs):
@@ -84,7 +84,9 @@ def undisturbed(tmp_path_factory, trainer_of):
 
 
 def go_and_fail(out, fail_at, full=False):
-    """A run that is killed, or whose disk is full, at that change of its folder; returns how many it made."""
+    """Runs until change `fail_at` of the folder, at which the run is killed or the disk is full; returns the number of
+    changes.
+    """
     place = out.with_name(f"{out.name}-{fail_at}")
     if out.exists():
         out.rename(place)
@@ -95,7 +97,7 @@ def go_and_fail(out, fail_at, full=False):
             assert not full
         except runner.RunError as error:
             assert full and "\n" not in str(error) and "make room" in str(error)
-    # Out of the way of TensorStore's threads, which a kill would have ended and which may still be writing here.
+    # Move the folder away from TensorStore's threads, which may still write. A real kill would have ended them.
     place.rename(out) if place.exists() else out.mkdir()
     return disk.count
 
@@ -116,7 +118,7 @@ def test_the_undisturbed_run_has_rounds_and_steps(undisturbed):
     assert made["steps"] == 6 and made["steps_per_epoch"] == 3
     assert [record["step"] for record in written] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert len(made["rounds"]["loss"]) == 2 and len(made["step_losses"]) == 6
-    # A round's loss is the mean of its steps'.
+    # A round's loss is the mean of the losses of its steps.
     for first, loss in ((0, made["rounds"]["loss"][0]), (3, made["rounds"]["loss"][1])):
         steps = [loss for _, loss in made["step_losses"][first : first + 3]]
         assert loss == pytest.approx(sum(steps) / 3, rel=1e-4)
@@ -133,12 +135,12 @@ def test_a_run_that_fails_at_some_writes_ends_as_if_undisturbed(undisturbed, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
 def test_a_run_that_fails_at_any_write_ends_as_if_undisturbed(undisturbed, tmp_path, full, monkeypatch):
-    """At every tenth change of the folder, or with `EVERY_WRITE=1` in the environment at each, for some minutes."""
+    """Fails at every tenth change of the folder; with `EVERY_WRITE=1` in the environment at each, for some minutes."""
     numbers_ = random.Random(0)
     for fail_at in itertools.count(step=1 if os.environ.get("EVERY_WRITE") else 10):
         out = tmp_path / str(fail_at)
         has_failed = go_and_fail(out, fail_at, full) > fail_at
-        if has_failed and fail_at % 3 == 0:  # and again, while it goes on
+        if has_failed and fail_at % 3 == 0:  # fail again while the run continues
             go_and_fail(out, numbers_.randrange(60))
         check_continued(out, undisturbed, monkeypatch)
         shutil.rmtree(out)
@@ -154,7 +156,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_if_undisturbed(undisturbed, tmp_
     check_continued(tmp_path, undisturbed, monkeypatch)
 
 
-# Each of the files missing, torn, or of another kind
+# Each file is missing, torn, or of another kind.
 
 
 def stopped_in_the_second_round(out):
@@ -188,7 +190,7 @@ def test_a_report_of_other_numbers_than_the_checkpoints_is_made_again(undisturbe
     said = json.loads((out / "report.json").read_text())
     (out / "report.json").write_text(json.dumps(said | {"training_loss": 0.5}))
     check_continued(out, undisturbed, monkeypatch)
-    # Without a checkpoint the report is all there is.
+    # Without a checkpoint only the report can tell.
     shutil.rmtree(out / "checkpoint")
     assert numbers(go(out)) == undisturbed[0]
 
@@ -226,14 +228,14 @@ def test_a_damaged_checkpoint_is_said_and_nothing_is_changed(undisturbed, tmp_pa
             (out / path).write_bytes(damaged)
             log = (out / "log.jsonl").read_bytes()
             try:
-                check_continued(out, undisturbed, monkeypatch)  # some files are not needed
+                check_continued(out, undisturbed, monkeypatch)  # passes if the file is not needed
             except runner.RunError as error:
                 refused += 1
                 text = str(error)
                 assert "\n" not in text and "cannot be read" in text and "put back a copy" in text
                 assert (out / "log.jsonl").read_bytes() == log
             shutil.rmtree(out)
-    print(f"{refused} of {2 * len(paths)} damages refused, the others of no consequence")
+    print(f"{refused} of {2 * len(paths)} damages refused, the others without an effect")
     assert refused > 5
 
 
@@ -256,7 +258,7 @@ with files.locked(Path({str(tmp_path)!r}), wait=False):
     finally:
         other.kill()
         other.communicate()
-    assert go(tmp_path, stopper=StopAfter(0)) is None  # killed, it holds nothing
+    assert go(tmp_path, stopper=StopAfter(0)) is None  # the killed process no longer holds the lock
 
 
 def test_folders_that_cannot_be_written_are_said_in_a_line(tmp_path):

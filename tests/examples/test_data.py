@@ -1,4 +1,4 @@
-"""The loaders: what they read, and what they refuse by name."""
+"""The loaders: the data that they read, and the errors that they raise."""
 
 import gzip
 import pickle
@@ -16,7 +16,7 @@ from examples.data.arrays import ArrayData, Split
 from examples.data.errors import DataError
 from tests.examples import realdata
 
-NOWHERE = "http://127.0.0.1:9/"  # the discard port, where nobody listens: a machine without a network
+NOWHERE = "http://127.0.0.1:9/"  # nothing listens on the discard port, as on a machine without a network
 
 
 # In memory
@@ -197,7 +197,7 @@ def test_a_folder_of_classes_gives_normalised_batches_the_same_when_continued(tm
 
 def test_the_middle_is_cropped_after_resizing_the_shorter_side():
     image = Image.fromarray(np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (64, 96, 3)).copy())
-    row = np.asarray(folder.center_crop(image, 56))[0, :, 0]  # 64 x 96 stays, then columns 20 to 75
+    row = np.asarray(folder.center_crop(image, 56))[0, :, 0]  # not resized: columns 20 to 75
     np.testing.assert_array_equal(row, np.arange(20, 76))
 
 
@@ -257,7 +257,7 @@ def test_words_keep_their_case_and_lines_end_in_eos(tmp_path):
     path = tmp_path / "a"
     path.write_text(" The cat \n \n the end")
     assert wikitext.read_tokens(path) == ["The", "cat", "<eos>", "<eos>", "the", "end", "<eos>"]
-    path.write_text("a \u2028 b\x0cc\n", encoding="utf-8")  # these end no line
+    path.write_text("a \u2028 b\x0cc\n", encoding="utf-8")  # these characters do not end a line
     assert wikitext.read_tokens(path) == ["a", "b", "c", "<eos>"]
 
 
@@ -294,7 +294,8 @@ def test_the_filterbank_has_slaneys_scale_and_norm():
     corners = mel.mel_to_hz(np.linspace(0, mel.hz_to_mel(8000), 82))
     assert mel.hz_to_mel(1000) == pytest.approx(15) and mel.hz_to_mel(6400) == pytest.approx(42)
     np.testing.assert_allclose(mel.mel_to_hz(mel.hz_to_mel([0, 500, 1000, 8000])), [0, 500, 1000, 8000])
-    # Slaney's norm: the area under every triangle is 1 (sampled every 21.5 Hz, in the wide ones accurately).
+    # In Slaney's norm the area under every triangle is 1. Samples every 21.5 Hz give the area accurately only for wide
+    # triangles.
     areas = bank.sum(axis=1) * 22_050 / 1024
     np.testing.assert_allclose(areas[40:], 1, atol=0.02)
     for number in (0, 20, 79):
@@ -302,8 +303,8 @@ def test_the_filterbank_has_slaneys_scale_and_norm():
         np.testing.assert_allclose(bank[number], triangle * 2 / (corners[number + 2] - corners[number]), atol=1e-12)
 
 
-# librosa 0.11.0, `librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000)`: some rows, of which what
-# is not zero, and from which column on.
+# Some rows of `librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=8000)`, librosa 0.11.0: the first
+# column that is not zero, and the values from there.
 LIBROSA = {
     0: (1, [0.01552772, 0.02265139, 0.00712367]),
     10: (18, [0.01096482, 0.02649254, 0.01168657]),
@@ -352,7 +353,7 @@ def test_clips_are_batched_and_padded_to_few_sizes(tmp_path, caplog):
         assert (first.mels[row, :length] != 0).any(axis=-1).all() and not first.mels[row, length:].any()
         assert not first.symbols[row, first.symbol_lengths[row] :].any()
     np.testing.assert_array_equal(next(data.batches(1, 0, start=1)).symbols, second.symbols)
-    assert not caplog.records  # grain complains of more threads than clips that are read ahead
+    assert not caplog.records  # grain warns if there are more threads than clips to read ahead
 
 
 def _cut(path):

@@ -1,4 +1,4 @@
-"""The decoder decodes with its cache what it computes without, and the example runs as a whole, in small."""
+"""The decoder computes the same with and without its cache, and the whole example runs at a small size."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def model():
 
 
 def in_parts(model, tokens, lengths):
-    """The logits of tokens that are read a few at a time, with a cache that has room for more."""
+    """The logits of tokens that are read a few at a time, with a cache for more tokens than these."""
     cache, found = model.empty_cache(len(tokens), tokens.shape[1] + 2), []
     for part in np.split(tokens, np.cumsum(lengths)[:-1], axis=1):
         logits, cache = model.advance(part, cache)
@@ -41,7 +41,7 @@ def test_a_cache_changes_nothing_however_many_tokens_are_read_at_a_time(model):
     whole = jax.nn.log_softmax(model(tokens))
     parts = jax.nn.log_softmax(in_parts(model, tokens, (3, 1, 2)))
     np.testing.assert_allclose(parts, whole, atol=1e-5)
-    # No token sees a later one, and each sees the first.
+    # No token sees a later token, and each sees the first token.
     other = jax.nn.log_softmax(model(np.concatenate([tokens[:, :5], 1 + tokens[:, 5:] % 10], axis=1)))
     np.testing.assert_allclose(other[:, :5], whole[:, :5], atol=1e-5)
     first = jax.nn.log_softmax(model(np.concatenate([(tokens[:, :1] + 1) % 11, tokens[:, 1:]], axis=1)))
@@ -87,7 +87,7 @@ def check_story(rows, printed, tmp_path):
 
 
 def run(tmp_path):
-    """Trains for so short a time that what goes is only roughly what was asked for."""
+    """Trains for such a short time that the small decoder has only roughly the size asked for."""
     files = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
     return decoder.main(["--keep", "0.75", "--steps", "160", *TINY, *files])
 
@@ -97,7 +97,7 @@ def test_the_example_goes_from_text_to_a_small_decoder_that_is_rebuilt(tmp_path,
     def decode_here(folder, count):
         return decoder.main(["--decode", str(folder), "--count", str(count)])
 
-    # The other process is in the slow test.
+    # The next test starts another process; this test decodes in its own process.
     monkeypatch.setattr(decoder, "decode_elsewhere", decode_here)
     monkeypatch.setattr(decoder, "MEASURED", 16)
     check_story(run(tmp_path), capsys.readouterr().out, tmp_path)

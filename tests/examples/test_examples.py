@@ -1,4 +1,4 @@
-"""The examples run as they are shipped, at a tiny scale."""
+"""The shipped examples run, at a tiny scale."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tests import kills
 from tests.examples.realdata import write_mnist
 
 ROOT = Path(__file__).parents[2]
-NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens: a machine without a network
+NOWHERE = "http://127.0.0.1:9"  # nothing listens on the discard port, as on a machine without a network
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_make_it_small_goes_by_flops_and_compares_with_ramda_alone(tmp_path, mon
     arguments = ["--of", "flops", "--keep", "0.5", "--epochs", "8", "--fine-tune", "1", "--out", str(tmp_path)]
     report = make_it_small.main(arguments)
     assert "4. Fine-tune" in capsys.readouterr().out
-    # What is asked for is what compaction leaves, to one unit: a channel of the first of 32 is 3 % of the products.
+    # Compaction meets the share asked for to one unit. One of the first layer's 32 channels has 3 % of the products.
     assert abs(0.5 - report.removed_flops) < 1 / 32
     monkeypatch.setattr(make_it_small, "TABLE_KEEPS", (0.3,))
     found = make_it_small.main(["--net", "mlp", "--table", "--epochs", "2", "--seeds", "1"])

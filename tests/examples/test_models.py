@@ -1,4 +1,4 @@
-"""The papers' models: sizes, and the details in which a port is silently wrong."""
+"""The papers' models: their sizes, and details that a port can get wrong without an error."""
 
 import functools
 import math
@@ -18,11 +18,12 @@ from ramda_jax.structure import regularized_leaves
 TXL_GROUPS = {r"layers/.*/kernel": ramda_jax.GroupLasso("input")}
 LOW_RANK = {r"layers/.*/kernel": ramda_jax.NuclearNorm()}
 LASSO = ramda_jax.GroupLasso("input")
-# By its axis: by its name a first kernel of one input channel is a depthwise one.
+# Give the axis, because with the name "input" a kernel with one input channel counts as depthwise.
 LENET_LASSO = ramda_jax.GroupLasso(-2)
 
-# parameters, regularised parameters, tensors, groups (singular values for the nuclear norm): counted from the papers'
-# models in PyTorch. Tacotron2's LSTM cells have one bias here where PyTorch's have two: 10,240 fewer.
+# The numbers of parameters, regularised parameters, tensors and groups (singular values for the nuclear norm), counted
+# from the papers' models in PyTorch. Tacotron2's LSTM cells have one bias here and two in PyTorch, so 10,240 parameters
+# fewer.
 SIZES = [
     pytest.param(models.Linear, LASSO, (7_850, 7_840, 1, 784), id="linear"),
     pytest.param(models.MLP, ramda_jax.NuclearNorm(), (577_178, 576_160, 7, 1018), id="mlp"),
@@ -42,7 +43,7 @@ SIZES = [
 
 @nnx.jit
 def call(model, *args, **kwargs):
-    """The model's output by one program, instead of one for each operation."""
+    """The model's output, from one compiled program instead of one for each operation."""
     return model(*args, **kwargs)
 
 
@@ -104,7 +105,7 @@ def test_image_models_give_a_logit_for_each_class(make, side, classes):
 
 
 def naive_conv(x, layer, strides=1):
-    """PyTorch's convolution, padded alike on all sides by half the kernel, in NumPy."""
+    """PyTorch's convolution in NumPy, with padding of half the kernel on all sides."""
     kernel = np.asarray(layer.kernel[...], float)
     pad = kernel.shape[0] // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -114,7 +115,7 @@ def naive_conv(x, layer, strides=1):
 
 
 def naive_norm(x, norm):
-    """Batch norm by the batch's own statistics."""
+    """Batch norm with the batch's statistics."""
     shifted = x - x.mean((0, 1, 2))
     scaled = shifted / np.sqrt((shifted**2).mean((0, 1, 2)) + 1e-5)
     return scaled * np.asarray(norm.scale[...], float) + np.asarray(norm.bias[...], float)
@@ -125,7 +126,7 @@ def naive_linear(x, layer):
 
 
 def images_and_norms_that_matter(model, side):
-    """Images; and every norm gets a scale and a bias of its own, so that one in the wrong place is seen."""
+    """Random images. Every norm gets a scale and a bias of its own, so that a norm in the wrong place is found."""
     rng = np.random.default_rng(0)
     for _, norm in nnx.iter_graph(model):
         if isinstance(norm, nnx.BatchNorm):
@@ -197,7 +198,7 @@ def test_tacotrons_and_the_vits_initial_weights_have_the_papers_ranges():
     model = models.Tacotron2(features=64, rnn=64, prenet=64, rngs=nnx.Rngs(0))
     decoder = model.decoder
     for layer, gain in (
-        (decoder.prenet.dense1, 1.0),  # not that of the ReLU which follows
+        (decoder.prenet.dense1, 1.0),  # not the gain of the ReLU that follows
         (decoder.prenet.dense2, 1.0),
         (decoder.projection, 1.0),
         (decoder.attention.query_layer, 5 / 3),
@@ -239,7 +240,7 @@ def test_relative_attention_is_the_naive_formula():
     def heads_of(y):
         return y.reshape(*y.shape[:-1], heads, head_size)
 
-    def encode(distance):  # equation (sinusoid) by itself, not a row of a table
+    def encode(distance):  # the sinusoids from their equation, not from a table
         angles = distance / 10_000 ** (np.arange(0, features, 2) / features)
         return np.concatenate([np.sin(angles), np.cos(angles)])
 
@@ -293,7 +294,7 @@ def test_the_memory_makes_two_segments_one():
     whole, _ = call(model, tokens, model.empty_memory(2))
     first, memory = call(model, tokens[:, :4], model.empty_memory(2))
     second, memory = call(model, tokens[:, 4:], memory)
-    # One layer of two sees the past of the past too: only with all of it in the memory is it the same.
+    # With two layers a token depends on the past of its past. The outputs are equal only if the memory holds all of it.
     np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(memory.filled, [8, 8])
 
@@ -349,7 +350,7 @@ def test_the_prenets_dropout_is_on_in_evaluation_and_the_others_are_not():
     embedded = model.embed(symbols)
     np.testing.assert_array_equal(*(call(model.encoder, embedded, lengths, rngs=nnx.Rngs(seed)) for seed in (1, 2)))
     zeros = [float(jnp.mean(prenet(x, rngs=nnx.Rngs(dropout=seed)) == 0)) for seed in range(5)]
-    assert np.mean(zeros) > 0.5  # half dropped, and those that ReLU zeroed
+    assert np.mean(zeros) > 0.5  # dropout zeroes half of the entries, and ReLU more
 
 
 class PrenetWithoutDropout(nnx.Module):
@@ -373,7 +374,8 @@ def test_what_is_rounded_up_past_the_longest_of_a_batch_changes_nothing():
     )
 
     def run(args):
-        # Without dropout, whose masks depend on the size; batch norm by the batch's own statistics, as in training.
+        # Run without dropout, because its masks depend on the size. Batch norm uses the batch's statistics, as in
+        # training.
         copy = nnx.clone(model)
         copy.eval()
         for _, node in nnx.iter_graph(copy):
@@ -437,7 +439,7 @@ def test_the_decoder_puts_a_patchs_pixels_as_pixel_shuffle_does():
     model.decoder.kernel[...] = jnp.zeros_like(model.decoder.kernel[...])
     model.decoder.bias[...] = bias
     out = call(model, jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 2, 2), bool))
-    # PyTorch: output channel c * 16 + 4 i + j of a patch is pixel (i, j) of colour c.
+    # In PyTorch output channel c * 16 + 4 i + j of a patch is pixel (i, j) of colour c.
     expected = np.asarray(bias).reshape(3, 4, 4).transpose(1, 2, 0)
     np.testing.assert_array_equal(out[0, 4:, :4], expected)
     np.testing.assert_array_equal(out[0, :4, 4:], expected)

@@ -1,4 +1,4 @@
-"""docs/results.md: its tables are what `examples.report` prints of the reports beside it."""
+"""docs/results.md: its tables are those that `examples.report` prints from the reports beside it."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def test_the_settings_of_the_reports_are_those_of_the_experiments():
         config = CONFIGS[entry["config"]]
         rate = entry.get("learning_rate_scale", 1.0) * config.methods[entry["method"]].learning_rate
         config = config.with_method(entry["method"], learning_rate=rate)
-        defaults = {field.name: field.default for field in dataclasses.fields(Method)}  # a report may be older than one
+        defaults = {field.name: field.default for field in dataclasses.fields(Method)}  # a report may lack a new field
         settings = json.loads(json.dumps(config.methods[entry["method"]].as_dict()))
         assert defaults | entry["settings"] == settings, (entry["config"], entry["method"])
 

@@ -1,4 +1,4 @@
-"""RigL: how many weights each layer has, which are dropped and which grow."""
+"""RigL: the number of weights in each layer, and which weights are dropped and grow."""
 
 import math
 
@@ -16,7 +16,7 @@ def test_erdos_renyi_kernel_keeps_the_total_and_the_proportions():
     densities = rigl.erdos_renyi_kernel(shapes, 0.1)
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     assert sum(densities[path] * sizes[path] for path in shapes) == pytest.approx(0.1 * sum(sizes.values()))
-    # Evci et al.: a layer's density is in proportion to (inputs + outputs + width + height) / their product.
+    # Evci et al.: a layer's density is proportional to (inputs + outputs + width + height) / their product.
     ratio = densities["a"] / densities["b"]
     assert ratio == pytest.approx((3 + 3 + 16 + 32) / sizes["a"] / ((3 + 3 + 32 + 64) / sizes["b"]))
 
@@ -74,7 +74,7 @@ def test_the_density_stays_and_only_what_is_masked_is_zero():
 
 def test_a_rewiring_step_trains_nothing_and_grows_at_zero():
     optimizer, params, state = make(every=1)
-    # No gradient where there are weights, so that none that is dropped grows again at once.
+    # The gradient is zero where weights are, so that a dropped weight does not grow again at once.
     grads = {"dense": {"kernel": 1.0 * (params["dense"]["kernel"] == 0), "bias": jnp.ones(30)}}
     updates, new = optimizer.update(grads, state, params)
     after = optax.apply_updates(params, updates)
@@ -91,13 +91,13 @@ def test_what_moves_becomes_less_by_a_cosine_and_stops():
     optimizer, params, state = make(every=1, until=10, fraction=0.5)
     moved = []
     for number in range(1, 13):
-        # Gradients of what is not there, never twice the same, so that all that may move does.
+        # Only weights that are zero have gradients, with new values in each step, so that as many weights move as may.
         grads = jax.tree.map(lambda p, n=number: jax.random.normal(jax.random.key(n), p.shape) * (p == 0), params)
         grads["dense"]["bias"] = jnp.zeros(30)
         updates, new = optimizer.update(grads, state, params)
         moved.append(int((new.masks["dense/kernel"] & ~state.masks["dense/kernel"]).sum()))
         params, state = optax.apply_updates(params, updates), new
-    # What was dropped may grow again, so at most; the last two are ordinary steps.
+    # These are upper limits, because a dropped weight may grow again. The last two steps are ordinary.
     limits = [math.floor(0.5 * (1 + math.cos(math.pi * step / 10)) / 2 * 120) for step in range(1, 10)]
     assert all(0 < count <= limit for count, limit in zip(moved[:8], limits[:8], strict=True))
     assert moved[0] > 40 and moved[9:] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""The runner: every experiment takes a step on data in the real formats, and runs stop, continue and report."""
+"""The runner: every experiment takes a step on data in the real formats, and runs can stop, continue and report."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ from tests.kills import StopAfter
 
 ROOT = Path(__file__).parents[2]
 
-# A tiny model and as much of the data for each experiment.
+# Tiny models and little data for the experiments.
 TINY_VGG = functools.partial(models.VGG19, widths=(4,) * 5, depths=(1,) * 5)
 TINY_RESNET = functools.partial(models.ResNet50, width=4, depths=(1, 1))
 TINY_RIGL_RESNET = functools.partial(models.rigl_resnet50, width=4, depths=(1, 1))
@@ -45,7 +45,7 @@ RIGL_STUDY = "resnet50_cifar10_l1_iclr"
 
 
 def tiny(name):
-    """The experiment with a model of tiny width; everything else is as it is run."""
+    """The experiment with a model of tiny width and otherwise its own settings."""
     config = CONFIGS[name]
     task = config.task
     if name.startswith("synthetic"):
@@ -127,12 +127,12 @@ def test_every_experiment_trains_on_data_in_the_real_format(name, method, data):
     before = trainer.init()
     kept = jax.tree.map(np.asarray, before.params)
     losses = []
-    # Where the residuals' last scales start at zero, the first step reaches little else than those.
+    # In the studies with l1 the last scales of residual blocks start at zero, so the first step changes little else.
     steps = 2 if "l1" in name else 1
     state, taken = trainer.run_round(before, 0, steps, lambda: False, lambda number, loss: losses.append(float(loss)))
     assert taken == steps and np.isfinite(losses).all()
     moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), state.params, kept)
-    assert np.mean(jax.tree.leaves(moved)) > 0.7  # biases before a batch norm and dead units have no gradient
+    assert np.mean(jax.tree.leaves(moved)) > 0.7  # biases before a batch norm, and dead units, have no gradient
     record, _ = trainer.evaluate(state)
     assert math.isfinite(record[config.task.metric])
     assert set(record["W"]) == set(record["W_hat"])
@@ -145,7 +145,7 @@ def test_every_method_takes_steps_and_is_measured(method, data):
     trainer = Trainer(tiny("mnist_logistic"), method, data("mnist_logistic"), scale=0.004, batch_size=BATCH)
     state = run_steps(trainer, trainer.plan.total)
     record, fresh = trainer.evaluate(state)
-    # Five stages of 100 epochs of 3 steps: 1.2 of them in each.
+    # The run has five stages of 100 epochs with 3 steps, at a scale that leaves 1.2 steps in each stage.
     assert trainer.plan.total == 5 and trainer.plan.per_round == 3
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.params))
@@ -165,7 +165,7 @@ def test_changes_of_the_ranks_are_counted_from_round_to_round_in_w_too(data):
     shapes = [leaf.shape for _, leaf, _ in regularized_leaves(config.regularizer, state.params)]
     assert record["W"]["low_rank"] > 0
     assert record["changed_W"] == round(record["W"]["low_rank"] * sum(map(min, shapes)))  # from full rank at first
-    assert trainer.evaluate(state)[0]["changed_W"] == 0  # nothing has happened since
+    assert trainer.evaluate(state)[0]["changed_W"] == 0  # no step since
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -229,7 +229,7 @@ def test_an_epoch_by_scan_is_the_same_as_step_by_step(data):
     folder_ = data("mnist_logistic")
     scanned = Trainer(config, "ramda", folder_, scale=0.01, batch_size=5)
     stepped = Trainer(dataclasses.replace(config, scan=False), "ramda", folder_, scale=0.01, batch_size=5)
-    assert scanned.data.steps_per_epoch == 3  # two of 5 and one of 2
+    assert scanned.data.steps_per_epoch == 3  # two batches of 5 and one of 2
     a, b = (run_steps(trainer, 6) for trainer in (scanned, stepped))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a.params, b.params)
     assert int(a.changed) == int(b.changed)
@@ -313,7 +313,7 @@ def test_the_report_is_a_json_a_table_and_a_figure(data, tmp_path, capsys, monke
     assert 0 <= made["accuracy"] <= 1 and made["objective"] > 0
     assert made["rounds"]["accuracy"][-1] == pytest.approx(made["accuracy"], rel=1e-4)
     assert len(made["rounds"]["epoch"]) == len(made["rounds"]["changed_W"]) == len(made["rounds"]["W_hat"]) == 10
-    # A finished run is printed again, and neither trained nor measured.
+    # A finished run is printed again, without training or measuring.
     monkeypatch.setattr(runner, "Trainer", None)
     assert train.main(["mnist_logistic", "--method", "rmda", *arguments, "--out", str(out)]) == made
     assert capsys.readouterr().out == printed

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(arguments, timeout=300, **environment):
-    """Runs an example; a process group of its own, so that nothing it started outlives it."""
+    """Runs an example in its own process group, so that no process that it starts outlives it."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -143,7 +143,7 @@ def test_training_that_is_killed_and_started_again_ends_where_it_would_have(tmp_
     try:
         assert any(line.strip() == "saved 20" for line in process.stdout)  # in the second of three stages
     finally:
-        process.kill()  # SIGKILL: no warning
+        process.kill()  # SIGKILL, which the process cannot catch
         process.wait()
         process.stdout.close()
         watchdog.cancel()

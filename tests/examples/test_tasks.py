@@ -1,4 +1,4 @@
-"""The tasks' losses, against NumPy, where they can silently be wrong; and what of a method's settings acts on them."""
+"""The tasks' losses against NumPy, where a mistake raises no error, and the settings of methods that change them."""
 
 import math
 
@@ -36,12 +36,12 @@ def test_rigl_of_the_paper_smooths_its_labels_and_the_others_do_not():
         "msgd": 0.0,
     }
     assert CONFIGS["imagenet_resnet50"].task_of("ramda").smoothing == 0.1
-    assert CONFIGS["transformer_xl"].task_of("rigl") is CONFIGS["transformer_xl"].task  # whose loss has none
+    assert CONFIGS["transformer_xl"].task_of("rigl") is CONFIGS["transformer_xl"].task  # its loss has no smoothing
 
 
 def test_the_speech_loss_has_the_gate_from_the_last_frame_on_and_counts_to_the_longest_clip():
     rng = np.random.default_rng(0)
-    lengths, frames, longest = np.array([3, 5]), 8, 5  # padded past the longest, as the loader does
+    lengths, frames, longest = np.array([3, 5]), 8, 5  # padded beyond the longest clip, as the loader does
     mels = rng.normal(size=(2, frames, 4)).astype(np.float32)
     mels[0, 3:] = mels[1, 5:] = 0
     before, after = (rng.normal(size=mels.shape).astype(np.float32) for _ in range(2))
@@ -65,7 +65,7 @@ def test_the_loss_of_masked_images_is_the_mean_over_masked_pixels_and_colours():
     shares = []
 
     def off_by(images, masked):
-        """1, 2 and 3 where masked; elsewhere anything."""
+        """Errors of 1, 2 and 3 for masked pixels, and of 50 elsewhere."""
         pixels = jnp.repeat(jnp.repeat(masked, 2, axis=1), 2, axis=2)[..., None]
         shares.append(float(jnp.mean(masked)))
         return images + jnp.where(pixels, jnp.array([1.0, -2.0, 3.0]), 50.0)
@@ -84,7 +84,7 @@ def first_state(config, method, params, grads):
 def test_gradients_are_clipped_before_the_optimizer_and_before_the_weights_decay():
     config = CONFIGS["tacotron2"]
     params = {"dense": {"kernel": jnp.full((2, 2), 1e4), "bias": jnp.zeros(2)}}
-    grads = {"dense": {"kernel": jnp.full((2, 2), 50.0), "bias": jnp.zeros(2)}}  # of norm 100
+    grads = {"dense": {"kernel": jnp.full((2, 2), 50.0), "bias": jnp.zeros(2)}}  # their norm is 100
     _, state = first_state(config, "adam", params, grads)
     mu = optax.tree.get(state, "mu")["dense"]["kernel"]
     np.testing.assert_allclose(mu, 0.1 * (0.5 + 1e-6 * 1e4), rtol=1e-5)  # clipped to a norm of 1, then decayed
