@@ -1,4 +1,4 @@
-"""Anything at all for the library: it works, or is refused by TypeError, ValueError or CompactionError with a remedy.
+"""Random arguments work, or are refused by TypeError, ValueError or CompactionError with a remedy.
 
 `python -m tests.fuzz` runs as many inputs as one likes.
 """

@@ -1,4 +1,4 @@
-"""RAMDA with kernels takes the path of RAMDA without them.
+"""RAMDA with kernels computes the same steps as RAMDA without kernels.
 
 The kernels of both chips run in Pallas's interpreter here.
 """
@@ -23,7 +23,7 @@ from tests.tiny import apply_step, normal_tree
 
 CHIPS = get_args(Chip)
 every_chip = pytest.mark.parametrize("chip", CHIPS)
-# One leaf of several tiles, one of a single group, and one that has no kernel.
+# A leaf with several tiles, a leaf that is a single group, and a leaf without a kernel.
 FEW = {
     "rows": ((20, 128), GroupLasso(0)),
     "whole": ((5,), GroupLasso(())),
@@ -60,13 +60,13 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """As few entries in a tile as the chips allow."""
+    """Makes tiles as small as the chips allow."""
     monkeypatch.setattr(tile_plans, "WANTED", dict.fromkeys(CHIPS, 1))
 
 
 @pytest.fixture
 def two_passes(monkeypatch):
-    """The default of accelerators, on this machine."""
+    """Uses the default of accelerators, two passes, on this machine."""
     monkeypatch.setattr(batches, "by_platform", lambda cpu, other, like: other())
 
 
@@ -99,7 +99,7 @@ def as_numpy(tree):
 
 
 def check_close(one, other, rtol):
-    """Zeros are equal, and all else within `rtol` of the leaf's largest."""
+    """Checks that the zeros are equal, and other entries within `rtol` times the leaf's largest entry."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(lambda x, y: (x.dtype, x.shape) == (y.dtype, y.shape) or pytest.fail(f"{x} {y}"), one, other)
 
@@ -116,7 +116,7 @@ def check_paths(leaves, chip, dtype, **settings):
     assert 0 < zeros[-1] < sum(radii.size for radii in plain[-1][1][1].radii.values())
     for path in with_kernels:
         for (params, state), (expected, of_chain) in zip(path[1:], plain[1:], strict=True):
-            # Half precision is rounded once for each step.
+            # Each step rounds once to half precision.
             rtol = 2e-6 if dtype == jnp.float32 else 2**-7
             check_close(params, expected, rtol)
             check_close(state[0], of_chain[0], rtol)
@@ -143,7 +143,7 @@ ROWS = {"rows": ((6, 5), GroupLasso(0))}
 
 
 def one_step(leaves, gradients, chip, **settings):
-    """(params, state) after one step with kernels from zero, eager, and after the same step without."""
+    """(params, state) after one eager step from zero with kernels, and after the same step without kernels."""
     params = jax.tree.map(jnp.zeros_like, gradients)
     found = []
     for kernels in (chip, False):
@@ -164,7 +164,7 @@ def test_no_square_leaves_the_range_and_a_nan_stays_in_its_group():
 
 
 def test_what_two_passes_leave_is_bounded_and_the_next_steps_finish_it(two_passes):
-    """A metric over many decades within a group: two passes are not enough, with kernels as without."""
+    """If the metric spans many decades within a group, two passes are not enough, with or without kernels."""
     decades = {"rows": jnp.asarray(10.0 ** np.random.default_rng(0).uniform(-6, 4, (6, 5)), jnp.float32)}
     (params, state), (_, expected) = one_step(ROWS, decades, "tpu", strength=1e-3)
     info, of_default = state[1].info, expected[1].info
@@ -242,7 +242,7 @@ def test_on_a_cpu_the_program_is_that_without_kernels():
 
 
 def lowered(leaves, platform, runs=None, **settings):
-    """The program of a step that writes the parameters, for devices of a platform that is not here."""
+    """The program of a step that writes the parameters, for the devices of another platform."""
     method, params = optimizer(leaves, True, **settings), tree(leaves, jnp.float32)
     state, step = method.init(params), ramda_jax.fused_step(method)
     if runs is not None:
@@ -250,9 +250,9 @@ def lowered(leaves, platform, runs=None, **settings):
         step = jax.vmap(step)
     step = jax.jit(step, donate_argnums=(1, 2))
     kind = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)  # from JAX 0.12 on, lowering asks for the GPU
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)  # since JAX 0.12 lowering asks for the GPU's kind
     with jax.sharding.use_abstract_mesh(mesh), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated")  # from JAX 0.12 on
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated")  # since JAX 0.12
         return step.trace(params, state, params).lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -268,7 +268,7 @@ every_platform = pytest.mark.parametrize("platform, name", [("tpu", "tpu_custom_
 def test_there_is_one_kernel_for_a_leaf_and_it_writes_the_state_in_place(platform, name, restarts):
     leaves = {name: FEW[name] for name in ("rows", "concave")}
     (call,) = kernel_calls(lowered(leaves, platform, restarts=restarts), name)
-    # V, U, the parameters, and with stages W_0.
+    # The kernel writes V, U, the parameters, and with stages W_0.
     assert call.count("output_operand_alias<") == 3 + len(restarts)
     assert not kernel_calls(lowered(leaves, "cpu", restarts=restarts), name)
 
@@ -292,7 +292,7 @@ def test_leaves_on_several_devices_have_no_kernel():
 
 
 def test_leaves_of_a_target_have_no_kernel_and_the_others_do():
-    leaves = {"rows": ROWS["rows"], "other": ((4, 3), GroupLasso(0))}  # leaves of one shape would share a program
+    leaves = {"rows": ROWS["rows"], "other": ((4, 3), GroupLasso(0))}  # equal shapes would share a program
     strength = {"rows": 0.1, "other": Target(0.5, hold=9)}
     method, params = optimizer(leaves, "tpu", strength=strength), tree(leaves, jnp.float32)
     state = method.init(params)

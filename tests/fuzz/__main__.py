@@ -1,9 +1,9 @@
-"""Anything at all for the library, by numbered inputs: each works, or is refused by name with a remedy, or is a fault.
+"""Fuzzing with numbered inputs: each input works, is refused with an error that names a remedy, or is a fault.
 
-    python -m tests.fuzz --inputs 100000             # the figures, a line for each stage
-    python -m tests.fuzz --seed 0 --only 4711        # one input again, with what came of it
+    python -m tests.fuzz --inputs 100000             # a table with a line for each stage python -m tests.fuzz --seed 0
+    --only 4711        # one input again, with its outcome
 
-An input is made of its number and the seed alone. Faults are printed with theirs, and make the exit status 1.
+The number and the seed determine an input. Faults are printed with their numbers and make the exit status 1.
 """
 
 import argparse
@@ -21,7 +21,7 @@ CHUNK = 200
 
 
 def run(seed, numbers, stage):
-    """The counts by (stage, outcome), the seconds by stage, and the faults as (number, stage, text)."""
+    """Runs inputs; returns counts by (stage, outcome), seconds by stage, and faults as (number, stage, text)."""
     counts, seconds, faults = collections.Counter(), collections.Counter(), []
     for number in numbers:
         start = time.perf_counter()
@@ -34,7 +34,7 @@ def run(seed, numbers, stage):
 
 
 def table(counts, seconds):
-    """The figures as a table of Markdown."""
+    """The figures as a Markdown table."""
     rows = [("stage", "inputs", *OUTCOMES, "ms each")]
     for name in [*(stage.__name__ for stage in STAGES), "all"]:
         found = [
@@ -47,11 +47,11 @@ def table(counts, seconds):
 
 
 def main(argv=None):
-    """Reads the command line, runs the inputs and prints what came of them."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Anything at all for the library.")
-    parser.add_argument("--inputs", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of all inputs (default: 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    """Reads the command line, runs the inputs and prints their outcomes."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzzes the library.")
+    parser.add_argument("--inputs", type=int, default=1000, help="the number of inputs (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all inputs (default: 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="the number of processes (default: 1)")
     parser.add_argument("--stage", choices=[stage.__name__ for stage in STAGES], help="only the inputs of one stage")
     parser.add_argument("--only", type=int, help="run one input again, by its number")
     args = parser.parse_args(argv)
@@ -61,7 +61,7 @@ def main(argv=None):
     start = time.perf_counter()
     counts, seconds, faults = collections.Counter(), collections.Counter(), []
     chunks = [range(first, min(first + CHUNK, args.inputs)) for first in range(0, args.inputs, CHUNK)]
-    # Processes of their own: JAX has threads, which a fork would lose.
+    # Spawn processes, because a fork would lose JAX's threads.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(args.jobs, context) if args.jobs > 1 else Here() as pool:
         for more, longer, others in pool.map(run, [args.seed] * len(chunks), chunks, [args.stage] * len(chunks)):
@@ -74,7 +74,7 @@ def main(argv=None):
 
 
 class Here:
-    """Runs in this process what a pool would run in others."""
+    """Stands in for a pool of processes, and runs its work in this process."""
 
     def __enter__(self):
         return self

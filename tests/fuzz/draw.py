@@ -1,4 +1,4 @@
-"""What a caller may hand over: good values, nearly good ones, and anything else, drawn by a `random.Random`."""
+"""Arguments that a caller may pass: good values, nearly good ones, and anything else, drawn by a `random.Random`."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ NUMBERS = (
     None, True, "1", b"1", 1j, np.float32(0.1), np.float16("inf"), np.int64(2), np.asarray(0.1), np.ones(2),
     np.asarray("a"), [0.1], (), {}, object(), optax.constant_schedule(0.1), 10**400, -(10**400),
 )  # fmt: skip
-#: By patterns: some fit some trees, some none.
+#: Numbers and patterns. Some patterns fit some trees, and some fit none.
 STRENGTHS = (
     0.1, 0.1, 0.1, {"": 0.1}, {"kernel": 0.1, "": 0.2}, {"a": optax.constant_schedule(0.1), "": 0.0},
     {"": ramda_jax.Target(0.5, hold=3)}, {"kernel": ramda_jax.Target(0.5, hold=3), "": 0.1},
@@ -56,7 +56,7 @@ AXES = (
     (), (0,), (0, 1), (1, -1), (0, 0), [0], [2, 1], (7,), (0.5,), ("input",), ((0,),),
 )  # fmt: skip
 WEIGHTS = ("sqrt_size", "sqrt_layer_size", "size", 1.0, 0.0)
-#: From regularizers to the arguments that each has.
+#: Maps each regularizer to its arguments.
 CLASSES = {
     ramda_jax.L1: ("factor",),
     ramda_jax.GroupLasso: ("groups", "group_weight"),
@@ -89,7 +89,7 @@ SOLVERS = {
 
 
 class Draw:
-    """Draws by a `random.Random`."""
+    """Draws arguments with a `random.Random`."""
 
     def __init__(self, numbers):
         self.numbers = numbers
@@ -104,7 +104,7 @@ class Draw:
         return tuple(self.one((0, 1, 2, 2, 3)) for _ in range(self.one((0, 1, 2, 2, 2, 3, 4))))
 
     def array(self, dtypes=DTYPES[:3]):
-        """An array by its shape and dtype."""
+        """An array, as its shape and dtype."""
         return jax.ShapeDtypeStruct(self.shape(), jnp.dtype(self.one(dtypes)))
 
     def tree(self, leaf, depth=2):
@@ -129,7 +129,7 @@ class Draw:
         return self.tree(self.any_leaf)
 
     def changed(self, tree):
-        """The tree with one place of it changed: a key, a shape, a dtype, a leaf, or all of it."""
+        """The tree with one change: to a key, a shape, a dtype, a leaf, or the whole tree."""
         flat, treedef = jax.tree.flatten(tree, is_leaf=lambda node: node is None)
         kind = self.numbers.randrange(8)
         if kind == 0 or not flat:
@@ -161,7 +161,7 @@ class Draw:
         return self.changed(tree) if self.happens(probability) else tree
 
     def regularizer(self):
-        """One with any settings, or what its class raises of them."""
+        """A regularizer with any settings; raises what its class raises."""
         cls = self.one(CLASSES)
         pools = {"groups": AXES, "group_weight": WEIGHTS + NUMBERS, "split": COUNTS, "gram": (True, False, 1, None)}
         pools |= {"levels": ((-1.0, 1.0), (0.0,), (), (1.0, "a"), None, 3, (float("nan"),), [1, 2], (1, 1))}
@@ -180,7 +180,7 @@ class Draw:
         return cls(**{name: self.one(pools.get(name, NUMBERS)) for name in SOLVERS[cls] if self.happens(0.5)})
 
     def spec(self):
-        """What may be given as a regularizer: one, patterns, a tree."""
+        """A value for the argument `regularizer`: a regularizer, patterns, or a tree."""
 
         def value():
             return self.one(OTHERS) if self.happens(0.15) else self.one(GOOD_REGULARIZERS)
@@ -212,7 +212,7 @@ class Draw:
         return self.one(FACTORIES)(regularizer, strength, **settings)
 
     def taken(self, attempts=8):
-        """(regularizer, parameters, method, state's shapes) that belong together; None where none was found."""
+        """(regularizer, parameters, method, state's shapes) that fit together; None if none was found."""
         for _ in range(attempts):
             params, regularizer = self.params(), self.one(GOOD_REGULARIZERS)
             try:
@@ -228,7 +228,7 @@ def is_array(leaf):
 
 
 def shapes_of(function, *trees, **settings):
-    """What the function returns, by shapes: arrays are traced, everything else in the trees is what it is."""
+    """The shapes of what the function returns. Arrays in the trees are traced, other leaves are passed unchanged."""
     flat, treedef = jax.tree.flatten(trees)
     places = [number for number, leaf in enumerate(flat) if is_array(leaf)]
 

@@ -1,4 +1,4 @@
-"""One input and what came of it."""
+"""Runs one input and judges its outcome."""
 
 import random
 import re
@@ -9,12 +9,12 @@ from ramda_jax.compaction import CompactionError
 from tests.fuzz.draw import Draw
 from tests.fuzz.stages import STAGES
 
-#: What the words of a rule are: what must be, what cannot be, what was looked for and not there.
+#: Words of a rule: what must be, what cannot be, or what was not found.
 RULE = re.compile(
     r"\b(must|cannot|needs?|requires?|no|not|nothing|only|both|empty|selects|matches|lacks?|may|wants|has to)\b",
     re.IGNORECASE,
 )
-#: A value: something quoted, a number, a literal, or what is said to have been got.
+#: A value: something in quotes, a number, a literal, or the words after "got".
 VALUE = re.compile(r"['\"`\d]|\b(got|None|True|False)\b")
 #: A remedy is advice, an imperative at the beginning of a clause.
 REMEDY = re.compile(
@@ -25,7 +25,7 @@ REMEDY = re.compile(
 )
 
 
-#: What a chain of Optax says of a state before we see it.
+#: Errors that Optax's chain raises about a state before our code sees it.
 OPTAX = re.compile(
     r"The number of updates and states has to be the same in chain!|object of type '\w+' has no len\(\)|"
     r"len\(\) of unsized object"
@@ -33,7 +33,7 @@ OPTAX = re.compile(
 
 
 def complaint(error):
-    """What the message of an error lacks; "" for nothing."""
+    """What the message of an error lacks; "" if it is complete."""
     text = str(error)
     if OPTAX.match(text):
         return ""
@@ -52,7 +52,7 @@ def stage_of(numbers):
 
 
 def outcome(seed, number, only_stage=None):
-    """(stage, outcome, text) of the input of that number: "worked", "refused" by a class of error, or "fault"."""
+    """(stage, outcome, text) of an input; the outcome is "worked", "refused" with the error's class, or "fault"."""
     numbers = random.Random(f"{seed}/{number}")
     stage = stage_of(numbers)
     name = stage.__name__
@@ -61,7 +61,7 @@ def outcome(seed, number, only_stage=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            # Of a number that float32 cannot hold, and that becomes infinite.
+            # NumPy warns if a number overflows float32 and becomes infinite.
             warnings.filterwarnings("ignore", "overflow encountered in cast")
             result = stage(Draw(numbers))
     except (TypeError, ValueError) as error:
@@ -76,7 +76,7 @@ def outcome(seed, number, only_stage=None):
 
 
 def last_lines(error):
-    """Where in the package, or here, and what."""
+    """The error's text with the last place in the package or in the tests."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "ramda_jax" in frame.filename or "tests/" in frame.filename] or frames
     ours = [frame for frame in ours if "site-packages" not in frame.filename] or frames

@@ -1,7 +1,7 @@
-"""The stages of the fuzzing: each makes one input of some kind from a `Draw` and hands it to the library.
+"""The stages of the fuzzing: each makes one input of some kind from a `Draw` and passes it to the library.
 
-A stage returns if the library did what it should, and lets through what the library raises. Nothing here compiles a
-program for its input: what would is traced, on shapes alone, or works on arrays of a few fixed shapes.
+A stage returns if the library did what it should, and does not catch the library's errors. No stage compiles a program
+for its input: it traces with shapes alone, or uses arrays of a few fixed shapes.
 """
 
 import atexit
@@ -27,12 +27,12 @@ from tests.fuzz.draw import BAD_STRENGTHS, COUNTS, NUMBERS, OTHERS, STRENGTHS, s
 def same_shapes(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        # Of a boolean in a state, whether all converged, wrappers may have made a number.
+        # Wrappers may turn the state's boolean (whether all converged) into a number.
         assert a.shape == b.shape and (a.dtype == b.dtype or a.dtype == bool), (a, b)
 
 
 def parts(draw):
-    """Regularizers, solvers, schedules and the parts of chains, made of any settings."""
+    """Regularizers, solvers, schedules and the parts of chains, with any settings."""
     kind = draw.numbers.randrange(9)
     if kind <= 2:
         draw.regularizer()
@@ -56,7 +56,7 @@ def parts(draw):
 
 
 def factories(draw):
-    """A method made of any settings; numbers that are taken are finite and not negative."""
+    """A method with any settings; accepted numbers are finite and not negative."""
     factory = draw.one(FACTORIES)
     pools = {"learning_rate": NUMBERS, "strength": (*NUMBERS, *STRENGTHS, *BAD_STRENGTHS)}
     pools |= {"averaging": NUMBERS} if factory.averages else {}
@@ -81,13 +81,13 @@ def init(draw):
 
 
 def taken(draw):
-    """(regularizer, parameters, optimizer, state's shapes) that belong together."""
+    """(regularizer, parameters, optimizer, state's shapes) that fit together."""
     found = draw.taken()
     return found or (None, {}, ramda_jax.rmda(0.1), shapes_of(ramda_jax.rmda(0.1).init, {}))
 
 
 def update(draw):
-    """`update` of gradients, a state and parameters, of which some were changed."""
+    """`update` with gradients, a state and parameters, some of them changed."""
     _, params, optimizer, state = taken(draw)
     grads = params
     which = draw.numbers.randrange(6)
@@ -105,7 +105,7 @@ def update(draw):
 
 
 def other_state(draw, params, state):
-    """A state changed somewhere, or that of another optimizer or of other parameters."""
+    """The state with a change, or the state of another optimizer or of other parameters."""
     kind = draw.numbers.randrange(4)
     if kind == 0:
         return draw.changed(state)
@@ -117,7 +117,7 @@ def other_state(draw, params, state):
 
 
 def eval_params(draw):
-    """`eval_params` of a state and parameters, of which some were changed."""
+    """`eval_params` with a state and parameters, some of them changed."""
     _, params, _, state = taken(draw)
     which = draw.numbers.randrange(4)
     if which == 1:
@@ -130,7 +130,7 @@ def eval_params(draw):
 
 
 def solver_info(draw):
-    """`solver_info` of any state."""
+    """`solver_info` with any state."""
     _, params, _, state = taken(draw)
     if draw.happens(0.7):
         state = draw.one((other_state(draw, params, state), {"a": state}, [state, 3], state[1], state[0], None, params))
@@ -139,7 +139,7 @@ def solver_info(draw):
 
 
 def describe(draw):
-    """`describe` of anything."""
+    """`describe` with any arguments."""
     methods = (*(factory.make for factory in FACTORIES), ramda_jax.prox_gen)
     method = draw.one((*OTHERS, optax.adam)) if draw.happens(0.1) else draw.one(methods)
     solver = draw.solver_spec() if draw.happens(0.3) else None
@@ -224,7 +224,7 @@ def network(params, x):
 
 
 def weights(dead=2):
-    """The parameters of `network`, of whose hidden units some are dead."""
+    """The parameters of `network`, with some dead hidden units."""
     numbers = np.random.default_rng(0)
     params = {
         "in": {"kernel": numbers.normal(size=(3, 4)), "bias": numbers.normal(size=4)},
@@ -243,7 +243,7 @@ def good_dims():
 
 
 def overrides(draw):
-    """What may be given as overrides."""
+    """A value for the argument `overrides`."""
     names = (None, "frozen", "one", "two", 3, "", ("a",))
 
     def axes():
@@ -259,7 +259,7 @@ def overrides(draw):
 
 
 def trace_dims(draw):
-    """`trace_dims` of a net with any overrides."""
+    """`trace_dims` with any overrides."""
     given = overrides(draw) if draw.happens(0.8) else None
     variables = weights() | ({"more": draw.any_params()} if draw.happens(0.2) else {})
     dims = compaction.trace_dims(network, variables, INPUTS, overrides=given)
@@ -267,7 +267,7 @@ def trace_dims(draw):
 
 
 def plan_compaction(draw):
-    """`plan_compaction` of any variables and settings."""
+    """`plan_compaction` with any variables and settings."""
     variables = changed_arrays(draw, weights(draw.numbers.randrange(5)))
     settings = {}
     if draw.happens(0.3):
@@ -298,7 +298,7 @@ def good_plan():
 
 
 def slices(draw):
-    """`compact`, `expand` and `compact_state` of any trees."""
+    """`compact`, `expand` and `compact_state` with any trees."""
     plan, params = good_plan(), weights()
     small = compaction.compact(plan, params)
     kind = draw.numbers.randrange(4)
@@ -318,7 +318,7 @@ def slices(draw):
 
 
 def compact_model(draw):
-    """`compact_model` of what it must refuse, and now and then of what it takes."""
+    """`compact_model` with arguments that it must refuse, and rarely with good ones."""
     settings = {"variables": weights(draw.numbers.randrange(1, 4))}
     args = [INPUTS]
     model = network
@@ -346,7 +346,7 @@ def compact_model(draw):
 
 
 def freeze_structure(draw):
-    """`freeze_structure` of any parameters, its `init` and `update`."""
+    """`freeze_structure` with any parameters, and its `init` and `update`."""
     params = draw.params()
     regularizer = draw.spec() if draw.happens(0.5) else None
     given = draw.perhaps_changed(params, 0.3)
@@ -361,7 +361,7 @@ def freeze_structure(draw):
 
 @functools.cache
 def good_folder():
-    """A folder with a compact model, and the one beside it in which each input is made."""
+    """A folder that holds a good compact model and later the damaged copies, with the model's plan and variables."""
     folder = Path(tempfile.mkdtemp(prefix="ramda_jax-fuzz-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     kept = WidthPlan("d0", 8, ("dense/kernel[0]",), (0, 1), (0,), "")
@@ -373,7 +373,7 @@ def good_folder():
 
 
 def load_compact(draw):
-    """`load_compact` of a hostile folder."""
+    """`load_compact` with a hostile folder."""
     folder, *_ = good_folder()
     shutil.rmtree(folder / "bad", ignore_errors=True)
     shutil.copytree(folder / "good", folder / "bad")
@@ -381,7 +381,7 @@ def load_compact(draw):
 
 
 def save_compact(draw):
-    """`save_compact` of any variables, and `load_compact` into any tree."""
+    """`save_compact` with any variables, and `load_compact` into any tree."""
     folder, plan, variables = good_folder()
     given = changed_arrays(draw, variables, 0.7)
     if draw.happens(0.2):
@@ -397,7 +397,7 @@ def save_compact(draw):
 
 
 def plan_json(draw):
-    """`Plan.from_json` of changed text."""
+    """`Plan.from_json` with changed text."""
     fields = json.loads(good_folder()[1].to_json())
     for _ in range(draw.one((1, 1, 2))):
         if isinstance(fields, dict) and fields:
@@ -410,7 +410,7 @@ def plan_json(draw):
     assert str(plan)
 
 
-#: From stages to their shares of the inputs, in percent. Those that trace a step or write files are the expensive ones.
+#: The share of each stage in the inputs, in percent. Stages that trace a step or write files are expensive.
 STAGES = {
     parts: 16,
     factories: 12,
