@@ -1,4 +1,4 @@
-"""`make dist-check`: the built wheel in a fresh environment runs the quickstart of README.md, away from the checkout.
+"""`make dist-check`: runs README.md's quickstart with the built wheel in a fresh environment, away from the checkout.
 
 python tests/check_dist.py dist
 """
@@ -24,7 +24,7 @@ print("ramda_jax", ramda_jax.__version__, "in", sys.prefix)
 
 
 def check_contents(wheel, sdist):
-    """The wheel has the package and nothing else, the sdist what is needed to test and to document it."""
+    """Checks that the wheel has only the package, and that the sdist has what its tests and documents need."""
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ramda_jax"}, tops
@@ -44,8 +44,7 @@ def main(dist):
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder, "environment"), with_pip=True)
         python = Path(folder, "environment", "bin", "python")
-        # The library alone, then what the quickstart needs beside it. Isolated, so that neither the checkout nor the
-        # user's packages are seen.
+        # First the library alone, then with what the quickstart needs. `-I` hides the checkout and the user's packages.
         for packages, code in (([wheel], INSTALLED), ([f"{wheel}[flax]", "scikit-learn"], "\n".join(snippets))):
             install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
             subprocess.run(install, check=True)

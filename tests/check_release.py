@@ -15,12 +15,12 @@ HEADING = re.compile(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?$", re.MULTILINE)
 
 
 def git(*arguments):
-    """What a git command prints."""
+    """The output of a git command."""
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def faults_of_version(version, changelog, tags):
-    """What is wrong with a version, the changelog's text and the names of the tags, a sentence each."""
+    """Sentences that say what is wrong with a version, the changelog's text and the names of the tags."""
     if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version):
         yield f"`__version__` must be like 1.2.3 or 1.2.3rc1, got {version}; set it in ramda_jax/__init__.py."
     headings = HEADING.findall(changelog)
@@ -38,7 +38,7 @@ def faults_of_version(version, changelog, tags):
 
 
 def faults_of_wheel(metadata, version, render):
-    """What is wrong with the text of a wheel's METADATA."""
+    """Sentences that say what is wrong with the text of a wheel's METADATA."""
     message = message_from_bytes(metadata)
     if message["Version"] != version:
         yield f"The wheel is of {message['Version']}, the package of {version}; run `make build`."

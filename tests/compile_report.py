@@ -1,7 +1,7 @@
 """`pytest --compile-report`: where the tests' processor time goes, by test, by file and by folder.
 
-Most of it is XLA's compiler's, which JAX's monitoring events tell. A test that shares a compiled program with an
-earlier one pays nothing for it, so read the report of a whole run.
+XLA's compiler takes most of it; JAX's monitoring events say how much. A test that shares a compiled program with an
+earlier test spends nothing on it, so read the report of a whole run.
 """
 
 import collections
@@ -16,7 +16,7 @@ import pytest
 COMPILED = "/jax/core/compile/backend_compile_duration"
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 MEASURES = ("cpu", "xla", "lowering", "programs")
-# Rows of the tables by test and by file.
+# The number of rows of the tables by test and by file.
 NUM_ROWS = 40
 
 
@@ -28,7 +28,7 @@ def processor_seconds():
 
 @dataclasses.dataclass
 class Clock:
-    """What one process has spent so far."""
+    """The seconds and the number of programs that one process has spent on compilation so far."""
 
     xla: float = 0.0
     lowering: float = 0.0
@@ -78,7 +78,7 @@ class CompileReport:
         report = yield
         now = self.clock.read()
         spent = [new - old for new, old in zip(now, self.last, strict=True)]
-        # A list of its own: pytest hands the same one to the reports of all phases.
+        # Copy the list, because pytest passes the same list to the reports of all phases.
         report.user_properties = [*report.user_properties, ("spent", spent)]
         self.last = now
         return report
@@ -112,7 +112,8 @@ class CompileReport:
         files = {name: total(rows) for name, rows in files.items()}
         folders = {name: total(rows) for name, rows in folders.items()}
         whole = total(tests.values())
-        # Without workers, this process; with them, theirs, and nothing of what this one did while it waited.
+        # With workers, their processor time counts, and not that of this process, which waited. Without workers, this
+        # process counts.
         started = sum(self.processes or [processor_seconds()]) - whole[0]
         folders["(starting Python, imports, collection)"] = (started, 0.0, 0.0, 0)
         folders["(all)"] = total(folders.values())

@@ -1,6 +1,6 @@
-"""The table of `tests/README.md`: what a first-class citizen of Optax and Flax must pass, and which tests show it.
+"""The table of `tests/README.md`: what a good optimizer for Optax and Flax must pass, and which tests show it.
 
-A test says so by `@pytest.mark.contract("no recompilation")`. `python -m tests.contract` writes the table.
+A test names its line with `@pytest.mark.contract("no recompilation")`. `python -m tests.contract` writes the table.
 """
 
 import ast
@@ -45,14 +45,14 @@ HEAD = "| | what | where |\n|---|---|---|\n"
 
 
 def marks(function):
-    """The lines that a test function's decorators name."""
+    """The lines of the table that a test function's decorators name."""
     for decorator in function.decorator_list:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.contract":
             yield from (ast.literal_eval(argument) for argument in decorator.args)
 
 
 def tests_by_line():
-    """From a line to its tests, as `folder/file.py::function`; read from the sources, so that nothing is imported."""
+    """Maps each line to its tests, as `folder/file.py::function`. Reads the sources, so that nothing is imported."""
     found = {line: [] for line in LINES}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
@@ -73,7 +73,7 @@ def table():
 
 
 def written(text):
-    """The README's text with the table as it is now, which ends the page."""
+    """The README's text with the current table, which ends the page."""
     return text[: text.index(HEAD)] + table()
 
 
