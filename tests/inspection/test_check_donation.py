@@ -1,4 +1,4 @@
-"""Steps that write a buffer over another one's, as `check_donation` sees them and as XLA compiles them."""
+"""Steps that write one buffer over another buffer, as `check_donation` sees them and as XLA compiles them."""
 
 import re
 
@@ -80,7 +80,7 @@ def test_named_arguments_are_seen():
 )
 def test_a_step_that_writes_one_over_the_other_is_named(step, donate, args, message):
     jitted = jax.jit(step, donate_argnums=donate)
-    if message is None:  # two arguments may be what the parameters were: nothing is known
+    if message is None:  # two arguments may be the old parameters, so the check cannot decide
         return check_donation(jitted, *args)
     with pytest.raises(ValueError, match=message):
         check_donation(jitted, *args)
@@ -94,7 +94,7 @@ def test_what_is_not_jitted_is_refused():
 
 @pytest.mark.parametrize("step", [updated, swapped])
 def test_it_tells_of_the_buffers_that_jax_gives(step):
-    """The aliases in what JAX lowers are those that the check looks at."""
+    """The check assumes the aliases that JAX writes into the lowered program."""
     jitted = jax.jit(step, donate_argnums=BOTH, keep_unused=True)
     text = jitted.lower(PARAMS, STATE, PARAMS).as_text()
     found = re.findall(r"%arg(\d+): tensor<[^>]*> \{[^}]*tf.aliasing_output = (\d+)", text)

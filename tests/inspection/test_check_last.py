@@ -1,4 +1,4 @@
-"""What `check_last` finds, and what it lets pass."""
+"""The chains that `check_last` refuses and those that it accepts."""
 
 import re
 
@@ -117,7 +117,7 @@ def test_only_the_leaves_that_are_spoiled_are_named():
 
 
 def test_what_begins_later_is_seen_in_later_steps_only():
-    """The limits that the docstring names."""
+    """These are the limits that the docstring of `check_last` names."""
     late = optax.chain(method(), optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {5: 0.1})))
     check_last(late, make_params())
     with pytest.raises(ValueError, match="Nothing may change"):
@@ -159,7 +159,7 @@ def test_bad_arguments_are_refused_by_name():
 
 @pytest.mark.slow
 def test_the_mark_changes_no_state_but_the_steps_own():
-    """Asking does nothing to an optimizer in use: it is a function of its arguments."""
+    """`check_last` does not change an optimizer in use, which is a function of its arguments."""
     optimizer, params = method(averaging=1.0), make_params()
     state = optimizer.init(params)
     before = optimizer.update(params, state, params)

@@ -1,4 +1,4 @@
-"""The table of who gets what says what the optimizer does."""
+"""The table of leaves, regularizers and solvers agrees with what the optimizer does."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ PARAMS = {
 
 
 def cells(table):
-    """Leaf to the cells after it, split at two spaces or more."""
+    """Maps each leaf to its other cells, which are separated by two spaces or more."""
     lines = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.splitlines()]
     return {line[0]: line[1:] for line in lines}
 
 
-# name, patterns, then for each leaf: (group axes, groups, size)
+# The groups' name, a pattern, and for each leaf (group axes, number of groups, size of a group).
 LAYOUTS = [
     (
         "input",
@@ -69,7 +69,7 @@ def test_describe_counts_the_groups_of_every_layout(groups, pattern, expected):
         _, regularizer, *row, solver = table[leaf]
         assert row == [axes, str(number), str(size), f"{size**0.5:.4g}"]
         assert (regularizer, solver) == ("GroupLasso", "SecularNewton")
-    # The total is that of all leaves with groups.
+    # The total counts the groups of all leaves with groups.
     shown = [row for leaf, row in table.items() if len(row) == 7 and leaf != "leaf" and row[1] != "-"]
     assert set(expected) <= set(table)
     assert table["total"][2] == str(sum(int(row[3]) for row in shown))
@@ -83,7 +83,8 @@ def test_describe_names_every_leaf_and_adds_up_the_entries():
     assert len(text.splitlines()) == 10 + 2
     assert table["attention/out/bias"] == ["(4, 8)", "-", "-", "-", "-", "-", "-"]
     assert table["dense/kernel"][5] == "0.25"
-    # 4 attention kernels of 64, a convolution of 288, a dense layer of 160; 3 biases of 8 and one of 32.
+    # Regularized: 4 attention kernels of 64 entries, a convolution of 288 and a dense layer of 160. Not regularized: 3
+    # biases of 8 and one of 32.
     assert table["total"] == ["760 entries", "704 regularized", "52"]
     assert not any(line != line.rstrip() for line in text.splitlines())
 
@@ -126,7 +127,7 @@ def test_describe_warns_where_a_leaf_is_one_single_group():
         "column is one single group, which goes as a whole or not at all: name its axes"
     ]
     assert cells("\n".join(lines))["depthwise"][2:5] == ["(3,)", "8", "9"]
-    # A group of one entry is nothing to warn of.
+    # A single group of one entry needs no warning.
     assert "single" not in describe(GroupLasso(), {"number": jnp.zeros((1, 1))})
 
 

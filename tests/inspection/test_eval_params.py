@@ -1,7 +1,7 @@
-"""The structured point and the solver's report, found again wherever the state sits.
+"""`eval_params` and `solver_info` find the structured point and the solver's report wherever the state is.
 
-A `recorder` in the middle of the chain writes down what `proximal_point` hands on, W_hat itself; `eval_params` must
-give the same from the sums, through every wrapper and at every step.
+A `recorder` in the middle of the chain stores W_hat, the output of `proximal_point`. `eval_params` must compute the
+same point from the sums, through every wrapper and at every step.
 """
 
 import functools
@@ -32,7 +32,7 @@ class RecorderState(NamedTuple):
 
 
 def recorder():
-    """Keeps the point that passes through; a stranger in the chain, as users may put one there."""
+    """Stores the point that passes through. It is a foreign transformation in the chain, as users may have."""
 
     def init(params):
         return RecorderState(jax.tree.map(jnp.zeros_like, params))
@@ -90,7 +90,7 @@ def init_params(dtype=jnp.float32):
 
 
 def gradients(params, step):
-    """Of a quadratic that pulls every first input group to 2 and all else to 0, with noise."""
+    """Noisy gradients of a quadratic that pulls the first input group of each kernel to 2 and all else to 0."""
 
     def gradient(path, leaf):
         rng = np.random.default_rng([step, leaf.size])
@@ -108,7 +108,7 @@ def by_path(tree):
 
 
 def recorded_points(state):
-    """All W_hat in a state, by path."""
+    """The recorded W_hat of all leaves in a state, by path."""
     result = {}
     for _, found in optax.tree.get_all_with_path(state, "RecorderState"):
         result.update(by_path(found.recorded))
@@ -125,7 +125,7 @@ def train(optimizer, params, num_steps=7, first=0):
 
 
 def check_structured(structured, params, state, rtol=2e-6):
-    """`structured` is like params, has the values of the record where there is one, and its zeros exactly."""
+    """Checks that `structured` has the structure of params, and the recorded values with exactly the same zeros."""
     assert jax.tree.structure(structured) == jax.tree.structure(params)
     expected = by_path(params) | recorded_points(state)
     actual = by_path(structured)
@@ -139,20 +139,22 @@ def check_structured(structured, params, state, rtol=2e-6):
 
 
 def check_has_structure(structured, kernels=KERNELS):
-    """Some groups are zero and some are not, in every regularized leaf."""
+    """Checks that in every regularized leaf some groups are zero and some are not."""
     values = by_path(structured)
     for path in kernels:
         alive = np.any(values[path] != 0, axis=tuple(a for a in range(values[path].ndim) if a != values[path].ndim - 2))
         assert alive.any() and not alive.all(), path
 
 
-# What users wrap our methods in: from a factory of ours to an optimizer.
+# Wrappers as users put them around our methods: each maps a factory to an optimizer.
 
 ALL = GroupLasso("input")
 
 
 def labels_by_layer(params):
-    """A function of the tree: static label trees do not fit what nnx hands over at `update`."""
+    """Labels as a function of the tree, because a static tree of labels does not fit the tree that nnx passes to
+    `update`.
+    """
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     layers = {"conv": "first", "dense": "second"}
     return treedef.unflatten(
@@ -211,7 +213,7 @@ every_method = pytest.mark.parametrize("method", RECORDED)
 
 
 def wrapped(method, wrapper):
-    """Wrappers do not know which method they wrap: RMDA by itself and where states are merged."""
+    """A case. Wrappers treat all methods alike, so RMDA is quick only by itself and where states are merged."""
     is_quick = method == "ramda" or wrapper in ("bare", "partition")
     return pytest.param(method, wrapper, id=f"{method}-{wrapper}", marks=() if is_quick else pytest.mark.slow)
 
@@ -222,23 +224,23 @@ def test_eval_params_gives_the_steps_own_solution_through_wrappers(method, wrapp
     optimizer = WRAPPERS[wrapper](RECORDED[method])
     for number, (params, state) in enumerate(train(optimizer, init_params())):
         structured = ramda_jax.eval_params(state, params)
-        if number == 0 and wrapper.startswith("MultiSteps"):  # its first step has only accumulated
+        if number == 0 and wrapper.startswith("MultiSteps"):  # the first step only accumulates
             check_equal(structured, params)
             continue
         check_structured(structured, params, state)
     check_has_structure(structured)
-    # The iterate itself has no zeros: c_t is below 1.
+    # The iterate itself has no zeros, because c_t is below 1.
     assert all((value != 0).all() for value in by_path(params).values())
 
-    # Under jit: the same, with the same zeros.
+    # Under jit the result is the same, with the same zeros.
     jitted = jax.jit(ramda_jax.eval_params)(state, params)
     check_structured(jitted, params, state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7), jitted, structured)
 
-    # Its companion finds the same states.
+    # `solver_info` finds the same states.
     for info in (ramda_jax.solver_info(state), jax.jit(ramda_jax.solver_info)(state)):
         assert bool(info.converged)
-        assert (int(info.num_steps) > 0) == (method == "ramda")  # RMDA's is a closed form
+        assert (int(info.num_steps) > 0) == (method == "ramda")  # RMDA has a closed form
         assert 0 <= float(info.residual) < 1e-5
 
 
@@ -303,7 +305,8 @@ def test_eval_params_works_with_either_solver(solver):
     "tolerance", [None, ramda_jax.summable_tolerance(1e-2)], ids=["released rule", "condition (7)"]
 )
 def test_eval_params_with_inexact_proximal_gradient_is_structured_and_near_the_step(tolerance):
-    # Its second solve starts at the new parameters: another point within the tolerance of the same model.
+    # `eval_params` solves again, from the new parameters. It finds another point within the tolerance of the same
+    # model.
     optimizer = recorded_ramda(ALL, solver=ProximalGradient(tolerance=tolerance))
     evaluate = jax.jit(ramda_jax.eval_params)
     for params, state in train(optimizer, init_params(), num_steps=6):
@@ -315,7 +318,7 @@ def test_eval_params_with_inexact_proximal_gradient_is_structured_and_near_the_s
 
 
 def test_eval_params_solves_anew_to_the_tolerance_of_the_last_step():
-    # Tight in the third step only; anywhere else the first iteration will do.
+    # The tolerance is tight in the third step only. In other steps the first iteration is enough.
     def tolerance(step):
         return jnp.where(step == 2, 0.0, 1e3)
 
@@ -340,7 +343,7 @@ def test_eval_params_around_restarts_is_that_of_the_step_just_taken(method):
 
 @every_method
 def test_eval_params_uses_the_strength_and_eps_of_the_last_step(method):
-    # Schedules that change at every step: a restored model with the next step's numbers has other zeros.
+    # The schedules change at every step, so a model with the next step's numbers would have other zeros.
     def strength(step):
         return STRENGTH * jnp.where(step % 2 == 0, 0.1, 2.0)
 
@@ -370,7 +373,7 @@ def test_eval_params_where_every_group_is_zero(method):
 
 @every_method
 def test_zeros_of_groups_at_the_border_are_those_of_the_step(method):
-    # ||rhs|| = weight up to a few units in the last place: computed again, jitted or not, it may come out on the other
+    # ||rhs|| = weight up to a few units in the last place, so a second computation, jitted or not, may end on the other
     # side.
     rng = np.random.default_rng(0)
     shape = (2_000, 37)
@@ -379,7 +382,7 @@ def test_zeros_of_groups_at_the_border_are_those_of_the_step(method):
     wiggle = 1 + np.finfo(np.float32).eps * rng.integers(-3, 4, (len(directions), 1))
     rate, strength = 0.7, 1.3
     optimizer = PLAIN[method](GroupLasso(group_weight=1.0), strength, learning_rate=rate, averaging=0.5)
-    # RAMDA's metric depends on the gradients: zeros as the anchor take it out of rhs = metric anchor - V.
+    # RAMDA's metric depends on the gradients. With anchor 0 it does not enter rhs = metric anchor - V.
     anchor = rng.standard_normal(shape).astype(np.float32) if method == "rmda" else np.zeros(shape, np.float32)
     first = rng.standard_normal(shape).astype(np.float32)
     alpha = rate * (1 + np.sqrt(2))
@@ -400,7 +403,7 @@ def test_zeros_of_groups_at_the_border_are_those_of_the_step(method):
 
 
 def test_eval_params_takes_params_from_anywhere_in_training():
-    # With radii it depends on the state alone, but for leaves that are not ours.
+    # If the state has radii, the result depends on the state alone, except for leaves of other optimizers.
     *_, (params, state) = train(recorded_ramda(ALL), init_params(), num_steps=3)
     expected = by_path(ramda_jax.eval_params(state, params))
     elsewhere = by_path(ramda_jax.eval_params(state, jax.tree.map(jnp.zeros_like, params)))
@@ -451,7 +454,7 @@ def test_eval_params_keeps_methods_of_a_named_chain_apart(names):
 
 @pytest.mark.parametrize("names", [("x", "y"), ("y", "x")])
 def test_eval_params_keeps_methods_without_radii_apart(names):
-    # Nothing in their states tells whose leaves are whose, but for where they are.
+    # Only the place of the states tells which leaves belong to which method.
     lasso = ramda_jax.L1()
     optimizer = optax.named_chain(
         (names[0], optax.masked(recorded_ramda(lasso), only_layer("conv"))),
@@ -508,7 +511,7 @@ def test_eval_params_sees_hyperparameters_changed_by_hand():
 
 
 def test_eval_params_of_a_method_without_a_model_of_ours_is_params():
-    # Proximal gradient descent as a user's own builder: stateless, c = 1, so that params are the structured point.
+    # Proximal gradient descent as a user's own builder. It has no state and c = 1, so the structured point is params.
     def builder():
         def update(updates, state, params=None, **extra_args):
             metric = jax.tree.map(lambda g: jnp.ones([], g.dtype), updates)
@@ -523,7 +526,7 @@ def test_eval_params_of_a_method_without_a_model_of_ours_is_params():
     *_, (params, state) = train(optimizer, init_params())
     check_equal(ramda_jax.eval_params(state, params), params)
     check_has_structure(params)
-    # Beside RAMDA in one tree each keeps its own.
+    # Beside RAMDA in one tree, each method has its own structured point.
     both = optax.partition({"first": optimizer, "second": recorded_ramda(ALL), "rest": optimizer}, labels_by_layer)
     for params, state in train(both, init_params()):
         structured = ramda_jax.eval_params(state, params)
@@ -608,7 +611,7 @@ def test_eval_params_works_with_nnx_optimizer(method, wrapper):
     assert math.isclose(
         float(ramda_jax.solver_info(optimizer.opt_state).residual), float(ramda_jax.solver_info(state).residual)
     )
-    # The structured point goes back into a network.
+    # The structured point can be put back into a network.
     evaluated = nnx.clone(model)
     nnx.update(evaluated, ramda_jax.eval_params(optimizer.opt_state, raw))
     np.testing.assert_array_equal(evaluated.dense.kernel[...], by_path(structured)["dense/kernel"])
@@ -656,11 +659,11 @@ def test_params_that_lack_a_leaf_are_refused_by_path():
         ramda_jax.eval_params(state, params)
 
 
-# How the solver fares.
+# The solver's report.
 
 
 def test_solver_info_sums_up_all_states_and_leaves():
-    # Strengths so small that all groups are alive, and too few iterations for them.
+    # With such small strengths all groups are alive, and the iterations are too few to converge.
     make = {
         "first": plain_ramda(ALL, 1e-3, solver=ProximalGradient(max_steps=9, tolerance=0.0)),
         "second": plain_ramda(ALL, 1e-3, solver=ProximalGradient(max_steps=2, tolerance=0.0)),

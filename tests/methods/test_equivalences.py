@@ -1,4 +1,4 @@
-"""Without a regularizer every method is a transformation that Optax has, step by step."""
+"""Without a regularizer every method equals a transformation of Optax, step by step."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ramda_jax.builders.uncorrected_adam import scale_by_uncorrected_adam
 
 
 def trajectory(optimizer, steps=30, seed=0):
-    """The iterates under noisy gradients of a quadratic, in float64, all in one array."""
+    """The iterates under noisy gradients of a quadratic, in float64, as one array."""
     rng = np.random.default_rng(seed)
     params = {"kernel": jnp.asarray(rng.normal(size=(4, 3))), "bias": jnp.asarray(rng.normal(size=3))}
     hessian = {"kernel": jnp.asarray(10.0 ** rng.uniform(-2, 1, size=(4, 3))), "bias": jnp.ones(3)}
@@ -78,11 +78,12 @@ def test_method_without_regularizer_is_optax(x64, ours, theirs):
 
 @pytest.mark.parametrize("averaging", [1.0, 0.1])
 def test_ramda_without_regularizer_is_madgrad(x64, averaging):
-    # Optax adds its eps to the learning rate too (the weights are (lr + eps) sqrt(t)): ours gets that sum.
+    # Optax adds eps to the learning rate too (its weights are (lr + eps) sqrt(t)), so ours gets the sum as learning
+    # rate.
     eps = 1e-3
     madgrad = optax.contrib.madgrad(0.1, momentum=1 - averaging, eps=eps)
     ours = ramda_jax.ramda(0.1 + eps, averaging=averaging, eps=eps)
-    # Its sqrt(count + 1) is that of an integer, which is float32 even under x64.
+    # Optax takes the root of an integer, `count + 1`, which is float32 even under x64.
     np.testing.assert_allclose(trajectory(ours), trajectory(madgrad), rtol=1e-6, atol=1e-7)
 
 
@@ -124,18 +125,18 @@ def test_prox_ssi_is_prox_gen_with_the_direction_of_uncorrected_adam(x64):
 
 
 def test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype():
-    # To bfloat16 they all would be 1.
+    # Rounded to bfloat16 all gradients would be 1.
     params, grads = jnp.ones(3, jnp.bfloat16), jnp.asarray([1.001, 1.002, 0.999], jnp.float32)
     builder = ramda_jax.preconditioned(0.1, optax.identity())
     model, _ = builder.update(grads, builder.init(params), params)
     np.testing.assert_array_equal(model.linear, grads)
-    # It is the learning rate times the papers' model.
+    # The model is the learning rate times the papers' model.
     assert model.objective_scale == model.weight == jnp.float32(0.1)
 
 
 def test_prox_ssi_first_prox_is_stronger_than_prox_adamw_by_the_missing_correction(x64):
-    # One step on the same gradient: the metrics are |g| and sqrt(1 - b2) |g|, so the shrinkage of an entry that
-    # lives, strength * rate / metric, differs by 1 / sqrt(1 - b2), about 32 times.
+    # After one step on the same gradient the metrics are |g| and sqrt(1 - b2) |g|. So the shrinkage of a nonzero entry,
+    # strength * rate / metric, differs by a factor of 1 / sqrt(1 - b2), about 32.
     params = {"kernel": jnp.full((1, 1), 5.0)}
     grads = {"kernel": jnp.full((1, 1), 0.5)}
 

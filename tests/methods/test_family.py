@@ -16,7 +16,7 @@ from tests.factories import FACTORIES
 
 
 class Net(nnx.Module):
-    """Two Dense layers, the first of which sees more inputs than count."""
+    """Two dense layers. The data depends on a few of the first layer's inputs only."""
 
     def __init__(self, rngs):
         self.first = nnx.Linear(12, 8, rngs=rngs)
@@ -33,7 +33,7 @@ def data():
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A regularizer, a strength at which it acts and leaves a network, and what it must show in a kernel."""
+    """A regularizer, a strength that is neither too weak nor too strong, and the structure that a kernel must have."""
 
     regularizer: object
     strength: float
@@ -121,7 +121,7 @@ def trained(factory, case, steps=400):
 
 
 def combination(factory, case):
-    """Every regularizer with RAMDA, every method with the group LASSO."""
+    """A case; quick are every regularizer with RAMDA, and every method with the group LASSO."""
     is_quick = factory.name == "ramda" or isinstance(case.regularizer, ramda_jax.GroupLasso)
     return pytest.param(factory, case, id=f"{factory.name}-{case.name}", marks=() if is_quick else pytest.mark.slow)
 
@@ -129,17 +129,17 @@ def combination(factory, case):
 @pytest.mark.parametrize(("factory", "case"), [combination(factory, case) for factory in FACTORIES for case in CASES])
 def test_method_trains_to_the_structure_of_the_regularizer(factory, case):
     params, state, before, after, loss_before, loss_after = trained(factory, case)
-    # Outside its set an indicator is infinite: what can be compared there is the loss.
+    # An indicator is infinite outside its set, so there the losses are compared.
     assert after < before if np.isfinite(before) else loss_after < loss_before
     structured = ramda_jax.eval_params(state, params)
     assert case.has_structure(np.asarray(structured["first"]["kernel"][...]))
     if case.exact_on_iterate:
         assert case.has_structure(np.asarray(params["first"]["kernel"][...]))
-    assert np.all(np.asarray(params["out"]["kernel"][...]) != 0)  # what has no regularizer is not thinned out
+    assert np.all(np.asarray(params["out"]["kernel"][...]) != 0)  # a leaf without a regularizer has no zeros
 
 
 def test_binary_network_of_the_iclr_paper_reaches_zero_and_one_exactly_and_stays():
-    """The binary regularizer of the ICLR paper: the choice alpha between -1 and 1 is trained too, in a box."""
+    """The ICLR paper's binary regularizer: alpha, the choice between -1 and 1, is a parameter in a box."""
     x = jax.random.normal(jax.random.key(0), (400, 6))
     target = jnp.array([1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
     params = {"w": 0.1 * jnp.ones(6), "alpha": jnp.full(6, 0.5)}
@@ -158,7 +158,7 @@ def test_binary_network_of_the_iclr_paper_reaches_zero_and_one_exactly_and_stays
         return (params, state), params["alpha"]
 
     _, alphas = jax.lax.scan(step, (params, optimizer.init(params)), length=400)
-    # alpha is 1 where w is to be -1: there the penalty is (w + 1)^2.
+    # alpha is 1 where w should be -1, because the penalty is (w + 1)^2 then.
     expected = np.asarray(target < 0, np.float32)
     reached = np.all(np.asarray(alphas) == expected, axis=1)
     first = int(np.argmax(reached))
