@@ -1,4 +1,4 @@
-"""The certificate, against sums over recorded gradients in NumPy's float64."""
+"""The certificate against sums over recorded gradients in NumPy's float64."""
 
 import functools
 
@@ -25,7 +25,7 @@ REGULARIZERS = {
 
 @functools.cache
 def gradients(num_steps, move=0.0):
-    """Means from 0 to 1 by row and noise; the last row's mean moves by `move` in the second half."""
+    """Gradients with means from 0 to 1 by row, plus noise. The first row's mean moves by `move` in the second half."""
     rng = np.random.default_rng(0)
     means = np.linspace(0, 1, SHAPE[0])[:, None] * np.ones(SHAPE)
     noise = 0.3 * rng.normal(size=(num_steps, *SHAPE))
@@ -271,7 +271,7 @@ def test_the_sums_of_the_bound_hold_at_every_step():
     k = np.arange(1, 200_001, dtype=np.float64)
     alpha = np.cumsum(np.sqrt(k))
     first, terms = np.cumsum(k) / alpha**2, k / alpha**2
-    # What lies beyond the last is at most 9 / (4 (last + 1)), by the same inequality.
+    # The terms after the last one sum to at most 9 / (4 (last + 1)), by the same inequality.
     later = np.cumsum(terms[::-1])[::-1] - terms + 9 / (4 * (len(k) + 1))
     t = k[:1000]
     assert np.all(first[:1000] <= 9 / (8 * t)) and np.all(later[:1000] <= 9 / (4 * t))

@@ -1,4 +1,4 @@
-"""What `StructureHistory` refuses, how much it keeps, and that it survives a file."""
+"""`StructureHistory`: the input that it refuses, the records that it keeps, and its files."""
 
 import re
 import sys
@@ -50,7 +50,7 @@ def test_history_refuses_before_anything_changes(step, support, error, message):
     with pytest.raises(error, match=message):
         history.add(step, support)
     assert snapshot(history) == before
-    # The next support is compared with the last that was taken in.
+    # The next support is compared with the last accepted support.
     same = {"a": history._support["a"].copy(), "b/c": history._support["b/c"].copy()}
     assert history.add(4, same) == 0
 
@@ -71,7 +71,7 @@ def test_history_keeps_few_records_of_many_steps_and_loses_no_change():
     assert len(few.steps) == len(few.changes) <= 100
     assert (few.steps[0], few.steps[-1], few.changes[0]) == (10, 5009, 0)
     assert sum(few.changes) == sum(whole.changes)
-    # Each entry holds the changes since the one before it.
+    # Each entry of `changes` counts the changes since the entry before it.
     total = dict(zip(whole.steps, np.cumsum(whole.changes), strict=True))
     assert np.cumsum(few.changes).tolist() == [total[step] for step in few.steps]
     assert few.steps == sorted(few.steps)
@@ -102,7 +102,7 @@ def test_history_refuses_durations_that_are_none(duration):
 def test_history_goes_on_from_a_file_as_if_uninterrupted(tmp_path, steps):
     history, file = fed(steps, max_records=20), tmp_path / "history"
     history.save(file)
-    history.save(file)  # over the old one
+    history.save(file)  # overwrites the file
     assert [file.name for file in tmp_path.iterdir()] == ["history"]
     again = StructureHistory.load(file)
     for watched in (history, again):
@@ -120,7 +120,7 @@ def test_history_refuses_a_damaged_file(tmp_path):
         (tmp_path / "history").write_bytes(content)
         with pytest.raises(ValueError, match=refusal):
             StructureHistory.load(tmp_path / "history")
-    # Wherever it is damaged: it is refused, or (a date, say) nothing of the history is in these bytes.
+    # Damage anywhere is refused, unless the bytes hold nothing of the history (a date, for example).
     num_refused = 0
     for place in range(0, len(whole), 3):
         (tmp_path / "history").write_bytes(whole[:place] + b"xx" + whole[place + 2 :])

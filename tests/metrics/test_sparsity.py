@@ -10,13 +10,13 @@ import pytest
 from ramda_jax import GroupLasso, Null, metrics
 from tests.reference import group_norm
 
-# Counted by hand: groups are rows of `dense` and slices [:, :, i, :] of `conv`.
+# A tree for counts by hand. Groups are rows of `dense` and slices [:, :, i, :] of `conv`.
 BY_HAND = {
     "dense": {
-        "kernel": jnp.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),  # 1 of 3 groups of 2 alive
+        "kernel": jnp.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),  # 1 of 3 groups is alive, of 2 entries each
         "bias": jnp.array([0.0, 5.0]),
     },
-    "conv": {"kernel": jnp.zeros((2, 1, 2, 4)).at[1, 0, 1, 3].set(-2.0)},  # 1 of 2 groups of 8 alive
+    "conv": {"kernel": jnp.zeros((2, 1, 2, 4)).at[1, 0, 1, 3].set(-2.0)},  # 1 of 2 groups is alive, of 8 entries each
 }
 
 
@@ -24,7 +24,7 @@ def test_sparsities_of_a_tree_counted_by_hand():
     regularizer = GroupLasso()
     assert float(metrics.group_sparsity(regularizer, BY_HAND)) == pytest.approx(3 / 5)
     assert float(metrics.weighted_group_sparsity(regularizer, BY_HAND)) == pytest.approx((2 * 2 + 8) / (6 + 16))
-    # Kernels of the convolution are [:, :, i, o]: 7 of 8 zero; of the dense layer its own groups.
+    # The kernels are [:, :, i, o] in the convolution, where 7 of 8 are zero, and the groups in the dense layer.
     assert float(metrics.kernel_sparsity(regularizer, BY_HAND)) == pytest.approx((7 + 2) / (8 + 3))
     assert float(metrics.unstructured_sparsity(regularizer, BY_HAND)) == pytest.approx((5 + 15 + 1) / 24)
     only = metrics.unstructured_sparsity(regularizer, BY_HAND, regularized_only=True)

@@ -1,4 +1,4 @@
-"""The distance to stationarity, against the definition."""
+"""The distance to stationarity against its definition."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_stationarity_refuses_gradients_of_other_parameters():
 
 
 def normalised_net(kind):
-    """Two kernels, the first of which a normalisation reads, and one that nothing reads."""
+    """A loss and its parameters. A normalisation of this kind reads the kernel `first`, and nothing reads `unread`."""
     params = tiny.normal_tree({"first": (5, 4), "last": (4, 3), "unread": (4, 2), "scale": (4,)})
     x, y = np.random.default_rng(0).standard_normal((32, 5)), np.arange(32) % 3
     axis = {"batch": 0, "layer": 1, "rms": 1, "none": None}[kind]
@@ -68,7 +68,7 @@ def test_gradient_is_orthogonal_to_a_kernel_without_scale_effect_so_that_only_ze
     grads = jax.jit(jax.grad(loss))(params)
     w, g = params["first"], grads["first"]
     assert abs(float(jnp.vdot(g, w))) < 1e-3 * float(jnp.linalg.norm(g) * jnp.linalg.norm(w))
-    # So the distance to stationarity, of this leaf alone, is at least strength psi(w) / ||w||, at every scale.
+    # So the distance to stationarity of this leaf alone is at least strength psi(w) / ||w||, at every scale.
     for scale in (1.0, 0.1):
         scaled = params | {"first": scale * w}
         slope = jax.jit(jax.grad(loss))(scaled)["first"]

@@ -39,7 +39,7 @@ def test_changed_groups_refuses_supports_of_other_leaves():
 
 
 def naive_history(steps, supports):
-    """Last change and, for each group, the steps since it last changed, by comparing all pairs of neighbours."""
+    """The step of each group's last change, and the number of changes at each step, by comparing adjacent supports."""
     changed_at = np.full(supports.shape[1:], steps[0])
     changes = [0]
     for k in range(1, len(steps)):
@@ -84,7 +84,7 @@ def test_history_has_settled_only_after_the_whole_time():
     assert history.last_change == 20
     assert history.has_settled(5)
     assert not history.has_settled(6)
-    assert history.add(26, alive) == 1  # a group that comes back counts too
+    assert history.add(26, alive) == 1  # a revived group counts too
     assert not history.has_settled(1)
 
 
@@ -113,7 +113,7 @@ def test_history_refuses_steps_that_do_not_grow_and_other_leaves():
             history.add(step, {"a": np.array([True])})
     with pytest.raises(ValueError, match="must be of the same leaves"):
         history.add(6, {"b": np.array([True])})
-    # What was refused has left no trace.
+    # Refused supports leave the history unchanged.
     assert history.steps == [5]
     assert history.add(6, {"a": np.array([False])}) == 1
 

@@ -1,4 +1,4 @@
-"""The recipe for ONNX in docs/compaction.md, in an environment of its own: `make test-onnx`."""
+"""The recipe for ONNX in docs/compaction.md. `make test-onnx` runs it in its own environment."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Two phases as one optimizer: the first to the bit the method's own, the second an optimizer's with the zeros held."""
+"""Two phases in one optimizer. The first equals the method bit for bit; the second is the tuner with the zeros held."""
 
 import functools
 import pickle
@@ -20,13 +20,13 @@ SWITCH, TOTAL = 24, 40
 REGULARIZER = GroupLasso()
 SHAPES = {"first": {"kernel": (6, 5), "bias": (5,)}, "second": {"kernel": (5, 3), "bias": (3,)}}
 TARGETS = tiny.normal_tree(SHAPES, seed=1)
-# Half of the inputs of the first leaf are to vanish.
+# Half of the inputs of the first leaf should become zero.
 TARGETS["first"]["kernel"] *= jnp.array([1.0, 0.05, 1.0, 0.05, 1.0, 0.05])[:, None]
 PARAMS = tiny.normal_tree(SHAPES)
 
 
 def gradient(params):
-    """Of half the squared distance to `TARGETS`."""
+    """The gradient of half the squared distance to `TARGETS`."""
     return jax.tree.map(lambda p, target: p - target, params, TARGETS)
 
 
@@ -68,7 +68,7 @@ def test_the_first_phase_is_the_method_s_own_to_the_bit(averaging):
     same(params, plain)
     same(state.method, own)
     assert int(state.hold_step) == SWITCH - 1
-    # Compiled, XLA may round otherwise.
+    # In a compiled program XLA may round differently.
     params, state = after(optimizer, SWITCH - 1)
     close((params, state.method), (plain, own))
 
@@ -83,7 +83,7 @@ def test_the_switch_goes_to_the_structured_point_of_the_method(averaging):
     alive = metrics.support(REGULARIZER, structured)
     same(metrics.support(REGULARIZER, params), alive)
     assert 0 < sum(int((~mask).sum()) for mask in alive.values())
-    # Until the next step the state is the method's, for a certificate.
+    # Until the next step the state is still the method's, so that a certificate can be computed.
     close(state.method, own)
 
 
@@ -98,7 +98,7 @@ def test_after_the_switch_it_is_the_tuner_with_the_zeros_held():
         was = np.asarray(dict(named_leaves(start))[path])
         assert (np.asarray(leaf)[was == 0] == 0).all() and np.any(np.asarray(leaf) != was), path
 
-    # It no longer shrinks: what lives has come nearer to what it is to be.
+    # The second phase does not shrink, so the nonzero entries have come nearer to their targets.
     def distance(params):
         return float(optax.tree.norm(jax.tree.map(lambda p, t: jnp.where(p == 0, 0, p - t), params, TARGETS)))
 
@@ -196,7 +196,7 @@ def test_ramda_then_hold_reaches_a_size_on_a_model_with_coupled_groups():
     for _ in range(80):
         train_step(model, optimizer)
     alive = metrics.support(regularizer, nnx.state(model, nnx.Param))
-    # Half of the 18 channels and units, to within one.
+    # Half of the 18 channels and units are alive, to within one.
     assert abs(sum(int(mask.sum()) for mask in alive.values()) - 9) <= 1
     for _ in range(80):
         train_step(model, optimizer)
@@ -209,7 +209,7 @@ def test_ramda_then_hold_reaches_a_size_on_a_model_with_coupled_groups():
 @pytest.mark.parametrize(("given", "length", "hold"), [({}, 0.7 * SWITCH, None), ({"rise": 0.5}, 12.0, 12)])
 def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switch(given, length, hold):
     settings = ramda_jax.stages(0.1, ends=(17, 20), factor=0.3, total_steps=SWITCH)
-    # Steep first, and at the whole share before lambda is held.
+    # The share rises steeply at first, and reaches its end before lambda is held.
     length = length if hold is None else 0.8 * hold
     rising = Target(
         lambda step: 0.4 * (1 - jnp.maximum(1 - step / length, 0.0) ** 3),

@@ -1,1 +1,1 @@
-"""Independent references in NumPy and SciPy, in float64 or wider: nothing in here imports the package."""
+"""Independent references in NumPy and SciPy, in float64 or wider. They do not import the package."""

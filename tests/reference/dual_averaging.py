@@ -1,8 +1,8 @@
-"""The models of RMDA and RAMDA, written from the papers' algorithms in plain NumPy; nothing of the library.
+"""The models of RMDA and RAMDA, written from the papers' algorithms in plain NumPy, without the library.
 
-Algorithm 1 of Huang and Lee, ICLR 2022 (RMDA) and Algorithm 1 of Huang and Lee, NeurIPS 2024 (RAMDA), for one array,
-in float64 whatever is given. Stages are those of the papers' experiments: at a stage's first step all sums are zero
-again and the parameters of that moment are the new W_0; learning rate and eps go on by the number of all steps.
+Algorithm 1 of Huang and Lee, ICLR 2022 (RMDA) and Algorithm 1 of Huang and Lee, NeurIPS 2024 (RAMDA), for one array, in
+float64 for any input. Stages are those of the papers' experiments: at a stage's first step all sums start at zero, and
+the current parameters become W_0. The schedules of the learning rate and eps count all steps.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Step(NamedTuple):
-    """The sums after one step, which are its model `<V, W> + 1/2 ||W - W0||^2_metric + weight psi(W)`."""
+    """The sums after one step, which define its model `<V, W> + 1/2 ||W - W0||^2_metric + weight psi(W)`."""
 
     t: int
     alpha: float
@@ -23,14 +23,14 @@ class Step(NamedTuple):
 
 
 def trajectory(method, gradients, parameters, learning_rates, restarts=(), epsilons=None):
-    """The steps of `method`, "rmda" or "ramda".
+    """The steps of a method.
 
     Args:
-        method: which.
-        gradients: those of the single steps.
+        method: "rmda" or "ramda".
+        gradients: the gradient of each step.
         parameters: the parameters before each step.
         learning_rates: eta of each step.
-        restarts: numbers of steps after which a stage ends.
+        restarts: the numbers of steps after which a stage ends.
         epsilons: RAMDA's eps of each step.
 
     Returns:

@@ -2,8 +2,8 @@
 
     minimise 1/2 ||w||^2_metric - <rhs, w> + sum_g lam_g ||w_g||
 
-Everything is computed in NumPy's widest float, group by group; only the bracketing search is float64.
-Groups are addressed by their group axes: `rows` makes them the rows of a matrix.
+Everything is computed in NumPy's widest float, group by group; only the bracketing search is float64. Arguments name
+the group axes, and `rows` turns the groups into the rows of a matrix.
 """
 
 import numpy as np
@@ -30,10 +30,10 @@ def norms(x, group_axes):
 
 
 def kkt_residuals(w, rhs, metric, lam, group_axes):
-    """For every group the distance of 0 to the subdifferential of the objective at w.
+    """The distance of 0 to the subdifferential of the objective at w, for every group.
 
-    At w_g != 0 the norm is smooth: `||metric w - rhs + lam w / ||w|| ||`. At w_g = 0 its subdifferential is the
-    ball of radius lam: `max(||rhs|| - lam, 0)`.
+    At w_g != 0 the norm is smooth, and the distance is `||metric w - rhs + lam w / ||w|| ||`. At w_g = 0 its
+    subdifferential is the ball of radius lam, and the distance is `max(||rhs|| - lam, 0)`.
     """
     result = []
     for w_g, rhs_g, metric_g in zip(*(wide(rows(x, group_axes)) for x in (w, rhs, metric)), strict=True):
@@ -64,8 +64,8 @@ def solve_group(rhs, metric, lam):
     if lam == 0:
         w = rhs / metric
         return w, np.sqrt(np.sum(w**2)), wide(-1)
-    # In units in which ||rhs|| = 1, and r as a multiple of the root for the smallest metric, so that the search
-    # is over log r in [log(min metric / max metric), 0].
+    # Scale the problem to ||rhs|| = 1, and measure r in units of the root for the smallest metric. Then log r is in
+    # [log(min metric / max metric), 0].
     x, lam, largest = rhs / norm, lam / norm, (1 - lam / norm) / np.min(metric)
 
     def secular(log_r):
@@ -73,7 +73,7 @@ def solve_group(rhs, metric, lam):
 
     low = float(np.log(np.min(metric) / np.max(metric))) - 1e-3
     r = largest * np.exp(wide(brentq(secular, low, 1e-3, xtol=1e-13, rtol=1e-13)))
-    for _ in range(2):  # to the accuracy of the wide float
+    for _ in range(2):  # polish to the accuracy of the wide float
         t = metric * r + lam
         s2, s3 = np.sum((x / t) ** 2), np.sum((x / t) ** 2 * (metric / t))
         r += (s2 - 1) / (2 * s3)
@@ -83,7 +83,7 @@ def solve_group(rhs, metric, lam):
 
 
 def solve(rhs, metric, lam, group_axes):
-    """(w, radii, slopes): w in the shape of `rows`, the others one per group."""
+    """(w, radii, slopes): w has the shape of `rows`, and each group has a radius and a slope."""
     solutions = [
         solve_group(*group, lam) for group in zip(rows(rhs, group_axes), rows(metric, group_axes), strict=True)
     ]

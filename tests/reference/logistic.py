@@ -1,12 +1,14 @@
-"""Group-sparse logistic regression: random problems, and their optimum by an independent deterministic solver.
+"""Group-sparse logistic regression: random problems, and their optimum from an independent deterministic solver.
 
-NumPy and SciPy in float64, nothing of the library. Objective of a kernel W (features, classes) and a bias b:
+Everything is in float64, with NumPy and SciPy and without the library. The objective of a kernel W (features, classes)
+and a bias b is
 
     mean_i [logsumexp(z_i) - z_i[y_i]] + ridge / 2 (||W||^2 + ||b||^2) + strength * sum_j sqrt(classes) ||W[j]||,
     z_i = x_i W + b
 
-A group is a row of W, what reads one feature. The ridge makes the objective strongly convex (softmax alone is flat
-along adding one number to all classes), so that it has one minimiser and a vanishing KKT residual proves it.
+A group is a row of W, the weights that read one feature. The ridge makes the objective strongly convex, while softmax
+alone does not change if one number is added to all classes. So there is one minimiser, and a KKT residual of 0 proves
+it.
 """
 
 from typing import NamedTuple
@@ -21,7 +23,7 @@ class Problem(NamedTuple):
     Attributes:
         inputs: (samples, features).
         labels: (samples,), class numbers.
-        num_classes: how many classes.
+        num_classes: the number of classes.
         ridge: weight of the squared norms.
         strength: lambda, the weight of the group LASSO.
     """
@@ -34,11 +36,11 @@ class Problem(NamedTuple):
 
     @property
     def group_weight(self):
-        """lambda sqrt(size of a group), what a row's norm is multiplied by."""
+        """lambda sqrt(size of a group), the factor of a row's norm."""
         return self.strength * np.sqrt(self.num_classes)
 
     def gradient(self, kernel, bias):
-        """Gradient of the smooth part, as the pair (of kernel, of bias)."""
+        """The gradient of the smooth part, as a pair (for the kernel, for the bias)."""
         error = softmax(self.inputs @ kernel + bias, axis=1)
         error[np.arange(len(self.labels)), self.labels] -= 1
         error /= len(self.labels)
@@ -52,13 +54,13 @@ class Problem(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """The minimiser, and how clearly its support is what it is.
+    """The minimiser, and how well its support is determined.
 
     Attributes:
         kernel: (features, classes), rows not in `support` exactly 0.
         bias: (classes,).
-        support: (features,), which rows are not zero.
-        residual: distance of 0 to the subdifferential.
+        support: (features,), a mask of the rows that are not zero.
+        residual: the distance of 0 to the subdifferential.
         margin: the smallest `1 - ||gradient row|| / (lambda sqrt(size))` over zero rows: strict complementarity.
         smallest: the smallest norm of a nonzero row.
     """
@@ -74,10 +76,10 @@ class Optimum(NamedTuple):
 def random_problem(
     seed, num_samples=1_000, num_features=40, num_active=8, num_classes=4, correlation=0.5, ridge=1e-2, strength=0.03
 ):
-    """A problem whose labels depend on `num_active` features only.
+    """A random problem whose labels depend on `num_active` features only.
 
-    Neighbouring features are correlated (`correlation ** distance`), so that a feature that the truth does not
-    use still has a say in the fit; the labels are drawn from the true model's softmax, so that no fit is perfect.
+    Neighbouring features are correlated (`correlation ** distance`), so a feature without influence on the labels still
+    affects the fit. The labels are drawn from the true model's softmax, so no fit is perfect.
     """
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((num_samples, num_features))
@@ -88,7 +90,7 @@ def random_problem(
     truth = np.zeros((num_features, num_classes))
     active = rng.choice(num_features, num_active, replace=False)
     truth[active] = rng.standard_normal((num_active, num_classes))
-    # Gumbel noise added to the logits and the largest taken: a draw from the softmax.
+    # The largest of the logits plus Gumbel noise is a sample from the softmax.
     labels = np.argmax(inputs @ truth + rng.gumbel(size=(num_samples, num_classes)), axis=1)
     return Problem(inputs, labels, num_classes, ridge, strength)
 
@@ -103,13 +105,13 @@ def kkt_residual(problem, kernel, bias):
 
 
 def solve(problem, tolerance=1e-10, max_steps=100_000):
-    """The optimum, by FISTA with gradient restart on the full data.
+    """The optimum, from FISTA with gradient restarts on the full data.
 
     Args:
         problem: a `Problem`.
-        tolerance: KKT residual to stop at. By strong convexity the distance to the minimiser is at most
-            residual / ridge.
-        max_steps: most iterations.
+        tolerance: the KKT residual at which the solver stops. The problem is strongly convex, so the distance to the
+            minimiser is at most residual / ridge.
+        max_steps: the largest number of iterations.
 
     Raises:
         RuntimeError: the residual is still above the tolerance.

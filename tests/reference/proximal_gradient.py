@@ -1,4 +1,4 @@
-"""Proximal gradient for the group norm as the papers' released code runs it, in a plain NumPy float64 loop.
+"""Proximal gradient for the group norm as in the papers' released code, in a plain NumPy loop.
 
 One leaf, as a matrix whose rows are the groups (`group_norm.rows`), in float64.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def shrink(x, threshold):
-    """The prox of `threshold_g ||.||`, row by row; threshold is one number per row."""
+    """The prox of `threshold_g ||.||`, row by row; `threshold` has one number per row."""
     result = np.zeros_like(x)
     for g in range(len(x)):
         norm = np.sqrt(np.sum(x[g] ** 2))
@@ -19,9 +19,9 @@ def shrink(x, threshold):
 def released(linear, anchor, metric, lam, start, rtol=1e-8, max_steps=100, per_block=True):
     """(w, number of iterations, values of Q), by the released stopping rule.
 
-    Groups with `||rhs_g|| <= lam` are taken out and are zero. The others start at `start`; each iteration
-    is a proximal gradient step of length 1 / max of the metric (over the group, or over the leaf), and the
-    loop ends after the second or a later iteration in which `(Q_before - Q) / (|Q| + 1) < rtol`.
+    Groups with `||rhs_g|| <= lam` are set to zero first. The others start at `start`. Each iteration is a proximal
+    gradient step with the step size 1 / max of the metric (over the group, or over the leaf). From the second iteration
+    on, the loop ends when `(Q_before - Q) / (|Q| + 1) < rtol`.
     """
     w = np.zeros_like(start)
     rhs = metric * anchor - linear
