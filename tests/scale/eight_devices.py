@@ -1,4 +1,4 @@
-"""Tests for eight devices; test_sharding.py runs them in a process that has them."""
+"""Tests for eight devices. test_sharding.py runs them in a process with eight devices."""
 
 import functools
 
@@ -16,7 +16,7 @@ import ramda_jax
 from tests.factories import FACTORIES, factory_id
 from tests.scale.problem import REGULARIZERS, batches, loss, make_params
 
-# The other two are chains of the parts of ProxAdamW's.
+# The other two methods are chains of the same parts as ProxAdamW.
 every_factory = pytest.mark.parametrize(
     "factory", [f for f in FACTORIES if f.name in ("ramda", "rmda", "prox_adamw")], ids=factory_id
 )
@@ -42,13 +42,13 @@ def make_step(optimizer, reduce=lambda grads: grads, loss=loss, local=lambda par
 
 def train(step, params, state, place=lambda batch: batch):
     for batch in batches(STEPS):
-        # Simulated devices share a few threads, in which steps queued ahead could wait for each other.
+        # Simulated devices share a few threads, so queued steps could block each other.
         params, state = jax.block_until_ready(step(params, state, place(batch)))
     return params, state
 
 
 def assert_same_trajectory(actual, expected, dtype):
-    """Of (params, state) pairs: parameters and the structured point's radii to rounding, and the same groups."""
+    """Checks (params, state) pairs: equal parameters and radii up to rounding, and the same nonzero groups."""
     tolerance = 1e-10 if dtype == "float64" else 1e-5
     actual, expected = jax.device_get((actual, expected))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual[0], expected[0])
@@ -71,7 +71,7 @@ def on_one_device(optimizer, dtype):
     return jax.device_get(train(jax.jit(make_step(optimizer)), params, optimizer.init(params)))
 
 
-# Data parallel: the batch is sharded, parameters and state are on every device whole.
+# Data parallel: the batch is sharded, and every device has all parameters and the whole state.
 
 
 def jit_with_shardings(optimizer, params):
@@ -84,7 +84,7 @@ def jit_with_shardings(optimizer, params):
 
 def shard_map_with_psum(optimizer, params):
     def local(params):
-        # Made to differ from device to device, so that the gradients are each device's own until the sum.
+        # Mark the parameters as varying, so that each device has its own gradients until the sum.
         return jax.lax.pcast(params, "x", to="varying")
 
     step = make_step(optimizer, lambda grads: jax.tree.map(lambda g: jax.lax.psum(g / 8, "x"), grads), local=local)
@@ -122,7 +122,7 @@ def test_data_parallel_is_the_trajectory_of_one_device(factory, way, dtype):
         assert_same_trajectory(way(optimizer, make_params(dtype)), on_one_device(optimizer, dtype), dtype)
 
 
-# Fully sharded: every parameter, and what the state holds of its shape, is cut into eight.
+# Fully sharded: every parameter, and each part of the state with its shape, is split over eight devices.
 
 LAYOUTS = {
     "group axis": {"conv": P(None, None, ("x", "y")), "first": P(("x", "y")), "second": P(("x", "y"))},
@@ -146,7 +146,7 @@ def shardings(mesh, layout):
 
 
 def state_shardings(optimizer, params, mesh):
-    """The parameters' shardings for all of the state that has their shapes; the rest is on every device."""
+    """Shardings for a state: parts with the parameters' shapes are sharded like them, other parts are replicated."""
     return optax.tree.map_params(
         optimizer,
         lambda _, p: p.sharding,
@@ -157,7 +157,7 @@ def state_shardings(optimizer, params, mesh):
 
 
 def assert_state_is_sharded_as(optimizer, state, params):
-    """All of the state that has the parameters' shapes has their shardings."""
+    """Checks that each part of the state with the parameters' shapes has their shardings."""
 
     def check(leaf, p):
         assert leaf.sharding.is_equivalent_to(p.sharding, p.ndim), (leaf.sharding, p.sharding)
@@ -172,7 +172,7 @@ def check_fully_sharded(optimizer, layout, dtype):
     params = jax.device_put(make_params(dtype), placed)
     state = optimizer.init(params)
     assert_state_is_sharded_as(optimizer, state, params)
-    # `init` shards the radii like the groups, here they are whole everywhere: what is donated too.
+    # `init` shards the radii like the groups. Here they are replicated, like the output, so that they can be donated.
     placed_state = state_shardings(optimizer, params, mesh)
     state = jax.device_put(state, placed_state)
     step = jax.jit(
@@ -210,11 +210,11 @@ def test_state_of_a_jitted_init_can_be_given_shardings_by_map_params():
     assert_state_is_sharded_as(optimizer, state, params)
 
 
-# Meshes with explicit axes: shardings are part of the types.
+# Meshes with explicit axes, where shardings are part of the types.
 
 
 def pull(params, batch):
-    """A loss whose gradient needs no matrix product, for which explicit axes would want a sharding named."""
+    """A loss without a matrix product, whose sharding would have to be named with explicit axes."""
     x, y = (jnp.mean(part) for part in batch)
     return sum(
         jnp.sum((p - (jnp.arange(p.shape[-1]) % 3 == 0) * (1 + x) + y) ** 2) / 2 for p in jax.tree.leaves(params)
@@ -222,7 +222,7 @@ def pull(params, batch):
 
 
 def types_of(tree):
-    """The leaves' types in words, such as `float32[16@x,24]`."""
+    """The leaves' types as text, such as `float32[16@x,24]`."""
     return jax.tree.map(lambda leaf: str(jax.typeof(leaf)), tree)
 
 
@@ -259,11 +259,11 @@ def test_explicit_sharding_keeps_the_types_for_every_factory(factory):
     check_explicit(factory, REGULARIZERS["GroupLasso"], P("x"))
 
 
-# The nuclear norm: gathered for its SVD, on either kind of mesh.
+# The nuclear norm: leaves are gathered for the SVD, on either kind of mesh.
 
 
 def test_nuclear_norm_of_sharded_leaves_is_that_of_one_device():
-    check_explicit(FACTORIES[1], REGULARIZERS["NuclearNorm"], P("x"))  # in closed form; RAMDA's is proximal gradient
+    check_explicit(FACTORIES[1], REGULARIZERS["NuclearNorm"], P("x"))  # RMDA has a closed form
     mesh = mesh_of(8)
     regularizer = REGULARIZERS["NuclearNorm"]
     optimizer = FACTORIES[1](regularizer, 0.1)

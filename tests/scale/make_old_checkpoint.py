@@ -1,4 +1,4 @@
-"""Makes the stored checkpoints that later versions must be able to restore; run once for each layout of the state.
+"""Makes the stored checkpoints that later versions must be able to restore. Run it once for each layout of the state.
 
 python -m tests.scale.make_old_checkpoint
 """
@@ -41,7 +41,7 @@ def by_path(tree):
 
 
 def train(name, params, state, start):
-    """From step `start` to the next stop."""
+    """Trains from step `start` to the next stop; returns (params, state)."""
     optimizer = OPTIMIZERS[name]
 
     @jax.jit
@@ -55,7 +55,7 @@ def train(name, params, state, start):
 
 
 def restore(name, stored):
-    """(params, state) with every leaf looked up by its path, as `stored` must have it and nothing else."""
+    """(params, state) with every leaf looked up by its path; `stored` must have exactly these leaves."""
     target = jax.eval_shape(lambda params: (params, OPTIMIZERS[name].init(params)), make_params())
     flat, structure = jax.tree_util.tree_flatten_with_path(target)
     names = [jax.tree_util.keystr(path) for path, _ in flat]

@@ -1,4 +1,4 @@
-"""A small network with kernels that eight devices can share, and a regularizer of every kind."""
+"""A small network with kernels that can be split over eight devices, and a regularizer of every kind."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +26,7 @@ REGULARIZERS = {
 
 
 def make_params(dtype, seed=0):
-    """A convolution, applied at one place, and two dense layers."""
+    """A convolution that is applied at one place, and two dense layers."""
     rng = np.random.default_rng(seed)
 
     def layer(*shape):
@@ -48,7 +48,7 @@ def loss(params, batch):
 
 
 def batches(count, size=32, seed=1, start=0):
-    """(x, y) in float32, `count` of them from the one numbered `start`: y depends on half of the inputs."""
+    """`count` batches (x, y) in float32, from batch number `start` on. y depends on half of the inputs."""
     for number in range(start, start + count):
         x = np.random.default_rng((seed, number)).normal(size=(size, 2, 2, 8)).astype(np.float32)
         yield x, np.tanh(x[:, 0, 0, :].repeat(2, axis=1)[:, :8])

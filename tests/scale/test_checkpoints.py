@@ -1,4 +1,4 @@
-"""Checkpoints: a run that is stored, restored and continued is the run that was never interrupted."""
+"""Checkpoints: a run that is stored, restored and continued equals an uninterrupted run."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def save_and_restore(folder, tree, target):
         return checkpointer.restore(folder / "checkpoint", target)
 
 
-# Restart 6 is carried out by the step after it: 6 stores the finished stage, 7 the new one.
+# The step after restart 6 carries it out, so a checkpoint at 6 has the finished stage and at 7 the new stage.
 STOPS = {"in a stage": 3, "at its end": 6, "after a restart": 7, "in the last": 15}
 
 
@@ -90,7 +90,7 @@ def test_orbax_restores_every_factory(tmp_path, factory):
     chex.assert_trees_all_equal(train(step, *restored, 7, 27), train(step, params, state, 7, 27))
 
 
-# Field names are a promise: a checkpoint of an earlier version, stored by path, is restored and continued.
+# Field names are a promise: a checkpoint of an earlier version, stored by path, can be restored and continued.
 
 
 @pytest.mark.parametrize("factory", [f for f in FACTORIES if f.name in ("ramda", "prox_adamw")], ids=factory_id)
@@ -101,7 +101,7 @@ def test_old_checkpoint_is_restored_by_path_and_continued(factory):
     assert int(optax.tree.get(state, "proximal_step")) == make_old_checkpoint.STOP
     params, _ = make_old_checkpoint.train(factory.name, params, state, make_old_checkpoint.STOP)
     for name, value in make_old_checkpoint.by_path(params).items():
-        # Not bitwise: the fixture may have been made by another processor and version of JAX.
+        # Do not compare bits, because another processor and version of JAX may have made the fixture.
         np.testing.assert_allclose(value, stored[f"later{name}"], rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(value == 0, stored[f"later{name}"] == 0)
 

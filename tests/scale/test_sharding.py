@@ -1,4 +1,4 @@
-"""Training on many devices, simulated, is training on one; and the steps can be lowered for any platform."""
+"""Training on many simulated devices equals training on one device, and steps can be lowered for any platform."""
 
 import os
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.contract("sharding")
 def test_eight_devices():
-    # The number of devices is fixed when JAX starts, so these tests have a process of their own.
+    # The number of devices is fixed when JAX starts, so these tests need their own process.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
@@ -38,7 +38,7 @@ def test_eight_devices():
 
 
 def custom_calls(optimizer):
-    """What a step's program calls that is not in it, lowered for three platforms at once."""
+    """The custom calls of a step's program, lowered for three platforms at once."""
 
     def step(params, state, batch):
         updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
@@ -54,7 +54,7 @@ def custom_calls(optimizer):
 
 
 def lowering(factory, name):
-    """The methods that are one chain differ in their models: one leaf's regularizer shows these."""
+    """A case. Methods that are one chain differ only in their models, so one regularizer is enough for them."""
     is_quick = factory.averages or name == "GroupLasso"
     return pytest.param(factory, name, id=f"{name}-{factory.name}", marks=() if is_quick else pytest.mark.slow)
 

@@ -1,4 +1,4 @@
-"""Which leaf gets which regularizer: alone, by patterns, by trees; the same in every kind of parameter tree."""
+"""Which leaf gets which regularizer: given alone, by patterns or by trees, for every kind of parameter tree."""
 
 import dataclasses
 
@@ -29,12 +29,12 @@ PARAMS = {
 
 
 def given_to(spec, params=None):
-    """Name of the leaf to its regularizer, without the leaves that get none."""
+    """Maps the name of each regularized leaf to its regularizer."""
     return {name: given for name, _, given in regularized_leaves(spec, PARAMS if params is None else params)}
 
 
 def on(leaf, regularizer, *axes):
-    """The regularizer as it is resolved for a leaf: groups as axes, the weight as a number."""
+    """The regularizer resolved for a leaf: groups are axes, and the weight is a number."""
     resolved = dataclasses.replace(regularizer, groups=axes)
     return dataclasses.replace(resolved, group_weight=resolved.weights(leaf.shape))
 
@@ -106,13 +106,13 @@ def test_one_bare_array_is_selected_alone():
     assert given_to(axes, kernel()) == {}
     with pytest.raises(ValueError, match=r'`groups="input"` must go to a leaf of two axes or more'):
         assign(GroupLasso(), kernel(7))
-    # What `optax.flatten` hands over.
+    # `optax.flatten` passes a single vector.
     optimizer = optax.flatten(proximal_like(GroupLasso((0,))))
     optimizer.init({"a": jnp.ones((2, 3)), "b": jnp.ones(4)})
 
 
 def proximal_like(spec):
-    """A transformation that checks the assignment and does nothing else."""
+    """A transformation that only checks the assignment."""
 
     def init(params):
         assert given_to(spec, params)
@@ -151,7 +151,7 @@ def test_a_key_of_a_flat_mapping_is_a_pattern_even_if_it_is_the_path_of_a_subtre
     params = {"dense": {"bias": kernel(4), "kernel": kernel(3, 4)}, "densest": kernel(2, 2)}
     for key in ("dense", "^den", "ens"):
         assert set(given_to({key: L1()}, params)) == {"dense/bias", "dense/kernel", "densest"}
-    # A rank that the groups do not have is refused, not left out.
+    # A leaf whose number of axes does not fit the groups is refused, not skipped.
     with pytest.raises(ValueError, match="'dense/bias' has 1; leave it out by a narrower pattern"):
         assign({"dense": GroupLasso()}, params)
 
@@ -163,7 +163,7 @@ def test_a_regularizer_at_a_subtree_of_a_tree_takes_in_there_what_it_would_take_
 def test_a_key_is_not_the_path_of_what_only_begins_alike():
     params = {"layers": {name: {"kernel": kernel(2, 3), "bias": kernel(3)} for name in ("1", "10")}}
     assert set(given_to({"layers": {"1": ROWS}}, params)) == {"layers/1/kernel"}
-    # As a pattern it does match there, and takes all that it matches.
+    # As a pattern it matches both layers, and selects every leaf that it matches.
     assert set(given_to({"layers/1": GroupLasso((0,))}, params)) == {
         "layers/1/bias",
         "layers/1/kernel",
@@ -179,7 +179,7 @@ def test_a_key_is_not_the_path_of_what_only_begins_alike():
          {"conv/kernel"}),
         ({"conv": ROWS, "embed": None, "encoder": {"w": ROWS}}, {"conv/kernel", "encoder/w"}),
         ({"conv": {"kernel": ROWS}}, {"conv/kernel"}),
-        ({"embed": {"embedding": ROWS}}, {"embed/embedding"}),  # named, so taken
+        ({"embed": {"embedding": ROWS}}, {"embed/embedding"}),  # a leaf that is named is selected
         ({"encoder": {"w": ROWS}, "conv": optax.MaskedNode()}, {"encoder/w"}),
     ],
 )  # fmt: skip
@@ -210,9 +210,9 @@ def test_what_matches_nothing_raises_and_lists_the_paths():
         assign({"dens": None, "kernel": ROWS}, PARAMS)
     with pytest.raises(ValueError, match=r"path 'dense/kernel' matches no leaf"):
         assign({"dense": {"kernel": ROWS}}, PARAMS)
-    # A pattern that only never comes first is not a mistake.
+    # A pattern that matches only leaves of earlier patterns is not a mistake.
     assert set(given_to({"conv/kernel": ROWS, "conv": None}, PARAMS)) == {"conv/kernel"}
-    # Nor is a None of a tree at what is not there.
+    # A None in a tree at a path that does not exist is not a mistake either.
     assert set(given_to({"conv": {"kernel": ROWS}, "dense": {"kernel": None}})) == {"conv/kernel"}
 
 
@@ -268,7 +268,7 @@ def test_an_assignment_is_hashable_idempotent_and_lists_its_regularizers():
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Linear:
-    """A layer as Equinox has them: `weight` is (out, in)."""
+    """A layer as in Equinox: `weight` is (out, in)."""
 
     weight: jax.Array
     bias: jax.Array | None = None
@@ -316,7 +316,7 @@ def test_nnx_state_before_and_after_as_pure_and_as_dict_get_the_same(spec):
 
 
 def test_a_pattern_that_also_takes_a_layers_bias_is_refused_by_name():
-    # Unlike the path of a subtree, a pattern takes all it matches, and "input" has no groups on a bias.
+    # Unlike the path of a subtree, a pattern selects all leaves that it matches, and "input" needs a kernel.
     state = nnx.state(Network(nnx.Rngs(0)), nnx.Param)
     with pytest.raises(ValueError, match=r"must go to a kernel, but 'attention/key/bias' of shape \(2, 2\)"):
         assign({"conv": ROWS, "query|key|value|out": ROWS}, state)

@@ -1,4 +1,4 @@
-"""Names of leaves: the same whatever tree holds them."""
+"""Names of leaves: the same in every kind of tree."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from ramda_jax.structure.paths import hidden_paths
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Linear:
-    """A layer as Equinox has them: a dataclass that is a pytree."""
+    """A layer as in Equinox: a dataclass that is a pytree."""
 
     weight: jax.Array
     bias: jax.Array | None = None
@@ -39,7 +39,7 @@ def names(tree):
         ([1.0, (2.0, 3.0)], ["0", "1/0", "1/1"]),
         ({"layers": [Linear(1.0, 2.0), Linear(3.0)]}, ["layers/0/weight", "layers/0/bias", "layers/1/weight"]),
         ({"a": None, "b": 1.0, "c": optax.MaskedNode()}, ["b"]),
-        # An attribute `value` at the end is dropped, wherever it is; a key of that name is a layer's or a leaf's own.
+        # A last attribute `value` is dropped. A key `value` is kept, because it names a layer or a leaf.
         ({"kernel": Box(1.0)}, ["kernel"]),
         (Box(1.0), [""]),
         ({"attention": {"value": {"kernel": 1.0}}}, ["attention/value/kernel"]),
@@ -86,7 +86,7 @@ def test_hidden_names_are_those_of_none_and_masked_nodes():
 
 @jax.tree_util.register_pytree_with_keys_class
 class Pairs:
-    """A node whose keys are anything, in any order: what a dictionary of unequal kinds of keys is to Optax's users."""
+    """A node with keys of any type in any order, like a dictionary with keys of different types."""
 
     def __init__(self, *pairs):
         self.pairs = pairs

@@ -1,4 +1,4 @@
-"""A name is a key: whatever keeps something by name refuses trees in which a name means two leaves."""
+"""Names are keys: functions that store values by name refuse trees in which two leaves have one name."""
 
 import jax
 import jax.numpy as jnp
@@ -96,13 +96,13 @@ def test_a_vector_under_the_empty_key_is_a_bias_and_no_bare_array():
 
 
 def test_a_states_leaf_belongs_where_its_container_says_and_not_to_a_leaf_that_looks_like_its_path():
-    # "0/mu/kernel" ends like "mu/kernel", but is Adam's mu of "kernel".
+    # "0/mu/kernel" ends with "mu/kernel", but is Adam's mu of "kernel".
     leaf_plans = {"mu/kernel": LeafPlan((3, 2), ((0,), None)), "kernel": LeafPlan((3, 2), ((1, 2), None))}
     params = {"kernel": jnp.ones((3, 2)), "mu": {"kernel": jnp.ones((3, 2))}}
     small = compaction.compact(Plan(leaf_plans, (), {}), optax.adam(0.1).init(params))
     expected = {"kernel": (2, 2), "mu": {"kernel": (1, 2)}}
     assert jax.tree.map(jnp.shape, small[0].mu) == jax.tree.map(jnp.shape, small[0].nu) == expected
-    # What is beside the parameters makes no difference.
+    # Other leaves beside the parameters make no difference.
     beside = compaction.compact(Plan(leaf_plans, (), {}), {"other": jnp.ones(2), **params})
     assert {name: jnp.shape(leaf) for name, leaf in named_leaves(beside)} == {
         "kernel": (2, 2),
