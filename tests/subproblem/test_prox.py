@@ -61,7 +61,7 @@ def test_the_derivative_is_that_of_finite_differences(name, kind, x64):
     directions = [jnp.asarray(rng.normal(size=np.shape(x))) for x in arguments]
     h = 1e-6
     moved = [function(*(x + sign * h * d for x, d in zip(arguments, directions, strict=True))) for sign in (1, -1)]
-    # Away from kinks: the structure is the same on both sides.
+    # The points are away from kinks, so the structure is the same on both sides.
     np.testing.assert_array_equal(moved[0] == 0, moved[1] == 0)
     expected = (moved[0] - moved[1]) / (2 * h)
     _, forward = jax.jvp(function, arguments, tuple(directions))
@@ -81,7 +81,7 @@ def test_equal_singular_values_and_zero_groups_have_finite_derivatives(x64):
             assert np.all(np.isfinite(jacobian))
             if strength == 0:
                 np.testing.assert_array_equal(jacobian.reshape(16, 16), np.eye(16))
-    # d/dX of the nuclear norm's prox at equal singular values, by differences.
+    # Compare the derivative of the nuclear norm's prox at equal singular values with finite differences.
     direction = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)))
     function = functools.partial(prox, rj.NuclearNorm(), strength=1.0)
     _, found = jax.jvp(function, (x,), (direction,))

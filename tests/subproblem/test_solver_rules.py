@@ -1,4 +1,4 @@
-"""A solver for each regularizer, by patterns on the leaves' names."""
+"""A solver for each regularizer, selected with patterns of the leaves' names."""
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ def test_each_leaf_is_solved_by_the_first_solver_whose_pattern_matches():
     )
     grads = jax.tree.map(jnp.sin, PARAMS)
     found, expected = (optimizer.update(grads, optimizer.init(PARAMS), PARAMS) for optimizer in (mixed, apart))
-    assert int(ramda_jax.solver_info(found[1]).num_steps) > 5  # more than the nuclear norm's default
+    assert int(ramda_jax.solver_info(found[1]).num_steps) > 5  # more than the default of the nuclear norm
     for path in PARAMS:
-        # A tolerance is shared among the regularized leaves of an optimizer.
+        # The tolerance differs, because the regularized leaves of an optimizer share it.
         np.testing.assert_allclose(found[0][path], expected[0][path], atol=1e-5)
     structured = ramda_jax.eval_params(found[1], PARAMS)
     np.testing.assert_allclose(structured["conv"], PARAMS["conv"] + found[0]["conv"], rtol=1e-6)
@@ -63,7 +63,7 @@ def test_a_pattern_that_matches_no_regularized_leaf_is_refused_at_init():
         ValueError, match=r"The solvers' pattern 'mlp' matches no regularized leaf. These are \['conv'\]"
     ):
         optimizer.init(PARAMS)
-    # Hidden leaves may be the ones that it matches.
+    # A pattern may match only leaves that a mask hides.
     optax.masked(optimizer, {"conv": True, "mlp": False}).init(PARAMS)
 
 

@@ -1,4 +1,4 @@
-"""A mapping of patterns as strength: leaves of one pattern share a lambda, and each lambda is as if it were alone."""
+"""A mapping of patterns as strength: the leaves of a pattern share a lambda, and the lambdas are independent."""
 
 import functools
 
@@ -50,7 +50,7 @@ def apart():
 
 
 def test_each_pattern_has_its_strength():
-    """Two strengths in one optimizer are two optimizers with one each."""
+    """An optimizer with two strengths equals two optimizers with one strength each."""
     params, state = trained(both)
     wanted, other = trained(apart)
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -95,7 +95,7 @@ def test_a_target_and_numbers_go_together():
 def test_stages_reach_the_targets_in_a_mapping():
     settings = ramda_jax.stages(0.1, total_steps=STEPS)
     for method in (ramda_jax.ramda, ramda_jax.rmda):
-        # Without the stages a target would not know when to hold.
+        # Without the stages a target would not know when to hold lambda.
         method(regularizer=GroupLasso(), strength={"first": Target(0.5), "second": Target(0.8)}, **settings)
     ramda_jax.ramda_then_hold(0.1, GroupLasso(), {"first": Target(0.5), "": 0.1}, total_steps=STEPS).init(PARAMS)
 
@@ -124,7 +124,7 @@ def test_wrappers_hide_leaves_and_keep_the_strengths():
     assert jax.tree.structure(stored) == jax.tree.structure(state)
     _, after = jax.eval_shape(optimizer.update, params, state, params)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    # A pattern may be for what is hidden here.
+    # A pattern may match only leaves that a mask hides.
     masked = optax.masked(both(), {"first": False, "second": True})
     jax.eval_shape(masked.init, PARAMS)
 
@@ -215,7 +215,7 @@ def test_each_width_of_a_coupling_has_its_target():
         return jax.nn.relu(jax.nn.relu(x @ params["a"]) @ params["b"]) @ params["c"]
 
     shapes = {"a": (5, 8), "b": (8, 6), "c": (6, 3)}
-    # Rows of all sizes.
+    # The rows have many different sizes.
     goal = {name: jnp.ones(shape) * jnp.logspace(-2, 0, shape[0])[:, None] for name, shape in shapes.items()}
     params = jax.tree.map(lambda leaf: leaf + 0.1, goal)
     coupling = compaction.couple_model(net, jnp.ones((2, 5)), variables=params)

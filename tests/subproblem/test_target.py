@@ -1,4 +1,4 @@
-"""A strength that is found while training: the share that was asked for, held, and from then on an ordinary lambda."""
+"""A strength that training finds for a given share of zeros; once held it is an ordinary lambda."""
 
 import functools
 
@@ -17,20 +17,20 @@ from tests.tiny import advance
 GROUPS, WIDTH, STEPS = 60, 4, 800
 ENDS, HOLD = (200, 300, 400), 600
 RNG = np.random.default_rng(0)
-# Groups of all sizes: what is zero goes by the strength over decades.
+# The groups' sizes span two decades, so the share of zeros depends on the strength over decades.
 TRUTH = jnp.asarray(RNG.normal(size=(GROUPS, WIDTH)) * np.logspace(-2, 0, GROUPS)[:, None], jnp.float32)
 PARAMS = {"kernel": jnp.zeros((GROUPS, WIDTH)), "bias": jnp.zeros(WIDTH)}
 
 
 def gradient(params, key=None):
-    """Of a quadratic, with noise that a key makes."""
+    """The gradient of a quadratic, with noise if there is a key."""
     noise = 0.0 if key is None else 0.1 * jax.random.normal(key, TRUTH.shape)
     return {"kernel": params["kernel"] - TRUTH + noise, "bias": params["bias"]}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def noisy(optimizer, params, state, num_steps, key):
-    """(params, state), and after each step (params, strength)."""
+    """The last (params, state), and (params, strength) after each step."""
 
     def step(carry, key):
         params, state = carry
@@ -69,12 +69,12 @@ def test_the_share_at_the_end_is_the_one_asked_for_whatever_the_start(method):
         return metrics.group_sparsity(GroupLasso(), params), found
 
     shares, found = jax.vmap(run)(starts, jax.random.split(jax.random.key(0), len(starts)))
-    # One group more or less; the last ones are those whose size is nearest to the strength.
+    # The share may differ by a group or two, because the sizes of some groups are next to the strength.
     np.testing.assert_allclose(shares, wanted, atol=2.5 / GROUPS if method == "prox_adamw" else 1.5 / GROUPS)
     assert (found.current[:, 0] == starts).all()
-    assert (found.current[:, HOLD:] == found.current[:, HOLD, None]).all()  # it stays
+    assert (found.current[:, HOLD:] == found.current[:, HOLD, None]).all()  # lambda is held
     assert (found.current[:, 1] != found.current[:, HOLD]).all()
-    assert np.ptp(np.log(found.current[:, -1])) < 0.7  # starts over nine decades end in one place
+    assert np.ptp(np.log(found.current[:, -1])) < 0.7  # starts over nine decades end near one value
 
 
 def test_held_at_a_restart_the_run_is_that_of_the_number_bit_by_bit():
@@ -95,7 +95,7 @@ def test_held_at_a_restart_the_run_is_that_of_the_number_bit_by_bit():
 
 
 def test_held_inside_a_stage_the_weight_of_psi_tends_to_that_of_the_number():
-    # Held while it still moves by some per cent a step.
+    # lambda is held while it still moves by some per cent a step.
     optimizer = ramda_jax.ramda(0.1, GroupLasso(), Target(0.7, start=1e-6, hold=80), averaging=1.0)
     carry = PARAMS, optimizer.init(PARAMS)
     differences = []
@@ -118,13 +118,13 @@ def test_eval_params_is_the_steps_own_solution():
 
 
 def test_a_share_that_rises_is_followed_to_the_step_that_holds():
-    """As one does where the zeros are held afterwards: lambda may move to the end, and the share is met there."""
+    """As before a phase with held zeros: lambda may move to the end, where the share must be met."""
     rising = optax.linear_schedule(0.2, 0.8, STEPS // 4)
     target = Target(rising, start=0.01, hold=STEPS - 1, total_steps=STEPS)
     optimizer = ramda_jax.ramda(0.1, GroupLasso(), target, averaging=1.0)
     _, (trajectory, strength) = noisy(optimizer, PARAMS, optimizer.init(PARAMS), STEPS, jax.random.key(0))
     shares = np.mean(np.asarray(trajectory["kernel"]) == 0, axis=(1, 2))
-    # lambda lags behind what rises, and has caught up by the end.
+    # lambda lags behind the rising share, and has caught up by the end.
     assert shares[STEPS // 8] < 0.6
     two_groups = 2.5 / GROUPS
     assert abs(shares[-1] - 0.8) < two_groups
@@ -204,7 +204,7 @@ def test_the_zeroing_weight_is_the_border_of_the_solutions_zeros(name, x64):
         return solver.solve(model, regularizer, ramda_jax.Context(start=jnp.zeros(case.shape)))
 
     for index in np.ndindex(border.shape):
-        if border[index] == 0:  # zero with any weight, as a negative entry that must not be one
+        if border[index] == 0:  # zero for any weight, such as a negative entry under `non_negative`
             assert not bool(regularizer.support(solution(jnp.asarray(1e-9)).value)[index])
             continue
         for scale, is_zero in ((1 + 1e-6, True), (1 - 1e-6, False)):

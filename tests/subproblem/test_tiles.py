@@ -1,4 +1,4 @@
-"""A large leaf solved in tiles is solved as it is whole."""
+"""A large leaf that is solved in tiles has the same solution as without tiles."""
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +42,9 @@ def test_a_training_in_tiles_is_the_whole_one(method, groups, strength, monkeypa
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
         np.testing.assert_array_equal(one == 0, other == 0)
     for point, leaf in zip(jax.tree.leaves(cut[-1]), jax.tree.leaves(params), strict=True):
-        np.testing.assert_array_equal(point == 0, leaf == 0)  # nothing is averaged here
+        np.testing.assert_array_equal(point == 0, leaf == 0)  # there is no averaging
     shares = [np.mean(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(whole)]
-    assert 0 < np.mean(shares) < 1  # there were zeros to agree in, and others
+    assert 0 < np.mean(shares) < 1  # some entries are zero and some are not
     assert cut_steps == steps
     assert info.converged and cut_info.converged
     assert float(cut_info.residual) <= 1e-12
@@ -99,14 +99,14 @@ def test_a_nan_stays_in_its_group(monkeypatch):
 
 
 class WeightOfShape(ramda_jax.GroupLasso):
-    """Groups whose weight goes by the length of an axis that is cut."""
+    """Groups whose weight depends on the length of an axis that is cut into tiles."""
 
     def weights(self, shape):
         return shape[0] / 96.0
 
 
 class WeightPerGroup(ramda_jax.GroupLasso):
-    """Groups that weigh more the later they come."""
+    """Groups whose weight increases with their index."""
 
     def weights(self, shape):
         return 1 + jnp.arange(float(shape[0]))[:, None] / shape[0]

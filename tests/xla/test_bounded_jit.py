@@ -1,4 +1,4 @@
-"""Programs are compiled once for a signature, and no more of them stay than are asked for."""
+"""Programs are compiled once for a signature, and at most `size` of them are kept."""
 
 import gc
 
@@ -35,7 +35,7 @@ def test_what_was_not_used_for_longest_goes_and_comes_back_right():
     add = BoundedJit(lambda number, x: traces.append(number) or x + number, num_static=1, size=3)
     for number in (0, 1, 2, 0, 3, 0, 2, 1):
         assert float(add(number, 1.0)) == number + 1
-    # 1 went for 3, and 3 for 1.
+    # 3 replaced 1, and later 1 replaced 3.
     assert traces == [0, 1, 2, 3, 1]
     assert len(add) == 3
 
@@ -52,7 +52,7 @@ def test_programs_that_go_are_freed():
 def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
     programs = batches.solve_leaf.programs
-    assert programs.size >= 100  # no network's leaves push each other out
+    assert programs.size >= 100  # enough for the leaves of any network
     monkeypatch.setattr(programs, "size", 2)
 
     def stepped(weight):
@@ -74,7 +74,7 @@ def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(m
     "solver", [ramda_jax.ProximalGradient(), ramda_jax.SecularNewton()], ids=lambda s: type(s).__name__
 )
 def test_an_eager_step_in_a_scalar_metric_makes_no_new_program(solver):
-    """Nor another value, and none but the bits of the centre where the weight is 0."""
+    """It also has the same values, and with weight 0 exactly the bits of the center."""
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
     optimizer = ramda_jax.rmda(0.1, ramda_jax.GroupLasso(), 0.1, solver=solver)
     state = optimizer.init(params)

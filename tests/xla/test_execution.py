@@ -1,4 +1,4 @@
-"""How a solve is run changes nothing of what it computes, and each way of running does what it is for."""
+"""The execution of a solve does not change its result, and each execution serves its purpose."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Many small leaves as one array: the same numbers, and one kernel for what is the same for many leaves."""
+"""Many small leaves as one array: the same numbers, and a single kernel for leaves of equal shapes."""
 
 import re
 
@@ -13,7 +13,7 @@ from ramda_jax.xla.many_leaves import MANY, SMALL, map_entries, unstack
 
 
 def leaves(count, seed=0):
-    """Leaves of several shapes and dtypes in turn, among the small ones a scalar and an empty one, and a large one."""
+    """Leaves of several shapes and dtypes in turn: small ones, also a scalar and an empty leaf, and a large one."""
     rng = np.random.default_rng(seed)
     kinds = [
         ((3, 4), "f4"),
@@ -76,7 +76,7 @@ def test_an_ensemble_under_vmap_is_its_members():
 
 
 def number_of_kernels(count):
-    """How many different fusions a compiled step of RAMDA has for `count` leaves of two shapes."""
+    """The number of different fusions in a compiled step of RAMDA for `count` leaves of two shapes."""
     params = {f"{number:03}": jnp.ones((4, 3) if number % 2 else (5,)) for number in range(count)}
     optimizer = ramda_jax.ramda(0.1, ramda_jax.GroupLasso(), 0.1)
     text = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile().as_text()
@@ -86,7 +86,7 @@ def number_of_kernels(count):
 
 
 def without_names(computation):
-    """A computation of a compiled program with the numbers of first appearance for names."""
+    """A computation of a compiled program, with each name replaced by the number of its first appearance."""
     names = {}
 
     def number(name):
@@ -98,7 +98,7 @@ def without_names(computation):
 @pytest.mark.slow
 def test_more_leaves_of_the_same_shapes_are_no_more_kernels(monkeypatch):
     few, many = number_of_kernels(2 * MANY), number_of_kernels(6 * MANY)
-    assert many <= few + 4  # Without it two more for each pair of leaves.
-    # That the names are taken out, so that the numbers say something: with slices at known places they differ.
+    assert many <= few + 4  # Without stacking there are two more for each pair of leaves.
+    # Check that `number_of_kernels` can see a difference: slices at constant offsets need more kernels.
     monkeypatch.setattr(many_leaves, "_indices", lambda length, scalar: list(range(length)))
     assert number_of_kernels(6 * MANY) > many + 2 * MANY

@@ -1,4 +1,4 @@
-"""Several sums in one pass are the sums."""
+"""Several sums in one pass equal the separate sums."""
 
 import jax
 import jax.numpy as jnp

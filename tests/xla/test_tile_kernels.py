@@ -1,4 +1,4 @@
-"""A kernel gives what its function gives of the whole array, whatever the tiles."""
+"""A kernel computes the same as its function on the whole array, for any tiles."""
 
 import dataclasses
 from typing import get_args
@@ -15,7 +15,7 @@ from ramda_jax.xla.tile_plans import Chip, TilePlan, plan_tiles
 
 @dataclasses.dataclass(frozen=True)
 class Centred:
-    """Entries less the mean of their group, times a scalar; and the sums."""
+    """Subtracts each group's mean from its entries and multiplies by a scalar; also returns the groups' sums."""
 
     inside: tuple[int, ...]
     size: int
@@ -48,11 +48,11 @@ def arrays(shape, inside, batch=()):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """As few entries in a tile as the chips allow, so that small arrays have many."""
+    """Makes tiles as small as the chips allow, so that small arrays have many tiles."""
     monkeypatch.setattr(tile_plans, "WANTED", dict.fromkeys(get_args(Chip), 1))
 
 
-# The last tile is beyond the end of the first three.
+# In the first three shapes the last tile extends beyond the array.
 @pytest.mark.parametrize("chip", get_args(Chip))
 @pytest.mark.parametrize(
     "shape, inside",
@@ -62,7 +62,7 @@ def test_a_kernel_gives_what_its_function_gives_of_the_whole(small_tiles, shape,
     kernel = kernel_of(shape, inside, chip)
     assert np.prod(kernel.plan.grid) > 1 or shape == (6,)
     values = arrays(shape, inside)
-    found = kernel((2, 3.0), values)  # in eager use
+    found = kernel((2, 3.0), values)  # outside of jit
     entries, sums = centred(np.asarray(values.entries[0], np.float64), inside)
     np.testing.assert_allclose(found.entries[0], entries, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.groups[0], sums, rtol=1e-5, atol=1e-5)

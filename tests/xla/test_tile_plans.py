@@ -56,7 +56,7 @@ def test_small_leaves_are_one_tile_and_large_ones_are_tiles_of_the_wanted_size()
         assert WANTED[chip] // 2 <= math.prod(large.tile) <= WANTED[chip]
 
 
-# As `input_formats` of a program compiled for a TPU v5e has the layouts.
+# The layouts as in `input_formats` of a program compiled for a TPU v5e.
 @pytest.mark.parametrize(
     "shape, order",
     [
