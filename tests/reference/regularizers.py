@@ -1,4 +1,4 @@
-"""Regularizers written from their definitions: value, subdifferential, conjugate; nothing of the library.
+"""Regularizers written from their definitions, without the library: value, subdifferential, conjugate.
 
 Each class has
 
@@ -17,7 +17,7 @@ import itertools
 
 import numpy as np
 
-SLACK = 1e-10  # how far from a set's border still is on it, for what is in float64
+SLACK = 1e-10  # a point this near to a set's border counts as on the border, for float64
 
 
 def wide(x):
@@ -29,13 +29,13 @@ def norm(x):
 
 
 def objective(psi, w, rhs, metric, weight):
-    """`1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`."""
+    """The objective `1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`."""
     w = wide(w)
     return np.sum(w * (wide(metric) * w / 2 - wide(rhs))) + wide(weight) * psi.value(w)
 
 
 def kkt_distances(psi, w, rhs, metric, weight):
-    """The distance of 0 to the subdifferential of that objective at w, block by block."""
+    """The distance of 0 to the subdifferential of `objective` at w, block by block."""
     return psi.distances(wide(w), wide(rhs) - wide(metric) * wide(w), wide(weight))
 
 
@@ -52,13 +52,13 @@ def largest_weight(psi, rhs, metric):
 
 
 class Entries:
-    """What psi of single entries share."""
+    """The common part of psi that are sums over entries."""
 
     def block_norms(self, x):
         return np.abs(wide(x))
 
     def near(self, w, eps):
-        """A point within rounding of w that has the structure that rounding blurs: w itself, but for the rank."""
+        """A point within rounding of w with exact structure: w itself, except for the nuclear norm."""
         del eps
         return wide(w)
 
@@ -90,7 +90,7 @@ class L1(Entries):
 
 
 class MCP(Entries):
-    """`integral of max(1 - t / omega, 0) from 0 to |w|`, summed."""
+    """The sum over entries of `integral of max(1 - t / omega, 0) from 0 to |w|`."""
 
     def __init__(self, omega):
         self.omega = omega
@@ -106,21 +106,22 @@ class MCP(Entries):
 
     def is_zero(self, rhs, metric, weight):
         rhs, metric = np.abs(wide(rhs)), np.broadcast_to(wide(metric), np.shape(rhs))
-        # Against the minimiser of the flat part, which is one only where it lies there.
+        # Compare 0 with the minimiser of the flat part, which is a minimiser only if it lies on the flat part.
         is_flat = rhs / metric >= self.omega
         wins = rhs**2 / metric <= weight * self.omega
         return bool(np.all((rhs <= weight) & (wins | ~is_flat)))
 
 
 class Groups:
-    """`l1_ratio ||w||_1 + (1 - l1_ratio) sum_g p(||w_g||)`; p is `weight_g r`, or its MCP where there is an omega.
+    """`l1_ratio ||w||_1 + (1 - l1_ratio) sum_g p(||w_g||)`; p is `weight_g r`, or its MCP if `omega` is given.
 
     Args:
         inside: the axes inside a group.
-        group_weight: weight_g, a number, or one for each group.
-        omega: None, or where MCP's derivative `weight_g - r / omega` would be the slope of the quadratic.
-        l1_ratio: the share of l1.
-        non_negative: whether it is infinite where an entry is negative.
+        group_weight: weight_g, a number or an array with one number per group.
+        omega: None for the group LASSO; else MCP's omega, so that the derivative of p is `weight_g - r / omega` below
+            the knee.
+        l1_ratio: the share of the l1 norm.
+        non_negative: whether psi is infinite if an entry is negative.
     """
 
     def __init__(self, inside, group_weight, omega=None, l1_ratio=0.0, non_negative=False):
@@ -128,7 +129,7 @@ class Groups:
         self.non_negative = non_negative
 
     def beyond(self, slope, lam):
-        """How far a slope at a zero entry is from what the l1 norm, and the sign that it must have, allow."""
+        """The distance of a zero entry's slope from the interval that the l1 norm and the sign constraint allow."""
         return np.maximum((slope if self.non_negative else np.abs(slope)) - lam, 0)
 
     def near(self, w, eps):
@@ -158,7 +159,7 @@ class Groups:
     def distances(self, w, slope, weight):
         lam1, lam2 = weight * self.l1_ratio, weight * (1 - self.l1_ratio)
         radii = self.block_norms(w)
-        # A zero group: slope = u + v with |u| <= lam1 entry by entry and ||v|| <= lam2 weight_g.
+        # A zero group is stationary if slope = u + v with |u| <= lam1 entry by entry and ||v|| <= lam2 weight_g.
         left = self.block_norms(self.beyond(slope, lam1))
         at_zero = np.maximum(left - lam2 * self.group_weight, 0)
         direction = w / np.where(radii == 0, 1, radii)
@@ -211,7 +212,7 @@ class Scaled:
 
 
 class Leaf:
-    """What psi of the whole leaf share."""
+    """The common part of psi of a whole leaf."""
 
     def near(self, w, eps):
         del eps
@@ -243,7 +244,8 @@ class NuclearNorm(Leaf):
         w, slope = self.matrix(w), self.matrix(slope)
         u, s, vt = np.linalg.svd(w)
         rank = int(np.sum(s > 1e-13 * max(w.shape) * np.max(s)))
-        # In the bases of all singular vectors: I on the rank's block, anything of spectral norm 1 on the last one.
+        # In the bases of all singular vectors a subgradient is I on the block of the rank, and any matrix with a
+        # spectral norm of at most 1 on the last block.
         rotated = u.T @ slope @ vt.T
         rotated[np.arange(rank), np.arange(rank)] -= lam
         last = np.linalg.svd(rotated[rank:, rank:], compute_uv=False)
@@ -278,7 +280,7 @@ class Box(Entries):
 
 
 class Levels(Entries):
-    """The distance to the nearest of some levels."""
+    """The sum over entries of the distance to the nearest level."""
 
     def __init__(self, levels, dtype=np.float64):
         self.levels = wide(np.asarray(levels, dtype))
@@ -289,16 +291,16 @@ class Levels(Entries):
     def distances(self, w, slope, weight):
         gaps = wide(w)[..., None] - self.levels
         nearest = np.min(np.abs(gaps), axis=-1, keepdims=True)
-        # Where two levels are equally near, the slope of either is a limit of slopes.
+        # If two levels are equally near, the slopes of both are limits of slopes.
         sides = np.where(np.abs(gaps) == nearest, np.abs(slope[..., None] - weight * np.sign(gaps)), np.inf)
         return np.where(nearest[..., 0] == 0, np.maximum(np.abs(slope) - weight, 0), np.min(sides, axis=-1))
 
 
 class Supports:
-    """Of every part of a leaf one of some sets has all that is not zero.
+    """In each part of a leaf, one of several masks must cover all nonzero entries.
 
     Args:
-        parts: for each part the masks, of the leaf's shape, of what may be alive.
+        parts: for each part a list of masks of the leaf's shape, each of a set of entries that may be alive.
     """
 
     def __init__(self, parts):
@@ -306,7 +308,7 @@ class Supports:
 
     @classmethod
     def of_blocks(cls, labels, alive, parts=None):
-        """`alive` of the blocks of equal `labels`, an array of the leaf's shape; with `parts`, labels too, of each."""
+        """At most `alive` blocks may be alive, in each part. `labels` and `parts` number the blocks and the parts."""
         parts = np.zeros_like(labels) if parts is None else parts
         return cls(
             [np.isin(labels, chosen) & (parts == part) for chosen in itertools.combinations(within, alive)]
@@ -322,7 +324,7 @@ class Supports:
         return np.array([norm(np.where(np.any(masks, axis=0), x, 0)) for masks in self.parts])
 
     def fits(self, masks, w):
-        """Which of a part's masks have what is alive in it."""
+        """A mask over a part's masks: which of them cover the alive entries of w."""
         part = np.any(masks, axis=0)
         return np.array([not np.any((w != 0) & part & ~mask) for mask in masks])
 
@@ -330,7 +332,7 @@ class Supports:
         return 0.0 if all(np.any(self.fits(masks, w)) for masks in self.parts) else np.inf
 
     def distances(self, w, slope, weight):
-        # The limiting normals: 0 on one of the masks that fit.
+        # Limiting normals are 0 on one of the masks that fit.
         return np.array(
             [
                 min((norm(np.where(mask, slope, 0)) for mask in masks[self.fits(masks, w)]), default=np.inf)
@@ -339,7 +341,7 @@ class Supports:
         )
 
     def most(self, rhs, metric):
-        """The most that the quadratic can go down from w = 0, whose root the minimisers' supports have."""
+        """The largest decrease of the quadratic from w = 0 that a support allows; the minimiser reaches it."""
         gains = wide(rhs) ** 2 / wide(metric) / 2
         return sum(max(np.sum(np.where(mask, gains, 0)) for mask in masks) for masks in self.parts)
 
@@ -367,7 +369,7 @@ class NonNegative(Entries):
 
 
 class Simplex(Leaf):
-    """w >= 0 with the sum 1."""
+    """Points w >= 0 with the sum 1."""
 
     def value(self, w):
         return 0.0 if np.all(w >= 0) and abs(np.sum(w) - 1) <= self.slack else np.inf
@@ -379,7 +381,7 @@ class Simplex(Leaf):
         if self.value(w) > 0:
             return np.inf
 
-        # Normals are tau on the support and at most tau off it; the best tau by bisection of the derivative.
+        # Normals are tau on the support and at most tau elsewhere. Bisection of the derivative finds the best tau.
         def gaps(tau):
             return np.where(w > 0, slope - tau, np.maximum(slope - tau, 0))
 
@@ -423,7 +425,7 @@ class L1Ball(Leaf):
 
 
 class L2Ball(Leaf):
-    """The ball of radius 1, or its surface."""
+    """The ball of radius 1, or the sphere."""
 
     def __init__(self, is_sphere=False, slack=SLACK):
         self.is_sphere, self.slack = is_sphere, slack
@@ -445,7 +447,7 @@ class L2Ball(Leaf):
 
 
 class HalfSpace(Leaf):
-    """`<normal, w> <= offset`."""
+    """Points with `<normal, w> <= offset`."""
 
     def __init__(self, normal, offset, slack=SLACK):
         self.normal, self.offset, self.slack = wide(normal), offset, slack

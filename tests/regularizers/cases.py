@@ -1,4 +1,4 @@
-"""Every regularizer with its independent definition, random problems of all scales, their solutions in one batch."""
+"""Every regularizer with its independent definition, random problems of all scales, and batches of their solutions."""
 
 import functools
 from collections.abc import Callable
@@ -13,15 +13,15 @@ import ramda_jax as rj
 from ramda_jax.solvers import Context
 from tests.reference import regularizers as reference
 
-SHAPE = (4, 6)  # most groups are its rows
-TALL = (3, 2, 4)  # a kernel of three axes: groups along the middle one, a matrix of 6 by 4
+SHAPE = (4, 6)  # in most cases the groups are rows
+TALL = (3, 2, 4)  # a kernel with three axes: groups along the middle axis, or a matrix of 6 by 4
 NORMAL = np.random.default_rng(0).normal(size=SHAPE)
 DTYPES = (np.float32, np.float64)
 DECADES = {"scalar": 0, "2 decades": 2, "8 decades": 8}
 
 
 class Case(NamedTuple):
-    """A regularizer, and its definition for a dtype."""
+    """A regularizer, and a function from a dtype to its definition."""
 
     regularizer: Any
     definition: Callable
@@ -36,14 +36,14 @@ class Case(NamedTuple):
         return isinstance(self.regularizer, (rj.Box, rj.Projection)) or self.regularizer.any_metric
 
     def exact_solvers(self, metric, dtype):
-        """Those of the library's solvers that promise the minimiser, `metric` a key of DECADES."""
+        """The library's solvers that promise the minimiser. `metric` is a key of DECADES."""
         solvers = []
         if metric == "scalar" or self.regularizer.elementwise or self.regularizer.any_metric:
             solvers.append(rj.ClosedForm())
         if self.is_grouped:
             solvers.append(rj.SecularNewton())
             if self.regularizer.convex:
-                # Its own tolerances are made for float32; a group's residual is half of h times the weight.
+                # The default tolerances are for float32. A group's residual is half of h times the weight.
                 solvers.append(rj.NewtonRaphson(max_steps=1000, atol=float(4 * np.finfo(dtype).eps), rtol=0.0))
         return solvers
 
@@ -133,7 +133,7 @@ CASES = {
 
 
 class Problems(NamedTuple):
-    """A batch of `argmin 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, NumPy arrays of one dtype."""
+    """A batch of `argmin 1/2 ||w||^2_metric - <rhs, w> + weight psi(w)`, as NumPy arrays of one dtype."""
 
     rhs: np.ndarray
     metric: np.ndarray
@@ -143,7 +143,9 @@ class Problems(NamedTuple):
 
 @functools.cache
 def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
-    """Problems whose metric spans DECADES[metric]; about half of what can be zero is."""
+    """Problems whose metric spans DECADES[metric] decades. About half of the entries or groups are zero in the
+    solution.
+    """
     rng = np.random.default_rng(seed)
     decades = DECADES[metric]
     shapes = [] if metric == "scalar" else shape
@@ -151,7 +153,7 @@ def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
     scale = 10.0 ** rng.uniform(-2, 2, size=scalar_shape[: 1 + len(shapes)])
     diagonal = scale * 10.0 ** (-decades * rng.uniform(size=[num, *shapes]))
     expanded = diagonal.reshape(diagonal.shape + (1,) * (len(shape) + 1 - diagonal.ndim))
-    # The centre is of the size of one times the root of the metric, or less; a quarter of the parts is much weaker.
+    # rhs is of the size of the metric or its root. About a quarter of the entries are much weaker.
     rhs = 2 * rng.normal(size=[num, *shape]) * expanded ** rng.choice([0.5, 1], size=scalar_shape)
     for axis in range(1, len(shape) + 1):
         sizes = [n if i in (0, axis) else 1 for i, n in enumerate([num, *shape])]
@@ -165,7 +167,7 @@ def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
 @functools.partial(jax.jit, static_argnames=("regularizer", "solver"))
 def _solve(problems, regularizer, solver):
     def solution(rhs, metric, weight, start):
-        # The anchor is 0, so that the model's rhs is the given one to the bit; a tolerance is one relative to ||rhs||.
+        # The anchor is 0, so the model's rhs is exactly the given one. The scale makes tolerances relative to ||rhs||.
         model = rj.QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight, jnp.linalg.norm(rhs))
         return solver.solve(model, regularizer, Context(start))
 
@@ -175,7 +177,7 @@ def _solve(problems, regularizer, solver):
 def solve(case, solver, problems):
     """Solutions of a batch, as NumPy arrays."""
     if isinstance(solver, (rj.NewtonRaphson, rj.ProximalGradient)):
-        # A scalar metric as a diagonal one, which spares a compilation each.
+        # Pass a scalar metric as a diagonal one, which saves a compilation.
         expanded = problems.metric.reshape(problems.metric.shape + (1,) * (problems.rhs.ndim - problems.metric.ndim))
         problems = problems._replace(metric=np.broadcast_to(expanded, problems.rhs.shape))
     with jax.enable_x64(problems.rhs.dtype == np.float64):
@@ -189,20 +191,20 @@ def _prox(regularizer, x, weight):
 
 
 def prox(case, x, weight):
-    """The proxes of a batch of points, one weight each, NumPy arrays of one dtype."""
+    """The proxes of a batch of points with one weight each, as NumPy arrays of one dtype."""
     with jax.enable_x64(x.dtype == np.float64):
         return np.asarray(_prox(case.regularizer.resolve("dense/kernel", case.shape), x, weight))
 
 
 @functools.cache
 def solved(name, solver, metric, dtype):
-    """(problems, solutions) of the batch that the tests of one case share."""
+    """(problems, solutions) of the batch that the tests of a case share."""
     problems = random_problems(CASES[name].shape, metric, dtype)
     return problems, solve(CASES[name], solver, problems)
 
 
 def relative_residuals(case, problems, values):
-    """KKT residual by the definition, block by block, over machine eps times the size of what it is a sum of."""
+    """The largest KKT residual of a block by the definition, in units of machine eps times the size of its terms."""
     dtype = problems.rhs.dtype
     psi = case.definition(dtype)
     eps = np.finfo(dtype).eps

@@ -1,4 +1,4 @@
-"""What is special to each regularizer: ties, bounds, levels, ranks, refusals; and what all of them promise."""
+"""Promises of all regularizers, and properties of each: ties, bounds, levels, ranks, refusals."""
 
 import dataclasses
 import functools
@@ -65,7 +65,7 @@ def test_methods_agree_on_shapes_and_dtypes(name):
                 assert value.shape == () and value.dtype == jnp.promote_types(dtype, jnp.float32)
             support = jax.eval_shape(regularizer.support, w)
             assert support.dtype == bool
-            # As many as the leaf has entries, all together; but a rank is not about entries.
+            # The support covers each entry once. A rank does not count entries.
             if not isinstance(regularizer, rj.NuclearNorm):
                 assert np.prod(support.shape) * regularizer.sizes(shape) == np.prod(shape)
             if dtype not in (jnp.float32, jnp.float64):
@@ -80,7 +80,7 @@ def test_methods_agree_on_shapes_and_dtypes(name):
 
 @every_case
 def test_a_nan_goes_through(name):
-    # It must not become a silent zero, bound or level. (The projections are Optax's own.)
+    # A NaN must not become a zero, a bound or a level. (The projections are Optax's own.)
     shape = CASES[name].shape
     x = np.random.default_rng(0).normal(size=(60, *shape)).astype(np.float32)
     at = (0,) * len(shape)
@@ -98,7 +98,7 @@ def test_the_gradient_of_the_value_is_finite_where_groups_are_zero(name):
     for part in (w * 0, w.at[:2].set(0), w):
         assert np.isfinite(gradient(part)).all()
     if case.is_grouped:
-        # Of the norm the smallest subgradient, and where it is not zero the gradient.
+        # The norm's derivative is 0, the smallest subgradient, at a zero group, and the gradient elsewhere.
         norms = regularizer.norms(w)
         own = jax.grad(lambda w: jnp.sum(differentiable_group_norms(w, regularizer.axes_inside(w.ndim))))
         assert not own(w * 0).any()
@@ -117,7 +117,7 @@ def test_nothing_is_not_a_number_on_the_way_for_zero_leaves(name):
             assert np.all(np.isfinite(regularizer.prox(zero, weight)))
             regularizer.screen(zero, weight)
             distance = float(regularizer.subdifferential_distance(zero, zero, weight))
-            if np.isfinite(regularizer.value(zero)) and name != "Binary":  # there 0 is a peak
+            if np.isfinite(regularizer.value(zero)) and name != "Binary":  # 0 is a peak of it
                 assert distance == 0
         regularizer.support(zero)
 
@@ -167,7 +167,7 @@ def test_leaves_without_entries_are_trained(shape):
     "name", [name for name in CASES if CASES[name].is_grouped or name.startswith(("L1", "MCP", "Nuclear"))]
 )
 def test_zeros_have_no_sign(name, dtype):
-    # A -0.0 among the parameters would be equal to 0, but not the same bits.
+    # A -0.0 in the parameters would equal 0, but have other bits.
     shape = CASES[name].shape
     x = np.random.default_rng(0).normal(size=(60, *shape)).astype(dtype)
     found = prox(CASES[name], x, np.repeat(np.asarray([0.3, 1.0, 50.0], dtype), 20))
@@ -184,7 +184,7 @@ def test_zero_vectors_of_the_nuclear_norm_have_no_sign():
 @every_case
 def test_support_is_of_what_is_exactly_structured(name):
     regularizer, shape = resolved(name), CASES[name].shape
-    w = np.random.default_rng(0).uniform(0.26, 0.29, size=shape).astype(np.float32)  # inside, at no level, full rank
+    w = np.random.default_rng(0).uniform(0.26, 0.29, size=shape).astype(np.float32)  # unstructured
     assert np.all(regularizer.support(jnp.asarray(w)))
     structured = {"Box": -0.5, "Box unbounded": 0.25, "Binary": -1.0, "Quantized": 0.3}.get(name, 0.0)
     w[0] = structured
@@ -192,7 +192,7 @@ def test_support_is_of_what_is_exactly_structured(name):
     if name.startswith("NuclearNorm"):
         assert np.sum(found) == np.linalg.matrix_rank(w.reshape(-1, shape[-1]))
         return
-    if len(shape) == 3:  # groups along the middle axis: none is zero yet
+    if len(shape) == 3:  # groups along the middle axis are not zero yet
         assert np.all(found)
         w[:, 0] = 0
         found = np.asarray(regularizer.support(jnp.asarray(w)))
@@ -202,7 +202,7 @@ def test_support_is_of_what_is_exactly_structured(name):
         assert np.all(found[1:])
 
 
-# Strength from outside: L1 and the sparse groups.
+# L1, the sparse groups and MCP.
 
 
 def test_l1_keeps_a_zero_a_zero_and_thresholds_at_the_border():
@@ -215,7 +215,7 @@ def test_l1_keeps_a_zero_a_zero_and_thresholds_at_the_border():
 @given(ratio=st.floats(0, 1), weight=st.floats(0.01, 3), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
 def test_sparse_group_lasso_is_one_prox_after_the_other(ratio, weight, seed):
-    # Simon and others, 2013: the entries first, then the groups.
+    # Simon and others, 2013: shrink the entries first, then the groups.
     with jax.enable_x64(True):
         x = np.random.default_rng(seed).normal(size=(5, 4))
         found = rj.SparseGroupLasso((0,), group_weight=0.7, l1_ratio=ratio).prox(jnp.asarray(x), weight)
@@ -250,7 +250,7 @@ def test_box_reaches_its_bounds_exactly(lower, length, seed):
     np.testing.assert_array_equal(found, np.where(x < low, low, np.where(x > high, high, x)))
     assert float(box.value(jnp.asarray(found))) == 0
     np.testing.assert_array_equal(box.support(jnp.asarray(found)), (low < x) & (x < high))
-    # Any positive strength is the same.
+    # Every positive weight gives the same.
     np.testing.assert_array_equal(box.prox(jnp.asarray(x), 1e-30), found)
 
 
@@ -310,7 +310,7 @@ def test_ties_between_levels_go_to_the_greater_one():
     np.testing.assert_array_equal(rj.Binary().prox(x, 1.0), [1, 1, -1, 1])
     middle = jnp.array([-0.5, 0.5, 1.5])
     np.testing.assert_array_equal(rj.Quantized((-1.0, 0.0, 1.0, 2.0)).nearest(middle), [0, 1, 2])
-    # Either is a minimiser: both are equally far.
+    # Both levels are minimisers, because they are equally far.
     np.testing.assert_array_equal(rj.Binary().value(x), 2.0)
 
 
@@ -325,7 +325,7 @@ def test_levels_are_sorted_numbers_whatever_sequence_they_come_in():
 
 @functools.partial(jax.jit, static_argnums=0)
 def nuclear(regularizer, w, weight):
-    """All that a nuclear norm says of a leaf, by one program."""
+    """The results of a nuclear norm's methods for a leaf, from one program."""
     prox = regularizer.prox(w, weight)
     return {
         "matrix": regularizer.matrix(w),
@@ -333,7 +333,7 @@ def nuclear(regularizer, w, weight):
         "value": regularizer.value(w),
         "prox": prox,
         "prox by Gram": dataclasses.replace(regularizer, gram=True).prox(w, weight),
-        # Weights as the solver hands them over, one for the block.
+        # Weights as the solver passes them: one number for the block.
         "prox and value": regularizer.prox_and_value(w, jnp.full((1,) * w.ndim, weight)),
         "support": regularizer.support(prox),
     }
@@ -354,9 +354,9 @@ def nuclear(regularizer, w, weight):
         ("attention/value/kernel", (8, 2, 3), None, 1, 8, 6),
         ("attention/out/kernel", (2, 3, 8), None, 2, 6, 8),
         ("attention/query/kernel", (8, 2, 3), 2, 2, 16, 3),
-        ("head/query/kernel", (8, 6), None, 1, 8, 6),  # a Dense layer that is called query
+        ("head/query/kernel", (8, 6), None, 1, 8, 6),  # a dense layer with the name query
         ("stem/value/kernel", (3, 3, 5, 7), None, 3, 45, 7),
-        ("query", (8, 2, 3), None, 2, 16, 3),  # a leaf, not a layer, of that name
+        ("query", (8, 2, 3), None, 2, 16, 3),  # a leaf with this name, not a layer
     ],
 )
 def test_nuclear_norm_splits_axes_into_rows_and_columns(path, shape, split, resolved_split, rows, columns):
@@ -386,7 +386,7 @@ def prox_value_and_support(regularizer, w, weight):
 
 
 def with_spectrum(rng, shape, singular, dtype):
-    """A matrix with these singular values, rounded to the dtype: (the matrix, its exact SVD in float64)."""
+    """A matrix with these singular values, rounded to the dtype, and the SVD in float64 of the rounded matrix."""
     left, right = (np.linalg.qr(rng.normal(size=(n, len(singular))))[0] for n in shape)
     matrix = ((left * singular) @ right.T).astype(dtype)
     return matrix, np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
@@ -396,8 +396,8 @@ def with_spectrum(rng, shape, singular, dtype):
 @pytest.mark.parametrize("threshold", [0.5, 0.1, 0.02])
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (30, 30)])
 def test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_threshold(shape, threshold, dtype):
-    rng, scale = np.random.default_rng(0), 1e-22  # squares of it are zero in float32
-    # Zeros, small ones, pairs close to the threshold on either side, some above.
+    rng, scale = np.random.default_rng(0), 1e-22  # its square is zero in float32
+    # Zero and small singular values, pairs close to the threshold on both sides, and larger ones.
     singular = np.concatenate(
         [np.linspace(0, threshold / 3, 8), threshold * np.array([0.7, 0.7, 1.3, 1.3]), [1.0, 1.0]]
     )
@@ -410,13 +410,13 @@ def test_nuclear_prox_by_gram_errs_by_the_rounding_of_the_gram_matrix_over_the_t
         )
     assert np.sum(support) == 4
     kept = np.maximum(s - weight, 0)
-    # Products of n terms are rounded to about sqrt(n) eps, and LAPACK's eigenvectors to sqrt(n) eps of the largest.
+    # The rounding of products of n terms is about sqrt(n) eps, and of LAPACK's eigenvectors sqrt(n) eps of the largest.
     eps, n = np.finfo(dtype).eps, max(shape)
     bound = np.sqrt(n) * eps * np.sum(s**2) / weight + np.sqrt(n) * eps * np.linalg.norm(kept)
     assert found.dtype == dtype
     assert np.linalg.norm(found - (u * kept) @ vt) <= bound
     assert abs(value - np.sum(kept)) <= np.sqrt(len(s)) * bound
-    # The bound is far from the nearest singular value, so that the rank must be right.
+    # The bound is far from the nearest singular value, so the rank must be right.
     assert bound < 0.2 * weight
     assert np.linalg.matrix_rank(found / scale, tol=2 * bound / scale) == np.sum(kept > 0) == 4
 
@@ -469,19 +469,18 @@ def test_rank_is_counted_above_a_tolerance():
 )
 @settings(max_examples=120)
 def test_nuclear_screening_is_never_wrong(shape, seed, rank, exponent, relative):
-    """Where it says zero the spectral norm is at most the weight, at any scale: rank one is the tightest case."""
+    """If it says zero, the spectral norm is at most the weight, at any scale. Rank one is the tightest case."""
     rng = np.random.default_rng(seed)
     matrix = sum(np.outer(rng.normal(size=shape[0]), rng.normal(size=shape[1])) for _ in range(rank))
     if seed % 3 == 0:
-        matrix = np.sign(matrix)  # of constant size, where the bound by row and column sums is tight
+        matrix = np.sign(matrix)  # with entries of one size the bound by row and column sums is tight
     matrix = (10.0**exponent * matrix / np.linalg.norm(matrix, 2)).astype(np.float32)
     spectral = np.linalg.norm(matrix.astype(float), 2)
     weight = np.float32(spectral * (1 + relative))
     screened = _screen(jnp.asarray(matrix), weight)
     if spectral > weight * (1 + 1e-6):
         assert not screened
-    # The screen is useful: certain for every weight from the Frobenius norm on, and never for a matrix with a NaN in
-    # it.
+    # The screen is useful: it says zero for every weight above the Frobenius norm, but never for a matrix with a NaN.
     assert _screen(jnp.asarray(matrix), np.float32(np.linalg.norm(matrix.astype(float)) * (1 + 1e-5)))
     assert not _screen(jnp.asarray(matrix).at[0, 0].set(jnp.nan), np.float32(3e38))
 
@@ -494,7 +493,7 @@ def _screen(matrix, weight):
 
 
 def test_nuclear_screening_does_not_underflow():
-    # The squares of 1e-23 are all 0 in float32.
+    # The square of 1e-23 is 0 in float32.
     assert not rj.NuclearNorm(split=1).screen(jnp.full((2, 2), 1e-23), 1e-25)
     assert rj.NuclearNorm(split=1).screen(jnp.full((2, 2), 1e-23), 3e-23)
 
@@ -503,7 +502,7 @@ def test_nuclear_screening_does_not_underflow():
 def test_leaves_of_equal_shape_are_solved_in_one_batch_as_if_alone(metric):
     rng = np.random.default_rng(0)
     shapes = {"a": (6, 4), "b": (6, 4), "c": (5, 4), "d": (6, 4), "e": (2, 3, 4), "f": (4, 6)}
-    # Of very different sizes: some end after few iterations, some after many.
+    # The sizes are very different, so some leaves end after few iterations and some after many.
     linear = {k: jnp.asarray(rng.normal(size=s) * 10.0**i, jnp.float32) for i, (k, s) in enumerate(shapes.items())}
     anchor = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
     if metric == "diagonal":
@@ -524,7 +523,7 @@ def test_leaves_of_equal_shape_are_solved_in_one_batch_as_if_alone(metric):
 
     together, info = jax.jit(solve)(model, start)
     text = jax.jit(solve).lower(model, start).as_text()
-    assert "tensor<3x6x4xf32>" in text  # three of the leaves at once
+    assert "tensor<3x6x4xf32>" in text  # three leaves in one batch
     steps = []
     for k in shapes:
         leaf_model = rj.QuadraticModel({k: linear[k]}, {k: anchor[k]}, {k: diagonal[k]}, model.weight)
@@ -532,7 +531,7 @@ def test_leaves_of_equal_shape_are_solved_in_one_batch_as_if_alone(metric):
         steps.append(int(alone_info.num_steps))
         scale = np.max(np.abs(alone[k])) + np.max(np.abs(linear[k] / diagonal[k]))
         np.testing.assert_allclose(together[k], alone[k], rtol=0, atol=3e-6 * scale)
-    # A lane that has ended waits for the others and does not go on.
+    # A leaf that has converged waits for the others, and does not iterate on.
     assert abs(int(info.num_steps) - max(steps)) <= (2 if metric == "diagonal" else 0)
     assert metric == "scalar" or min(steps) < max(steps)
 

@@ -1,4 +1,4 @@
-"""GroupLasso: value, prox, subdifferential and support are those of one function."""
+"""GroupLasso: value, prox, subdifferential and support belong to the same function."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ramda_jax import GroupLasso
 from tests.reference import group_norm
 
-# (shape, group axes)
+# Pairs (shape, group axes).
 LAYOUTS = [
     ((6, 5), (0,)),
     ((6, 5), (1,)),
@@ -23,7 +23,7 @@ LAYOUTS = [
 
 
 def shrunk(x, group_axes, threshold):
-    """The prox by its formula, in `rows`."""
+    """The prox by its formula, with the groups as rows."""
     norms = group_norm.norms(x, group_axes)[:, None]
     factor = np.where(norms <= threshold, 0, 1 - threshold / np.where(norms == 0, 1, norms))
     return group_norm.wide(group_norm.rows(x, group_axes)) * factor
@@ -55,7 +55,7 @@ def test_value_is_the_sum_of_the_weighted_norms(x64, shape, group_axes, group_we
 
 
 def test_value_of_narrow_floats_is_float32():
-    # 1000 ones: a bfloat16 sum would stop at 256.
+    # The sum of 1000 ones would stop at 256 in bfloat16.
     value = GroupLasso((0,), group_weight=1.0).value(jnp.ones((1000, 1), jnp.bfloat16))
     assert value.dtype == jnp.float32
     assert float(value) == 1000
@@ -116,7 +116,7 @@ def test_prox_and_projection_add_up_to_the_point(problem):
 
 @pytest.mark.parametrize(("shape", "group_axes"), LAYOUTS)
 def test_prox_is_its_formula_with_one_weight_for_each_group(x64, shape, group_axes):
-    # Solvers with a step for each block pass an array of weights.
+    # Solvers with a step size for each block pass an array of weights.
     rng = np.random.default_rng(1)
     x = rng.normal(size=shape)
     regularizer = GroupLasso(group_axes, group_weight=1.0)
@@ -205,7 +205,7 @@ def test_screen_is_where_the_solution_is_zero(problem):
     with jax.enable_x64(True):
         screened = np.asarray(regularizer.screen(jnp.asarray(x), weight)).reshape(-1)
     size = np.sqrt(group_norm.rows(x, group_axes).shape[1])
-    # Whatever the metric: the conditions at 0 do not know it.
+    # Any metric will do, because the optimality conditions at 0 do not contain it.
     w, _, _ = group_norm.solve(x, metric, weight * size, group_axes)
     border = np.abs(group_norm.norms(x, group_axes) - weight * size) <= 1e-14 * group_norm.norms(x, group_axes)
     np.testing.assert_array_equal(screened[~border], np.all(w == 0, axis=1)[~border])

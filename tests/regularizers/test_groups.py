@@ -1,4 +1,4 @@
-"""Which slices of a leaf are groups: every name, every rank, every refusal."""
+"""The slices of a leaf that are groups: every name, every number of axes, every refusal."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ import pytest
 
 from ramda_jax import GroupLasso
 
-# (groups, path, shape, group axes, number of groups)
+# Tuples (groups, path, shape, group axes, number of groups).
 LAYOUTS = [
     ("input", "dense/kernel", (6, 4), (0,), 6),
     ("input", "conv/kernel", (5, 6, 4), (1,), 6),
     ("input", "conv/kernel", (3, 2, 6, 4), (2,), 6),
     ("input", "conv/kernel", (3, 2, 2, 6, 4), (3,), 6),
-    ("input", "depthwise/kernel", (3, 3, 1, 8), (3,), 8),  # one input for each output: by channel
+    ("input", "depthwise/kernel", (3, 3, 1, 8), (3,), 8),  # each output has its own input, so a group is a channel
     ("input", "depthwise/kernel", (4, 1, 8), (2,), 8),
     ("input", "grouped/kernel", (3, 3, 2, 8), (2,), 2),
-    ("input", "dense/kernel", (1, 8), (0,), 1),  # a Dense of one feature
+    ("input", "dense/kernel", (1, 8), (0,), 1),  # a dense layer with one input feature
     ("input", "attention/query/kernel", (6, 2, 3), (0,), 6),
     ("input", "attention/key/kernel", (6, 2, 3), (0,), 6),
     ("input", "attention/value/kernel", (6, 2, 3), (0,), 6),
@@ -27,13 +27,13 @@ LAYOUTS = [
     ("input", "attn/q_einsum/w", (2, 6, 3), (1,), 6),
     ("input", "attn/kv_einsum/w", (2, 4, 6, 3), (2,), 6),
     ("input", "attn/attn_vec_einsum/w", (2, 3, 6), (0, 1), 6),
-    ("input", "block/o_proj/kernel", (6, 6), (0,), 6),  # a Dense layer of that name
+    ("input", "block/o_proj/kernel", (6, 6), (0,), 6),  # a dense layer with this name
     ("input", "general/kernel", (2, 3, 6), (1,), 3),
     ("input", "lstm/kernel", (6, 16), (0,), 6),
-    ("input", "head/out/kernel", (6, 4), (0,), 6),  # a Dense layer that is called out
-    ("input", "stem/query/kernel", (3, 3, 6, 4), (2,), 6),  # a convolution that is called query
-    ("input", "query", (5, 6, 4), (1,), 6),  # a leaf, not a layer, of that name
-    ("input", "query/attention/kernel", (5, 6, 4), (1,), 6),  # nor a layer further up
+    ("input", "head/out/kernel", (6, 4), (0,), 6),  # a dense layer with the name out
+    ("input", "stem/query/kernel", (3, 3, 6, 4), (2,), 6),  # a convolution with the name query
+    ("input", "query", (5, 6, 4), (1,), 6),  # a leaf with this name, not a layer
+    ("input", "query/attention/kernel", (5, 6, 4), (1,), 6),  # only the parent's name counts
     ("output", "dense/kernel", (6, 4), (1,), 4),
     ("output", "conv/kernel", (3, 2, 6, 4), (3,), 4),
     ("output", "conv/kernel", (3, 2, 2, 6, 4), (4,), 4),
@@ -50,7 +50,7 @@ LAYOUTS = [
     ("heads", "attn/q_einsum/w", (2, 6, 3), (0,), 2),
     ("heads", "attn/kv_einsum/w", (2, 4, 6, 3), (1,), 4),
     ("output", "attn/q_einsum/w", (2, 6, 3), (0, 2), 6),
-    # Stacks of layers: the groups of one, each with its like in all.
+    # Stacks of layers: a group contains the same slice of all layers.
     ("input", "layers/dense/kernel", (7, 6, 4), (1,), 6),
     ("input", "layers/conv/kernel", (7, 3, 3, 6, 4), (3,), 6),
     ("input", "layers/depthwise/kernel", (7, 3, 3, 1, 8), (4,), 8),
@@ -58,7 +58,7 @@ LAYOUTS = [
     ("input", "layers/self_attn/q_proj/kernel", (7, 8, 2, 3), (1,), 8),
     ("input", "layers/attention/out/kernel", (7, 2, 3, 6), (1, 2), 6),
     ("input", "SelfAttention_0/out/kernel", (2, 7, 2, 3, 6), (2, 3), 6),
-    ("input", "mha/key/kernel", (6, 6, 2, 3), (1,), 6),  # as many layers as features
+    ("input", "mha/key/kernel", (6, 6, 2, 3), (1,), 6),  # the number of layers equals the number of features
     ("input", "layers/attn_vec_einsum/w", (7, 2, 3, 6), (1, 2), 6),
     ("input", "layers/kv_einsum/w", (7, 2, 4, 6, 3), (3,), 6),
     ("output", "layers/attention/query/kernel", (7, 6, 2, 3), (2, 3), 6),
@@ -66,7 +66,7 @@ LAYOUTS = [
     ("heads", "layers/attention/query/kernel", (7, 6, 2, 3), (2,), 2),
     ("heads", "layers/attention/out/kernel", (7, 2, 3, 6), (1,), 2),
     ("heads", "layers/q_einsum/w", (7, 2, 6, 3), (1,), 2),
-    ("input", "attention/query/kernel", (1, 1, 6, 4), (2,), 6),  # convolutions in attention
+    ("input", "attention/query/kernel", (1, 1, 6, 4), (2,), 6),  # a convolution in attention
     ("input", "attention/out/kernel", (3, 3, 6, 4), (2,), 6),
     (-1, "layers/bias", (7, 5), (1,), 5),
     ("kernel", "conv/kernel", (3, 2, 6, 4), (2, 3), 24),
@@ -89,7 +89,7 @@ LAYOUTS = [
 def test_layout_gives_the_axes_and_number_of_groups(groups, path, shape, axes, number):
     resolved = GroupLasso(groups).resolve(path, shape)
     assert resolved.groups == axes
-    # Which entries lie together, entry by entry: mark one and see which group comes alive.
+    # Set one entry and see which group is alive.
     x = np.zeros(shape)
     index = tuple(size - 1 for size in shape)
     x[index] = 1
@@ -99,7 +99,7 @@ def test_layout_gives_the_axes_and_number_of_groups(groups, path, shape, axes, n
     assert np.argwhere(support).tolist() == [[index[axis] if axis in axes else 0 for axis in range(len(shape))]]
     assert resolved.sizes(shape) * number == np.prod(shape, dtype=int)
     np.testing.assert_allclose(resolved.weights(shape), np.sqrt(np.prod(shape, dtype=int) / number), rtol=1e-15)
-    # What is resolved depends on the path no more.
+    # After `resolve` the path has no effect.
     assert resolved.resolve("other/path", shape) == resolved
     assert resolved.inner_axes(len(shape)) == tuple(axis for axis in range(len(shape)) if axis not in axes)
 

@@ -1,4 +1,4 @@
-"""Hard targets: the minimum over all supports, ties, schedules, all leaves together, in training."""
+"""Hard targets: the minimum over all supports, ties, schedules, all leaves together, and training."""
 
 import itertools
 
@@ -22,13 +22,13 @@ SHAPE = (4, 3)
 
 
 def supports(labels, alive):
-    """All masks of `alive` of the blocks with those labels."""
+    """The masks of all sets of `alive` blocks, where a block has equal labels."""
     return [np.isin(labels, chosen) for chosen in itertools.combinations(np.unique(labels), alive)]
 
 
 ROWS, ENTRIES = np.arange(4)[:, None] + np.zeros(SHAPE, int), np.arange(12).reshape(SHAPE)
 COLUMN = supports(np.arange(4), 2)
-# Regularizers, and by hand which entries may be alive.
+# Regularizers, and the masks of entries that may be alive, made by hand.
 BRUTE = {
     "TopGroups": (rj.TopGroups(0.5), supports(ROWS, 2)),
     "TopGroups of columns": (rj.TopGroups(0.5, groups="output"), supports(ENTRIES % 3, 1)),
@@ -39,7 +39,7 @@ BRUTE = {
 
 
 def mixed_scales(dtype, num=NUM):
-    """(rhs, metric) over many decades: in float32 squares of rhs over- and underflow, and rhs / metric does not."""
+    """(rhs, metric) over many decades: in float32 squares of rhs overflow and underflow, but rhs / metric does not."""
     rng = np.random.default_rng(7)
     metric = 10.0 ** (rng.uniform(-12, 12, size=(num, 1, 1)) + rng.uniform(-3, 0, size=(num, *SHAPE)))
     spread = 10.0 ** rng.uniform(-4, 0, size=(num, *SHAPE)) ** rng.choice([0, 1], size=(num, 1, 1))
@@ -57,7 +57,7 @@ def test_none_of_a_thousand_minima_is_above_the_lowest_of_all_supports(name, dty
         found = np.asarray(jax.jit(jax.vmap(lambda r, d: regularizer.solve_scaled(r, d, 1.0)))(rhs, metric))
         free = rhs / metric
         assert np.all(np.isfinite(free)) and np.all(free != 0)
-    # Unshrunken, up to the rounding of a division, or exactly zero.
+    # Entries are not shrunk, up to the rounding of a division, or exactly zero.
     np.testing.assert_allclose(found, np.where(found == 0, 0, free), rtol=4 * np.finfo(dtype).eps)
     flat = (found != 0).reshape(NUM, -1)
     allowed = np.array(masks).reshape(len(masks), -1)
@@ -75,7 +75,7 @@ def test_equal_gains_are_kept_by_their_index():
     np.testing.assert_array_equal(rj.TopEntries(0.5).prox(ones, 1.0), expected)
     np.testing.assert_array_equal(rj.NofM(2, 4).prox(-ones, 1.0), -expected)
     np.testing.assert_array_equal(rj.NofM(2, 4, axis=-1).prox(ones, 1.0), expected.T)
-    # Not all are equal: what is larger comes first, wherever it is.
+    # A larger entry comes first, at any index.
     mixed = ones.at[3, 3].set(2.0)
     assert np.argwhere(rj.TopEntries(0.75).prox(mixed, 1.0)).tolist() == [[0, 0], [0, 1], [0, 2], [3, 3]]
 
@@ -193,7 +193,7 @@ def test_a_share_that_is_a_schedule_is_a_ramp(over):
 @pytest.mark.slow_except("float32")
 @every_dtype
 def test_over_all_leaves_is_what_one_leaf_of_them_has(dtype):
-    # Groups of one size side by side: the leaves together, and each as a part of one leaf.
+    # Cut a leaf into three leaves. Together they must have the solution of the whole leaf.
     rng = np.random.default_rng(0)
     linear, metric = rng.normal(size=(20, 5)).astype(dtype), rng.uniform(0.1, 3, size=(20, 5)).astype(dtype)
     cut = [slice(0, 3), slice(3, 14), slice(14, 20)]

@@ -1,6 +1,6 @@
-"""Nonconvex psi: the exact solvers against a search of everything in one to three dimensions.
+"""Nonconvex psi: the exact solvers against an exhaustive search in one to three dimensions.
 
-Groups whose shifted metric, `metric - weight / omega`, is positive, negative, or of both signs.
+The shifted metric of a group, `metric - weight / omega`, is positive, negative, or has both signs.
 """
 
 import functools
@@ -26,7 +26,7 @@ def group(omega, l1_ratio=0.0):
     return fixed(reference.Groups((0,), GROUP_WEIGHT, omega, l1_ratio))
 
 
-# Each problem is one group, or one to three entries.
+# Each problem is a group of one to three entries, or as many separate entries.
 CASES = {
     "MCP": Case(rj.MCP(omega=OMEGA), fixed(reference.MCP(OMEGA))),
     "GroupMCP omega": Case(rj.GroupMCP((), GROUP_WEIGHT, omega=OMEGA), group(OMEGA)),
@@ -41,8 +41,9 @@ SIGNS = ("convex", "mixed", "concave")
 
 @functools.cache
 def random_problems(size, signs, dtype, metric_is_scalar=False):
-    """Problems near the parting of 0, what is below the knee and what is beyond; weight / omega relative to the metric
-    as `signs` says."""
+    """Problems near the borders between 0, solutions below the knee and solutions beyond it. `signs` names the signs of
+    metric - weight / omega.
+    """
     rng = np.random.default_rng([size, SIGNS.index(signs)])
     metric = 10.0 ** rng.uniform(-1, 1, size=[NUM, 1]) * 10.0 ** rng.uniform(-1.5, 0, size=[NUM, size])
     if metric_is_scalar or size == 1:
@@ -55,7 +56,7 @@ def random_problems(size, signs, dtype, metric_is_scalar=False):
         "concave": high / factor,
     }[signs]
     weight = OMEGA * concavity
-    # Directions of all kinds, one entry much weaker in some; lengths around weight and around the knee.
+    # rhs has a random direction, sometimes with a much weaker entry. Its length is around the weight or the knee.
     rhs = rng.normal(size=[NUM, size]) * 10.0 ** (-2 * (rng.uniform(size=[NUM, size]) < 0.2))
     rhs /= np.linalg.norm(rhs, axis=1, keepdims=True)
     lengths = np.stack([weight * GROUP_WEIGHT, OMEGA * GROUP_WEIGHT / np.linalg.norm(rhs / metric, axis=1)])
@@ -67,12 +68,12 @@ def random_problems(size, signs, dtype, metric_is_scalar=False):
 
 
 def over_entries(terms):
-    """The sum over the last axis, of at most three: term by term is many times quicker than NumPy's own."""
+    """The sum over the last axis, of length at most three. Adding term by term is many times faster than `np.sum`."""
     return functools.reduce(np.add, np.moveaxis(terms, -1, 0))
 
 
 def objectives(name, problems, w):
-    """Objectives of many points per problem, float64; w of shape [problem, point, entry]."""
+    """The objectives of many points per problem, in float64; w has the shape [problem, point, entry]."""
     psi = CASES[name].definition(problems.rhs.dtype)
     rhs, metric, weight, _ = (np.asarray(x, float) for x in problems)
     metric = metric.reshape(len(metric), 1, -1)
@@ -91,25 +92,25 @@ def objectives(name, problems, w):
 
 
 def search(name, problems):
-    """The lowest objective that a dense grid, zooming in on its three best separate points, finds for each problem."""
+    """The lowest objective of each problem on a dense grid that is refined around its three best separate points."""
     size = problems.rhs.shape[1]
     center = np.asarray(problems.rhs, float) / np.asarray(problems.metric, float).reshape(NUM, -1)
     if name in ("Binary", "Quantized"):
-        # Between the centre and the farthest level, and all the levels themselves.
+        # The grid covers the interval from the center to the farthest level, and contains all levels.
         low, high = np.minimum(center, -1.0) - 0.1, np.maximum(center, 2.0) + 0.1
         grid = low[:, None] + np.linspace(0, 1, 4001)[:, None] * (high - low)[:, None]
         levels = np.asarray(CASES[name].definition(problems.rhs.dtype).levels, float)
         grid = np.concatenate([grid, np.broadcast_to(levels[:, None], (NUM, len(levels), 1))], axis=1)
         width = (high - low) / 4000
     else:
-        # psi grows with every |w_i|: the minimiser lies between 0 and the centre, entry by entry.
+        # psi increases with every |w_i|, so each entry of the minimiser lies between 0 and the center.
         num = {1: 2001, 2: 61, 3: 17}[size]
         points = np.array(list(itertools.product(np.linspace(0, 1, num), repeat=size)))
         grid = points * center[:, None]
         width = np.abs(center) / (num - 1)
     values = objectives(name, problems, grid)
     lowest = np.min(values, axis=1)
-    # Three starts, none next to another; then to the best of all neighbours, each round a little closer by.
+    # Start at three points that are not neighbours. In each round move to the best neighbour, at a smaller distance.
     cells = np.array(list(itertools.product((-1, 0, 1), repeat=size)))
     for _ in range(3):
         best = np.take_along_axis(grid, np.argmin(values, axis=1)[:, None, None], axis=1)
@@ -135,14 +136,14 @@ def solved(name, solver, problems):
 
 
 def sizes_of_terms(problems, w):
-    """What the objective's rounding is relative to."""
+    """The size of the objective's terms, to which its rounding is relative."""
     rhs, metric, weight, _ = (np.asarray(x, float) for x in problems)
     metric = metric.reshape(NUM, -1)
     psi_scale = weight * (GROUP_WEIGHT * OMEGA * GROUP_WEIGHT + np.sum(np.abs(w), axis=1) + 2)
     return np.sum(np.abs(rhs) * np.abs(w) + metric * w**2, axis=1) + psi_scale
 
 
-# The search takes as long in either; float64 is the sharper of the two.
+# The search takes as long in both dtypes, and float64 is the stricter test.
 @pytest.mark.parametrize(
     "dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64], ids=["float32", "float64"]
 )
@@ -155,15 +156,15 @@ def test_exact_solver_is_never_above_what_a_search_of_everything_finds(name, siz
     value = np.asarray(solved(name, solver_of(name, "diagonal"), problems).value, float)
     here = objectives(name, problems, value[:, None])[:, 0]
     lowest = search(name, problems)
-    # The objective's own rounding: the solver's choice between two minima is made in the problem's dtype.
+    # Allow for the objective's rounding, because the solver chooses between two minima in the problem's dtype.
     slack = 4 * np.finfo(dtype).eps * sizes_of_terms(problems, value)
     assert np.all(here <= lowest + slack)
-    # And the search is one that finds the minimum: it comes as low as the solver, but for its last steps.
+    # The search really finds the minimum: it comes as low as the solver, up to its last refinements.
     gap = (lowest - here) / sizes_of_terms(problems, value)
     assert np.max(gap) < 1e-3
     assert np.mean(gap > 1e-5) < 0.02
     if name not in ("Binary", "Quantized"):
-        # All the kinds of solutions are among these.
+        # All kinds of solutions occur.
         radii = np.linalg.norm(value, axis=1) if name != "MCP" else np.abs(value[:, 0])
         knee = {"MCP": OMEGA, "GroupMCP gamma": OMEGA * GROUP_WEIGHT**2}.get(name, OMEGA * GROUP_WEIGHT)
         assert np.mean(radii == 0) > 0.02
@@ -208,7 +209,7 @@ GROUPED = ["GroupMCP omega", "SparseGroupMCP"]
 def test_proximal_gradient_descends_to_a_stationary_point(x64, name, signs):
     problems, solutions = iterated(name, 3, signs)
     psi = CASES[name].definition(np.float64)
-    assert np.mean(solutions.converged) > 0.98  # flat valleys, where it may be longer
+    assert np.mean(solutions.converged) > 0.98  # flat valleys may take longer
     for index in np.flatnonzero(solutions.converged):
         rhs, metric, weight, start = (x[index] for x in problems)
         w = solutions.value[index]
@@ -225,7 +226,7 @@ def test_proximal_gradient_takes_half_the_step_and_descends_at_every_one(x64):
     psi = case.definition(np.float64)
     before = objectives("GroupMCP omega", problems, z[:, None])[:, 0]
     for _ in range(8):
-        # Two steps at a time, the least that it takes.
+        # Take two steps at a time, because the solver takes at least two.
         two = solved("GroupMCP omega", rj.ProximalGradient(max_steps=2, rtol=0.0), problems._replace(start=z)).value
         for _ in range(2):
             theta = 0.5 / np.max(metric, axis=1)
@@ -239,7 +240,7 @@ def test_proximal_gradient_takes_half_the_step_and_descends_at_every_one(x64):
 
 
 def group_mcp_prox(psi, x, weight):
-    """The best of the three: 0, on the curved part, on the flat part."""
+    """The best of three candidates: 0, a point on the curved part and a point on the flat part."""
     r = np.linalg.norm(x)
     knee, concavity = psi.omega * psi.group_weight, weight / psi.omega
     radii = [0.0]
@@ -265,12 +266,12 @@ def test_proximal_gradient_ends_in_a_worse_local_minimum_in_some_nonconvex_cases
 @pytest.mark.parametrize("factor", [1.0, 1.5, 40.0])
 def test_prox_of_mcp_is_the_hard_threshold_from_weight_omega_on(x64, factor):
     omega = 0.8
-    weight = factor * omega  # the step is 1
-    threshold = np.sqrt(weight * omega)  # where x^2 / 2 is the flat part's weight omega / 2
+    weight = factor * omega  # the step size is 1
+    threshold = np.sqrt(weight * omega)  # x^2 / 2 equals weight omega / 2, the value of the flat part
     x = np.concatenate([np.linspace(-3, 3, 1200) * threshold, threshold * (1 + np.array([-1e-12, 1e-12]))])
     hard = np.where(np.abs(x) > threshold, x, 0)
     np.testing.assert_array_equal(rj.MCP(omega).prox(jnp.asarray(x), weight), hard)
-    # Groups of two: along the direction (0.6, 0.8); the threshold is for the norm.
+    # Groups of two entries in the direction (0.6, 0.8), where the threshold applies to the norm.
     points = jnp.asarray(np.stack([0.6 * np.abs(x), 0.8 * x], axis=1))
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     kept = np.where(norms > threshold, points, 0)
@@ -280,7 +281,7 @@ def test_prox_of_mcp_is_the_hard_threshold_from_weight_omega_on(x64, factor):
 
 @pytest.mark.parametrize(("lam", "omega_paper"), [(0.3, 5.0), (2.0, 0.4), (1.0, 1.0)])
 def test_mcp_of_the_papers_is_strength_lambda_and_omega_lambda_times_theirs(x64, lam, omega_paper):
-    """`lam |w| - w^2 / (2 omega')` up to its knee `omega' lam`, where its slope is 0, and constant beyond."""
+    """Theirs is `lam |w| - w^2 / (2 omega')` up to the knee `omega' lam`, where its slope is 0, and constant beyond."""
 
     def papers(r, lam):
         r = np.minimum(np.abs(r), omega_paper * lam)
@@ -289,13 +290,13 @@ def test_mcp_of_the_papers_is_strength_lambda_and_omega_lambda_times_theirs(x64,
     w = np.linspace(-3 * lam * omega_paper, 3 * lam * omega_paper, 401)
     ours = jax.vmap(rj.MCP(omega=lam * omega_paper).value)
     np.testing.assert_allclose(lam * ours(w), papers(w, lam), rtol=1e-13, atol=1e-15)
-    # Groups: lambda_g = lam omega_g, one omega' for all.
+    # Groups with lambda_g = lam omega_g and one omega' for all.
     kernel = np.random.default_rng(0).normal(size=(7, 3)) * lam * omega_paper
     norms, root = np.linalg.norm(kernel, axis=1), np.sqrt(3)
     grouped = rj.GroupMCP("input", omega=lam * omega_paper)
     np.testing.assert_allclose(lam * grouped.value(kernel), np.sum(papers(norms, lam * root)), rtol=1e-13)
 
-    # And where omega' is gamma' omega_g: gamma = lam gamma'.
+    # With omega' = gamma' omega_g, ours has gamma = lam gamma'.
     def with_gamma(r):
         omega = omega_paper * root
         r = np.minimum(r, omega * lam * root)
@@ -308,7 +309,7 @@ def test_mcp_of_the_papers_is_strength_lambda_and_omega_lambda_times_theirs(x64,
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("name", ["MCP", "GroupMCP omega", "SparseGroupMCP"])
 def test_solutions_at_the_knee_are_not_lost_between_its_two_sides(name, dtype):
-    # Where rounding takes the point below the knee for above it and the one above for below, there is still a point.
+    # If rounding puts the point below the knee above it, and the point above the knee below it, a solution must remain.
     rng = np.random.default_rng(2)
     num = 4000
     psi, eps = CASES[name].definition(dtype), np.finfo(dtype).eps

@@ -1,4 +1,4 @@
-"""Every regularizer with every solver in every kind of metric, against definitions in NumPy."""
+"""Every regularizer with every solver in every kind of metric, against the definitions in NumPy."""
 
 import functools
 import re
@@ -30,7 +30,7 @@ every_metric = pytest.mark.parametrize("metric", DECADES)
 CONVEX = [name for name, case in CASES.items() if case.regularizer.convex]
 EXACT = [(name, metric) for name, case in CASES.items() for metric in DECADES if case.exact_solvers(metric, np.float64)]
 
-# Machine eps of a block's right-hand side: what rounding leaves of a KKT residual. An SVD is only backward stable.
+# The KKT residual that rounding leaves, in units of machine eps times the block's rhs. An SVD is only backward stable.
 ROUNDING = {"NuclearNorm": 32, "NuclearNorm of kernels": 32}
 
 
@@ -39,12 +39,14 @@ def rounding(name):
 
 
 def proximal_gradient(dtype):
-    """Tolerance relative to ||rhs|| (the batches' `scale` is that)."""
+    """The solver; its tolerance is relative to ||rhs||, which is the scale of the batches' models."""
     return rj.ProximalGradient(max_steps=5000, tolerance=1e-9 if dtype == np.float64 else 1e-4)
 
 
 def points(case, dtype):
-    """Points with and without structure, and slopes, of the case's shape: inside, outside and at every kink."""
+    """Pairs of a point and a slope: points with and without structure, inside and outside of the sets, and at every
+    kink.
+    """
     rng = np.random.default_rng(1)
     shape = case.shape
     for size in (1e-3, 0.3, 1.0, 3.0):
@@ -59,7 +61,7 @@ def points(case, dtype):
     yield np.zeros(shape), 0.1 * rng.normal(size=shape)
     row = rng.normal(size=shape[-1:])
     yield np.ones(shape) * row, np.ones(shape) * row  # of rank 1
-    # In all the sets, at their borders.
+    # A point on the border of every set.
     corner = np.zeros(shape)
     corner[(0,) * len(shape)] = 1.0
     yield corner, rng.normal(size=shape)
@@ -84,7 +86,7 @@ def test_value_is_that_of_the_definition(name, dtype):
         assert len(np.unique(expected)) > (5 if "negative" in name else 10)
 
 
-# Projection has only the default, the distance to the fixed point.
+# Projections have only the default, the distance to a fixed point.
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("Projection")])
 def test_subdifferential_distance_is_that_of_the_definition(x64, name):
     case = CASES[name]
@@ -93,7 +95,7 @@ def test_subdifferential_distance_is_that_of_the_definition(x64, name):
     pairs = list(points(case, np.float64))
     ws, slopes = (np.array(x) for x in zip(*pairs, strict=True))
     if isinstance(psi, reference.Levels):
-        # In the middle of two levels, a peak, there are two slopes, and no minimiser.
+        # Avoid the middle of two levels. It is a peak with two slopes and never a minimiser.
         gaps = np.sort(np.abs(ws[..., None] - np.asarray(psi.levels, float)), axis=-1)
         ws = np.where(gaps[..., 0] == gaps[..., 1], ws + 0.01, ws)
     for weight in (0.0, 0.2, 1.7):
@@ -128,7 +130,7 @@ def test_default_subdifferential_distance_vanishes_where_the_true_one_does(x64, 
     np.testing.assert_array_equal(found > 1e-9, np.array(truth, float) > 1e-9)
     assert np.sum(found > 1e-9) > 20
     if case.regularizer.convex:
-        # The fixed point's residual is no larger: prox is nonexpansive.
+        # The residual of the fixed point is at most the true distance, because the prox is nonexpansive.
         assert np.all(found <= np.array(truth, float) + 1e-12)
 
 
@@ -143,18 +145,18 @@ def test_exact_solvers_leave_a_kkt_residual_at_rounding(name, metric, dtype):
         limit = rounding(name) if not isinstance(solver, rj.NewtonRaphson) else 6
         np.testing.assert_array_less(relative_residuals(case, problems, solutions.value), limit, str(solver))
         if not case.is_indicator and case.regularizer.elementwise and name not in ("Null", "Binary"):
-            assert 0.1 < np.mean(solutions.value == 0) < 0.9  # something is at stake
+            assert 0.1 < np.mean(solutions.value == 0) < 0.9  # some entries are zero and some are not
 
 
 def proximal_rounding(case, rhs, metric, w, start):
-    """Machine eps of this is what one iteration rounds by: its step is added to z / theta, not to metric z."""
+    """The size of the terms that an iteration rounds: the step is added to z / theta, not to metric z."""
     regularizer = case.regularizer.resolve("dense/kernel", case.shape)
     largest = np.max(metric, axis=regularizer.inner_axes(w.ndim), keepdims=True)
-    z = np.maximum(np.abs(w), np.abs(start)) if np.all(largest == metric) else np.abs(w)  # one step, from the start
+    z = np.maximum(np.abs(w), np.abs(start)) if np.all(largest == metric) else np.abs(w)  # a single step from the start
     return reference.norm(np.abs(reference.wide(rhs)) + largest * z)
 
 
-# What is of whole leaves takes thousands of iterations over 8 decades.
+# Psi of whole leaves takes thousands of iterations over 8 decades.
 FAR = [(name, "8 decades") for name, case in CASES.items() if not (case.is_grouped or case.regularizer.elementwise)]
 
 
@@ -183,7 +185,7 @@ def test_proximal_gradient_is_within_its_tolerance_where_it_says_so(name, metric
         slack = rounding(name) * eps * proximal_rounding(case, rhs, diagonal, w, start)
         assert residual <= solver.tolerance * reference.norm(rhs) + slack
         assert residual <= solutions.residual[index] * (1 + 100 * eps) + slack
-        # It descends: the other half of condition (7).
+        # The objective does not increase, which is the other half of condition (7).
         there = reference.objective(psi, start, rhs, diagonal, weight)
         here = reference.objective(psi, solutions.value[index], rhs, diagonal, weight)
         assert here <= there + 30 * eps * (np.abs(there) + np.abs(here)) if np.isfinite(there) else np.isfinite(here)
@@ -199,7 +201,7 @@ def test_proximal_gradient_ends_at_the_exact_minimiser_over_2_decades(name, dtyp
     _, found = solved(name, solver, "2 decades", dtype)
     axes = tuple(range(1, exact.value.ndim))
     error = np.linalg.norm((found.value - exact.value).reshape(len(exact.value), -1), axis=1)
-    # Strongly convex: the distance is at most the residual over the smallest metric.
+    # The problem is strongly convex, so the distance is at most the residual over the smallest metric.
     norms = np.linalg.norm(problems.rhs.reshape(len(error), -1), axis=1)
     slack = 10 * np.finfo(dtype).eps
     assert np.all(error <= (solver.tolerance + slack) * norms / np.min(problems.metric, axis=axes))
@@ -207,7 +209,7 @@ def test_proximal_gradient_ends_at_the_exact_minimiser_over_2_decades(name, dtyp
 
 @functools.cache
 def batch(name):
-    """(case, solver, metric, problems, values, residuals): the best solver of each case, on 8 decades where exact."""
+    """(case, solver, problems, solutions) with the best solver of a case, over 8 decades if it is exact."""
     case = CASES[name]
     for metric in ("8 decades", "2 decades"):
         solvers = case.exact_solvers(metric, np.float64)
@@ -234,14 +236,14 @@ def test_three_point_inequality(x64, name):
         competitors = [0 * w, center, (w + center) / 2, np.sign(w), np.clip(center, 0.25, 1.0), abs(w)]
         competitors += [w * (1 + size * rng.normal(size=w.shape)) for size in (1e-3, 0.1, 1.0)]
         competitors += [w + size * rng.normal(size=w.shape) for size in (1e-3, 0.1, 1.0)]
-        others = solutions.value[rng.integers(0, len(problems.rhs), 3)]  # in the set, if psi is one's indicator
+        others = solutions.value[rng.integers(0, len(problems.rhs), 3)]  # these are in the set if psi is an indicator
         competitors += [*others, (w + others[0]) / 2]
         for z in competitors:
             there = reference.objective(psi, z, rhs, metric, weight)
             num_finite += np.isfinite(there)
             growth = np.sum(metric * (z - w) ** 2) / 2
             slack = residual * reference.norm(z - w)
-            # Singular values, and with them psi, are in float64 only; sets have their own slack.
+            # Singular values, and so psi, are only in float64. Sets have a slack of their own.
             slack += 1e-13 * (np.abs(lowest) + growth)
             if case.is_indicator:
                 slack += 2e-10 * reference.norm(rhs - metric * w) * (1 + reference.norm(w))
@@ -251,7 +253,7 @@ def test_three_point_inequality(x64, name):
 
 @pytest.mark.parametrize("name", CONVEX)
 def test_moreau_identity(x64, name):
-    """p = prox_f(x) and y = x - p = prox_f*(x): iff f(p) + f*(y) = <p, y>, the conjugate from its definition."""
+    """p = prox_f(x) and y = x - p = prox_f*(x) if and only if f(p) + f*(y) = <p, y>; the reference defines f*."""
     case = CASES[name]
     problems, solutions = solved(name, rj.ClosedForm(), "scalar", np.float64)
     psi = case.definition(np.float64)
@@ -277,14 +279,14 @@ def test_scalar_metric_is_the_ordinary_prox_of_the_center(name, dtype):
     scalar = problems.metric.reshape([-1] + [1] * len(case.shape))
     weight = problems.weight / problems.metric
     ordinary = prox(case, problems.rhs / scalar, weight)
-    # A difference of eps in x can be one in the zeros: of two answers both right, what counts is how far they are.
+    # A difference of eps in x can change a zero, and both answers are right. So compare distances, not zeros.
     size = np.max(np.abs(problems.rhs / scalar), axis=tuple(range(1, ordinary.ndim)), keepdims=True) + 1
-    # Next to where two minima are equally deep rounding decides which: none of these problems is so near.
+    # If two minima are equally deep, rounding decides. None of these problems is near such a point.
     assert np.max(np.abs(ordinary - closed.value) / size) <= 40 * eps
     for solver in case.exact_solvers("scalar", dtype)[1:]:
         _, other = solved(name, solver, "scalar", dtype)
         assert np.max(np.abs(ordinary - other.value) / size) <= 40 * eps
-    # A diagonal metric that is constant; strength within the metric's own solver.
+    # Solvers for a diagonal metric get a constant one.
     for solver in case.exact_solvers("8 decades", dtype)[:1]:
         metric = np.broadcast_to(scalar, problems.rhs.shape)
         other = solve(case, solver, problems._replace(metric=metric))
@@ -292,7 +294,7 @@ def test_scalar_metric_is_the_ordinary_prox_of_the_center(name, dtype):
 
 
 def both(first, second, shape, dtype, metric="2 decades", factor=1.0):
-    """(problems, solutions): two regularizers' solutions of the same problems, each by its default solver."""
+    """(problems, solutions): the solutions of two regularizers for the same problems, with their default solvers."""
     problems = solved("L1", rj.ClosedForm(), metric, dtype)[0]
     problems = problems._replace(weight=problems.weight * dtype(factor))
     problems = type(problems)(*(x if x.ndim == 1 else x.reshape(len(x), *shape) for x in problems))
@@ -344,7 +346,7 @@ def test_regularizers_that_are_one_another_have_the_same_solution(first, second,
 @pytest.mark.parametrize("metric", ["scalar", "2 decades"])
 @pytest.mark.parametrize("shape", [LONG, MANY])
 def test_nuclear_norm_of_a_vector_is_the_group_norm(metric, shape, dtype):
-    # The weights are made for groups of a few entries: five times more, and some are zero.
+    # The weights are for groups of a few entries. Five times these weights make some of the groups zero.
     problems, (one, other) = both(rj.NuclearNorm(), rj.GroupLasso((), group_weight=1.0), shape, dtype, metric, 5.0)
     tolerance = 20 * np.finfo(dtype).eps if metric == "scalar" else proximal_gradient(dtype).tolerance
     smallest = problems.metric if problems.metric.ndim == 1 else np.min(problems.metric, axis=(1, 2))
@@ -371,7 +373,7 @@ def test_without_a_weight_the_solution_is_the_center(name, dtype):
 @pytest.mark.parametrize("metric", ["scalar", "diagonal"])
 def test_strength_zero_gives_the_center_by_its_own_formula(metric, dtype):
     rng = np.random.default_rng(0)
-    # All the regularizers in one optimizer.
+    # One optimizer has all regularizers.
     leaves = {f"layer{i}": {"kernel": np.zeros(case.shape, dtype)} for i, case in enumerate(CASES.values())}
     anchor = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), leaves)
     linear = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), leaves)
@@ -391,10 +393,11 @@ def test_strength_zero_gives_the_center_by_its_own_formula(metric, dtype):
     for name, layer in zip(CASES, leaves, strict=True):
         found, w = np.asarray(value[layer]["kernel"]), anchor[layer]["kernel"]
         center = w - linear[layer]["kernel"] / diagonal[layer]["kernel"]
-        # Divisions and differences round alike everywhere, except that XLA may take one number's reciprocal.
+        # Divisions and differences round the same way, except that XLA may multiply by the reciprocal of a scalar
+        # metric.
         limit = 0 if metric == "diagonal" else 2 * np.finfo(dtype).eps * (np.abs(w) + np.abs(center))
         assert np.all(np.abs(found - center) <= limit), name
-        # What nothing pulls moves by no bit.
+        # Entries without a gradient keep their bits.
         np.testing.assert_array_equal(found[0], w[0])
 
 
@@ -423,10 +426,10 @@ def test_weight_just_over_the_largest_gives_bitwise_zero_and_one_just_under_does
     eps = np.finfo(dtype).eps
     psi = case.definition(dtype)
     solvers = [s for s in case.exact_solvers(metric, dtype) if not isinstance(s, rj.NewtonRaphson)]
-    # Proximal gradient takes long next to the border: there it gets a clear margin.
+    # Proximal gradient takes long next to the border, so it gets a clear margin.
     margin = 40 * eps if solvers else 0.1
     solver = solvers[-1] if solvers else proximal_gradient(dtype)
-    # A third of the problems, in a batch of the size that is compiled.
+    # Use a third of the problems, in a batch of the size that is compiled already.
     problems = jax.tree.map(lambda x: np.concatenate(3 * [x[:20]]), solved(name, solver, metric, dtype)[0])
     pairs = zip(problems.rhs[:20], problems.metric[:20], strict=True)
     largest = np.array(3 * [reference.largest_weight(psi, rhs, diagonal) for rhs, diagonal in pairs])
@@ -441,7 +444,7 @@ SOLVERS = [rj.ClosedForm(), rj.SecularNewton(), rj.NewtonRaphson(), rj.ProximalG
 
 @pytest.mark.parametrize("metric", ["scalar", "diagonal"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-@pytest.mark.parametrize("name", [name for name in CASES if name != "Null"])  # that is not a regularizer there
+@pytest.mark.parametrize("name", [name for name in CASES if name != "Null"])  # Null counts as no regularizer
 def test_solver_that_does_not_fit_is_refused_by_name_with_the_remedy(name, solver, metric):
     case = CASES[name]
     fits = {
@@ -475,7 +478,7 @@ def test_the_default_solver_fits_every_regularizer():
 
 
 def test_a_batch_is_what_single_solves_are():
-    # So that all that was shown above of batches holds for single leaves.
+    # This test makes the other tests' results for batches valid for single leaves.
     case = CASES["SparseGroupMCP"]
     problems, solutions = solved("SparseGroupMCP", rj.SecularNewton(), "8 decades", np.float32)
     for index in range(3):

@@ -1,4 +1,4 @@
-"""What regularizers weigh beside each other: scaled ones, weights per group, adaptive ones."""
+"""Relative weights: scaled regularizers, weights per group and adaptive weights."""
 
 import copy
 import pickle
@@ -105,7 +105,7 @@ def test_adaptive_weights_are_the_formula_and_train():
     optimizer = rj.ramda(0.1, adaptive_weights(rj.GroupLasso(), params), 0.05, averaging=1.0)
     found, _ = train(optimizer, gradient, params, 3)
     assert not np.any(found["kernel"][2])
-    np.testing.assert_allclose(  # no group: nothing to compare with
+    np.testing.assert_allclose(  # all norms are 0, so each counts as average
         adaptive_weights(rj.GroupLasso(), {"kernel": jnp.zeros((2, 3))})["^kernel$"].weights((2, 3)), 3**0.5 / 1.01
     )
 
