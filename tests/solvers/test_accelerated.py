@@ -1,4 +1,4 @@
-"""ProximalGradient(accelerate=True): the same minimiser, with many fewer iterations."""
+"""ProximalGradient(accelerate=True): the same minimiser after many fewer iterations."""
 
 import functools
 
@@ -21,7 +21,9 @@ def jitted(linear, anchor, metric, weight, start, solver, regularizer):
 
 
 def random_problem(seed, decades=3, share=0.4):
-    """Metric over some decades; singular values are zero, about half of them with the default share."""
+    """A problem whose metric spans `decades`. With the default share about half of the solution's singular values are
+    zero.
+    """
     rng = np.random.default_rng(seed)
     metric = problems.random_metric(rng, SHAPE, decades, 1)
     rhs = np.sqrt(metric) * rng.normal(size=SHAPE)
@@ -54,7 +56,7 @@ def test_nuclear_norm_takes_many_fewer_iterations_to_the_same_solution(x64):
         problem = random_problem(seed, decades=4, share=0.03)
         plain, fast = solve(problem), solve(problem, accelerate=True)
         assert plain.converged and fast.converged
-        # Each is within tolerance / smallest metric of the minimiser.
+        # Both are within tolerance / smallest metric of the minimiser.
         assert np.linalg.norm(plain.value - fast.value) <= 2e-8 / np.min(problem[2])
         for solution in (plain, fast):
             assert residual_of(problem, psi, psi.near(solution.value, 1e-16)) <= 1e-8 + 1e-12
@@ -83,7 +85,7 @@ def spread(decades, share):
 
 
 def test_restart_keeps_an_easy_problem_easy(x64):
-    # Without a restart the momentum would overshoot again and again where the metric is nearly constant.
+    # Without restarts the momentum would overshoot repeatedly if the metric is nearly constant.
     problem = random_problem(2, decades=0.1)
     plain, fast = solve(problem), solve(problem, accelerate=True)
     assert fast.num_steps <= 2 * plain.num_steps
@@ -115,13 +117,13 @@ def test_condition_7_holds_in_both_halves_although_it_does_not_descend_monotonic
         assert objective_of(problem, psi, solution.value) <= there
         values = [solve(problem, accelerate=True, tolerance=None, rtol=0.0, max_steps=n).value for n in (5, 10, 20, 40)]
         objectives = [objective_of(problem, psi, w) for w in values]
-        # Far enough, it is at or below what plain proximal gradient has reached by then.
+        # After 40 iterations the objective is not above that of plain proximal gradient.
         plain = solve(problem, tolerance=None, rtol=0.0, max_steps=40).value
         assert objectives[-1] <= objective_of(problem, psi, plain)
 
 
 def test_the_released_rule_looks_at_the_size_of_the_change(x64):
-    # Q may increase for some iterations: that alone must not end it.
+    # Q may increase for some iterations, which alone must not end the solve.
     psi = reference.NuclearNorm(SHAPE[0])
     for seed in range(4):
         problem = random_problem(seed)
@@ -136,7 +138,7 @@ def test_the_released_rule_looks_at_the_size_of_the_change(x64):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 def test_first_iterations_are_fista(dtype):
-    # Two iterations: a plain step, and one from the point that the momentum of FISTA's second step extrapolates to.
+    # Compare four iterations with the formulas of FISTA with gradient restarts.
     with jax.enable_x64(dtype == np.float64):
         problem = tuple(np.asarray(x, dtype) for x in random_problem(5))
         linear, anchor, metric, weight, start = problem

@@ -1,4 +1,4 @@
-"""NewtonRaphson: the released iteration in a NumPy loop, and the exact solution."""
+"""NewtonRaphson against the released iteration in a NumPy loop, and against the exact solution."""
 
 import functools
 import itertools
@@ -48,7 +48,7 @@ def solve(problem, solver, regularizer=None):
 
 
 def released(rhs, metric, lam, atol=1e-7, rtol=1e-7, max_steps=100):
-    """(radii of the groups that are not zero, numbers of those, iterations): the released loop, in float64."""
+    """(radii of the nonzero groups, their indices, iterations) from the released loop, in float64."""
     norms = np.linalg.norm(rhs, axis=1)
     kept = np.flatnonzero(norms > lam)
     x, d = rhs[kept], metric[kept]
@@ -91,7 +91,7 @@ def test_it_agrees_with_secular_newton_when_run_to_rounding(decades, regularizer
         assert found.converged
         assert 0 < np.count_nonzero(exact.radii) < SHAPE[0]
         np.testing.assert_array_equal(found.radii == 0, exact.radii == 0)
-        # Next to the border the root moves more than the norms do.
+        # Next to the border the root moves more than the norms.
         np.testing.assert_allclose(found.value, exact.value, rtol=1e-10, atol=0)
 
 
@@ -102,7 +102,7 @@ def test_its_residual_is_no_less_than_the_true_one(decades, dtype):
     for seed in range(4):
         problem = random_problem(seed, decades, dtype)
         for max_steps in (1, 2, 4, 100):
-            # 1e-7, the default, is what one sum's rounding is in float32: there h may jump to and fro by that for good.
+            # The default, 1e-7, is the rounding of a sum in float32, so h may oscillate by this much forever.
             atol = 1e-7 if dtype == np.float64 else 1e-6
             solution = solve(problem, NewtonRaphson(max_steps, atol))
             rhs, metric, weight = problem
@@ -130,8 +130,8 @@ def test_radii_climb_to_the_root_and_take_more_steps_the_more_the_metric_is_spre
 
 
 def test_few_large_entries_of_the_metric_cost_it_many_more_steps_than_secular_newton(x64):
-    # Its start is that of the largest entry, decades too short; where the weight is small, too, each step makes it only
-    # half as long again.
+    # The start comes from the largest entry of the metric and is decades too small. If the weight is small too, each
+    # step multiplies it by only 1.5.
     rhs, metric, weight = random_problem(0, 6, tail=0.05, weight_factor=1e-4)
     metric[:, 0] = 1
     rhs[:, 0] *= 1e-3
@@ -207,7 +207,7 @@ def test_it_serves_the_pipeline_and_its_radii_restore_the_solution():
 def test_it_refuses_what_has_no_monotone_start():
     assert NewtonRaphson().why_not(GroupLasso(), "diagonal") is None
     assert "convex" in str(NewtonRaphson().why_not(GroupMCP(omega=1.0), "diagonal"))
-    # It is never taken unless it is named.
+    # It is never the default.
     assert not isinstance(default_solver(GroupLasso(), "diagonal"), NewtonRaphson)
 
 

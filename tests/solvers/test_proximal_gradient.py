@@ -1,4 +1,4 @@
-"""ProximalGradient: condition (7) by an independent distance, and the released rule against a NumPy loop."""
+"""ProximalGradient: condition (7) with an independent distance, and the released rule against a NumPy loop."""
 
 import functools
 import itertools
@@ -24,21 +24,21 @@ from tests.reference import group_norm, proximal_gradient
 
 pytestmark = pytest.mark.covering
 
-# Leaves of unequal size, so that each one's share of a tolerance matters: (shape, group axes of "input").
+# (shape, group axes of "input") of leaves. Their sizes differ, so that each leaf's share of a tolerance matters.
 LEAVES = {"big": ((24, 40), (0,)), "conv": ((3, 3, 5, 6), (2,)), "small": ((4, 3), (0,))}
 SCHEDULE = summable_tolerance(1e-2, power=1.0)
 SHARES = 24 * 40 + 3 * 3 * 5 * 6 + 4 * 3
 
 
 def tree_problem(seed, decades=1.5, spread_scales=True):
-    """Model (weight 1 and strength inside), start and lam of each leaf, float64, with about half of the groups zero."""
+    """(model with weight 1, start), in float64; about half of the groups are zero in the solution."""
     rng = np.random.default_rng(seed)
     linear, anchor, metric, start = {}, {}, {}, {}
     for name, (shape, axes) in LEAVES.items():
         scale = 10.0 ** rng.uniform(-1, 1) if spread_scales else 1.0
         anchor[name] = scale * rng.normal(size=shape)
         metric[name] = problems.random_metric(rng, shape, decades, 1)
-        # Half of the groups weak.
+        # Half of the groups are weak.
         strength = 0.05 ** rng.integers(0, 2, size=[n if i in axes else 1 for i, n in enumerate(shape)])
         linear[name] = metric[name] * anchor[name] - scale * strength * rng.normal(size=shape)
         start[name] = scale * rng.normal(size=shape)
@@ -53,7 +53,7 @@ def lams(strength):
 
 
 def distance(model, values, strength):
-    """The independently computed distance of 0 to the subdifferential of the objective over the whole tree."""
+    """The distance of 0 to the subdifferential of the objective over the whole tree, computed independently."""
     lam = lams(strength)
     return group_norm.distance(
         [(values[name], rhs_of(model, name), model.metric[name], lam[name], axes) for name, (_, axes) in LEAVES.items()]
@@ -114,14 +114,14 @@ def test_condition_7_holds_for_the_point_returned_as_converged(x64, stepsize, to
     assert info.num_steps < solver.max_steps
     found = distance(model, values, strength)
     assert found <= epsilon
-    # What the solver reports is no less than the truth, rounding aside.
+    # The reported residual is at least the true distance, up to rounding.
     rounding = 10 * np.finfo(float).eps * np.sqrt(sum(np.sum(rhs_of(model, name) ** 2) for name in LEAVES))
     assert found <= float(info.residual) + rounding
     assert objective(model, values, strength) <= objective(model, start, strength)
 
 
 def test_condition_7_does_not_hold_after_half_of_the_iterations(x64):
-    # So that the test above is not one of a solver that always goes much further than asked.
+    # This test shows that the solver does not always go much further than asked.
     model, start = tree_problem(0)
     epsilon, strength = 1e-9, 0.3
     _, info = solve_tree(model, start, strength, ProximalGradient(max_steps=100_000, tolerance=epsilon))
@@ -143,7 +143,7 @@ def test_each_leaf_meets_its_share_of_the_tolerance(x64):
         share = epsilon * np.sqrt(np.prod(shape) / SHARES)
         assert group_norm.distance([problem]) <= share
         used = max(used, group_norm.distance([problem]) / share)
-    assert used > 0.05  # the shares are no smaller than they have to be
+    assert used > 0.05  # some leaf uses a good part of its share
 
 
 def test_the_squares_of_the_shares_add_up_to_one():
@@ -171,7 +171,7 @@ def test_tolerance_below_rounding_is_raised_and_the_solve_ends(dtype, stepsize):
         assert info.converged
         assert info.num_steps < 10_000
         rhs_norm = np.sqrt(sum(np.sum(rhs_of(model, name) ** 2) for name in LEAVES))
-        # 10 machine eps ||rhs||, and the rounding of rhs and of the solution themselves.
+        # The tolerance is raised to 10 machine eps ||rhs||. The rest is the rounding of rhs and of the solution.
         assert distance(model, values, strength) <= 15 * np.finfo(dtype).eps * rhs_norm
 
 
@@ -226,7 +226,7 @@ def test_nuclear_norm_costs_a_decomposition_per_iteration_and_condition_7_one_of
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("seed", range(3))
 def test_rtol_zero_never_stops_early(dtype, seed):
-    # Long after it has converged, where rounding makes Q go up and down.
+    # The solve continues long after it has converged, when rounding makes Q oscillate.
     with jax.enable_x64(dtype == np.float64):
         problem = jax.tree.map(lambda x: np.asarray(x, dtype), leaf_problem(seed, decades=0.5))
         solution = solve_leaf(*problem, ProximalGradient(max_steps=500, rtol=0.0))
@@ -245,7 +245,7 @@ def test_groups_proven_zero_are_exactly_zero_after_any_number_of_iterations(step
         value = solve_leaf(*problem, ProximalGradient(max_steps=max_steps, rtol=0.0, stepsize=stepsize)).value
         np.testing.assert_array_equal(np.asarray(value)[proven], 0)
         assert np.any(np.asarray(value) != 0)
-    # Two iterations alone would not have got there.
+    # Without the proof, two iterations would leave nonzero entries.
     z = np.asarray(start, float)
     largest = np.max(metric, axis=1, keepdims=True)
     for _ in range(2):
@@ -294,7 +294,7 @@ def test_proximal_gradient_run_to_the_end_agrees_with_secular_newton(x64, stepsi
     assert info.converged
     zeros = entries = 0
     for name in LEAVES:
-        # The metric is at least 10^-1.5, so that a residual at rounding is an error at rounding.
+        # The metric is at least 10^-1.5, so if the residual is at rounding, the error is too.
         scale = np.max(np.abs(exact[name]))
         np.testing.assert_allclose(iterated[name], exact[name], rtol=0, atol=1e-12 * scale)
         np.testing.assert_array_equal(iterated[name] == 0, exact[name] == 0)

@@ -1,5 +1,4 @@
-"""SecularNewton from the radii of the last solution: the one pass, its bound, and what follows where it has not
-done."""
+"""SecularNewton from the radii of the last solution: the pass, its bound, and Newton's method if it is not enough."""
 
 import functools
 
@@ -31,16 +30,16 @@ one_pass = jax.jit(gauss_step, static_argnums=3)
 
 
 def kept_shape(shape, group_axes):
-    """The shape of the radii: one inside the groups."""
+    """The shape of the radii, with length 1 along the axes inside a group."""
     group_axes = [axis % len(shape) for axis in group_axes] if shape else []
     return tuple(size if axis in group_axes else 1 for axis, size in enumerate(shape))
 
 
 def root_of_s(radii, rhs, metric, weight, group_axes):
-    """`||rhs_g / (metric r + weight)||` for each group, in NumPy's widest float."""
+    """The value of `||rhs_g / (metric r + weight)||` for each group, in NumPy's widest float."""
     r = group_norm.wide(np.reshape(radii, (-1, 1)))
     t = group_norm.rows(group_norm.wide(metric), group_axes) * r + group_norm.wide(weight)
-    t = np.where(t == 0, 1, t)  # a group of zeros without a weight
+    t = np.where(t == 0, 1, t)  # avoid 0 / 0 for a group of zeros without a weight
     return np.sqrt(np.sum((group_norm.rows(group_norm.wide(rhs), group_axes) / t) ** 2, axis=1))
 
 
@@ -58,7 +57,7 @@ def test_the_solution_is_optimal_to_rounding_from_whatever_radii(dtype, problem,
     shape = kept_shape(problem[0].shape, problem[3])
     with jax.enable_x64(dtype == np.float64):
         solution = solve_from(np.full(shape, np.nan, dtype), *problem)
-        if off == np.inf:  # from nothing at all: zeros, and numbers of any size
+        if off == np.inf:  # start from zeros and from numbers of any size
             start = np.where(rng.uniform(size=shape) < 0.5, 0, 10.0 ** rng.uniform(-30, 30, shape))
         else:
             start = np.asarray(solution.radii) * np.exp(off * rng.normal(size=shape))
@@ -68,7 +67,7 @@ def test_the_solution_is_optimal_to_rounding_from_whatever_radii(dtype, problem,
 
 @every_dtype
 def test_a_radius_of_any_size_leads_to_the_solution(dtype):
-    """A group for each decade that the dtype has: too far away the pass overflows, and a NaN must not come of it."""
+    """There is a group for each decade of the dtype. Far from the root the pass overflows, but must not return NaN."""
     info = np.finfo(dtype)
     radii = 10.0 ** np.arange(np.ceil(np.log10(float(info.tiny))), np.floor(np.log10(float(info.max))))
     rng = np.random.default_rng(0)
@@ -113,7 +112,7 @@ def test_the_error_is_of_fourth_order_where_newtons_is_of_second():
             float(root_of_s(one_pass(rhs, metric, problem[2], (1,), root * (1 + off)).radii, *problem)[0] - 1)
             for off in (0.2, 0.1, 0.05)
         ]
-    # Halving the distance divides the error by 2^4, up to the next order.
+    # Half the distance divides the error by 2^4, up to the next order.
     assert 12 < errors[0] / errors[1] < 24
     assert 12 < errors[1] / errors[2] < 24
 
@@ -134,7 +133,8 @@ def test_what_a_pass_can_tell_at_radius_zero(dtype):
     lam = np.array([[5.0], [4.9], [1.0], [0.0]], dtype)
     with jax.enable_x64(dtype == np.float64):
         step = one_pass(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
-    # Zero at the border; not known where the group lives, where it is not a number, and where it has no weight.
+    # The pass knows that the group at the border is zero. It knows nothing of a group that is alive, has a NaN, or has
+    # no weight.
     np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
     np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
 
@@ -164,7 +164,7 @@ def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutio
         transform = proximal_point(GroupLasso("input", group_weight=1.0), strength=1.5)
         state = transform.init(some)
         update = jax.jit(transform.update)
-        for _ in range(2):  # the second from radii that are right
+        for _ in range(2):  # the second solve starts from exact radii
             value, state = update(QuadraticModel(some, anchor, metric, 1.0), state, some)
         return value, state
 
@@ -179,7 +179,7 @@ def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutio
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_compiled_step_has_a_branch_and_not_both(batch):
-    """Under `vmap` a branch would become a selection, and Newton's method would always run."""
+    """If the branch were under `vmap`, it would become a `select`, and Newton's method would always run."""
     params = {f"{i}": jnp.ones((5, 7)) for i in range(batch)}
     transform = proximal_point(GroupLasso(), strength=1.0)
     model = QuadraticModel(params, params, jax.tree.map(lambda p: p + 1, params), 1.0)

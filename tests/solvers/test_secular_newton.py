@@ -22,14 +22,14 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype._
 
 @functools.partial(jax.jit, static_argnames=("group_axes", "max_steps"))
 def jitted(rhs, metric, weight, group_axes, max_steps=SecularNewton.max_steps):
-    # The anchor is 0, so that the model's rhs is the given one to the bit.
+    # The anchor is 0, so the model's rhs is exactly the given one.
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = SecularNewton(max_steps)
     return solver.solve(model, GroupLasso(group_axes, group_weight=1.0), Context(jnp.zeros_like(rhs)))
 
 
 def rounded(problem, dtype):
-    """The problem in `dtype`, as NumPy arrays: what the solver and the reference are both given."""
+    """The problem in `dtype` as NumPy arrays, which both the solver and the reference get."""
     rhs, metric, weight, group_axes = problem
     return np.asarray(rhs, dtype), np.asarray(metric, dtype), np.asarray(weight, dtype), group_axes
 
@@ -47,7 +47,7 @@ def random_problem(shape, group_axes, seed=0, decades=4, weight_factor=0.7):
 
 
 def underflow(solution, metric, weight, group_axes):
-    """What it costs at most, for each group, that entries below the smallest normal number are flushed to 0."""
+    """A bound for each group's residual due to entries below the smallest normal number, which are flushed to 0."""
     tiny = np.finfo(solution.value.dtype).tiny
     radii = group_norm.wide(solution.radii.reshape(-1, 1))
     slope = group_norm.rows(metric, group_axes) + group_norm.wide(weight) / np.where(radii == 0, 1, radii)
@@ -56,14 +56,14 @@ def underflow(solution, metric, weight, group_axes):
 
 
 def check_optimal(rhs, metric, weight, group_axes, solution=None):
-    """KKT residual at rounding; zeros where and only where they belong; few steps."""
+    """Checks that the KKT residual is at rounding, that the right groups are zero, and that the steps are few."""
     eps = np.finfo(rhs.dtype).eps
     solution = solve(rhs, metric, weight, group_axes) if solution is None else solution
     assert solution.value.shape == rhs.shape
     assert solution.value.dtype == rhs.dtype
     norms = group_norm.norms(rhs, group_axes)
     residuals = group_norm.kkt_residuals(solution.value, rhs, metric, group_norm.wide(weight), group_axes)
-    # 4 machine eps times ||rhs||, of each group.
+    # The limit is 4 machine eps times ||rhs|| for each group.
     np.testing.assert_array_less(residuals, 4 * eps * norms + underflow(solution, metric, weight, group_axes))
     alive = np.any(group_norm.rows(solution.value, group_axes) != 0, axis=1)
     radii = solution.radii.reshape(-1)
@@ -73,7 +73,7 @@ def check_optimal(rhs, metric, weight, group_axes, solution=None):
     np.testing.assert_array_equal(alive[norms > 0], (radii != 0)[norms > 0])
     assert np.isfinite(solution.residual)
     assert solution.converged
-    assert solution.num_steps <= 16  # 30 is the bound over 12 decades for problems made to be hard, below
+    assert solution.num_steps <= 16  # a test below has the bound 30 for hard problems over 12 decades
     return solution
 
 
@@ -102,9 +102,9 @@ def test_secular_newton_finds_the_root_that_root_finding_finds(dtype, problem):
     norms = group_norm.norms(problem[0], group_axes)
     eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
     sure = (np.abs(norms - weight) > 4 * eps * norms) & (norms > weight)
-    # An error of one eps in the norms moves the root by eps / |slope|, which is large next to the border.
+    # An error of eps in the norms moves the root by eps / |slope|, which is large next to the border.
     limit = 8 * eps / -slopes
-    if weight > 0:  # without a weight any radius gives the solution
+    if weight > 0:  # without a weight any radius gives the same solution
         error = np.abs(solution.radii.reshape(-1) - radii)
         assert np.all(error[sure] <= limit[sure] * radii[sure] + tiny)
     error = np.abs(group_norm.rows(solution.value, group_axes) - w)
@@ -115,7 +115,7 @@ def test_secular_newton_finds_the_root_that_root_finding_finds(dtype, problem):
 @pytest.mark.parametrize("relative", [-16, -4, 0, 4, 16])
 @every_dtype
 def test_secular_newton_is_zero_exactly_where_the_norm_is_at_most_the_weight(dtype, size, relative):
-    # Weights at a distance of some machine eps from every group's norm; the norms are of any scale.
+    # The weight differs from the norm by some machine eps, at any scale.
     eps = np.finfo(dtype).eps
     rng = np.random.default_rng(size)
     rhs = np.asarray(rng.normal(size=size) * 10.0 ** rng.uniform(-15, 15), dtype)
@@ -127,7 +127,7 @@ def test_secular_newton_is_zero_exactly_where_the_norm_is_at_most_the_weight(dty
         assert np.all(solution.value == 0)
     elif relative < 0:
         assert np.any(solution.value != 0)
-    # Within rounding either answer is right, and both are optimal.
+    # Within rounding both answers are right and optimal.
     residual = group_norm.kkt_residuals(solution.value, rhs, metric, group_norm.wide(weight), ())
     assert residual <= 4 * eps * norm
 
@@ -141,7 +141,7 @@ def test_secular_newton_is_zero_exactly_where_the_norm_is_at_most_the_weight(dty
 @example(problem=(np.full((4, 6), 1e-30), np.full((4, 6), 1e-4), 1e30, (0,)))
 def test_secular_newton_makes_no_nan_on_the_way_in_float32(problem):
     rhs, metric, weight, group_axes = rounded(problem, np.float32)
-    # Without jit every single operation is checked, not only what comes out.
+    # Without jit every operation is checked, not only the results.
     with jax.debug_nans(True), jax.disable_jit():
         solution = jitted(jnp.asarray(rhs), jnp.asarray(metric), jnp.asarray(weight), group_axes)
     assert np.all(np.isfinite(solution.value))
@@ -154,7 +154,9 @@ def test_debug_nans_without_jit_would_see_a_nan_that_does_not_come_out():
 
 
 def climb(dtype, size, seed, population=256, generations=300):
-    """The most Newton steps that a hill climb over problems of one group and 12 decades of metric finds."""
+    """The largest number of Newton steps that hill climbing finds, over problems with one group and 12 decades of
+    metric.
+    """
 
     @jax.jit
     @jax.vmap
@@ -187,7 +189,7 @@ def climb(dtype, size, seed, population=256, generations=300):
             new_closeness[better],
         )
         best = np.maximum(best, found)
-        if generation % 20 == 19:  # the worst quarter becomes copies of the best
+        if generation % 20 == 19:  # replace the worst quarter by copies of the best
             order = np.argsort(-best, kind="stable")
             worst, copies = order[-(population // 4) :], order[: population // 4]
             for array in (log_metric, log_rhs, closeness, best):
@@ -200,7 +202,7 @@ def climb(dtype, size, seed, population=256, generations=300):
 def test_secular_newton_takes_at_most_30_steps_when_problems_are_made_to_be_hard(dtype, size):
     with jax.enable_x64(dtype == np.float64):
         worst = climb(dtype, size, seed=0)
-    # The lower bound says that the climb finds what is hard: random problems take 12 steps or so.
+    # The lower bound shows that hill climbing finds hard problems, because random problems take about 12 steps.
     assert 15 <= worst <= 30
 
 
@@ -219,7 +221,7 @@ def test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems(network, s
             axes = (0,) if kernel.ndim == 2 else (2,)
             size = kernel.size // kernel.shape[axes[0]]
             metric = model.metric[layer]["kernel"]
-            # As the solver computes it: in float32, strength first.
+            # Compute the weight as the solver does: in float32, strength first.
             rhs = metric * model.anchor[layer]["kernel"] - kernel
             weight = np.float32(model.weight * np.float32(strength)) * np.float32(np.sqrt(size))
             solution = check_optimal(rhs, metric, np.asarray(weight), axes)
@@ -228,7 +230,7 @@ def test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems(network, s
             assert float(solution.residual) <= 4 * eps * np.sqrt(np.sum(norms**2))
             alive, groups = alive + np.sum(solution.radii != 0), groups + norms.size
     if strength < 1e-2:
-        assert 0 < alive < groups  # neither all nor nothing, or little was tested
+        assert 0 < alive < groups  # some groups are zero and some are not
 
 
 @every_dtype
@@ -236,7 +238,7 @@ def test_secular_newton_lets_a_nan_through_and_leaves_other_groups_alone(dtype):
     rhs, metric, weight, group_axes = rounded(random_problem((6, 5), (0,)), dtype)
     clean = solve(rhs, metric, weight, group_axes)
     small = int(np.argmin(group_norm.norms(rhs, group_axes)))
-    assert np.all(clean.value[small] == 0)  # also a group that would be zero
+    assert np.all(clean.value[small] == 0)  # a NaN must also show in a group that would be zero
     for group in (small, int(np.argmax(group_norm.norms(rhs, group_axes)))):
         bad = rhs.copy()
         bad[group, 2] = np.nan
@@ -264,7 +266,7 @@ def test_secular_newton_is_the_soft_threshold_when_groups_have_one_entry(dtype):
     solution = solve(rhs, metric, weight, group_axes)
     expected = np.sign(rhs) * np.maximum(np.abs(group_norm.wide(rhs)) - weight, 0) / metric
     assert 0 < np.sum(expected == 0) < expected.size
-    # Relative to what is left after the subtraction.
+    # The limit is relative to rhs, which the weight is subtracted from.
     limit = 8 * np.finfo(dtype).eps * np.abs(group_norm.wide(rhs)) / metric
     assert np.all(np.abs(solution.value - expected) <= limit)
     np.testing.assert_array_equal(solution.value == 0, expected == 0)
@@ -286,7 +288,7 @@ def test_strength_zero_gives_the_center_bit_by_bit(dtype, jit):
         center = jax.jit(lambda m: m.center) if jit else lambda m: m.center
         value, _ = update(model, optimizer.init(model.anchor), model.anchor)
         np.testing.assert_array_equal(value["kernel"], center(model.leaves()[0]))
-        # Where nothing pulls, no bit moves.
+        # Entries without a gradient keep their bits.
         np.testing.assert_array_equal(value["kernel"][0], model.anchor["kernel"][0])
 
 
@@ -321,7 +323,7 @@ def test_secular_newton_satisfies_the_three_point_inequality(problem, seed):
     for z in competitors:
         growth = np.sum(metric * (z - value) ** 2) / 2
         there = group_norm.objective(z, rhs, metric, weight, group_axes)
-        # What a KKT residual at rounding leaves open, and the rounding of the reference's own sums.
+        # Allow for a KKT residual at rounding, and for the rounding of the reference's sums.
         slack = 4 * np.finfo(np.float64).eps * np.sqrt(np.sum(group_norm.wide(rhs) ** 2) * np.sum((z - value) ** 2))
         slack += 100 * np.finfo(np.longdouble).eps * (abs(lowest) + growth + abs(there))
         assert lowest + growth <= there + slack

@@ -1,6 +1,6 @@
-"""SecularNewton by a fixed number of passes, as accelerators run it: against the exact solver and NumPy's widest float.
+"""SecularNewton with a fixed number of passes, as on accelerators, against the exact solver and NumPy's widest float.
 
-These tests run on CPUs what is compiled for accelerators only."""
+These tests run on CPUs the code that is otherwise compiled for accelerators only."""
 
 import functools
 
@@ -36,7 +36,7 @@ GROUP_REGULARIZERS = {
 
 
 def at_once(regularizer, rhs, metric, weight, radii):
-    """Radii, value and the rest, of one leaf."""
+    """The solution for one leaf."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     context = Context(jnp.zeros_like(rhs), radii=radii, run=AtOnce())
     solution = SecularNewton().solve_at_once([(model, regularizer, context)])
@@ -58,7 +58,7 @@ compiled_exact = jax.jit(exact, static_argnums=0)
 
 
 def until_converged(problem, radii, solves=12):
-    """The solutions of one solve after another, each from the last one's radii."""
+    """The solutions of consecutive solves, each of which starts from the radii of the one before it."""
     rhs, metric, weight, group_axes = problem
     found = []
     for _ in range(solves):
@@ -122,7 +122,7 @@ def test_every_group_regularizer_gets_its_exact_solution(name):
 
 
 def test_a_concave_penalty_gets_the_lower_of_both_minima_below_and_beyond_its_knee():
-    """Of metrics below and above the concavity, and radii on both sides of the knee."""
+    """The metrics are below and above the concavity, and the radii on both sides of the knee."""
     regularizer = GroupMCP((0,), group_weight=1.0, omega=2.0)
     rng = np.random.default_rng(1)
     rhs = rng.normal(size=(400, 6)) * np.exp(0.5 * rng.normal(size=(400, 1)))
@@ -203,7 +203,9 @@ def lowered(optimizer, params, platform):
 
 
 def waits(text):
-    """Loops, and branches but for that by platform: JAX writes it as a case of two equal numbers, which XLA folds."""
+    """The number of loops and branches, without the branch by platform. JAX writes that as a case with two equal
+    numbers, which XLA folds.
+    """
     of_platforms = text.count("}) : (tensor<i32>) -> tensor<i32>")
     return text.count("stablehlo.while") + text.count("}, {") - of_platforms
 
@@ -221,7 +223,7 @@ def test_a_strict_solver_goes_on_to_rounding_on_an_accelerator_too():
 
 
 def test_what_is_one_number_per_group_is_done_once_for_all_leaves():
-    """Arithmetic on one more leaf of a known shape: its passes, and nothing of the solver's own."""
+    """More leaves of a known shape add only the arithmetic of their passes, and none of the solver's own."""
 
     def square_roots(leaves):
         return lowered(METHODS["ramda"](GroupLasso()), net(leaves), "cuda").count("stablehlo.sqrt")
@@ -231,14 +233,14 @@ def test_what_is_one_number_per_group_is_done_once_for_all_leaves():
 
 @pytest.fixture
 def on_an_accelerator(monkeypatch):
-    """The program for accelerators, on this machine."""
+    """Uses the program for accelerators on this machine."""
     monkeypatch.setattr(batches, "by_platform", lambda cpu, other, like: other())
 
 
 @pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("method", ["ramda", "prox_adamw"])
 def test_a_training_takes_the_path_of_the_exact_solver(on_an_accelerator, method, is_compiled):
-    """The first steps are from zero radii; two leaves have another dtype of the sums or no groups."""
+    """The first steps start from zero radii, and one leaf has no groups."""
     params = net() | {"bias": jnp.ones(3)}
 
     def train(solver):

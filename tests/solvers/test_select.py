@@ -1,4 +1,4 @@
-"""Which solver is taken, why, and which are refused."""
+"""The solver that is chosen, the reason for it, and the solvers that are refused."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ from tests.reference import group_norm
 
 @dataclasses.dataclass(frozen=True)
 class Ridge(Regularizer):
-    """A user's own regularizer: nothing but a value and a prox."""
+    """A user's own regularizer, with only a value and a prox."""
 
     def value(self, w):
         return jnp.sum(jnp.square(w)) / 2
@@ -107,7 +107,7 @@ def test_a_solver_is_refused_where_it_is_given():
         proximal_point({"kernel": Ridge()}, 1.0, SecularNewton())
     with pytest.raises(TypeError, match="`solver` must be a `Solver`, a mapping of these or None, got 'newton'"):
         proximal_point(GroupLasso(), 1.0, "newton")
-    # What depends on the metric shows at the first update.
+    # The kind of metric is known at the first update.
     params = {"kernel": jnp.ones((2, 3))}
     optimizer = proximal_point(GroupLasso(), 1.0, ClosedForm())
     model = QuadraticModel(params, params, params, jnp.float32(1))
@@ -139,7 +139,7 @@ def test_closed_form_in_a_scalar_metric_is_what_proximal_gradient_finds(x64, reg
 
 
 def test_users_regularizer_trains_in_every_method(x64):
-    # 1/2 ||w||^2_metric - <rhs, w> + weight / 2 ||w||^2 is solved by rhs / (metric + weight).
+    # The minimiser of 1/2 ||w||^2_metric - <rhs, w> + weight / 2 ||w||^2 is rhs / (metric + weight).
     rng = np.random.default_rng(0)
     params = {"kernel": jnp.asarray(rng.normal(size=(4, 3)))}
     metric = jnp.asarray(rng.uniform(0.1, 1, size=(4, 3)))
