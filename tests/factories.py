@@ -1,4 +1,4 @@
-"""Every factory of the library with settings under which it makes zeros on small problems: what batteries run over."""
+"""Every factory of the library, with settings that give zeros on small problems, for tests of all factories."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import ramda_jax
 
 @dataclasses.dataclass(frozen=True)
 class Factory:
-    """A method, a learning rate it does well with on problems of scale 1, and its other settings."""
+    """A method, and a learning rate that suits problems of scale 1."""
 
     make: Callable[..., Any]
     learning_rate: float

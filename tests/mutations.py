@@ -1,19 +1,19 @@
-"""Small faults in the package, and for each the tests that must find it.
+"""Small faults in the package, and the tests that must find each fault.
 
     python -m tests.mutations                    # all of them, a quarter of an hour; or `make mutations`
-    python -m tests.mutations --only solvers/    # those in files with that in their names
-    python -m tests.mutations --list             # what there is, by folder
+    python -m tests.mutations --only solvers/    # faults in files with this in their names
+    python -m tests.mutations --list             # a list of the faults, by folder
 
 A test that cannot fail shows nothing. Each entry of `MUTATIONS` is a fault that a person could make: a wrong sign, an
-axis too many, a factor left out, < for <=, a copy forgotten. The tests that are named with it must go red.
+axis too many, a missing factor, < for <=, a forgotten copy. Its tests must fail.
 
-The tool works on copies of the checkout and never on the checkout itself. First it runs all the tests that are named
-without any fault: they must pass. Then it makes one fault after the other, runs the fault's tests and prints a line:
-whether the fault was caught, the seconds that took, the file, the text before and after. The last line has the numbers
-of those that were caught and of all others. The exit status is 1 if there are others.
+The tool works on copies of the checkout and never on the checkout itself. First it runs all tests of the entries
+without any fault, and they must pass. Then it makes one fault after the other, runs the fault's tests and prints a
+line: whether the fault was caught, the seconds, the file, the text before and after. The last line has the numbers of
+caught and missed faults. The exit status is 1 if a fault was missed.
 
-A fault must leave the package importable, and its tests must be there: what ends pytest in any other way than by
-failing tests is a mistake in the catalogue and counts as failed.
+A fault must leave the package importable, and its tests must exist. If pytest ends in any other way than with failed
+tests, the entry is wrong and counts as missed.
 """
 
 import argparse
@@ -33,22 +33,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "ramda_jax"
-# Seconds after which a fault's tests are ended: what makes a loop endless is caught too.
+# The seconds after which a fault's tests are stopped, so that a fault that makes a loop endless is caught too.
 LIMIT = 240
-# What pytest returns if tests have failed. 2 to 5 are errors of the collection, of pytest itself, of what it was asked
-# to run, and nothing to run.
+# pytest's exit code if tests have failed. 2 to 5 mean an interrupted collection, an internal error, a usage error, and
+# no tests.
 TESTS_FAILED = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """A fault and the tests that must find it.
+    """A fault, and the tests that must find it.
 
     Attributes:
         file: a file of the package, relative to `ramda_jax/`.
         old: a text that occurs in the file exactly once.
         new: the text in its place.
-        tests: pytest's selections, relative to the checkout: files or, so that a run is short, single tests.
+        tests: pytest's selections, relative to the checkout: files, or single tests, which take less time.
     """
 
     file: str
@@ -61,7 +61,7 @@ class Mutation:
 
 
 def shortened(text, other, width=60):
-    """A text on one line, from shortly before where it differs from the other one."""
+    """A text on one line, from shortly before its first difference from the other text."""
     pairs = enumerate(zip(text, other, strict=False))
     differ = next((place for place, (one, another) in pairs if one != another), min(len(text), len(other)))
     start = max(differ - 20, 0)
@@ -1939,7 +1939,7 @@ class BrokenCatalogue(Exception):
 
 
 def mutated(mutation, root):
-    """The source of the mutation's file with the fault in it."""
+    """The source of the mutation's file with the fault."""
     path = root / PACKAGE / mutation.file
     if not path.is_file():
         raise BrokenCatalogue(f"There must be a file {path}.")
@@ -1963,14 +1963,14 @@ class Copy:
 
     Attributes:
         root: the folder of the copy.
-        programs: the folder in which JAX keeps what has been compiled.
+        programs: the folder in which JAX keeps compiled programs.
     """
 
     def __init__(self, checkout, folder):
         self.root = folder / "checkout"
         self.programs = folder / "programs"
         self.programs.mkdir(parents=True)
-        # What is not committed yet too; what is ignored, such as environments, is not.
+        # Copy uncommitted files too, but not ignored files such as environments.
         listed = subprocess.run(
             ["git", "-C", checkout, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             check=True,
@@ -1979,7 +1979,7 @@ class Copy:
         )
         for name in set(listed.stdout.split("\0")) - {""}:
             source, target = checkout / name, self.root / name
-            if source.is_file():  # it may be deleted and listed still
+            if source.is_file():  # a deleted file may still be listed
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
 
@@ -1987,9 +1987,10 @@ class Copy:
         """(exit code, output); None for the code if it took longer than the limit."""
         environment = os.environ | {
             "NPROC": "1",  # XLA's threads
-            # A file that is changed twice in a second, at the same length, would be taken for its compiled self.
+            # Without this, a file that changes twice in a second with the same length would be loaded from its old
+            # bytecode.
             "PYTHONDONTWRITEBYTECODE": "1",
-            # Programs that a fault does not touch are those of the run without faults.
+            # Programs that a fault does not change come from the run without faults.
             "JAX_COMPILATION_CACHE_DIR": str(self.programs),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -2010,7 +2011,7 @@ class Copy:
         return done.returncode, done.stdout
 
     def run_with(self, file, source, *tests, limit=None):
-        """Runs tests while a file of the package has another source."""
+        """Runs tests while a file of the package has another content."""
         path = self.root / PACKAGE / file
         before = path.read_text()
         path.write_text(source)
@@ -2020,7 +2021,7 @@ class Copy:
             path.write_text(before)
 
     def check_that_it_is_imported(self):
-        """Raises unless the tests import the copy's package and no other that is installed."""
+        """Raises unless the tests import the copy's package, and not an installed one."""
         words = "the package of the copy"
         _, output = self.run_with("__init__.py", f"raise RuntimeError({words!r})\n", "tests/test_public_api.py")
         if words not in output:
@@ -2031,7 +2032,7 @@ class Copy:
         _, output = self.pytest("--collect-only", *selections)
         found = [line for line in output.splitlines() if "::" in line]
         for selection in selections:
-            # A test, its cases, what is in a file, what is in a folder.
+            # A selection may be a test, a case of it, a file or a folder.
             parts = tuple(selection + end for end in ("[", "::", "/"))
             if not any(name == selection or name.startswith(parts) for name in found):
                 raise BrokenCatalogue(f"This must select tests, but does not: {selection}\n{output[-2000:]}")
@@ -2041,7 +2042,7 @@ class Copy:
 
 
 def outcome(copy, mutation):
-    """(whether the tests have found the fault, what is to be said of it)."""
+    """(whether the tests have found the fault, a text about it)."""
     start = time.monotonic()
     source = mutated(mutation, copy.root)
     code, output = copy.run_with(mutation.file, source, *mutation.tests, limit=LIMIT)
@@ -2052,7 +2053,7 @@ def outcome(copy, mutation):
 
 
 def run(mutations, checkout, jobs):
-    """Tries all mutations, prints a line for each, and returns how many were not caught."""
+    """Tries all mutations, prints a line for each, and returns the number of missed faults."""
     for mutation in mutations:
         mutated(mutation, checkout)
     start = time.monotonic()
@@ -2089,7 +2090,7 @@ def run(mutations, checkout, jobs):
 
 
 def listing(mutations):
-    """Lines of all mutations with their tests, and how many there are by folder."""
+    """Lines for all mutations with their tests, and their numbers by folder."""
     for mutation in mutations:
         yield str(mutation)
         yield from (f"    {test}" for test in mutation.tests)
@@ -2101,9 +2102,9 @@ def main(arguments=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=str(__doc__).split("\n")[0])
     parser.add_argument("--only", metavar="TEXT", default="", help="only mutations of files with TEXT in their names")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="the number of processes (default: 2)")
     parser.add_argument("--list", action="store_true", help="print the mutations and their tests and run nothing")
-    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="another checkout to try them on")
+    parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="another checkout to use")
     options = parser.parse_args(arguments)
     mutations = [mutation for mutation in MUTATIONS if options.only in mutation.file]
     if options.list:

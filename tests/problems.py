@@ -1,4 +1,4 @@
-"""Subproblems to solve: random ones of any scale, and ones recorded from training on real images."""
+"""Subproblems to solve: random subproblems of any scale, and subproblems recorded in training on real images."""
 
 import functools
 
@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 import ramda_jax
 from tests.reference import group_norm
 
-# (shape, group axes). Few, for each is compiled; everything else about a problem is drawn freely.
+# Pairs (shape, group axes). There are few, because each is compiled. All else in a problem is drawn at random.
 SMALL_LAYOUTS = [
     ((), ()),
     ((40,), ()),
@@ -29,17 +29,17 @@ LARGE_LAYOUTS = [((3, 10_000), (0,)), ((400, 25), (1,))]
 
 
 def random_metric(rng, shape, decades, tail):
-    """A metric over `decades` below 1; the larger `tail`, the fewer entries are far below."""
+    """A metric that spans `decades` below 1. The larger `tail`, the fewer entries are far below 1."""
     return 10.0 ** (-decades * rng.uniform(size=shape) ** tail)
 
 
 @st.composite
 def group_subproblems(draw, layouts):
-    """(rhs, metric, weight, group axes) of a group norm's subproblem, rhs and metric in NumPy float64.
+    """(rhs, metric, weight, group axes) of a subproblem with a group norm; rhs and metric are in NumPy float64.
 
-    rhs from 1e-30 to 1e30, the metric over up to 12 decades and independent of rhs or tied to it, the weight
-    from 0 over some share of the groups' norms to more than all of them, some or all groups zero. The
-    metric's scale is such that the solution is neither above nor below what float32 holds.
+    rhs is between 1e-30 and 1e30, and some or all groups may be zero. The metric spans up to 12 decades, and may depend
+    on rhs. The weight is between 0 and twice the largest norm of a group. The metric's scale keeps the solution within
+    the range of float32.
     """
     shape, group_axes = draw(st.sampled_from(layouts))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -55,7 +55,7 @@ def group_subproblems(draw, layouts):
     zero_share = draw(st.sampled_from([0, 0, 0, 0.3, 1]))
     is_zero = rng.uniform(size=[size if axis in group_axes else 1 for axis, size in enumerate(shape)]) < zero_share
     rhs = np.where(is_zero, 0, rhs)
-    # ||rhs|| / metric between 1e-33 and 1e36.
+    # Keep ||rhs|| / metric between 1e-33 and 1e36.
     low, high = max(-6, exponent + decades - 35), min(8, exponent + 33)
     metric = metric * 10.0 ** (low + draw(st.floats(0, 1)) * max(high - low, 0))
     norms = group_norm.norms(rhs, group_axes).astype(float)
@@ -65,7 +65,7 @@ def group_subproblems(draw, layouts):
 
 
 def digits():
-    """8x8 images of handwritten digits, (1797, 8, 8, 1) in [0, 1], and labels."""
+    """8x8 images of handwritten digits, of shape (1797, 8, 8, 1) in [0, 1], and their labels."""
     data = load_digits()
     return data.images[..., None].astype(np.float32) / 16, data.target.astype(np.int32)
 
@@ -106,7 +106,7 @@ def init_network(name, seed=0):
 
 @functools.cache
 def recording_step(network, learning_rate):
-    """A jitted step of RAMDA, averaging 0.1, that also returns its subproblem; one program for all strengths."""
+    """A jitted step of RAMDA with averaging 0.1 that also returns its subproblem. One program serves all strengths."""
     builder = ramda_jax.adaptive_dual_averaging(learning_rate)
     average = ramda_jax.iterate_averaging(0.1)
 
@@ -132,11 +132,11 @@ def recording_step(network, learning_rate):
 
 @functools.cache
 def recorded_subproblems(name, strength, num_steps=40, learning_rate=1e-2, batch=64):
-    """Trains a network on the digits by RAMDA, averaging 0.1.
+    """Trains a network on the digits with RAMDA and averaging 0.1.
 
     Returns:
-        One (model, params, info) for each step, in NumPy: the `QuadraticModel` from the builder, the
-        parameters before the step, and the `SolverInfo` of secular Newton.
+        A tuple (model, params, info) for each step, in NumPy: the builder's `QuadraticModel`, the parameters before the
+            step, and secular Newton's `SolverInfo`.
     """
     network, params = init_network(name)
     images, labels = digits()

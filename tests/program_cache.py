@@ -1,7 +1,8 @@
-"""`COMPILATION_CACHE=DIR`: compiled programs that the next test run finds again.
+"""`COMPILATION_CACHE=DIR`: keeps compiled programs for the next test run.
 
-JAX writes the entries of its compilation cache in place, so that of two processes which share a folder one may read
-half an entry. So each worker has a folder of its own, which begins as the kept one and is added to it in the end.
+JAX writes the entries of its compilation cache in place, so a process may read half an entry of another process in the
+same folder. So each worker has its own folder. It starts as a copy of the kept folder, and new entries are added to the
+kept folder at the end.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ def configure(name, value):
 
 
 def link_all(source, target):
-    """Gives each file of a folder a second name in another one. An entry that is there already stays."""
+    """Links each file of a folder into another folder. Existing entries stay."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
         with contextlib.suppress(FileExistsError):
@@ -29,7 +30,7 @@ def link_all(source, target):
             except OSError as error:
                 if isinstance(error, FileExistsError):
                     raise
-                # Another file system. Under a name of its own first, so that no other run reads half of it.
+                # On another file system, copy the file under another name first, so that no run reads half of it.
                 part = target / f".{entry.name}.{os.getpid()}"
                 shutil.copyfile(entry, part)
                 part.replace(target / entry.name)
@@ -37,9 +38,9 @@ def link_all(source, target):
 
 @contextlib.contextmanager
 def kept_programs(kept):
-    """Takes compiled programs from the folder `kept` and adds new ones in the end.
+    """Uses compiled programs from the folder `kept`, and adds new programs to it at the end.
 
-    JAX's keys tell versions, flags and processors apart.
+    JAX's keys depend on the versions, the flags and the processor.
     """
     with tempfile.TemporaryDirectory(prefix="ramda_jax_programs_", ignore_cleanup_errors=True) as folder:
         folder = Path(folder)
@@ -48,7 +49,7 @@ def kept_programs(kept):
         configure("jax_enable_compilation_cache", True)
         configure("jax_persistent_cache_min_compile_time_secs", 0.0)
         configure("jax_persistent_cache_min_entry_size_bytes", -1)
-        # Its default writes the folder's name into the options of XLA, and so into every key.
+        # The default would write the folder's name into XLA's options, and so into every key.
         configure("jax_persistent_cache_enable_xla_caches", "none")
         configure("jax_compilation_cache_dir", str(folder))
         yield

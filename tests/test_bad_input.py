@@ -1,4 +1,4 @@
-"""Bad input is refused by name, with the rule, the value and the remedy (`test_fuzz.py` gives anything at all)."""
+"""Bad input is refused by name, with the rule, the value and the remedy. `test_fuzz.py` tests random input."""
 
 import re
 
@@ -54,7 +54,7 @@ def test_zero_size_leaves_and_scalars_train():
 )
 def test_factory_refuses_bad_settings_by_name(factory, settings, error, message):
     if not factory.averages and settings.keys() & {"averaging", "restarts"}:
-        pytest.skip("takes no such argument")
+        pytest.skip("this factory does not have the argument")
     settings = {"learning_rate": 0.1, "regularizer": GroupLasso(), "strength": 0.1} | settings
     with pytest.raises(error, match=re.escape(message)):
         factory.make(**settings)

@@ -1,4 +1,4 @@
-"""What belongs together is checked: gradients, parameters, states and solvers of each other, when a step is traced."""
+"""A traced step checks that gradients, parameters, states and solvers belong together."""
 
 import functools
 
@@ -26,7 +26,7 @@ def tree(rows, columns, dtype=jnp.float32):
 
 
 def traced(optimizer, grads, params, state_of):
-    """One step, traced and not compiled, with the state of parameters `state_of` or of another optimizer for them."""
+    """Traces one step, with a state for the parameters `state_of`, or with the state of another optimizer."""
     other, of = state_of if isinstance(state_of, tuple) else (optimizer, state_of)
     state = jax.eval_shape(other.init, of)
     return jax.eval_shape(optimizer.update, grads, state, params)
@@ -107,7 +107,7 @@ def test_a_step_refuses_the_state_of_another_method_regularizer_or_solver(method
     ):
         with pytest.raises(ValueError, match=message):
             traced(optimizer, PARAMS, PARAMS, (other, PARAMS))
-    # Numbers do not belong to it: a rate or a strength may change, and functions that were made again are the same.
+    # Numbers such as a rate or a strength may change, and functions that were made again count as the same.
     traced(optimizer, PARAMS, PARAMS, (make(ROWS, strength=0.5), PARAMS))
     one, other = (ramda_jax.ProximalGradient(tolerance=ramda_jax.summable_tolerance(1.0)) for _ in range(2))
     traced(make(ROWS, strength=0.1, solver=one), PARAMS, PARAMS, (make(ROWS, strength=0.1, solver=other), PARAMS))
@@ -236,7 +236,7 @@ def test_expand_refuses_a_whole_of_other_leaves_or_shapes():
 
 
 def test_prox_sgds_metric_is_one_number():
-    """What else is a closed form would be solved in a diagonal metric."""
+    """Otherwise its closed form would become a solve in a diagonal metric."""
     builder = ramda_jax.preconditioned(0.1, optax.ema(0.9, debias=False))
     model, _ = jax.eval_shape(builder.update, PARAMS, jax.eval_shape(builder.init, PARAMS), PARAMS)
     assert {leaf.shape for leaf in jax.tree.leaves(model.metric)} == {()}
@@ -292,7 +292,7 @@ def test_what_is_no_flag_in_a_targets_state_is_named(dtype):
     first, middle, last = optimizer.init(params)
     wrong = middle.strength._replace(is_constant=jnp.zeros([], dtype))
     state = (first, middle._replace(strength=wrong), last)
-    if dtype in ("bool", "int32"):  # what `optax.contrib.sam` makes of a bool
+    if dtype in ("bool", "int32"):  # `optax.contrib.sam` turns a bool into an integer
         jax.eval_shape(optimizer.update, params, state, params)
         return
     with pytest.raises(ValueError, match=rf"`strength.is_constant` must be one .* of bool or integer, got {dtype}"):

@@ -1,4 +1,4 @@
-"""What is the same to the bit: by default compilation, the quick one need not do the same thing twice alike."""
+"""Results that are equal bit for bit with default compilation. Quick compilation may round the same sum differently."""
 
 import chex
 import jax
@@ -65,7 +65,7 @@ def test_without_a_weight_equal_leaves_that_are_solved_together_are_the_centre(r
     def trained(optimizer):
         state, found = optimizer.init(params), params
         update = jax.jit(optimizer.update) if is_compiled else optimizer.update
-        for _ in range(3):  # in a metric whose reciprocal is rounded
+        for _ in range(3):  # later steps have a metric whose reciprocal is rounded
             updates, state = update(jax.tree.map(jnp.sin, found), state, found)
             found = optax.apply_updates(found, updates)
         return found, ramda_jax.eval_params(state, found)

@@ -63,7 +63,7 @@ FUSED = {
 
 
 def meaning(name, path, axes, ndim):
-    """What a group is, in words, from its axes."""
+    """A text that says what a group is, from its axes."""
     if "Cell" in name:
         return FUSED.get(name, "an input feature of one gate")
     if axes == (0, 1) and ndim == 3:
@@ -74,7 +74,7 @@ def meaning(name, path, axes, ndim):
 
 
 def table(name):
-    """The rows of `docs/layers.md` for one layer: its regularized leaves."""
+    """The rows of `docs/layers.md` for a layer, one per regularized leaf."""
     rows = []
     for path, leaf, resolved in assign(GroupLasso(), LAYERS[name]()):
         if resolved is not None:
@@ -102,7 +102,7 @@ def test_the_table_of_layers_is_what_assign_and_describe_say(name):
         assert (
             line.split("GroupLasso")[1].replace(" ", "").startswith((cells[3] + cells[5] + cells[6]).replace(" ", ""))
         )
-    # All kernels, and nothing else.
+    # All kernels are regularized, and no other leaf is.
     leaves = [path for path, *_ in assign(None, LAYERS[name]())]
     assert [row.split("`")[3] for row in rows] == [path for path in leaves if path.endswith("kernel")]
 
@@ -169,7 +169,7 @@ def test_nnx_keeps_a_float32_iterate_of_bfloat16_parameters():
         return jnp.max(jnp.abs(iterate - model.kernel[...].astype(jnp.float32)))
 
     step(model, optimizer)
-    assert 0 < distance() < 0.01  # the parameters are its rounding
+    assert 0 < distance() < 0.01  # the parameters are the rounded iterate
     for _ in range(100):
         step(model, optimizer)
     alive = (model.kernel[...] != 0).any(axis=1)
@@ -203,7 +203,7 @@ def test_linen_train_state_with_boxed_parameters_trains_to_structure(method):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Module:
-    """A callable tree of parameters, as Equinox has them: weight is (out, in)."""
+    """A callable tree of parameters, as in Equinox: `weight` is (out, in)."""
 
     weight: jax.Array
     bias: jax.Array
@@ -234,7 +234,7 @@ def test_a_callable_module_is_a_tree_of_parameters():
 
 @pytest.mark.contract("nnx")
 def test_tree_mode_trains_to_structure():
-    """The model and the optimizer as plain trees: `jax.jit` and `jax.grad`, gradients of the model's own type."""
+    """The model and the optimizer are plain trees under `jax.jit` and `jax.grad`; gradients have the model's type."""
     model = nnx.Linear(6, 5, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, ramda_jax.rmda(0.3, GroupLasso(), 0.05, averaging=1.0), wrt=nnx.Param)
     x = jax.random.normal(jax.random.key(0), (64, 6))

@@ -1,6 +1,6 @@
 """Random arguments work, or are refused by TypeError, ValueError or CompactionError with a remedy.
 
-`python -m tests.fuzz` runs as many inputs as one likes.
+`python -m tests.fuzz` runs any number of inputs.
 """
 
 import pytest
@@ -14,7 +14,7 @@ from tests.fuzz.stages import STAGES
 def test_random_inputs_work_or_are_refused_with_rule_value_and_remedy(count):
     counts, _, faults = run(1, range(count), None)
     assert not faults
-    # Every stage was there, and neither all was refused nor nothing.
+    # Every stage ran, and some inputs worked and some were refused.
     assert {stage for stage, _ in counts} == {stage.__name__ for stage in STAGES}
     found = {kind: sum(n for (_, wanted), n in counts.items() if wanted == kind) for _, kind in counts}
     assert found["worked"] > 0.2 * count

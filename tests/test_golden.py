@@ -1,6 +1,6 @@
-"""The methods against trajectories of the papers' own code, step by step, in float64.
+"""The methods against trajectories of the papers' code, step by step, in float64.
 
-`golden/README.md` says how the files were made and what is in them.
+`golden/README.md` describes the files and how they were made.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ def settings_of(golden, has_eps):
 
 
 def largest_deviation(golden, optimizer):
-    """Replays the trajectory by its own gradients; the largest deviation at any step of any entry."""
+    """Replays a trajectory with the gradients at the replayed points; returns the largest deviation of any entry."""
     leaves = [name for name in LEAVES if f"init_{name}" in golden]
     tree = {
         part: {name: jnp.asarray(golden[f"{part}_{name}"]) for name in leaves}
@@ -57,7 +57,7 @@ STRUCTURES = {"glasso": {"kernel|conv": ramda_jax.GroupLasso("input")}, "nuclear
 
 
 def golden_optimizer(golden, method, structure, solver):
-    """The method with the settings that a golden file records."""
+    """The method with the settings that are stored in a golden file."""
     settings = settings_of(golden, has_eps=method is ramda_jax.ramda)
     if method not in (ramda_jax.ramda, ramda_jax.rmda):
         settings = {"learning_rate": settings["learning_rate"]}
@@ -70,7 +70,7 @@ def golden_optimizer(golden, method, structure, solver):
 
 
 def exhausted(steps):
-    """Proximal gradient without early stopping, as the files were made."""
+    """Proximal gradient without early stopping, as for the files."""
     return ramda_jax.ProximalGradient(max_steps=steps, rtol=0.0)
 
 

@@ -1,4 +1,4 @@
-"""Finite gradients, up to the largest float, give finite steps; what is not finite stays so and can be seen."""
+"""Finite gradients, up to the largest float, give finite steps. NaN and infinite gradients stay visible."""
 
 import functools
 
@@ -25,11 +25,12 @@ REGULARIZERS = {
     "box": ramda_jax.Box(),
     "quantized": ramda_jax.Quantized((-1.0, 0.0, 1.0)),
 }
-# A leaf for each regularizer, so that one program has them all; group LASSO also by proximal gradient.
+# There is a leaf for each regularizer, so that one program covers them all. Group LASSO is also solved by proximal
+# gradient.
 RULES = {name: regularizer for name, regularizer in REGULARIZERS.items() if regularizer is not None} | {
     "inexact": ramda_jax.GroupLasso(0)
 }
-# In order, as JAX has the keys of a dict.
+# Sorted, because JAX sorts the keys of a dict.
 LEAVES = tuple(sorted((*REGULARIZERS, "inexact")))
 SOLVERS = {"inexact": ProximalGradient(), "nuclear_norm": ProximalGradient(max_steps=3, tolerance=1e-3)}
 ADAGRAD = {
@@ -68,7 +69,7 @@ def step_of(method, grads, state, params):
 
 
 def grads_like(params, value, ordinary=0.1):
-    """One huge entry in the first row, a row of them below; the rest ordinary."""
+    """Gradients with a huge entry in the first row and a row of huge entries below. Other entries are ordinary."""
     return jax.tree.map(lambda p: jnp.full_like(p, ordinary).at[0, 1].set(value).at[1].set(-value), params)
 
 
@@ -105,7 +106,7 @@ def test_finite_gradients_give_finite_parameters_and_states(method, dtype, leave
     for size in sizes_of(dtype):
         huge = grads_like(params, jnp.asarray(size, dtype))
         w, state = params, optimizer_of(method, leaves).init(params)
-        # A huge one first, later, and several of them; ordinary ones after it, over the restart.
+        # Huge gradients come first, later and twice in a row. Ordinary gradients follow, beyond the restart.
         for number, grads in enumerate((huge, ordinary, huge, huge, *[ordinary] * 4)):
             w, state = step_of(method, grads, state, w)
             assert not not_finite((w, state)), (size, number)
@@ -128,7 +129,7 @@ def test_a_gradient_that_is_not_finite_stays_visible(method, bad):
     params = params_of()
     state = optimizer_of(method).init(params)
     w, state = step_of(method, grads_like(params, bad), state, params)
-    # In the parameters of all leaves without a constraint, and in the state.
+    # It is visible in all leaves without a constraint, and in the state.
     for name in LEAVES:
         if name != "box" or np.isnan(bad):
             assert not_finite(w[name]), name
@@ -156,7 +157,7 @@ def test_the_stage_after_a_huge_gradient_is_that_of_a_fresh_start():
         w, state = step_of("ramda", grads, state, w)
     ordinary = jax.tree.map(lambda p: 0.1 * p, params)
     v, fresh = w, optimizer_of("ramda").init(w)
-    # Twice: what the last radii have to say is then known to both, and the sums are the new stage's.
+    # After two steps both have radii of the new stage, and sums of the new stage only.
     for _ in range(2):
         (w, state), (v, fresh) = step_of("ramda", ordinary, state, w), step_of("ramda", ordinary, fresh, w)
     for name in ("grad_sum", "grad_sq_sum", "step_size_sum"):
@@ -169,14 +170,14 @@ def test_the_stage_after_a_huge_gradient_is_that_of_a_fresh_start():
 def test_adam_goes_on_once_a_huge_gradient_is_forgotten():
     params = params_of()
     w, state = step_of("prox_adamw", grads_like(params, 3e38), optimizer_of("prox_adamw").init(params), params)
-    # As far as any step of Adam's: not by the gradient's size.
+    # The step has the size of any step of Adam, independent of the gradient.
     assert np.max(np.abs(w["none"] - params["none"])) < 1
     # sqrt(b2)^n times 2^63 is below 1e-6 of an ordinary gradient for n = 180.
     for _ in range(180):
         w, state = step_of("prox_adamw", jax.tree.map(lambda p: jnp.full_like(p, 0.1), params), state, w)
     before = w
     w, state = step_of("prox_adamw", jax.tree.map(lambda p: jnp.full_like(p, 0.1), params), state, w)
-    # mu / sqrt(nu) is 1 again: a step of the learning rate.
+    # mu / sqrt(nu) is 1 again, so the step is the learning rate.
     np.testing.assert_allclose(before["none"] - w["none"], 0.5, rtol=1e-4)
 
 
@@ -189,7 +190,7 @@ def test_limited_cuts_what_is_finite_and_huge_and_nothing_else():
     np.testing.assert_array_equal(limited(entries, jnp.float32), expected)
     half = jnp.array([65504.0, -jnp.inf], jnp.float16)
     np.testing.assert_array_equal(limited(half, jnp.float32), np.array([65504.0, -np.inf], np.float32))
-    # The square has room for the rounding of a bias correction.
+    # The square leaves room for a bias correction.
     assert 4 * limit**2 <= float(jnp.finfo(jnp.float32).max) * 1.0000001
 
 
@@ -210,7 +211,7 @@ def test_saturated_is_finite_where_its_terms_are():
 @pytest.mark.parametrize("kept", [None, "float32"])
 def test_averaging_reaches_no_infinity_from_anywhere_in_float16(kept):
     averaging = ramda_jax.iterate_averaging(1.0, kept)
-    # Every finite float16, and points beyond both ends.
+    # Parameters are all finite float16 numbers, and points lie beyond both ends of the range.
     params = jnp.asarray(np.arange(2**16, dtype=np.uint16).view(np.float16))
     params = params[jnp.isfinite(params)]
     state = averaging.init(params)
@@ -218,7 +219,7 @@ def test_averaging_reaches_no_infinity_from_anywhere_in_float16(kept):
     for point in (1e5, -1e5, 65504.0, 1e38):
         w = step(jnp.full(params.shape, point, jnp.float32))
         assert np.all(np.isfinite(w))
-        # From the other end it takes a second step.
+        # From the other end of the range a second step is needed.
         near = np.sign(params) == np.sign(point)
         np.testing.assert_allclose(np.asarray(w, np.float32)[near], np.sign(point) * 65504, rtol=0.01)
     assert np.all(np.isnan(step(jnp.full(params.shape, jnp.nan))))

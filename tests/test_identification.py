@@ -1,21 +1,20 @@
 """Identification: the support becomes that of the optimum and never changes again.
 
-A row of the kernel is zero in the minimiser W* of `f(W) + strength psi(W)` where ||grad f(W*)_row|| is below
-strength * sqrt(size). An optimizer that sees f only through minibatches must tell that from noisy gradients, at every
-step again:
+A row of the kernel is zero in the minimiser W* of `f(W) + strength psi(W)` if ||grad f(W*)_row|| is below strength *
+sqrt(size). An optimizer that uses minibatches must decide this from noisy gradients, at every step:
 
-- Proximal SGD compares the *last* gradient (or a momentum of fixed length) with the threshold. Where samples disagree
-  at W* its noise does not shrink as training goes on, and the step size multiplies both sides of the comparison, so
-  that no step size, and no decay of it, helps: rows go on reviving for ever.
-- RMDA and RAMDA compare V_t / alpha_t, an average of all gradients of the stage with weights eta sqrt(s). Its
-  variance falls like (9/8) sigma^2 / t, so that from some t on its error stays below the distance to the threshold,
-  the strict complementarity of the problem, and the support stays what it is.
+- Proximal SGD compares the *last* gradient (or a momentum of fixed length) with the threshold. If samples disagree at
+  W*, the gradient's noise does not decrease during training. The step size multiplies both sides of the comparison, so
+  no step size and no decay helps, and rows revive again and again.
+- RMDA and RAMDA compare V_t / alpha_t, an average of all gradients of the stage with weights eta sqrt(s). Its variance
+  decreases like (9/8) sigma^2 / t. So from some t on its error is below the distance to the threshold (the problem's
+  strict complementarity), and the support does not change.
 
-The second needs W_t to converge, for else the average is one of gradients at many points, and small nonzero rows come
-and go. With c_t = 1 and a constant learning rate W_t keeps moving in a ball around W* (of radius about sqrt(eta), for
-V_t / sqrt(t) moves by eta g_t each step), hence the papers' stages: here three ends, learning rate and eps
-times 0.1 after each, from 0.3 for RMDA (that of SGD) and 0.01 for RAMDA (that of Adam; its step is about
-eta^(2/3)), and a long last stage in which c_t grows to 1 within 100 steps.
+The second argument needs W_t to converge. Otherwise the average is over gradients at many points, and small nonzero
+rows come and go. With c_t = 1 and a constant learning rate W_t keeps moving in a ball around W*. Its radius is about
+sqrt(eta), because V_t / sqrt(t) moves by eta g_t in each step. So the papers use stages. Here there are three ends, and
+the learning rate and eps are multiplied by 0.1 after each. The learning rate starts at 0.3 for RMDA (as for SGD) and at
+0.01 for RAMDA (as for Adam; its step is about eta^(2/3)). In the long last stage c_t grows to 1 within 100 steps.
 """
 
 import functools
@@ -29,12 +28,13 @@ import pytest
 import ramda_jax
 from tests.reference import logistic
 
-# Hundreds of thousands of steps, over ten seeds.
+# These tests take hundreds of thousands of steps over ten seeds.
 pytestmark = pytest.mark.slow
 
-# The first ten, none left out. But the generator's strength, 0.03, is one at which all ten are strictly complementary
-# (at 0.02 the margin of seed 9 is 0.0001), and the settings below are ones that settle all of them: with two ends
-# instead of three, RAMDA on seed 7, whose smallest row is 0.024 long, went on changing nearly to the end.
+# These are the first ten seeds, without a selection. But the generator's strength, 0.03, was chosen so that all ten
+# problems are strictly complementary (at 0.02 the margin of seed 9 is 0.0001), and the settings below so that all of
+# them settle: with two ends instead of three, the support of RAMDA on seed 7, whose smallest row has norm 0.024,
+# changed nearly to the end.
 SEEDS = range(10)
 NUM_STEPS = 40_000
 BATCH = 32
@@ -56,7 +56,7 @@ def problem_and_optimum(seed):
 
 @functools.cache
 def batches(seed):
-    """The minibatches, the same for all methods: drawn independently, with replacement."""
+    """The minibatches, which are drawn independently and with replacement, and are the same for all methods."""
     size = len(problem_and_optimum(seed)[0].labels)
     return np.random.default_rng([seed, 1]).integers(0, size, (NUM_STEPS, BATCH), dtype=np.int32)
 
@@ -68,7 +68,7 @@ def loss(params, inputs, labels, ridge):
 
 
 def arrays(problem):
-    """What a user would train on: samples in float32, and zeros to start from."""
+    """Samples in float32, and zeros as the start, as a user would have them."""
     inputs, labels = jnp.asarray(problem.inputs, jnp.float32), jnp.asarray(problem.labels, jnp.int32)
     start = {"kernel": jnp.zeros((inputs.shape[1], problem.num_classes)), "bias": jnp.zeros(problem.num_classes)}
     return inputs, labels, start
@@ -86,7 +86,7 @@ def trainer(method, strength, ridge):
 
     @jax.jit
     def train(inputs, labels, start, indices, slope, support):
-        """slope is the gradient of the smooth part at the optimum, support which rows are not zero there."""
+        """`slope` is the smooth part's gradient at the optimum, and `support` the mask of its nonzero rows."""
 
         def largest_error(gradient):
             return jnp.max(jnp.where(support, 0, jnp.linalg.norm(gradient - slope, axis=1)))
@@ -121,7 +121,7 @@ def trained(method, seed):
 
 
 def settled_at(supports, expected):
-    """The first step from which on all supports are as expected; the number of steps if the last one is not."""
+    """The step from which on all supports are as expected; the number of steps if the last support is not."""
     wrong = np.flatnonzero((supports != expected).any(axis=1))
     return int(wrong[-1]) + 1 if wrong.size else 0
 
@@ -133,7 +133,7 @@ def test_problem_has_a_strictly_complementary_group_sparse_optimum(seed):
     assert problem.ridge > 0
     assert optimum.residual <= 1e-10
     assert 0 < optimum.support.sum() < len(optimum.support) / 2
-    # At the optimum of zero rows the gradient is short of the threshold, and the others are clearly not zero.
+    # At the optimum, the gradients of zero rows are below the threshold, and the other rows are clearly not zero.
     slopes = np.linalg.norm(problem.gradient(optimum.kernel, optimum.bias)[0], axis=1)
     assert np.all(slopes[~optimum.support] <= 0.99 * problem.strength * np.sqrt(problem.num_classes))
     assert np.all(np.linalg.norm(optimum.kernel, axis=1)[optimum.support] >= 0.02)
@@ -142,7 +142,7 @@ def test_problem_has_a_strictly_complementary_group_sparse_optimum(seed):
 def test_reference_gradient_is_that_of_its_objective_and_of_the_training_loss(x64):
     problem, optimum = problem_and_optimum(0)
     rng = np.random.default_rng(0)
-    # Away from zero rows, where the norm is smooth.
+    # No row is zero, so the norm is smooth.
     kernel, bias = rng.standard_normal(optimum.kernel.shape), rng.standard_normal(optimum.bias.shape)
     slope, slope_bias = problem.gradient(kernel, bias)
     params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
@@ -167,7 +167,7 @@ def test_dual_averaging_identifies_the_support_of_the_optimum(method, seed):
     params, record = trained(method, seed)
     assert settled_at(record["W"], optimum.support) <= NUM_STEPS // 2
     assert settled_at(record["W_hat"], optimum.support) <= NUM_STEPS // 2
-    # From the step on at which c_t is 1 the iterate is the structured point.
+    # Once c_t is 1 the iterate is the structured point.
     np.testing.assert_array_equal(record["W"][FULL:], record["W_hat"][FULL:])
     np.testing.assert_allclose(params["kernel"], optimum.kernel, atol=0.05)
 
@@ -177,14 +177,14 @@ def test_average_of_gradients_loses_its_noise(method):
     for seed in SEEDS:
         problem, optimum = problem_and_optimum(seed)
         _, record = trained(method, seed)
-        # The largest error of any zero row, in units of the threshold: where it is below the margin no row can revive.
+        # The largest error of a zero row, in units of the threshold. If it is below the margin, no row can revive.
         threshold = problem.strength * np.sqrt(problem.num_classes)
         average, gradient = (record[f"error of the {what}"] / threshold for what in ("average", "gradient"))
         early, late = slice(ENDS[-1] + 100, ENDS[-1] + 200), slice(-100, None)
-        # 1 / sqrt(t) from t = 150 to t = 34,000 is a factor of 15.
+        # From t = 150 to t = 34,000 the factor 1 / sqrt(t) decreases 15 times.
         assert average[late].mean() < average[early].mean() / 8
         assert average[late].mean() < optimum.margin
-        # That of a single gradient stays where it was, several times the threshold.
+        # The error of a single gradient stays several times the threshold.
         assert gradient[late].mean() > 2
         assert gradient[late].mean() > 0.8 * gradient[early].mean()
 
@@ -197,8 +197,8 @@ def decaying(learning_rate):
     return lambda step: learning_rate / jnp.sqrt(step + 1.0)
 
 
-# The papers' ProxSGD has momentum 0.1 (the weight of the new gradient), learning rate 0.1 and stages; momentum 1.0 is
-# plain proximal SGD. The step sizes span those that are too large to come near the optimum and too small to arrive.
+# The papers' ProxSGD has momentum 0.1 (the weight of the new gradient), learning rate 0.1 and stages. Momentum 1.0 is
+# plain proximal SGD. The step sizes range from too large to come near the optimum to too small to reach it.
 PROX_SGD = [
     (f"{name}({learning_rate}), momentum {momentum}", schedule(learning_rate), momentum)
     for momentum in (1.0, 0.1)
@@ -209,7 +209,7 @@ PROX_SGD = [
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def train_prox_sgd(data, indices, settings, strength, ridge):
-    """Proximal SGD under several settings at once; the supports are of shape (settings, steps, rows)."""
+    """Proximal SGD with several settings at once; the supports have the shape (settings, steps, rows)."""
     inputs, labels, start = data
 
     def run(learning_rates, momentum):
@@ -244,6 +244,6 @@ def test_proximal_sgd_does_not_identify_whatever_its_step_size(seed):
     for (name, *_), num_changed, share in zip(PROX_SGD, changed, right, strict=True):
         assert num_changed > 100, name
         assert share < 0.5, name
-    # It is not for want of convergence: the best of them ends as close to the optimum as dual averaging does.
+    # The reason is not slow convergence, because the best run ends as close to the optimum as dual averaging.
     distances = np.abs(kernels - optimum.kernel).max(axis=(1, 2))
     assert distances.min() < 0.05

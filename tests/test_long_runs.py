@@ -1,4 +1,4 @@
-"""Long runs and large trees: sums over millions of steps, the counter's last counts, counts beyond int32."""
+"""Long runs and large trees: sums over millions of steps, counters at their end, and counts beyond int32."""
 
 import functools
 from typing import Any
@@ -42,7 +42,7 @@ def sums_evenly(start, term, first, num_terms):
 
 @pytest.mark.parametrize("first", [1, 10**6, LAST - 20_000])
 def test_add_evenly_adds_terms_below_rounding(first):
-    # A plain sum stays at 1, or adds too much at each step: an eps is 1.2e-7 here.
+    # A plain sum would stay at 1 or add too much at each step, because eps is 1.2e-7.
     for term in (1e-9, 3e-8, 5.9e-8, 1e-7, 1.7e-7):
         total = sums_evenly(jnp.float32(1), jnp.float32(term), jnp.int32(first), 10_000)
         np.testing.assert_allclose(float(total) - 1, 10_000 * float(np.float32(term)), atol=10 * 1.2e-7)
@@ -53,7 +53,7 @@ def test_add_evenly_moves_no_bit_without_need(x64):
         for count in (1, 2, 3, 1000):
             a, b = np.float32(start), np.float32(term)
             assert float(add_evenly(jnp.asarray(a), jnp.asarray(b), jnp.int32(count))) == float(a + b)
-    # In float64 it is the plain sum, and what is not finite stays so.
+    # In float64 it is the plain sum. NaN and infinity stay.
     assert float(add_evenly(jnp.float64(0.1), jnp.float64(0.2), jnp.int32(7))) == 0.1 + 0.2
     for bad in (np.inf, np.nan):
         assert not np.isfinite(add_evenly(jnp.float32(bad), jnp.float32(1), jnp.int32(7)))
@@ -64,7 +64,7 @@ def test_add_evenly_moves_no_bit_without_need(x64):
 
 
 def at_the_end(state):
-    """The state with all its counters of steps just before the end."""
+    """The state with all its step counters just before the end of their range."""
     return jax.tree.map(lambda x: x.at[...].set(LAST - 2) if x.dtype == jnp.int32 and x.ndim == 0 else x, state)
 
 
@@ -125,7 +125,7 @@ def test_the_weight_of_an_average_is_above_0_and_right_at_every_count(decay):
     for count in (1, 2, 1000, 10**6, LAST):
         weight = weight_of_average(decay, jnp.int32(count), jnp.float32)
         exact = -np.expm1(count * np.log(decay)) if decay else 1.0
-        # Where float32 holds the decay, 1 - decay is off by its rounding.
+        # If float32 does not round the decay to 1, 1 - decay has the error of the rounded decay.
         rounding = 0 if np.float32(decay) == 1 else 2.0**-25 / (1 - decay)
         assert 0 < float(weight) <= 1
         np.testing.assert_allclose(weight, exact, rtol=1e-6 + rounding)
@@ -160,7 +160,7 @@ def test_metrics_of_trees_beyond_the_counts_are_those_within(monkeypatch, most):
     after = {path: ~alive for path, alive in before.items()}
     changed = int(metrics.changed_groups(before, after))
     assert all(0 < share < 1 for share in shares.values())
-    # As if a counter ended there.
+    # Pretend that counters end at `most`.
     monkeypatch.setattr(counts, "MOST", most)
     monkeypatch.setattr("ramda_jax.metrics.sparsity.MOST", most)
     for name, share in shares.items():
@@ -185,7 +185,7 @@ def test_metrics_of_three_thousand_million_entries_have_a_program():
 
 @pytest.mark.slow
 def test_a_target_counts_more_entries_than_a_float32_adds_up():
-    # 2^25 groups, two in three of them zero; a float32 sum of ones may stop at 2^24.
+    # There are 2^25 groups, and two thirds are zero. A float32 sum of ones may stop at 2^24.
     radii = jnp.tile(jnp.array([0.0, 1.0, 0.0]), 2**25 // 3)
     regularized = RegularizedLeaf(ramda_jax.GroupLasso(0), ramda_jax.SecularNewton(), Context(radii), True)
     model = ramda_jax.QuadraticModel(radii, radii, radii, 1.0)

@@ -1,4 +1,4 @@
-"""The catalogue of faults fits the sources: `make mutations`, which runs the tests on every fault, takes hours."""
+"""The catalogue of faults fits the sources. `make mutations` runs the tests on every fault, which takes long."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is not a number is never taken for a success: not for zero, settled, converged, of low rank or equal."""
+"""A NaN never counts as a success: not as zero, settled, converged, of low rank or equal."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ def test_solver_info_of_a_step_with_a_gradient_that_is_not_finite_has_not_conver
     step = jax.jit(optimizer.update)
     _, state = step({"kernel": jnp.ones((2, 3))}, start, params)
     fine = info_of(state)
-    # 100 steps of proximal gradient may not be enough for a nuclear norm; they end with a residual all the same.
+    # 100 steps of proximal gradient may not be enough for a nuclear norm, but must end with a finite residual.
     assert np.isfinite(fine.residual)
     assert bool(fine.converged) or isinstance(regularizer, ramda_jax.NuclearNorm)
     for bad in BAD:
@@ -122,7 +122,7 @@ def test_sparsity_and_ranks_take_no_nan_for_zero():
         assert float(metrics.low_rank_level(ramda_jax.NuclearNorm(), nans, rtol)) == 0
     infinite = {"kernel": jnp.ones((3, 4)).at[0, 0].set(jnp.inf)}
     assert float(metrics.low_rank_level(ramda_jax.NuclearNorm(), infinite)) == 0
-    # What is zero stays zero.
+    # A zero matrix still has rank 0.
     assert int(metrics.numerical_rank(ramda_jax.NuclearNorm(), {"kernel": jnp.zeros((3, 4))})["kernel"]) == 0
 
 

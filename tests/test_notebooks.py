@@ -1,4 +1,4 @@
-"""The notebooks as they are committed; `make notebooks` executes them."""
+"""The committed notebooks. `make notebooks` executes them."""
 
 import re
 from pathlib import Path

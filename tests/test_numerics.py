@@ -1,4 +1,4 @@
-"""Numerical helpers over all that floats hold."""
+"""Numerical helpers over the whole range of floats."""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ def ulps(found, x):
 
 
 def floats_of_all_sizes(dtype, count=1_000_000):
-    """Non-negative finite floats whose bits are uniform: every exponent, the denormals' among them."""
+    """Non-negative finite floats with uniform bits, so that every exponent occurs, also of denormals."""
     uint = BITS[dtype]
     rng = np.random.default_rng(0)
     largest = int(np.asarray(np.finfo(dtype).max).view(uint))
     bits = rng.integers(0, largest, size=count, endpoint=True, dtype=uint)
-    # The neighbourhoods of all powers of two, and many denormals.
+    # Add the neighbours of all powers of two, and many denormals.
     exponents = np.arange(0, largest + 1, 1 << np.finfo(dtype).nmant, dtype=uint)
     near = (exponents[:, None] + np.arange(4, dtype=uint)).reshape(-1)
     below = (exponents[1:, None] - np.arange(1, 5, dtype=uint)).reshape(-1)

@@ -1,8 +1,8 @@
-"""What Optax demands of the optimizers it takes in, for every factory of the library.
+"""The properties that Optax demands of its optimizers, for every factory of the library.
 
-`tests/README.md` has the list of what that is, made from the marks on the tests, and says where the other lines are.
-One tree has a leaf under each regularizer and one under none: leaves do not see each other, so one run shows them
-all. Optimizers are made once for all tests, and `tiny.advance` compiles a step of each once.
+`tests/README.md` lists these properties and their tests, made from the marks on the tests. One tree has a leaf for each
+regularizer and one without: leaves do not affect each other, so one run tests them all. Optimizers are made once for
+all tests, and `tiny.advance` compiles a step of each once.
 """
 
 import functools
@@ -35,7 +35,7 @@ def prox_rmsprop(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     solver=None,
 ):
-    """`prox_gen` with RMSProp: a factory of a user's own."""
+    """`prox_gen` with RMSProp, as a user's own factory."""
 
     def metric(state):
         return jax.tree.map(lambda nu: jnp.sqrt(nu + 1e-8), state.nu)
@@ -48,7 +48,8 @@ def prox_rmsprop(
 
 EVERY = [*FACTORIES, Factory(prox_rmsprop, 0.02, averages=False)]
 every_factory = pytest.mark.parametrize("factory", EVERY, ids=factory_id)
-#: For what depends on the chain and not on its numbers: ProxSGD and ProxSSI are chains of the parts of ProxAdamW's.
+#: For tests that depend on the chain and not on its numbers: ProxSGD and ProxSSI are chains of the same parts as
+#: ProxAdamW.
 every_chain = pytest.mark.parametrize(
     "factory",
     [pytest.param(f, marks=pytest.mark.slow if f.name in ("prox_sgd", "prox_ssi") else ()) for f in EVERY],
@@ -56,9 +57,9 @@ every_chain = pytest.mark.parametrize(
 )
 
 REGULARIZERS = {"lasso/kernel": L1(), "group/kernel": GroupLasso(), "nuclear/kernel": NuclearNorm()}
-#: Without the one whose solver takes seconds to compile.
+#: Without the regularizer whose solver takes seconds to compile.
 FEWER = {path: regularizer for path, regularizer in REGULARIZERS.items() if path != "nuclear/kernel"}
-#: The fields of states that are trees of the parameters' shapes.
+#: The fields of states that are trees with the parameters' shapes.
 PARAMS_SHAPED = re.compile(r"\.(grad_sum|grad_sq_sum|anchor|ema|mu|nu)\b")
 SHAPES = {
     "group": {"kernel": (2, 2, 4, 3)},
@@ -70,18 +71,18 @@ SHAPES = {
 
 make_params = functools.partial(tiny.normal_tree, SHAPES)
 TARGETS = jax.tree.map(lambda p: 2 * p, make_params(seed=1))
-# Half of the groups are to vanish.
+# Half of the groups should become zero.
 TARGETS["group"]["kernel"] *= jnp.array([1.0, 0.2, 1.0, 0.2])[:, None]
 
 
 def gradient(params):
-    """Of half the squared distance to `TARGETS`."""
+    """The gradient of half the squared distance to `TARGETS`."""
     return jax.tree.map(lambda p, target: p - target.astype(p.dtype), params, TARGETS)
 
 
 @functools.cache
 def make(factory, all_regularizers=False, strength=0.1, averaging=0.5):
-    """The optimizer that tests share: of the cheaper regularizers, or of all."""
+    """The optimizer that tests share, with the cheaper regularizers or with all."""
     return factory(REGULARIZERS if all_regularizers else FEWER, strength, averaging=averaging)
 
 
@@ -90,7 +91,7 @@ def train(optimizer, params=None, num_steps=10):
 
 
 def kernels(params, paths=FEWER):
-    """From paths to NumPy arrays in float32."""
+    """Maps paths to NumPy arrays in float32."""
     leaves = dict(named_leaves(params))
     return {path: np.asarray(leaves[path], np.float32) for path in paths}
 
@@ -129,7 +130,7 @@ def test_map_params_finds_exactly_what_is_shaped_like_the_parameters(factory):
     names = {jax.tree_util.keystr(path): kind for path, kind in flat}
     assert names == {name: PARAMS_SHAPED.search(name) is not None for name in names}
     assert any(names.values()) and not all(names.values())
-    # With the parameters at hand, as shardings are assigned.
+    # With a tree like the parameters, as for assigning shardings.
     specs = jax.tree.map(lambda p: str(p.shape), make_params())
     placed = optax.tree.map_params(optimizer, lambda v, spec: spec, state, specs, transform_non_params=lambda v: "-")
     for (path, spec), (_, leaf) in zip(
@@ -188,7 +189,7 @@ def test_second_step_and_fresh_state_do_not_recompile(factory):
 @pytest.mark.contract("no recompilation")
 def test_without_jit_a_step_compiles_nothing_anew(factory, regularizer, caplog):
     if isinstance(regularizer, NuclearNorm) and factory.name != "ramda":
-        pytest.skip("the solver that is not by groups is the same for all")
+        pytest.skip("the nuclear norm's solver is the same for all")
     params = {name: {"kernel": jnp.full((4, 3), value)} for name, value in (("first", 1.0), ("twin", 2.0))}
     params["other"] = {"kernel": jnp.ones((2, 2, 4, 3)) if isinstance(regularizer, GroupLasso) else jnp.ones((3, 3))}
     optimizer = factory({".*/kernel": regularizer}, 0.1)
@@ -205,7 +206,7 @@ def test_without_jit_a_step_compiles_nothing_anew(factory, regularizer, caplog):
             function()
         return [record.message for record in caplog.records if record.message.startswith("Compiling")]
 
-    assert compiled(lambda: jax.jit(lambda x: x + 1)(1.0))  # what is new is seen
+    assert compiled(lambda: jax.jit(lambda x: x + 1)(1.0))  # a new program is seen
     state = one_step()
     state = one_step()
     assert not compiled(one_step)
@@ -229,13 +230,13 @@ def with_growing_average(factory):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "mixed"])
 @pytest.mark.contract("stable avals")
 def test_avals_are_stable_in_every_dtype(factory, dtype):
-    """Tracing is enough: `cond` and `scan` refuse what changes shape, dtype or weak type."""
+    """Tracing is enough, because `cond` and `scan` refuse changes of shape, dtype or weak type."""
     with jax.enable_x64(dtype in ("float64", "mixed")):
         params = cast(make_params(), dtype)
         optimizer = with_growing_average(factory)
 
         def both(params, state):
-            value = jnp.ones([], jnp.float16)  # a loss of some other dtype must not leak into anything
+            value = jnp.ones([], jnp.float16)  # another dtype of the loss must not affect the results
             branch = functools.partial(optimizer.update, gradient(params), state, params, value=value)
             cond = jax.lax.cond(params["plain"]["bias"][0] > 0, branch, lambda: (params, state))
             step = lambda carry, _: (optimizer.update(gradient(carry[0]), carry[1], carry[0]), None)  # noqa: E731
@@ -272,12 +273,13 @@ def test_updates_have_the_dtype_of_the_parameters_and_sums_at_least_float32(fact
         state = jax.eval_shape(optimizer.init, params)
         updates, new_state = jax.eval_shape(optimizer.update, grads, state, params)
         chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (params, state))
-        # The other way round: wide gradients of narrow parameters.
+        # Conversely, wide gradients with narrow parameters.
         narrow = cast(params, dtype)
         state = jax.eval_shape(optimizer.init, narrow)
         updates, new_state = jax.eval_shape(optimizer.update, cast(params, "float64"), state, narrow)
         chex.assert_trees_all_equal_shapes_and_dtypes((updates, new_state), (narrow, state))
-    # Of what is shaped like a parameter, only the anchor is in its dtype: sums of half precision would stall.
+    # Of the arrays with parameters' shapes only the anchor has the parameters' dtype, because sums in half precision
+    # would stall.
     shapes = {leaf.shape for leaf in jax.tree.leaves(narrow)}
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.shape in shapes}
     assert dtypes <= {jnp.dtype(dtype), jnp.dtype("float32")} and jnp.dtype("float32") in dtypes
@@ -291,11 +293,11 @@ def test_updates_have_the_dtype_of_the_parameters_and_sums_at_least_float32(fact
 @pytest.mark.contract("zeros exact and positive")
 def test_what_the_solver_zeroes_is_exactly_and_positively_zero_after_apply_updates(factory, dtype):
     optimizer = make(factory, strength=1.2, averaging=1.0)
-    # ProxSSI's metric starts far below its limit, and its psi far above.
+    # ProxSSI takes many steps, because its metric starts far below its limit, and the weight of its psi far above.
     trained = train(optimizer, make_params(dtype), 1500)
     start = make_params(dtype)
     early, later = (start, optimizer.init(start)), trained
-    for _ in range(2):  # eager steps, from the start and from the end
+    for _ in range(2):  # eager steps, from the start and from the trained state
         early, later = (tiny.apply_step(optimizer, gradient(p), s, p) for p, s in (early, later))
     for params, state in (trained, early, later):
         values = kernels(params)
@@ -308,7 +310,7 @@ def test_what_the_solver_zeroes_is_exactly_and_positively_zero_after_apply_updat
         assert (values["lasso/kernel"] == 0).any() and (values["lasso/kernel"] != 0).any()
         groups = tiny.alive(values["group/kernel"], -2)
         assert any(groups) and not all(groups)
-        # All of a group or nothing.
+        # A group is zero or not as a whole.
         assert (values["group/kernel"] != 0).sum() == 12 * sum(groups)
 
 
@@ -316,7 +318,7 @@ def test_what_the_solver_zeroes_is_exactly_and_positively_zero_after_apply_updat
 @pytest.mark.parametrize("strength", [None, 0.0])
 @pytest.mark.contract("without a regularizer: the same as at strength 0, and convergence")
 def test_converges_without_regularizer_on_four_problems(factory, strength):
-    """All four in one run, for a method without regularizer moves each entry for itself."""
+    """One run has all four, because a method without a regularizer moves each entry separately."""
     tall = jnp.array([[1.0, 2.0], [3.0, -1.0]])
 
     def parabola(x):
@@ -353,12 +355,12 @@ def test_converges_without_regularizer_on_four_problems(factory, strength):
 @every_factory
 @pytest.mark.contract("closed-form solutions and support")
 def test_converges_to_the_closed_form_with_its_support(factory):
-    """Half the squared distance to T plus strength psi has the minimiser prox(T), of T's structure."""
+    """Half the squared distance to T plus strength psi has the minimiser prox(T)."""
     strength = 1.2
     rate, num_steps = factory.learning_rate, 5000
     if not factory.averages:
-        # Those that divide by the root of recent squared gradients need steps that shrink, and ProxSSI's psi is too
-        # strong until the average of squares has forgotten its start.
+        # Methods that divide by the root of recent squared gradients need decreasing steps. ProxSSI's psi is too strong
+        # until the average of squares has forgotten its start.
         num_steps = 10_000 if factory.name == "prox_ssi" else 3000
         rate = optax.cosine_decay_schedule(factory.learning_rate, num_steps, 1e-4)
     optimizer = factory(REGULARIZERS, strength, learning_rate=rate, averaging=1.0)
@@ -381,7 +383,7 @@ def test_converges_to_the_closed_form_with_its_support(factory):
 @every_factory
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_numbers_that_optax_would_round_to_the_parameters_dtype_are_warned_of(factory, dtype):
-    """0.999 is 1 in bfloat16: `optax.inject_hyperparams` makes all numbers of the parameters' dtype."""
+    """`optax.inject_hyperparams` casts all numbers to the parameters' dtype, and 0.999 is 1 in bfloat16."""
     params = {"kernel": jnp.ones((3, 2), dtype)}
     with pytest.warns(
         UserWarning, match=rf"should be of float32 or wider, got {dtype}.*`hyperparam_dtype=jnp.float32`"
@@ -397,18 +399,19 @@ def test_inject_hyperparams(factory):
     settings = {"averaging": 0.5} if factory.averages else {}
     schedules = {name: optax.constant_schedule(value) for name, value in settings.items()}
     expected, expected_state = train(make(factory))
-    # No argument has to be said to be static.
+    # No argument has to be declared static.
     inject = optax.inject_hyperparams(factory.make)
     injected = inject(optax.constant_schedule(factory.learning_rate), regularizer=FEWER, strength=0.1, **schedules)
     params, state = train(injected)
-    # Injected decays such as b2 are float32 where plain ones are Python's: 1 - b2 differs by 5e-5 of itself.
+    # Injected decays such as b2 are in float32, and plain ones are Python floats, so 1 - b2 has a relative difference
+    # of 5e-5.
     tolerance = 1e-5 if factory.averages or factory.name in ("prox_sgd", "prox_rmsprop") else 1e-4
     chex.assert_trees_all_close(params, expected, atol=tolerance, rtol=tolerance)
     inner = state.inner_state
     for mine, theirs in [(inner[0], expected_state[0]), (inner[2], expected_state[2])]:
         chex.assert_trees_all_close(mine, theirs, atol=tolerance, rtol=tolerance)
     chex.assert_trees_all_close(inner[1].radii, expected_state[1].radii, atol=tolerance, rtol=tolerance)
-    # By hand: everything that is regularized vanishes, and nothing is compiled again.
+    # Set a strength by hand: all regularized leaves become zero, and nothing is compiled again.
     state.hyperparams["strength"] = jnp.asarray(1e4, jnp.float32)
     programs = tiny.advance._cache_size()
     params, state = tiny.advance(injected, gradient, params, state, 10)
@@ -454,7 +457,7 @@ def test_parameters_and_fresh_state_are_donated_together(factory):
     step = jax.jit(lambda p, s: optimizer.update(gradient(p), s, p), donate_argnums=(0, 1))
     params = make_params()
     state = optimizer.init(params)
-    # Copied: the new state's anchor is the old one.
+    # Copy the results, because the new state's anchor is the old state's array.
     expected = jax.tree.map(np.array, optimizer.update(gradient(params), state, params))
     updates, state = step(params, state)
     chex.assert_trees_all_close((updates, state), expected, rtol=1e-5, atol=1e-5)
@@ -475,7 +478,7 @@ def test_none_leaves_pass_through(factory):
 @every_chain
 @pytest.mark.contract("states found and set by name")
 def test_states_are_found_and_set_by_name(factory):
-    """`optax.tree.get` by the state's name, `set` by a field's, inside inject, MultiSteps and partition at once."""
+    """`optax.tree.get` finds states and fields, and `set` sets fields, inside inject, MultiSteps and partition."""
     settings = {"averaging": 0.5} if factory.averages else {}
     inject = optax.inject_hyperparams(factory.make)
     injected = inject(factory.learning_rate, regularizer=REGULARIZERS, strength=0.1, **settings)
@@ -494,7 +497,7 @@ def test_states_are_found_and_set_by_name(factory):
     changed = optax.tree.set(state, proximal_step=jnp.asarray(7, jnp.int32))
     assert int(optax.tree.get(changed, "proximal_step")) == 7
     assert int(optax.tree.get(changed, "model_step")) == 0
-    # No field has a name of Optax's own states: neither shadows the other.
+    # No field has a name from Optax's states, so that neither shadows the other.
     own = set(type(optax.tree.get(state, model))._fields) | {"radii", "strength", "info", "problem"}
     assert not own & {"count", "mu", "nu", "trace", "learning_rate", "hyperparams", "inner_state"}
 
@@ -502,7 +505,7 @@ def test_states_are_found_and_set_by_name(factory):
 @every_chain
 @pytest.mark.contract("`vmap`")
 def test_vmap_over_parameters_is_a_loop(factory):
-    # The nuclear norm's iterations and its closed form; what is left is the same in the other methods.
+    # RAMDA and RMDA cover the nuclear norm's iterations and its closed form. The rest is the same in the other methods.
     optimizer = make(factory, all_regularizers=factory.averages)
     batch = [make_params(seed=seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
@@ -520,19 +523,19 @@ def test_vmap_over_parameters_is_a_loop(factory):
 
 @pytest.mark.contract("examples run, no deprecation")
 def test_examples_are_run_and_warnings_are_errors():
-    """The settings that make it so: pytest runs the docstrings of the package and fails at any warning."""
+    """pytest's settings: it runs the docstrings of the package and fails at any warning."""
     root = Path(__file__).parents[1]
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert "--doctest-modules" in settings["addopts"] and "ramda_jax" in settings["testpaths"]
     assert settings["filterwarnings"] == ["error"]
     for name in ("ramda", "rmda", "prox_sgd", "prox_adamw", "prox_ssi", "prox_gen", "eval_params", "solver_info"):
         assert ">>> " in getattr(ramda_jax, name).__doc__
-    # Only what Optax and JAX promise to keep.
+    # The package uses only the public interface of Optax and JAX.
     for path in (root / "ramda_jax").rglob("*.py"):
         assert not re.search(r"(import|from) \S*\._src|optax\._src|jax\._src", path.read_text()), path
 
 
-# What Optax's own battery has beside the list.
+# Tests of Optax's own battery that are not in the list.
 
 
 @every_chain

@@ -18,7 +18,7 @@ OPTIONS = (
 
 @pytest.fixture
 def own_cache(monkeypatch):
-    """The cache of this run, if it has one, is put aside and taken up again."""
+    """Sets the cache of this run aside, if it has one, and restores it."""
     before = {name: getattr(jax.config, name) for name in OPTIONS}
     for name in OPTIONS:
         monkeypatch.setenv(name.upper(), "")
@@ -33,7 +33,7 @@ def test_a_second_run_finds_every_program_of_the_first(tmp_path, own_cache):
     kept = []
     for _ in range(2):
         with kept_programs(tmp_path):
-            # A function of its own each time, so that JAX asks the cache; the program is the same.
+            # Each round has a new function, so that JAX asks the cache, but the program is the same.
             jax.jit(lambda x: 2 * x + 1)(np.arange(3.0))
         compilation_cache.reset_cache()
         kept.append({entry.name for entry in tmp_path.iterdir() if entry.name.endswith("-cache")})

@@ -1,4 +1,4 @@
-"""The public names: who takes one away or adds one changes this list, a page of docs/api and CHANGELOG.md."""
+"""The public names. A change of them needs a change of this list, of a page in docs/api and of CHANGELOG.md."""
 
 import importlib
 import inspect
@@ -44,13 +44,13 @@ PUBLIC = {
     """,
     "ramda_jax.structure": "Assignment adaptive_weights assign assignment named_leaves path_name regularized_leaves",
 }
-#: What a user is handed or derives from, and does not make.
+#: Classes that users receive or derive from, but do not make.
 NO_EXAMPLE = (
     "Assignment AxisOrder Certificate Compaction CompactionError Context Cost Coupling Dims ElementwiseRegularizer "
     "Folded GroupRegularizer LeafPlan LowRank Member ModelState NormPenalty Overlap Plan Proof "
     "QuadraticModel Regularizer Report Solution Solver SolverInfo Width WidthPlan"
 ).split()
-#: An example would write files: the guide has one, which runs.
+#: Functions whose examples would write files. The examples are in these files, and are run.
 ELSEWHERE = {"draw_report": "examples/sparse_to_small.py", "save_compact": "docs/compaction.md"}
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

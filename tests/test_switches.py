@@ -1,7 +1,7 @@
-"""JAX's own switches, which find what is silent: over all methods and regularizers, in every function of a training.
+"""JAX's debugging switches, which find silent faults, over all methods, regularizers and functions of a training run.
 
-Rank and dtype promotion are refused when a step is traced, so that tracing is all that is done here. What Optax itself
-does not allow is stated in `OPTAX_PROMOTES`.
+JAX refuses rank and dtype promotion when a step is traced, so these tests only trace. `OPTAX_PROMOTES` lists where
+Optax itself promotes.
 """
 
 import gc
@@ -19,8 +19,8 @@ from tests.factories import FACTORIES
 from tests.regularizers.cases import CASES
 
 slow = pytest.mark.slow
-#: What Optax itself does not allow under "strict": its Adam takes an integer power of a float, its projection onto the
-#: simplex, of which that onto the l1 ball is made, divides floats by integers.
+#: Optax itself promotes in these: its Adam raises a float to an integer power, and its projection onto the simplex,
+#: which the projection onto the l1 ball uses, divides floats by integers.
 OPTAX_PROMOTES = ("prox_adamw", "prox_ssi", "Projection simplex", "Projection l1 ball")
 #: Zero has no nearest point on the sphere, and Optax's projection of it is NaN.
 NOT_AT_ZERO = ("Projection sphere",)
@@ -28,7 +28,7 @@ QUICK = ("ramda", "GroupLasso")
 
 
 def pairs(wanted):
-    """Methods and regularizers; one pair of them in the ordinary tier."""
+    """Pairs of a method and a regularizer. Only one pair is not slow."""
     return pytest.mark.parametrize(
         ("factory", "name"),
         [
@@ -40,7 +40,7 @@ def pairs(wanted):
 
 @pytest.fixture(autouse=True)
 def earlier_objects_left_out(quick_collections):
-    """JAX collects garbage, and looks for who refers to a tracer, at each check of leaks: only among the test's own."""
+    """Limits the garbage collection and the search for tracers, in each check of leaks, to the test's objects."""
     gc.freeze()
 
 
@@ -48,7 +48,7 @@ every_pair = pairs([(factory, name) for factory in FACTORIES for name in CASES])
 
 
 def make(factory, name, dtype=jnp.float32):
-    """An optimizer with schedules and growing averages, and parameters: a bias, and two leaves of one shape."""
+    """An optimizer with schedules and a growing average, and parameters: two layers of one shape."""
     case = CASES[name]
     settings = {"averaging": ramda_jax.sqrt_growth(0.5), "restarts": (2,)} if factory.averages else {}
     optimizer = factory({"kernel": case.regularizer}, optax.constant_schedule(0.1), **settings)
@@ -61,7 +61,7 @@ def make(factory, name, dtype=jnp.float32):
 
 
 def functions(factory, name):
-    """Names and functions of (gradients, state, params): all that a training calls under `jit`."""
+    """Maps names to functions of (gradients, state, params) that a training run calls under `jit`."""
     regularizer = {"kernel": CASES[name].regularizer}
     optimizer, _ = make(factory, name)
     measures = (
@@ -86,7 +86,7 @@ def functions(factory, name):
 
 
 def failures(promotion, factory, name, dtype):
-    """From functions to what is wrong with them under a switch, but for what Optax does; and whether Optax does any."""
+    """A dict from functions to their errors under a switch, and whether errors inside Optax were left out of it."""
     optimizer, params = make(factory, name, dtype)
     state = jax.eval_shape(optimizer.init, params)
     failed, in_optax = {}, False
@@ -110,7 +110,7 @@ def test_no_rank_is_promoted(factory, name):
 
 @every_pair
 def test_no_dtype_is_promoted(factory, name):
-    """In bfloat16, whose sums are in float32."""
+    """The parameters are in bfloat16, and the sums in float32."""
     failed, in_optax = failures(lambda: jax.numpy_dtype_promotion("strict"), factory, name, jnp.bfloat16)
     assert failed == {}
     assert in_optax == (factory.name in OPTAX_PROMOTES or name in OPTAX_PROMOTES)
@@ -127,7 +127,7 @@ def test_no_tracer_leaks_and_every_program_is_well_formed(factory, name):
 
 @every_pair
 def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, name):
-    """All functions in one program, three steps of it; the first is of gradients of 0 at parameters of 0."""
+    """One program has all functions. The first step has gradients of 0 at parameters of 0, and three more follow."""
     optimizer, params = make(factory, name)
     every = functions(factory, name)
 

@@ -1,4 +1,4 @@
-"""Which cases `make test` leaves to the slow tests: none with a value that no other case has."""
+"""The cases that `make test` leaves to the slow tests: each of their values must be in another case."""
 
 import itertools
 import types
@@ -21,7 +21,7 @@ def test_a_cover_has_each_value_at_each_place(ids, count):
 
 
 class Case:
-    """As much of pytest's items as is looked at."""
+    """The part of pytest's items that `mark_slow_cases` uses."""
 
     def __init__(self, name, case, mark):
         self.nodeid, self.callspec = f"{name}[{case}]", types.SimpleNamespace(id=case)

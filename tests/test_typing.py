@@ -1,4 +1,4 @@
-"""What a type checker has to accept. `make types` reads this file as a user's checker would; it is run as well."""
+"""Code that a type checker must accept. `make types` checks this file as a user's checker would; tests also run it."""
 
 # pyright: standard
 
@@ -61,7 +61,7 @@ def test_specs_of_every_form_are_regularizers():
 
 
 class Shrinking(ramda_jax.Regularizer):
-    """As a user writes one: annotated, with a trait of its own."""
+    """A regularizer as a user writes it, annotated and with its own trait."""
 
     convex = False
 

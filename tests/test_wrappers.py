@@ -1,4 +1,4 @@
-"""Optax's wrappers around our methods: which keep the zeros, and, pinned as facts, which cannot."""
+"""Optax's wrappers around our methods: those that keep zeros, and those that are known not to."""
 
 import functools
 
@@ -38,7 +38,7 @@ def method(regularizer=None):
 
 
 def given(optimizer, **extra_args):
-    """The optimizer, its update always called with these."""
+    """The optimizer, with these extra arguments in each call of `update`."""
     return optax.GradientTransformationExtraArgs(optimizer.init, functools.partial(optimizer.update, **extra_args))
 
 
@@ -80,7 +80,7 @@ KEEP = {
 @pytest.mark.parametrize("name", KEEP)
 @pytest.mark.contract("chains, `apply_if_finite`, conditions, snapshots")
 def test_wrappers_keep_exact_zeros(name):
-    # The monitor's state gets its measurements with the first step.
+    # The monitor's state gets its measurements in the first step, so its structure changes.
     run = tiny.train_step_by_step if name == "monitor" else tiny.train
     params, state = train(KEEP[name](), num_steps=300, run=run)
     assert alive(params) == STRUCTURED
@@ -100,7 +100,7 @@ def test_apply_if_finite_rejects_a_nan_whole():
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_without_a_guard_a_nan_stays_in_its_group_for_good(bad):
-    """As the docstring of `ramda` says: the sums never forget."""
+    """As the docstring of `ramda` says, the sums never forget."""
     params, state = train(method(), 3)
     grads = gradient(params)
     grads["body"]["kernel"] = grads["body"]["kernel"].at[2, 1].set(bad)
@@ -125,7 +125,7 @@ def test_multisteps_is_one_step_on_the_mean_gradient():
     draws = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params) for _ in range(3)]
     poisoned = jax.tree.map(lambda g: g.at[0].set(jnp.nan), draws[0])
     update = jax.jit(optimizer.update)
-    for grads in (draws[0], poisoned, draws[1]):  # the poisoned one does not count
+    for grads in (draws[0], poisoned, draws[1]):  # the poisoned gradient is skipped
         updates, state = update(grads, state, params)
         chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
     updates, state = update(draws[2], state, params)
@@ -144,7 +144,7 @@ def test_partition_and_masked_leave_other_groups_alone():
         return jax.tree.map_with_path(lambda path, _: LABELS[path[0].key], tree)
 
     by_function = optax.partition({"ours": method({"body/kernel": GroupLasso()}), "theirs": optax.sgd(0.1)}, label)
-    # The other part is updated by itself, or not at all.
+    # The other part is updated by another optimizer, or not at all.
     masked = optax.chain(
         optax.masked(method({"kernel": GroupLasso()}), ONLY_BODY), optax.masked(optax.set_to_zero(), FROZEN)
     )
@@ -200,7 +200,7 @@ def test_sam_in_opaque_mode_keeps_zeros():
 
 @pytest.mark.contract("SAM; what cannot keep zeros")
 def test_sam_in_transparent_mode_keeps_zeros():
-    def gradient_with_a_pull(params):  # which moves the adversarial point off the zeros, but not the structure
+    def gradient_with_a_pull(params):  # moves only the adversarial point off zero
         return jax.tree.map(lambda g: g + 0.01, gradient(params))
 
     optimizer = optax.contrib.sam(method(), optax.sgd(0.01))
@@ -226,7 +226,7 @@ LOSE = {
 @pytest.mark.parametrize("name", LOSE)
 @pytest.mark.contract("SAM; what cannot keep zeros")
 def test_what_rescales_or_averages_after_us_loses_zeros(name):
-    """A fact, not a wish: such wrappers cannot keep the structure, and `check_last` finds them."""
+    """This is a known limit: such wrappers cannot keep the structure, and `check_last` finds them."""
     params, _ = train(given(LOSE[name](), value=1.0), num_steps=30)
     plain, _ = train(method(), num_steps=30)
     assert alive(plain) == STRUCTURED
@@ -242,7 +242,7 @@ def test_lookahead_loses_zeros_in_its_slow_parameters():
 
 
 def test_apply_every_is_another_method():
-    """It feeds zero gradients between its steps, on which a proximal step shrinks all the same."""
+    """`apply_every` passes zero gradients between its steps, and a proximal step shrinks on these too."""
     optimizer = optax.chain(optax.apply_every(4), method())
     params = make_params()
     updates, _ = optimizer.update(gradient(params), optimizer.init(params), params)

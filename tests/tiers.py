@@ -1,7 +1,7 @@
-"""Which cases of a test `make test` runs, where the others are left to `make test-slow`.
+"""The cases of a test that `make test` runs. `make test-slow` runs the other cases.
 
-`@pytest.mark.covering` keeps as many cases as it takes to have every value of every parameter once, of 66 regularizers
-times two dtypes some 33. `@pytest.mark.slow_except("scan", "vmap")` keeps the cases with these ids.
+`@pytest.mark.covering` keeps enough cases to have every value of every parameter once, about 33 of 66 regularizers
+times two dtypes. `@pytest.mark.slow_except("scan", "vmap")` keeps the cases with these ids.
 """
 
 import collections
@@ -12,7 +12,7 @@ SLOW = pytest.mark.slow(reason="another case of this test runs in `make test`")
 
 
 def cover(ids):
-    """The first of `ids`, names of values joined by hyphens, that together have each value at each place."""
+    """A few of `ids`, which are names of values joined by hyphens, that together have each value at each place."""
     values = [set(enumerate(name.split("-"))) for name in ids]
     missing, chosen = set().union(*values), []
     while missing:
@@ -23,7 +23,7 @@ def cover(ids):
 
 
 def mark_slow_cases(items):
-    """Marks the cases that are left out; every worker of a run chooses the same ones."""
+    """Marks the slow cases. Every worker of a run chooses the same cases."""
     covering = collections.defaultdict(list)
     for item in items:
         if item.get_closest_marker("covering") and hasattr(item, "callspec"):

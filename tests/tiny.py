@@ -1,4 +1,4 @@
-"""What many tests train: small random trees, a step that is compiled once for each optimizer, and which groups live."""
+"""Helpers for training in tests: small random trees, steps that are compiled once per optimizer, and nonzero groups."""
 
 import functools
 
@@ -9,7 +9,7 @@ import optax
 
 
 def normal_tree(shapes, dtype=jnp.float32, seed=0):
-    """Normal entries in a tree of shapes; dicts are filled in their own order."""
+    """A tree of normal random arrays with these shapes."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda shape: jnp.asarray(rng.normal(size=shape), dtype), shapes, is_leaf=lambda x: isinstance(x, tuple)
@@ -24,13 +24,13 @@ def apply_step(optimizer, grads, state, params, **extra_args):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def step(optimizer, gradient, params, state):
-    """(params, state) after a step; the program of a training that returns to Python after each."""
+    """(params, state) after a step; the program of a training run that returns to Python after each step."""
     return apply_step(optimizer, gradient(params), state, params)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def advance(optimizer, gradient, params, state, num_steps):
-    """(params, state) after some steps; one program, whatever their number."""
+    """(params, state) after some steps. One program serves any number of steps."""
 
     def body(_, carry):
         params, state = carry
@@ -44,7 +44,7 @@ def train(optimizer, gradient, params, num_steps):
 
 
 def train_step_by_step(optimizer, gradient, params, num_steps):
-    """As `train`, in as many calls of `step`: also for a state that changes its structure, as some of Optax's do."""
+    """Like `train`, but with a call of `step` for each step, so that the state may change its structure."""
     state = optimizer.init(params)
     for _ in range(num_steps):
         params, state = step(optimizer, gradient, params, state)
@@ -52,6 +52,6 @@ def train_step_by_step(optimizer, gradient, params, num_steps):
 
 
 def alive(leaf, axis=0):
-    """Which slices along an axis are not zero, as a list."""
+    """A list that says for each slice along an axis whether it is not zero."""
     leaf = np.asarray(leaf)
     return (leaf != 0).any(axis=tuple(a for a in range(leaf.ndim) if a != axis % leaf.ndim)).tolist()

@@ -1,7 +1,7 @@
 """Fuzzing with numbered inputs: each input works, is refused with an error that names a remedy, or is a fault.
 
-    python -m tests.fuzz --inputs 100000             # a table with a line for each stage python -m tests.fuzz --seed 0
-    --only 4711        # one input again, with its outcome
+    python -m tests.fuzz --inputs 100000             # a table with a line for each stage
+    python -m tests.fuzz --seed 0 --only 4711        # one input again, with its outcome
 
 The number and the seed determine an input. Faults are printed with their numbers and make the exit status 1.
 """
