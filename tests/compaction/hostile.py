@@ -1,4 +1,4 @@
-"""Folders that claim to hold a compact model: from a good one, by random changes of either file."""
+"""Folders that claim to hold a compact model, made from a good folder by random changes of its files."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from ramda_jax.compaction import CompactionError, load_compact
 
 ARRAYS, PLAN, NEXT = "variables.safetensors", "plan.json", "plan.next.json"
 
-#: What stands where something else should.
+#: Values that replace a good value.
 VALUES = (
     *(
         None,
@@ -61,7 +61,7 @@ TEXTS = (
 
 
 def forge(folder, plan, arrays):
-    """Writes a folder with digests that fit, as somebody can who knows the format."""
+    """Writes a folder with matching digests, as an attacker who knows the format can."""
     kinds = plan["arrays"].get("kinds") if isinstance(plan.get("arrays"), dict) else {}
     plan = {key: value for key, value in plan.items() if key != "arrays"} | {"arrays": {"kinds": kinds}}
     blob = arrays
@@ -73,7 +73,7 @@ def forge(folder, plan, arrays):
 
 
 def change_json(numbers, tree):
-    """Changes one place of a tree of dicts and lists, anywhere in it."""
+    """Makes a random change at a random place of a tree of dicts and lists."""
     places = []
 
     def visit(node):
@@ -91,11 +91,11 @@ def change_json(numbers, tree):
         case 2 if isinstance(node[key], int):
             node[key] += numbers.choice((-1, 1, 8, 2**40))
         case _:
-            node[key] = copy.deepcopy(numbers.choice(VALUES))  # it may be changed next
+            node[key] = copy.deepcopy(numbers.choice(VALUES))  # a later change must not alter VALUES
 
 
 def change_bytes(numbers, blob):
-    """Some of the bytes lost, changed, doubled, or all of them others."""
+    """The bytes after a loss, a change, an insertion, a doubling, or a replacement of all of them."""
     place = numbers.randrange(len(blob) + 1)
     match numbers.randrange(5):
         case 0:
@@ -111,7 +111,7 @@ def change_bytes(numbers, blob):
 
 
 def change_arrays(numbers, arrays):
-    """Other leaves, shapes or dtypes."""
+    """The arrays with another leaf, shape or dtype."""
     arrays = dict(arrays)
     path = numbers.choice(list(arrays))
     match numbers.randrange(4):
@@ -127,7 +127,7 @@ def change_arrays(numbers, arrays):
 
 
 def change_folder(numbers, folder):
-    """A file missing, a link, a folder, a pipe, another name."""
+    """Removes or renames a file, or replaces it by a link, a pipe or another file."""
     path = folder / numbers.choice((ARRAYS, PLAN))
     match numbers.randrange(7):
         case 0:
@@ -150,11 +150,11 @@ def change_folder(numbers, folder):
 
 
 def outcome(seed, folder):
-    """Makes the folder of that number, in place of what is there, from the good one that is saved in it.
+    """Replaces the good model in a folder by the hostile one with this seed, and loads it.
 
     Returns:
-        "loaded", and then what was loaded is what the plan says, or "refused", by a `CompactionError` that says a rule
-        and a remedy. Everything else raises.
+        "loaded" if the arrays agree with the plan, or "refused" if a `CompactionError` states a rule and a remedy.
+            Anything else raises.
     """
     numbers = random.Random(seed)
     plan, arrays = json.loads((folder / PLAN).read_text()), (folder / ARRAYS).read_bytes()

@@ -1,4 +1,4 @@
-"""Nets with residual branches that add only a bias, as at the start of training: the last kernel of each is zero."""
+"""Nets whose residual branches add only a bias, as at the start of training, because their last kernels are zero."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -10,7 +10,7 @@ IMAGES = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
 
 
 class Attention(nnx.Module):
-    """Attention as it is written by hand, with two numbers in its code."""
+    """Handwritten attention that stores the number and the size of its heads."""
 
     def __init__(self, rngs):
         self.heads, self.size = 4, 2
@@ -24,7 +24,7 @@ class Attention(nnx.Module):
 
 
 class Nnx(nnx.Module):
-    """A basic block of a ResNet, attention, and a feedforward layer, both after a norm."""
+    """A basic block of a ResNet, then attention and a feedforward layer, both after a norm."""
 
     def __init__(self, rngs):
         zeros = nnx.initializers.zeros
@@ -52,7 +52,7 @@ class Nnx(nnx.Module):
 
 
 class Linen(nn.Module):
-    """The same with Flax's own attention."""
+    """The same net in linen, with Flax's attention."""
 
     @nn.compact
     def __call__(self, x):
@@ -69,7 +69,7 @@ class Linen(nn.Module):
 
 
 class Equinox(eqx.Module):
-    """The same without batch norm, for one image, channels first. Of its attention a head stays, with empty values."""
+    """The same net in Equinox for one image, without batch norm. Attention keeps a head with empty values."""
 
     convs: list[eqx.nn.Conv2d]
     norms: list[eqx.nn.LayerNorm]
@@ -97,7 +97,7 @@ class Equinox(eqx.Module):
 
 
 def function(params, x):
-    """The same of products alone."""
+    """The same net as a function of matrix products, without convolutions."""
     x = x.reshape(len(x), 16, 3) @ params["stem"]
     q, k, v = (jnp.einsum("btd,dnh->btnh", norm(x), params[name]) for name in "qkv")
     weights = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k) * 0.3)

@@ -1,4 +1,4 @@
-"""The nets that must come out equal in linen too, their code as anyone would write it."""
+"""The nets for the tests of equality in linen, written as users would write them."""
 
 import functools
 
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """Depthwise convolutions, with one and with two outputs for each input."""
+    """A net with depthwise convolutions, with one and with two outputs for each input."""
 
     @nn.compact
     def __call__(self, x):
@@ -86,7 +86,7 @@ def images(size, channels):
     return jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
 
 
-#: From names to (module, its batch).
+#: Maps names to (module, batch).
 NETS = {
     "resnet": (ResNet50(depths=(2, 1)), images(8, 3)),
     "mlp": (MLP(), jax.ShapeDtypeStruct((4, 6), jnp.float32)),
@@ -103,7 +103,7 @@ every_net = pytest.mark.parametrize(
 
 
 def make(name, dtype=jnp.float32):
-    """(module, variables with random biases and statistics, a batch)."""
+    """(module, variables with random biases and statistics, batch)."""
     module, batch = NETS[name]
     rng = np.random.default_rng(1)
 

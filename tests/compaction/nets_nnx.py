@@ -1,4 +1,4 @@
-"""The architectures that must come out equal, in nnx, as narrow as they can be."""
+"""The architectures for the tests of equality in nnx, with small widths."""
 
 import functools
 
@@ -37,7 +37,7 @@ class LeNet5(nnx.Module):
 
 
 class VGG19(nnx.Module):
-    """16 convolutions with batch normalisation, 3 dense layers."""
+    """A net with 16 convolutions with batch normalisation, and 3 dense layers."""
 
     def __init__(self, rngs, widths=(4, 6, 8, 10, 10), depths=(2, 2, 4, 4, 4)):
         self.convs, self.norms, self.pools = nnx.List(), nnx.List(), []
@@ -103,7 +103,7 @@ class ResNet50(nnx.Module):
 
 
 class MobileNet(nnx.Module):
-    """Depthwise and pointwise convolutions; one depthwise layer has two outputs for each input."""
+    """A net with depthwise and pointwise convolutions. One depthwise layer has two outputs for each input."""
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(3, 6, (3, 3), strides=2, rngs=rngs)
@@ -122,7 +122,7 @@ class MobileNet(nnx.Module):
 
 
 class DenseNet(nnx.Module):
-    """Every layer reads all those before it."""
+    """A net in which every layer reads all layers before it."""
 
     def __init__(self, rngs):
         self.first = nnx.Conv(3, 6, (3, 3), rngs=rngs)
@@ -171,7 +171,7 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Pre-LN, with learned positions."""
+    """A transformer with the norm before each branch, and learned positions."""
 
     def __init__(self, rngs):
         self.tokens, self.positions = nnx.Embed(11, 8, rngs=rngs), nnx.Embed(7, 8, rngs=rngs)
@@ -197,7 +197,7 @@ class LSTM(nnx.Module):
 
 
 class Normalised(nnx.Module):
-    """LayerNorm in the stream, widths free between."""
+    """A net with LayerNorm in the stream, and free widths between the norms."""
 
     def __init__(self, rngs):
         self.layers = nnx.List([nnx.Linear(m, n, rngs=rngs) for m, n in ((6, 8), (8, 12), (12, 8), (8, 3))])
@@ -210,7 +210,7 @@ class Normalised(nnx.Module):
 
 
 class GroupNormed(nnx.Module):
-    """GroupNorm after the first convolution, none after the second."""
+    """A net with GroupNorm after the first convolution and none after the second."""
 
     def __init__(self, rngs):
         self.conv1, self.norm = nnx.Conv(3, 8, (3, 3), rngs=rngs), nnx.GroupNorm(8, num_groups=4, rngs=rngs)
@@ -224,7 +224,7 @@ class GroupNormed(nnx.Module):
 
 
 class Tied(nnx.Module):
-    """An embedding that is also the output's matrix."""
+    """A net whose embedding is also the output's matrix."""
 
     def __init__(self, rngs):
         self.embed = nnx.Embed(9, 8, rngs=rngs)
@@ -243,7 +243,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 9)
 VECTORS = jax.random.normal(jax.random.key(0), (4, 6))
 SEQUENCES = jax.random.normal(jax.random.key(0), (2, 4, 5))
 
-#: From names to (class, a batch, widths that must be able to shrink, as one of their axes).
+#: Maps names to (class, batch, widths that must be able to shrink, each named by one of its axes).
 NETS = {
     "mlp": (MLP, VECTORS, ["layers/0/kernel[1]", "layers/1/kernel[1]", "layers/2/kernel[1]"]),
     "lenet5": (LeNet5, images(16, 1), ["conv1/kernel[3]", "conv2/kernel[3]", "dense1/kernel[1]", "dense2/kernel[1]"]),
@@ -266,7 +266,7 @@ NETS = {
 }
 
 
-#: What takes long to compile; each kind of layer of theirs is in a net of fewer.
+#: Nets that take long to compile. Each of their kinds of layers is in a smaller net too.
 FULL_DEPTH = ("vgg19", "resnet50")
 every_net = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in FULL_DEPTH else ()) for name in NETS]
@@ -274,17 +274,17 @@ every_net = pytest.mark.parametrize(
 
 
 def make(name, dtype=jnp.float32):
-    """The net `build` makes, and its batch."""
+    """(net, batch); `build` makes the net."""
     kind, batch, _ = NETS[name]
     return build(kind, dtype), batch.astype(dtype) if jnp.issubdtype(batch.dtype, jnp.floating) else batch
 
 
 def build(kind, dtype=jnp.float32):
-    """The net with random kernels, biases and statistics, so that a dead channel is not zero."""
+    """A net with random kernels, biases and statistics, so that the output of a dead channel is not zero."""
     graph, state = nnx.split(nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
 
-    # In NumPy: a random number generator of JAX's would be compiled for each of the shapes.
+    # Use NumPy, because JAX would compile a random number generator for each shape.
     def fill(path, leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -298,7 +298,7 @@ def build(kind, dtype=jnp.float32):
     net = nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
     net.eval()
     for _, layer in nnx.iter_modules(net):
-        # A recurrent cell makes its first carry of this dtype.
+        # A recurrent cell makes its first carry in this dtype.
         if hasattr(layer, "param_dtype"):
             layer.param_dtype = dtype
     return net

@@ -1,4 +1,4 @@
-"""Stacks of layers: their arrays have axes before their own, and they are run by `scan`, by `vmap` or in a loop."""
+"""Stacks of layers: their arrays have extra leading axes, and `scan`, `vmap` or a loop runs the layers."""
 
 import functools
 
@@ -10,7 +10,7 @@ from flax import nnx
 
 
 def stack(kind, *lengths, axis=0):
-    """A stack of modules of a kind; with several lengths a stack of stacks."""
+    """A function that makes a stack of modules of a kind; with several lengths, a stack of stacks."""
 
     def make(rngs, lengths=lengths):
         if not lengths:
@@ -32,7 +32,7 @@ def in_turn(x, layer):
 
 
 def every(layers, x):
-    """What each layer of a stack makes of `x`."""
+    """The output of each layer of a stack for the input `x`."""
     return nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None))(layers, x)
 
 
@@ -46,7 +46,7 @@ class Feedforward(nnx.Module):
 
 
 class Gated(nnx.Module):
-    """Gate and value from one kernel."""
+    """A feedforward layer with gate and value from one kernel."""
 
     def __init__(self, rngs):
         self.norm = nnx.LayerNorm(6, rngs=rngs)
@@ -67,7 +67,7 @@ class Attending(nnx.Module):
 
 
 class Einsums(nnx.Module):
-    """Heads as Gemma writes them."""
+    """Attention with einsums as in Gemma."""
 
     def __init__(self, rngs):
         self.query = nnx.Einsum("btd,hds->bths", (4, 6, 2), rngs=rngs)
@@ -100,7 +100,7 @@ class Recurrent(nnx.Module):
 
 
 class Scanned(nnx.Module):
-    """A stack run by `nnx.scan`, between two layers of which the first can shrink too."""
+    """A stack run by `nnx.scan` between dense layers, the first of which can shrink too."""
 
     def __init__(self, kind, *lengths, axis=0, rngs):
         self.a, self.b = nnx.Linear(3, 8, rngs=rngs), nnx.Linear(8, 6, rngs=rngs)
@@ -116,7 +116,7 @@ class Scanned(nnx.Module):
 
 
 class Looped(Scanned):
-    """The same, layer by layer in Python."""
+    """The same net with a Python loop over the layers."""
 
     def __call__(self, x):
         x = self.b(nnx.relu(self.a(x)))
@@ -127,7 +127,7 @@ class Looped(Scanned):
 
 
 class LaxScanned(Scanned):
-    """The same, by `jax.lax.scan` over the state."""
+    """The same net with `jax.lax.scan` over the state."""
 
     def __call__(self, x):
         graph, state = nnx.split(self.layers)
@@ -136,7 +136,7 @@ class LaxScanned(Scanned):
 
 
 class Ensemble(nnx.Module):
-    """Several nets on the same inputs; their mean is returned."""
+    """The mean of several nets on the same inputs."""
 
     def __init__(self, kind, *lengths, rngs):
         self.a, self.b = nnx.Linear(3, 8, rngs=rngs), nnx.Linear(8, 6, rngs=rngs)
@@ -151,7 +151,7 @@ class Ensemble(nnx.Module):
 
 
 class Experts(nnx.Module):
-    """Each token gets a mixture of what all experts say."""
+    """A mixture of experts: each token gets a weighted mean of the outputs of all experts."""
 
     def __init__(self, rngs):
         self.router = nnx.Linear(6, 3, rngs=rngs)
@@ -165,7 +165,7 @@ class Experts(nnx.Module):
 
 
 class Tables(nnx.Module):
-    """An embedding for each of several codebooks."""
+    """A net with an embedding for each of several codebooks."""
 
     def __init__(self, rngs):
         self.tables = stack(lambda rngs: nnx.Embed(9, 6, rngs=rngs), 3)(rngs)
@@ -185,7 +185,7 @@ def scanned(kind, *lengths, **settings):
     return functools.partial(Scanned, kind, *lengths, **settings)
 
 
-#: From names to (a function of rngs, a batch, an axis that can shrink).
+#: Maps names to (function of rngs, batch, an axis that can shrink).
 NNX = {
     "scan of feedforward": (scanned(Feedforward, 3), SEQUENCES, "layers/up/kernel[2]"),
     "scan over the second axis": (scanned(Feedforward, 3, axis=1), SEQUENCES, "layers/up/kernel[2]"),
@@ -227,7 +227,7 @@ class LinenConvolving(nn.Module):
 
 
 class LinenStack(nn.Module):
-    """A stack of blocks; with `axis` not 0 that is where it lies in their arrays."""
+    """A stack of blocks. `axis` is the axis of the layers in their arrays."""
 
     block: type[nn.Module]
     axis: int = 0
@@ -245,7 +245,7 @@ class LinenStack(nn.Module):
         return nn.Dense(3)(x)
 
 
-#: From names to (module, a batch, an axis that can shrink).
+#: Maps names to (module, batch, an axis that can shrink).
 LINEN = {
     "scan": (LinenStack(LinenBlock), SEQUENCES, "params/ScanLinenBlock_0/Dense_1/kernel[2]"),
     "scan over the second axis": (LinenStack(LinenBlock, 1), SEQUENCES, "params/ScanLinenBlock_0/Dense_1/kernel[2]"),
@@ -258,7 +258,7 @@ LINEN = {
 
 
 class EquinoxStack(eqx.Module):
-    """The hidden layers of an MLP as one, and an ensemble of attention heads after it."""
+    """The hidden layers of an MLP as a stack, followed by an ensemble of attention heads."""
 
     first: eqx.nn.Linear
     layers: eqx.nn.MLP

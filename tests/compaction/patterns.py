@@ -1,4 +1,4 @@
-"""Zero groups at random, and the comparison that every equality test makes by itself."""
+"""Random zero groups, and the comparison that the tests of equality make themselves."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ import ramda_jax
 from ramda_jax.structure import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
 
-#: Largest difference of outputs, relative to the largest output.
+#: The largest allowed difference of outputs, relative to the largest output.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 
 
 def zero_groups(params, rng, share=0.5, regularizer=None):
-    """The parameters with a share of the groups of each regularized leaf set to zero, at random."""
+    """The parameters with a random share of the groups of each regularized leaf set to zero."""
     regularizer = regularizer or ramda_jax.GroupLasso("input")
     values = dict(named_leaves(params))
     for path, leaf, resolved in regularized_leaves(regularizer, params):
@@ -23,7 +23,7 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
 
 
 def zero_readers(dims, variables, rng, share=0.5):
-    """The variables with a share of every free width's indices read by nothing, and by width the indices that are."""
+    """Variables in which nothing reads a random share of each free width's indices, and the other indices by width."""
     values = {path: leaf for path, leaf in named_leaves(variables)}
     alive = {}
     for width in dims.widths:
@@ -40,7 +40,7 @@ def zero_readers(dims, variables, rng, share=0.5):
 
 
 def relative_difference(one, other):
-    """The largest difference of two trees of arrays, relative to the largest entry of each leaf of the first."""
+    """The largest difference of two trees of arrays, relative to the largest entry of each leaf of the first tree."""
     worst = 0.0
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):

@@ -1,4 +1,4 @@
-"""Small models stored by one process and made again by another, which has their code and nothing else.
+"""Small models that one process stores, and another process rebuilds with only their code.
 
 python -m tests.compaction.rebuilt_elsewhere FOLDER
 """
@@ -18,7 +18,7 @@ from tests.compaction import nets_branches, nets_linen, nets_nnx, nets_stacked
 
 
 class EquinoxConvolving(eqx.Module):
-    """A convolution, a norm over the batch's statistics aside, a grouped one, and a cell over what they find."""
+    """A norm, a convolution, a grouped convolution and a recurrent cell over their outputs."""
 
     first: eqx.nn.Conv1d
     norm: eqx.nn.LayerNorm
@@ -40,7 +40,7 @@ class EquinoxConvolving(eqx.Module):
 
 
 class Encoder(nn.Module):
-    """What `Both` has before its head."""
+    """The part of `Both` before the head."""
 
     @nn.compact
     def __call__(self, x):
@@ -57,7 +57,7 @@ def over_batch(model, x):
     return jax.vmap(model)(x)
 
 
-#: From names, of which the first word is the library's, to (a class or function that makes the model, a batch).
+#: Maps names to (class or function that makes the model, batch). The first word of a name is the library.
 MODELS = {
     **{f"nnx {name}": nets_nnx.NETS[name][:2] for name in ("mobilenet", "lstm", "layer_norm")},
     **{
@@ -79,7 +79,7 @@ def how_called(name):
 
 
 def fresh(name):
-    """A model without values: all that another process has."""
+    """A model without values, as in another process."""
     kind, _ = MODELS[name]
     if name.startswith("nnx"):
         return nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)))
@@ -87,7 +87,7 @@ def fresh(name):
 
 
 def output(name, model, variables):
-    """What a small model, as `Compaction.model` is one, makes of the batch."""
+    """The output for the batch of a small model, such as `Compaction.model`."""
     batch = MODELS[name][1]
     if name.startswith("nnx"):
         model.eval()

@@ -1,4 +1,4 @@
-"""What only training uses must run after compaction, and follows the widths that it shares."""
+"""Parts that only training uses must run after compaction, and their shared widths shrink too."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
 
 
 class Net(nnx.Module):
-    """With dropout, batch normalisation, and an auxiliary head of two layers that only training uses."""
+    """A net with dropout, batch normalisation, and an auxiliary head of two layers that only training uses."""
 
     def __init__(self, rngs, between=lambda h: h):
         self.a, self.b = nnx.Linear(6, 8, rngs=rngs), nnx.Linear(8, 5, rngs=rngs)
@@ -32,7 +32,7 @@ class Net(nnx.Module):
 def make(**settings):
     net = Net(nnx.Rngs(0), **settings)
     net.b.kernel[...] = net.b.kernel[...].at[5:].set(0)
-    # Nothing that training alone reads is ever deleted for its zeros.
+    # Zeros in a leaf that only training reads never lead to deletions.
     net.aux_out.kernel[...] = net.aux_out.kernel[...].at[3:].set(0)
     net.train()
     return net
@@ -42,7 +42,7 @@ def test_what_only_training_uses_follows_and_trains():
     net = make()
     small = compact_model(net, X, num_random=0)
     model = small.model
-    assert not model.dropout.deterministic  # the mode of the whole one
+    assert not model.dropout.deterministic  # the mode of the whole model
     assert model.a.kernel.shape == (6, 5) and small.refused == {}
     assert model.aux.kernel.shape == (5, 7) and model.aux_out.kernel.shape == (7, 3)
     net.eval()
@@ -72,7 +72,7 @@ def test_a_training_that_needs_other_arguments_is_not_looked_at():
 
 
 class Linen(nn.Module):
-    """A head that another method uses."""
+    """A module with a head that only other calls use."""
 
     def setup(self):
         self.a, self.b, self.head = nn.Dense(8), nn.Dense(5), nn.Dense(3)
@@ -104,7 +104,7 @@ def test_other_calls_of_a_model_must_run_after():
     def fixed(module, variables, x):
         return module.apply(variables, x, method="fixed")
 
-    # Nobody says that there is another call: its head is not cut, and would not fit.
+    # Without `also` compaction does not know the other call, so the head is not cut and would not fit.
     alone = compact_model(module, X, variables=variables, num_random=0)
     assert alone.variables["params"]["head"]["kernel"].shape == (8, 3)
     small = compact_model(module, X, variables=variables, also=[train, encode], num_random=0)
@@ -132,7 +132,7 @@ def test_dropout_of_an_equinox_module_needs_a_key_and_is_not_looked_at():
 
 
 def test_the_trace_is_the_one_that_compaction_goes_by():
-    """With what only training uses among the members, for groups that span layers."""
+    """Its members include leaves that only training uses, which groups that span layers need."""
     net = make()
     dims = trace_dims(net, X)
     [width] = [width for width in dims.widths if not width.reason]

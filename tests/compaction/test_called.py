@@ -1,4 +1,4 @@
-"""A model that is called in another way than it is given: the error says how to say so, at every door."""
+"""Models that are not called as `model(x)`: the errors of all functions name the argument `call`."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -59,7 +59,7 @@ class EquinoxOfOne(Equinox):
 
 VARIABLES = Linen().init(jax.random.key(0), X, method="encode")
 _MODEL = r"The model must run as `model\(\*inputs\)`, but with the inputs \(float32\[2, 5\]\) it raised "
-#: From names to (model, keywords, the message, what it says first of the cause, a call).
+#: Maps names to (model, keywords, message, the message's text about the cause, call).
 MODELS = {
     "nnx without": (Nnx(), {}, _MODEL, "TypeError: 'Nnx' object is not callable", lambda model, x: model.encode(x)),
     "nnx of two": (NnxOfTwo(), {}, _MODEL, "missing 1 required positional argument", lambda model, x: model(x, 2.0)),
@@ -96,7 +96,7 @@ def test_every_door_says_how_to_say_how_a_model_is_called(name):
             getattr(compaction, door)(model, X, **given)
         assert cause in str(caught.value) and "call=lambda" in str(caught.value)
         assert str(caught.value.__cause__) and type(caught.value.__cause__).__name__ in str(caught.value)
-        # A call that cannot run is one that was given.
+        # An error in a given `call` is reported as such.
         with pytest.raises(
             CompactionError, match=r"`call` must run with the model and the inputs, but .*change `call`"
         ):

@@ -1,4 +1,4 @@
-"""What a group is worth, counted by deleting one unit after the other and looking what is left."""
+"""The cost of a group, compared with what is saved when its unit is deleted."""
 
 import math
 
@@ -34,7 +34,7 @@ from tests.compaction.test_groups import CASES
 
 
 def plan_without(dims, node):
-    """The plan in which one node alone is deleted."""
+    """A plan that deletes a single node."""
     kept = np.ones(dims.nodes.count, bool)
     kept[node] = False
     leaves = {}
@@ -45,7 +45,7 @@ def plan_without(dims, node):
 
 
 def check_by_deletion(dims, variables, rebuild, x):
-    """Every width's first unit, deleted and counted again."""
+    """Deletes the first unit of each width, and compares the count after with the predicted saving."""
     for of in ("parameters", "flops"):
         saved, whole, found = savings(dims, of), total(dims, of), 0
         for width in dims.widths:
@@ -85,7 +85,7 @@ def test_operations_are_those_that_xla_counts():
     linear = lambda params, x: x @ params["in"] @ params["square"] @ params["out"]  # noqa: E731
     assert total(trace_dims(linear, params, x), "flops") == cost(linear, params, x).flops
     assert total(trace_dims(function, params, x), "parameters") == sum(leaf.size for leaf in params.values())
-    # Of a loop each step counts.
+    # Each step of a loop counts.
     scanned, stack, x, _ = CASES["a stack by scan"]
     assert total(trace_dims(scanned, stack, x), "flops") == 2 * 4 * (3 * 2 * 6 * 8 + 6 * 2)
 
@@ -103,9 +103,9 @@ def test_costs_are_shaped_as_the_norms_and_parts_of_a_unit_add_up():
             path: resolved.radii_shape(leaf.shape) for path, (leaf, resolved) in leaves.items()
         }
     by_parameters = costs(dims)
-    # A hidden unit of the last layer: 8 entries and a bias that make it, 5 that read it.
+    # A hidden unit of the last layer: 12 entries and a bias make it, and 5 entries read it.
     assert set(by_parameters["dense3/kernel"].ravel()) == {12 + 1 + 5}
-    # A channel behind the flatten is 4 rows of 12, made by 5 x 5 x 6 entries and a bias.
+    # A channel before the flatten: 5 x 5 x 6 entries and a bias make it, and 4 rows of 12 entries read it.
     assert by_parameters["dense1/kernel"].ravel().tolist() == [(4 * 12 + 150 + 1) / 4] * 32
 
 
@@ -117,9 +117,9 @@ def test_a_unit_with_several_readers_is_divided_among_them():
     params = tiny.normal_tree({"in": (5, 8), "a": (8, 3), "b": (8, 2)})
     dims = trace_dims(net, params, jnp.ones((1, 5)))
     assert {path: set(array.ravel()) for path, array in costs(dims).items()} == {"a": {5.0}, "b": {5.0}}
-    # Of what cannot go, since the other reader has no groups, nothing goes.
+    # A unit saves nothing if it cannot be removed, because the other reader has no groups.
     assert set(costs(dims, regularizer={"^a$": GroupLasso()})["a"].ravel()) == {0.0}
-    # Groups along several axes, and by a regularizer of the user's.
+    # A user's regularizer with groups along several axes.
     single = costs(dims, regularizer={"^(a|b)$": GroupLasso((0, 1))})
     assert single["a"].shape == (8, 3) and single["a"].sum() + single["b"].sum() == pytest.approx(8 * 10)
 
@@ -135,7 +135,7 @@ def test_costs_have_the_paths_that_the_optimizer_sees():
 
 
 def first_use():
-    """The conv net of a first use: the numbers of its units' savings are known."""
+    """A conv net for which the savings of the units are known."""
 
     class Net(nnx.Module):
         def __init__(self):
@@ -152,7 +152,7 @@ def first_use():
 
 def test_groups_weigh_the_root_of_what_they_save():
     model, images = first_use()
-    # 432 + 10 for a channel of conv1, 6,489 for one of conv2, 2,363 for a hidden unit.
+    # A channel of conv1 saves 432 + 10 parameters, a channel of conv2 6,489, and a hidden unit 2,363.
     saved = [442.0, 6489.0, 2363.0]
     coupling = couple_model(model, images, weight="saving")
     weights = [resolved.group_weight for resolved in coupling.regularizer().values()]
@@ -162,7 +162,7 @@ def test_groups_weigh_the_root_of_what_they_save():
     assert by_leaf == [math.sqrt(x) for x in (442, 6489 / 49, 2363)]
     scaled = groups(dims, 2.0 * GroupLasso(), weight="saving")
     assert [resolved.regularizer.group_weight for resolved in scaled.values()] == by_leaf
-    # By operations, from their costs.
+    # The weights may also come from the costs in operations.
     operations = costs(dims, "flops")
     by_operations = groups(dims, weight=operations)
     assert [resolved.group_weight for resolved in by_operations.values()] == [
@@ -175,7 +175,7 @@ def test_groups_weigh_the_root_of_what_they_save():
     assert [resolved.group_weight for resolved in heavy.regularizer().values()] == [
         math.sqrt(array.flat[0]) for array in of_coupling.values()
     ]
-    # A weight of the user's own stays.
+    # A weight that the user sets stays.
     own = coupling.regularizer(GroupLasso(0, group_weight=3.0))
     assert {resolved.group_weight for resolved in own.values()} == {3.0}
 
@@ -194,7 +194,8 @@ def test_patterns_of_a_coupling_have_its_weights():
 
     every = GroupLasso(0)
     assert weights({"^coupled/": every}) == roots
-    # The first match wins, whatever it is; a weight of its own stays; what is not coupled has its own rule.
+    # The first match wins, even None. A weight that the user sets stays. Leaves that are not coupled have their own
+    # rule.
     assert weights({f"^{first}$": None, "^coupled/": 2.0 * every}) == {second: roots[second], third: roots[third]}
     own = GroupLasso(0, group_weight=3.0)
     assert weights({f"^{second}$": own, "": GroupMCP(0, omega=1.0)}).items() >= (roots | {second: 3.0}).items()
@@ -223,7 +224,7 @@ def test_weights_that_do_not_fit_are_refused():
 
 
 def test_groups_that_go_cheaply_go_first_with_the_weights_of_what_they_save():
-    """Two widths of like readers; one takes ten times as much along, and so loses more of its groups."""
+    """Two widths have similar readers, but a unit of one width saves far more, so more of its groups become zero."""
 
     def net(params, x):
         wide, narrow = jnp.tanh(x @ params["wide"]), jnp.tanh(x[:, :2] @ params["narrow"])
@@ -236,7 +237,7 @@ def test_groups_that_go_cheaply_go_first_with_the_weights_of_what_they_save():
     assert weights == {"a": math.sqrt(83), "b": math.sqrt(5)}
     shrunk = ramda_jax.prox(coupling.regularizer(), params, 0.3)
     assert not jnp.any(shrunk["a"]) and jnp.any(shrunk["b"])
-    # The small coupling has the weights of the whole.
+    # The small coupling has the weights of the whole coupling.
     structured = params | {"a": params["a"].at[2:].set(0)}
     plan = plan_compaction(trace_dims(net, structured, jnp.ones((1, 80))), structured)
     small, _ = compact_coupling(plan, coupling)

@@ -1,4 +1,4 @@
-"""Coupled groups in one call, with the model's own parameters everywhere."""
+"""Coupled groups in one call, used with the model's own parameters."""
 
 import flax.linen as nn
 import flax.serialization
@@ -20,7 +20,7 @@ LABELS = jax.random.normal(jax.random.key(1), (16, 3))
 
 
 class ConvNet(nnx.Module):
-    """Convolutions, a flatten, dense layers, and batch statistics beside the parameters."""
+    """A net with convolutions, a flatten, dense layers, and batch statistics beside the parameters."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -34,14 +34,14 @@ class ConvNet(nnx.Module):
 
 
 def normed(params, x):
-    """Nothing is free: statistics run over the only hidden width."""
+    """A function without a free width, because statistics run over the only hidden width."""
     h = x @ params["a"]
     return (h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)) @ params["b"]
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """(model, coupling, state) of an nnx model after some steps of its optimizer, with zeros in W_hat and not in W."""
+    """(model, coupling, state) of an nnx model after some steps of its optimizer, with zeros in W_hat but not in W."""
     model = ConvNet()
     coupling = couple_model(model, IMAGES)
     method = ramda_jax.ramda(3e-2, coupling.regularizer(), strength=5e-3, averaging=0.5)
@@ -58,7 +58,7 @@ def trained():
 
 
 def zero_groups(coupling, params):
-    """By width which groups are zero, from the definition: all rows of all readers."""
+    """A mask of the zero groups of each width, by definition: all rows of all readers are zero."""
     leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(params)}
     found = {}
     for name, parts in coupling.parts.items():
@@ -86,11 +86,11 @@ def test_eval_params_takes_and_returns_the_models_own_parameters(trained):
     by_hand = coupling.unpack(ramda_jax.eval_params(state, coupling.pack(params)), params)
     for (path, own), (_, other) in zip(named_leaves(structured), named_leaves(by_hand), strict=True):
         assert jnp.array_equal(own, other), path
-    # It is the structured point, where W has no zero group yet.
+    # The structured point has zero groups, and W has none yet.
     alive = zero_groups(coupling, structured)
     assert all(found.any() and not found.all() for found in alive.values())
     assert not any(found.any() for found in zero_groups(coupling, params).values())
-    # With the statistics beside the parameters too, which stay.
+    # It also takes the statistics beside the parameters, and does not change them.
     everything = ramda_jax.eval_params(state, nnx.state(model))
     leaves = dict(named_leaves(everything))
     assert all(jnp.array_equal(leaves[path], leaf) for path, leaf in named_leaves(structured))
@@ -142,13 +142,13 @@ def test_zeros_are_held_by_the_models_own_parameters(trained):
         assert {name: mask.tolist() for name, mask in found.items()} == {
             name: mask.tolist() for name, mask in zero.items()
         }
-        # Nothing else is held.
+        # Other entries are not held.
         assert not jnp.array_equal(dict(named_leaves(after))["conv1/kernel"], model.conv1.kernel[...])
-    # Packed parameters would hold nothing of the model's.
+    # Packed parameters would hold none of the model's zeros.
     optimizer = optax.chain(optax.sgd(1.0), freeze_structure(coupling.pack(structured)))
     with pytest.raises(ValueError, match=r"holds at 'coupled/d0' .* and `coupling.regularizer\(\)` where they were"):
         optimizer.init(params)
-    # Inside of the coupling they are what is trained.
+    # Inside of the coupling the packed parameters are trained.
     coupling.wrap(optimizer).init(params)
 
 
@@ -300,7 +300,7 @@ def test_linens_parameters_are_those_of_their_collection():
     after, state = tiny.apply_step(optimizer, grads, optimizer.init(params), params)
     structured = ramda_jax.eval_params(state, after)
     assert float(metrics.group_sparsity(coupling.regularizer(), structured)) == 1
-    # Of the whole variables too.
+    # This also works for all variables.
     whole = {**variables, "params": after}
     everything = ramda_jax.eval_params(state, whole)
     assert float(metrics.group_sparsity(coupling.regularizer(), everything)) == 1

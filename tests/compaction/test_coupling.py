@@ -28,7 +28,7 @@ X, Y = RNG.normal(size=(32, 6)), RNG.normal(size=(32, 2))
 
 
 def residual(params, x):
-    """A stream with three readers."""
+    """A net whose stream has three readers."""
     stream = x @ params["in"]["kernel"]
     stream = stream + jnp.tanh(stream @ params["up"]["kernel"]) @ params["down"]["kernel"] + params["bias"]
     return jnp.sin(stream @ params["left"]["kernel"]) + stream @ params["right"]["kernel"]
@@ -104,7 +104,7 @@ def test_whole_heads_and_the_rows_of_a_flattened_channel_are_groups():
     adapter = adapter_for(net)
     coupling = couple(trace_dims(adapter.apply, adapter.variables, batch), nnx.state(net, nnx.Param))
     [channels] = [parts for parts in coupling.parts.values() if parts[0].path == "dense1/kernel"]
-    # Row (h, w, c) of the 2 x 2 x 8 rows belongs to channel c.
+    # Of the 2 x 2 x 8 rows, row (h, w, c) belongs to channel c.
     assert np.array_equal(channels[0].rows, np.arange(32).reshape(4, 8).T)
 
 
@@ -114,7 +114,7 @@ def test_what_ramda_zeroes_is_exactly_what_is_removed():
         params = initial()
         dims = trace_dims(residual, params, jnp.asarray(X))
         coupling = couple(dims, params)
-        # With averaging, so that it is the structured point that has the zeros.
+        # With averaging, so that only the structured point has the zeros.
         optimizer = coupling.wrap(ramda_jax.ramda(0.05, coupling.regularizer(), 0.005, averaging=0.2))
         params, state = trained(optimizer, params, 150)
         structured = coupling.unpack(ramda_jax.eval_params(state, coupling.pack(params)), params)
@@ -159,7 +159,7 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
         coupling.pack(params | {"up": {"kernel": jnp.ones((7, 10))}})
     with pytest.raises(CompactionError, match="must be of the parameters that were coupled"):
         compact_coupling(Plan({"up/kernel": LeafPlan((8, 10), (None, None))}, (), {}), coupling)
-    # Rows 0 and 1 of one leaf and 1 and 2 of another: no index of the width goes as a whole.
+    # The plan keeps rows 0 and 1 of one leaf, and rows 1 and 2 of another leaf of the same groups.
     leaves = {path: LeafPlan(shape, (None,) * len(shape)) for path, shape in coupling.shapes.items()}
     leaves |= {"left/kernel": LeafPlan((8, 2), ((0, 1), None)), "right/kernel": LeafPlan((8, 2), ((1, 2), None))}
     with pytest.raises(CompactionError, match="must keep the same entries of all groups of d0"):
@@ -189,7 +189,7 @@ def test_parameters_may_be_a_part_of_what_was_traced_by_one_prefix():
         [f"params/{leaf.path}" for leaf in parts] for parts in part.parts.values()
     ]
     assert set(part.parts) and set(part.shapes) == {path for path, _ in named_leaves(variables["params"])}
-    # What was traced may be the collection alone.
+    # The trace may be of the collection alone.
     alone = trace_dims(lambda params, x: module.apply({**variables, "params": params}, x), variables["params"], x)
     assert (
         couple(alone, {"params": variables["params"]}).parts.keys() == couple(alone, variables["params"]).parts.keys()

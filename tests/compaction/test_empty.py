@@ -1,4 +1,4 @@
-"""Widths that nothing reads lose all of their indices, and what computes them leaves the compiled program."""
+"""Widths that nothing reads lose all indices, and the operations that compute them leave the compiled program."""
 
 import re
 
@@ -37,7 +37,7 @@ def over_batch(model, x):
 
 
 def make(name):
-    """(arguments of `compact_model`, keywords)."""
+    """(arguments, keywords) of `compact_model`."""
     if name == "nnx":
         return (nets_branches.Nnx(nnx.Rngs(0)), IMAGES), {}
     if name == "linen":
@@ -52,13 +52,13 @@ def make(name):
 
 
 def operations(apply, variables, *args):
-    """How often some operations are in the program as XLA has compiled it."""
+    """The numbers of some operations in the compiled program."""
     text = jax.jit(apply).lower(variables, *args).compile().as_text()
     names = ("dot", "convolution", "exponential", "tanh", "rsqrt")
     return {name: found for name in names if (found := len(re.findall(rf" {name}\(", text)))}
 
 
-#: What is left: the stem, the head, and for the batch norm behind a kernel of zeros a vector.
+#: The operations that are left: the stem, the head, and for the batch norm after a zero kernel one on a vector.
 LEFT = {
     "nnx": {"convolution": 1, "dot": 1, "rsqrt": 1},
     "linen": {"convolution": 1, "dot": 1, "rsqrt": 1},
@@ -79,7 +79,7 @@ def test_branches_that_add_nothing_leave_the_compiled_program(name):
     assert all(before.get(kind, 0) > count for kind, count in LEFT[name].items() if kind != "rsqrt")
     assert before["exponential"] and before["rsqrt"] > 1
     assert operations(small.apply, small.variables, IMAGES) == LEFT[name]
-    # For another batch size, and by gradients.
+    # Compare outputs for another batch size, and gradients.
     more = jnp.concatenate([IMAGES, -IMAGES])
     np.testing.assert_allclose(apply(variables, more), small.apply(small.variables, more), rtol=1e-5, atol=1e-6)
     found = jax.grad(lambda v: jnp.sum(small.apply(v, IMAGES) ** 2), allow_int=True)(small.variables)
@@ -88,7 +88,7 @@ def test_branches_that_add_nothing_leave_the_compiled_program(name):
         if one.dtype != jax.dtypes.float0:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     if name == "function":
-        # Without the option a unit stays of each.
+        # Without the option each width keeps a unit.
         assert not any(width.kept == () for width in compact_model(*args, **given).plan.widths)
 
 
@@ -106,12 +106,12 @@ def test_stacked_layers_that_are_all_dead_lose_their_width(kind):
     if kind is Feedforward:
         assert small.model.layers.up.kernel.shape == (3, 6, 0) and small.not_empty == {}
         assert "rsqrt" not in operations(small.apply, small.variables, batch)
-        # One layer that is alive keeps as many units as it has.
+        # If one layer is alive, the width keeps as many units as that layer has.
         kernel[...] = jnp.zeros_like(alive).at[1, :3].set(alive[1, :3])
         small = compact_model(model, batch, num_random=1, allow_empty=True)
         assert small.model.layers.up.kernel.shape == (3, 6, 3)
         return
-    # A depthwise convolution divides by the number of channels, JAX's attention by that of heads.
+    # A depthwise convolution divides by the number of channels, and JAX's attention by the number of heads.
     [reason] = small.not_empty.values()
     assert "ZeroDivisionError" in reason and f"had to keep an index: {reason}" in str(small)
     assert sorted(len(width.kept) for width in small.plan.widths if width.is_dead)[0] == 1
@@ -126,7 +126,7 @@ def test_each_width_that_can_be_empty_is_though_others_cannot():
     shapes = {"a": (3, 6), "b": (6, 8), "c": (8, 6), "d": (6, 8), "e": (8, 6), "f": (6, 2)}
     params = tiny.normal_tree(shapes) | {"c": jnp.zeros((8, 6)), "e": jnp.zeros((8, 6))}
     small = compact_model(net, SEQUENCES, variables=params, allow_empty=True)
-    # The first one's code has its width as a number, so that it stays whole.
+    # The code of the first branch has its width as a number, so this width stays.
     assert [small.variables[name].shape[1] for name in "bd"] == [8, 0]
     [[name, reason]] = small.refused.items()
     assert "depends on a size" in reason and name not in small.not_empty
@@ -148,7 +148,7 @@ def test_plan_compaction_empties_the_widths_that_are_named():
         compaction.verify(net, params, net, compact(plan, params), SEQUENCES, plan=plan)
         assert Plan.from_json(plan.to_json()) == plan
         assert len(plan.dead) == 2
-    # With a multiple of 4 of each width, 0 is one.
+    # 0 is a multiple of 4, so `round_to` allows it.
     assert plan_compaction(dims, params, round_to=4, allow_empty=True).leaves["a"].small_shape == (3, 0)
     with pytest.raises(CompactionError, match=r"`allow_empty` must name widths of `dims`, got \[\"'d9'\"\]; print"):
         plan_compaction(dims, params, allow_empty=["d9"])
@@ -160,7 +160,7 @@ def test_plan_compaction_empties_the_widths_that_are_named():
 
 @pytest.fixture(scope="module")
 def block():
-    """(whole model, small one, batch)."""
+    """(whole model, small model, batch)."""
 
     class Block(nnx.Module):
         def __init__(self, rngs):
@@ -197,7 +197,7 @@ def test_training_continues_with_empty_layers(name, block):
     optimizer = OPTIMIZERS[name](regularizer)
     params, state = tiny.step(optimizer, gradient(graph, x), params, optimizer.init(params))
     small_optimizer = OPTIMIZERS[name](keep_group_weights(regularizer, params))
-    params = expand(small.plan, compact(small.plan, params))  # what was deleted is held at zero
+    params = expand(small.plan, compact(small.plan, params))  # sets deleted entries to zero
     small_params = compact(small.plan, params)
     small_state = compact_state(small.plan, state, small_optimizer, small_params)
     small_params, small_state = tiny.step(small_optimizer, gradient(small_graph, x), small_params, small_state)
@@ -271,7 +271,7 @@ def test_reports_and_later_steps_take_empty_layers(block):
     report = small.report(x, rounds=0, regularizer=ramda_jax.GroupLasso(), params=nnx.state(model, nnx.Param))
     assert "6x8     6x0" in str(report) and report.after.flops < 0.4 * report.before.flops
     assert small.widths() == {"up/kernel[1]": 0}
-    # What is small already stays as it is.
+    # Compaction of a small model changes nothing.
     assert compact_model(small.model, x, allow_empty=True).plan.changes_nothing
     dims = trace_dims(small.model, x)
     params = nnx.state(small.model, nnx.Param)

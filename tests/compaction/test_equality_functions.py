@@ -16,7 +16,7 @@ def normal(rng, *shape):
 
 
 def check(function, params, x, seed=0):
-    """Deletes exactly what is read by nothing, twice is once, and outputs are those of the whole; in float64."""
+    """Checks that exactly the unread indices are deleted, outputs are equal, and a second time changes nothing."""
     params, alive = zero_readers(trace_dims(function, params, x), params, np.random.default_rng(seed))
     small = compact_model(function, x, variables=params, num_random=1)
     assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
@@ -100,14 +100,14 @@ def sliced_at_an_input(params, x):
 
 
 def ragged(params, x):
-    """A mixture of experts in which the input says how many rows go to each."""
+    """A mixture of experts in which the input determines the number of rows for each expert."""
     sizes = jnp.stack([(x[:, 0] > 0).sum(), (x[:, 0] <= 0).sum()]).astype(jnp.int32)
     h = jax.lax.ragged_dot(jnp.tanh(x @ params["in"]), params["experts"], sizes)
     return jnp.tanh(h) @ params["out"]
 
 
 def messages(params, x):
-    """Along the edges of a graph, summed and maximised by their ends."""
+    """A graph network: messages along the edges, with their sum and their maximum at each receiver."""
     h = jax.nn.relu(x @ params["in"])
     senders, receivers = jnp.array([0, 1, 2, 0, 1]), jnp.array([1, 2, 0, 2, 2])
     along = jax.nn.relu(h[senders] @ params["message"])
@@ -116,7 +116,7 @@ def messages(params, x):
 
 
 def tiled(params, x):
-    """Two heads of keys and values for four of queries, as some decoders write it."""
+    """Attention in which four query heads share two heads of keys and values, with `tile` as in some decoders."""
     q, k, v = (jnp.einsum("tc,cnh->tnh", x, params[name]) for name in "qkv")
     times = q.shape[1] // k.shape[1]
     k, v = (jnp.tile(array[:, :, None], (1, 1, times, 1)).reshape(len(x), -1, array.shape[-1]) for array in (k, v))
@@ -125,14 +125,14 @@ def tiled(params, x):
 
 
 def shortcut(params, x):
-    """As in the first ResNets: channels of zeros where the stream grows wider."""
+    """A shortcut as in the first ResNets: channels of zeros make the stream wider."""
     h = jnp.tanh(x @ params["in"])
     wide = jnp.tanh(h @ params["up"])
     return jnp.tanh(wide + jnp.pad(h, ((0, 0), (0, wide.shape[1] - h.shape[1])))) @ params["out"]
 
 
 def cached(params, x):
-    """Keys and values written into a cache that is longer than they are, at a place that is data."""
+    """Attention with keys and values in a longer cache, which are written at a position that depends on data."""
     place = (x.sum() > 0).astype(jnp.int32)
     k, v = (jnp.zeros((5, *params[name].shape[1:]), x.dtype) for name in "kv")
     k = jax.lax.dynamic_update_slice(k, jnp.einsum("tc,cnh->tnh", x, params["k"]), (place, 0 * place, 0 * place))
@@ -142,7 +142,7 @@ def cached(params, x):
 
 
 def normalised(params, x):
-    """Weight norm, and a classifier of rows of length 1: norms over the widths of parameters."""
+    """Weight norm, and a classifier with rows of norm 1: both take norms over the widths of parameters."""
     kernel = params["v"] * params["g"] * jax.lax.rsqrt((params["v"] ** 2).sum(0))
     h = jnp.tanh(jnp.tanh(x @ params["in"]) @ kernel)
     classes = params["out"].T / jnp.linalg.norm(params["out"].T, axis=1, keepdims=True)
@@ -182,14 +182,14 @@ def test_compact_function_computes_the_same(name):
             assert small.dims.opaque == {}
             assert small.plan.num_params[1] < small.plan.num_params[0]
             shrunk |= {width.name for width in small.plan.widths if len(width.kept) < width.size}
-        # Every width that is free and read by a leaf loses something in one of the two.
+        # Every free width with a reader loses an index with one of the two seeds.
         assert shrunk == {width.name for width in small.dims.widths if not width.reason and width.readers}
 
 
 def test_what_one_step_of_a_scan_reads_stays():
     rng = np.random.default_rng(0)
     params = {name: normal(rng, *shape) for name, shape in {"in": (4, 6), "stack": (3, 6, 6), "out": (6, 2)}.items()}
-    # Nothing reads units 0 and 1, but for the second step, which reads unit 0.
+    # Only the second step reads unit 0, and nothing reads unit 1.
     params["stack"] = params["stack"].at[:, :2].set(0).at[1, 0].set(1)
     params["out"] = params["out"].at[:2].set(0)
     small = compact_model(loop, jnp.ones((3, 4)), variables=params)
@@ -197,7 +197,7 @@ def test_what_one_step_of_a_scan_reads_stays():
 
 
 def drawn_net(rng, kinds, widths):
-    """A net of the layers `kinds` on images: (function, params)."""
+    """(function, params) of a net for images with layers of these kinds."""
     params, channels, side = [], 2, 6
     layers = []
     for kind, width in zip(kinds, widths, strict=True):

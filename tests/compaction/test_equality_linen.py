@@ -25,7 +25,7 @@ def test_compact_linen_model_deletes_what_nothing_reads_and_computes_the_same_in
     with jax.enable_x64():
         module, variables, batch = make(name, jnp.float64)
         variables, alive = zero_readers(trace_dims(module.apply, variables, batch), variables, np.random.default_rng(3))
-        # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+        # Pass shapes, so that the proof runs nothing and only this test compares outputs.
         small = compact_model(module, jax.ShapeDtypeStruct(batch.shape, batch.dtype), variables=variables, num_random=0)
         assert small.refused == small.dims.opaque == {}
         assert {width.name: width.kept for width in small.plan.widths if width.name in alive} == alive
@@ -76,7 +76,7 @@ def test_gradients_and_batch_statistics_of_the_compact_model_are_the_kept_slices
 
 
 def test_linen_modules_run_as_they_are_once_rebuilt_with_the_widths_of_the_plan():
-    """The small variables fit a module written with the small widths, as someone may do by hand."""
+    """The small variables also fit a module that is written by hand with the small widths."""
     module, variables, batch = make("mlp")
     variables, _ = zero_readers(trace_dims(module.apply, variables, batch), variables, np.random.default_rng(0))
     small = compact_model(module, batch, variables=variables)

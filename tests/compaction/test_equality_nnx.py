@@ -10,8 +10,8 @@ from ramda_jax.compaction import compact, compact_model, trace_dims
 from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
 
-#: Ids that Flax's code fixes although the mathematics would let them go: the size of a head's values, which attention
-#: wants to be that of its keys.
+#: Widths that Flax's code fixes, although the mathematics would not: the size of a head's values, which Flax's
+#: attention requires to be the size of its keys.
 REFUSED = {"transformer": {"d3", "d7"}}
 
 
@@ -26,13 +26,13 @@ def outputs(net, batch):
 
 
 def traced(net, batch):
-    """(its dims, its state, the module with another state)."""
+    """(dims, state, a function from a state to the module with this state)."""
     graph, state = nnx.split(net)
     return trace_dims(net, batch), state, lambda state: nnx.merge(graph, state)
 
 
 def shuffled(batch):
-    """A batch that the proof has not seen."""
+    """A batch that the proof has not used."""
     return jnp.asarray(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
 
 
@@ -59,7 +59,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
         assert set(NETS[name][2]) <= free
         state, alive = zero_readers(dims, state, np.random.default_rng(3))
         net = with_state(state)
-        # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+        # Pass shapes, so that the proof runs nothing and only this test compares outputs.
         small = compact_model(net, jax.ShapeDtypeStruct(batch.shape, batch.dtype), num_random=0)
         assert small.proof.batches == 0
         wanted = {name: kept for name, kept in alive.items() if name not in small.refused}
@@ -73,7 +73,7 @@ def test_compact_model_deletes_exactly_what_nothing_reads_and_computes_the_same_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_DEPTH)
 def test_compact_model_deletes_exactly_what_nothing_reads_at_full_depth(name):
-    """By structure alone: nothing is run."""
+    """This test checks the structure only and runs nothing."""
     net, batch = make(name)
     dims, state, with_state = traced(net, batch)
     assert dims.opaque == {}
@@ -137,7 +137,7 @@ def test_compact_model_keeps_one_index_of_a_dead_layer():
     net, batch = make("mlp")
     net.layers[2].kernel[...] = jnp.zeros_like(net.layers[2].kernel[...])
     small = compact_model(net, batch)
-    # Nothing of the first two layers matters then, and they shrink to one unit each.
+    # So the first two layers have no effect, and shrink to one unit each.
     assert [layer.kernel.shape for layer in small.model.layers] == [(6, 1), (1, 1), (1, 8), (8, 3)]
     assert len(small.plan.dead) == 2
     assert "dead: nothing reads it" in str(small)

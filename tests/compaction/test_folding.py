@@ -1,4 +1,4 @@
-"""Units that are the same for every input become parts of biases, and then they can be removed."""
+"""Units that are the same for every input are folded into biases, and can then be removed."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -18,7 +18,7 @@ from tests.compaction.test_zeros import PASSED, X
 BATCH, MORE = jax.random.normal(jax.random.key(1), (4, 5)), jax.random.normal(jax.random.key(2), (7, 5))
 
 EYE = jnp.eye(8)
-#: Beside those of zeros, what a constant may come through.
+#: The operations for zeros, and further operations that keep a constant known.
 THROUGH = PASSED | {
     "maximum": lambda h: h.max(1),
     "pooled": lambda h: nnx.max_pool(h, (2,), (1,), padding="SAME"),
@@ -32,7 +32,7 @@ THROUGH = PASSED | {
         h, EYE[None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
     ),
 }
-#: Of these nothing is constant that is known to be.
+#: Operations after which no entry is known to be constant.
 LOST = {
     "outer",
     "softmax",
@@ -66,7 +66,7 @@ def test_what_is_said_to_be_constant_is_constant(name):
 
 
 class Nnx(nnx.Module):
-    """Three layers whose units 3 to 5 and 1 to 2 are constants."""
+    """Three dense layers, in which units 3 to 5 and units 1 to 2 are constants."""
 
     def __init__(self, rngs):
         self.layers = nnx.List([nnx.Linear(m, n, rngs=rngs) for m, n in ((5, 8), (8, 6), (6, 3))])
@@ -118,7 +118,7 @@ def linen_variables():
 def params_of_function():
     shapes = {"in": (5, 8), "b": (8,), "gates": (8, 6), "others": (8, 6), "c": (6,), "out": (6, 3), "d": (3,)}
     params = tiny.normal_tree(shapes)
-    # Unit 3 meets row 3 of one kernel and row 4 of the other.
+    # Row 3 of one kernel and row 4 of the other read unit 3.
     return params | {
         "in": params["in"].at[:, 3:5].set(0),
         "gates": params["gates"].at[:, 1:3].set(0),
@@ -161,7 +161,7 @@ def test_constants_become_parts_of_biases_and_are_removed(name):
     assert {axis: size for axis, size in small.widths().items() if axis in sizes} == sizes
     apply, variables = before.whole
     np.testing.assert_allclose(apply(variables, MORE), small.apply(small.variables, MORE), rtol=1e-5, atol=1e-5)
-    # What is folded has nothing left to fold.
+    # After folding nothing is left to fold.
     assert fold_constants(folded.model if name in ("nnx", "equinox") else model, BATCH, **given).folded == {}
 
 
@@ -189,7 +189,7 @@ def test_a_channel_folds_into_the_bias_or_the_mean_behind_it_unless_zeros_are_pa
         mean = np.asarray(folded.model.last.mean[...])
         assert mean.any() != use_bias
         assert compact_model(folded.model, IMAGES).widths()["first/kernel[3]"] == 5
-        # In training the batch's own mean takes the place of the running one: the two models are equal there too.
+        # In training batch norm uses the batch's mean instead of the running mean, and the two models are equal too.
         for net in (model.second, folded.model.second):
             net.train()
         hidden = (
@@ -207,7 +207,7 @@ def test_a_channel_folds_into_the_bias_or_the_mean_behind_it_unless_zeros_are_pa
 
 
 def between(body, **shapes):
-    """(function, params) of a net whose units 3 and 4 are constants, and what reads them is `body`."""
+    """(function, params) of a net whose units 3 and 4 are constants, and in which `body` reads the units."""
     params = tiny.normal_tree({"in": (5, 8), "b": (8,), "out": (8, 3), "c": (3,), **shapes})
     params["in"] = params["in"].at[:, 3:5].set(0)
     return lambda params, x: body(params, jax.nn.sigmoid(x @ params["in"] + params["b"])), params
@@ -252,9 +252,9 @@ def test_a_sum_may_be_scaled_and_added_to_before_its_bias():
         return jnp.sin((p["c"] - (h @ p["out"] * 2 / p["scale"] + jnp.cos(h[:, :3] @ p["more"])).T.T)[None]) @ p["last"]
 
     net, params = between(body, scale=(3,), more=(3, 3), last=(3, 2))
-    params["in"] = params["in"].at[:, 1].set(0)  # read by both
+    params["in"] = params["in"].at[:, 1].set(0)  # unit 1 is a constant that both read
     folded = fold_constants(net, BATCH, variables=params)
-    # Unit 1 is read by what a cosine reads without a bias.
+    # Unit 1 is not folded, because a cosine reads it without a bias.
     assert folded.folded == {"in[1]": (3, 4)} and "cos comes before a bias" in folded.refused["in[1]"]
     np.testing.assert_array_equal(folded.variables["out"][jnp.array([3, 4])], 0)
     np.testing.assert_allclose(net(params, MORE), net(folded.variables, MORE), rtol=1e-5, atol=1e-5)
@@ -282,7 +282,7 @@ def test_variables_without_values_are_refused():
 
 
 class Scaled(nnx.Module):
-    """Residual branches that are multiplied by zeros: by the scale of a batch norm, by one number, by a vector."""
+    """Residual branches that are multiplied by zeros: the scale of a batch norm, a number, and a vector."""
 
     def __init__(self, rngs):
         self.stem = nnx.Conv(3, 6, (3, 3), rngs=rngs)
@@ -308,11 +308,11 @@ def test_branches_that_are_multiplied_by_zeros_are_removed():
     folded = fold_constants(model, IMAGES)
     assert folded.unread["second/kernel[3]"] == tuple(range(6)) == folded.unread["down/kernel[1]"]
     assert folded.unread["out/kernel[2]"] == (0, 1, 2, 3, 5)
-    # A bias may be behind it, so that the branch is not zero.
+    # The branch may have a bias after the zeros, so that it is not zero.
     model.norm.bias[...] = jnp.arange(6.0)
     small = compact_model(fold_constants(model, IMAGES).model, IMAGES, allow_empty=True)
     assert small.model.first.kernel.shape == (3, 3, 6, 0) and small.model.up.kernel.shape == (6, 0)
-    assert small.model.out.kernel.shape == (4, 2, 6)  # one of its entries is read
+    assert small.model.out.kernel.shape == (4, 2, 6)  # one output of the branch is read
     model.eval()
     images = jax.random.normal(jax.random.key(9), (3, 6, 6, 3))
     np.testing.assert_allclose(model(images), small.model(images), rtol=1e-5, atol=1e-5)

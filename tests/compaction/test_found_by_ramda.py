@@ -1,4 +1,4 @@
-"""Zeros that RAMDA has found, in nets of nnx and linen, leaf by leaf and in groups that span leaves."""
+"""Zeros that RAMDA has found in nets of nnx and linen, leaf by leaf and in groups that span leaves."""
 
 import functools
 
@@ -19,7 +19,7 @@ STEPS = 8
 
 
 def nnx_net(net, batch):
-    """(net, its batch, keywords for `adapter_for`, its parameters, from other parameters to all its variables)."""
+    """(net, batch, keywords for `adapter_for`, parameters, a function from parameters to all variables)."""
     params, rest = nnx.split_state(nnx.state(net), nnx.Param, ...)
     return net, batch, {}, params, lambda params: nnx.merge_state(params, rest)
 
@@ -29,7 +29,7 @@ def linen_net(name):
     return module, batch, {"variables": variables}, variables["params"], lambda params: variables | {"params": params}
 
 
-#: From names to (net, strength, whether the groups are coupled).
+#: Maps names to (net, strength, whether the groups are coupled).
 CASES = {
     "linen lenet5": (lambda: linen_net("lenet5"), 0.02, False),
     "nnx resnet, coupled": (
@@ -65,7 +65,7 @@ def test_compact_model_computes_the_same_where_ramda_has_found_the_zeros(name):
     for _ in range(STEPS):
         params, state = step(params, state)
 
-    # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+    # Pass shapes, so that the proof runs nothing and only this test compares outputs.
     shape = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
     if given:
         small = compact_model(model, shape, variables=with_params(params), num_random=0)

@@ -1,7 +1,7 @@
-"""What JAX lowers its common functions to: each primitive has a rule, and a width passes where it is beside.
+"""Common functions of JAX: each of their primitives has a rule, and a width that they do not work along stays free.
 
-The first layer has 8 units, and nothing reads the last three of them. Between it and the second stands a function that
-works along another axis, of length 6, or on entries: the three units must go, whatever it is.
+The first layer has 8 units, and nothing reads the last three. A function between the first and the second layer works
+along another axis, of length 6, or entry by entry. So the three units must be removed.
 """
 
 import jax
@@ -23,12 +23,12 @@ KEY = jax.random.key(0)
 
 
 def over_rows(function):
-    """A function of segments along axis 1."""
+    """Applies a function of segments along axis 1."""
     return lambda h: jnp.moveaxis(function(jnp.moveaxis(h, 1, 0), SEGMENTS, 3), 0, 1)
 
 
 def images(function):
-    """A function of images of 2 x 3."""
+    """Applies a function to the rows as images of 2 x 3."""
     return lambda h: function(h.reshape(2, 2, 3, -1))
 
 
@@ -37,13 +37,13 @@ def pooled(h, initial, function, window=(1, 2, 1)):
 
 
 def matrices(h):
-    """For each unit a matrix of 3 x 3, positive definite."""
+    """A positive definite 3 x 3 matrix for each unit."""
     rows = jnp.moveaxis(h, -1, 1).reshape(2, -1, 2, 3)
     return jnp.einsum("bchi,bchj->bcij", rows, rows) + jnp.eye(3)
 
 
 def back(result):
-    """The units last again, and what they stand for in between."""
+    """Moves the units back to the last axis, and flattens the axes before it."""
     return jnp.moveaxis(result, 1, -1).reshape(2, -1, result.shape[1])
 
 
@@ -64,20 +64,20 @@ def chosen(h):
 
 
 def kept_cache(h):
-    """A cache as long as 9, of which a part is written at a place that is data."""
+    """A cache of length 9, of which a part is written at a position that depends on data."""
     start = (h[0, 0, 0] > 0).astype(jnp.int32)
     return jax.lax.dynamic_update_slice(jnp.zeros((2, 9, h.shape[-1])), h, (0, start, 0))
 
 
 def cache_of_each(h):
-    """The same with a place for each of the batch."""
+    """The same with a position for each example of the batch."""
     starts = (h[:, 0, 0] > 0).astype(jnp.int32)
     write = jax.vmap(lambda cache, new, start: jax.lax.dynamic_update_slice(cache, new, (start, 0)))
     return write(jnp.zeros((2, 9, h.shape[-1])), h, starts)
 
 
 def padded_by_set(h):
-    """Zeros as far as the second layer's rows go: here no further."""
+    """Zeros of the length of the second layer's rows, which here is the number of units."""
     return jnp.zeros((*h.shape[:2], PARAMS_SIZE[0])).at[..., : h.shape[-1]].set(h)
 
 
@@ -234,7 +234,7 @@ ALONG_ROWS = {
     "qr": lambda h: back(jnp.abs(jnp.linalg.qr(matrices(h))[1])),
     "determinant": lambda h: back(jnp.linalg.det(matrices(h))[..., None, None]),
 }  # fmt: skip
-#: The rows of the second layer's kernel while a function is traced.
+#: The number of rows of the second layer's kernel while a function is traced.
 PARAMS_SIZE = [8]
 
 
@@ -246,7 +246,7 @@ def between(function):
     return apply
 
 
-#: Those that need a rule of their own: they are run too.
+#: The functions that need a rule of their own. The tests run them too.
 RUN = (
     "tile",
     "pad, constant of units",
@@ -278,7 +278,7 @@ def test_what_stands_beside_a_width_computes_the_same(name):
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *ALONG_ROWS])
 def test_a_width_passes_beside_a_common_function(name):
-    """By structure alone: nothing is run."""
+    """This test checks the structure only and runs nothing."""
     function = (ELEMENTWISE | ALONG_ROWS)[name]
     x = jax.ShapeDtypeStruct(X.shape, X.dtype)
     small = compact_model(between(function), x, variables=PARAMS, num_random=0)

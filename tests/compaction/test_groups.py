@@ -1,7 +1,7 @@
-"""Groups from the trace lie along the axes by which leaves are read, in any layout and under any name.
+"""Groups from the trace lie along the axes along which leaves are read, in any layout and with any names.
 
-What they say is checked by what they are for: a unit whose groups are zeroed is one that `plan_compaction` deletes, and
-no leaf has a group that cannot go.
+The tests check their purpose: `plan_compaction` deletes a unit if its groups are zero, and every group of every leaf
+can be removed.
 """
 
 import re
@@ -28,7 +28,7 @@ def tree(**shapes):
 
 
 def attention(q, k, v, o):
-    """Attention by einsum with a scale of its own, kernels in any order of axes."""
+    """Attention with einsums and its own scale; the kernels may have any order of axes."""
 
     def apply(params, x):
         query, key, value = (jnp.einsum(f"btd,{spec}->btnh", x, params[name]) for name, spec in (q, k, v))
@@ -39,7 +39,7 @@ def attention(q, k, v, o):
 
 
 def grouped_queries(params, x):
-    """Two query heads for each key and value head."""
+    """Attention with two query heads for each head of keys and values."""
     q, k, v = (jnp.einsum("btd,dnh->btnh", x, params[name]) for name in ("q", "k", "v"))
     q = q.reshape(*q.shape[:2], k.shape[2], -1, k.shape[3])
     weights = jax.nn.softmax(jnp.einsum("btkgh,bskh->bkgts", q, k) * 0.3)
@@ -55,7 +55,7 @@ def gemma(params, x):
 
 
 def residual(product):
-    """A stream that a square matrix both reads and writes, so that both of its axes are of one width."""
+    """A stream that a square matrix both reads and writes, so that both axes of the matrix belong to one width."""
 
     def apply(params, x):
         h = product(x, params["in"])
@@ -76,7 +76,7 @@ def lora(params, x):
 
 
 def grouped_conv(params, x):
-    """The number of groups follows from the kernel."""
+    """Grouped convolutions; the number of groups follows from the kernel."""
     for name in ("in", "conv", "out"):
         layout, count = ("NHC", "HIO", "NHC"), x.shape[2] // params[name].shape[1]
         x = jax.lax.conv_general_dilated(
@@ -112,7 +112,7 @@ def tied(params, ids):
 
 TBD, TD = jnp.ones((2, 3, 6)), jnp.ones((4, 6))
 IDS = jnp.zeros((2, 3), jnp.int32)
-#: From names to (function, parameters, input, {leaf: axis of its groups}).
+#: Maps names to (function, parameters, input, {leaf: axis of its groups}).
 CASES = {
     "llama's names": (
         attention(("q_proj", "dnh"), ("k_proj", "dnh"), ("v_proj", "dnh"), ("o_proj", "nhd")),
@@ -157,7 +157,7 @@ CASES = {
         tree(table=(9, 8), positions=(5, 8), cls=(1, 1, 8), relative=(4, 8), up=(8, 7), down=(7, 3), latents=(4, 5),
              project=(5, 3)), IDS, {"up": 0, "down": 0, "project": 0},
     ),
-    # The table reads the stream too, so that no index of it can go.
+    # The table reads the stream too, so no index of the stream can be removed.
     "a tied table": (tied, tree(table=(9, 8), up=(8, 7), down=(7, 8)), IDS, {"down": 0}),
 }  # fmt: skip
 
@@ -167,7 +167,7 @@ def axes_by_path(found, params):
 
 
 def zero_half(found, params):
-    """The parameters with the first half of the groups of each leaf at zero."""
+    """The parameters with the first half of each leaf's groups set to zero."""
     result = dict(params)
     for path, leaf, resolved in assign(found, params):
         if resolved is not None:
@@ -182,7 +182,7 @@ def test_groups_lie_along_the_axes_that_are_read(name):
     dims = trace_dims(function, params, x)
     found = groups(dims)
     assert axes_by_path(found, params) == {path: (axis,) for path, axis in wanted.items()}
-    # What is zero can go: of every leaf some of the units.
+    # Zero groups can be removed: some units of every leaf.
     structured = zero_half(found, params)
     counts = dims.count_units(assign(found, structured))
     plan = plan_compaction(dims, structured)
@@ -205,7 +205,7 @@ def test_groups_of_a_net_are_all_removable_and_no_others_are(name):
         assert (resolved is None) == (path not in counts)
         if resolved is not None:
             assert counts[path].removable == np.prod(resolved.radii_shape(leaf.shape))
-    # Of what is left out, but for tables, no group can go even if every entry is one.
+    # In leaves without groups no entry could be removed, even if each entry were a group. Tables are an exception.
     rest = {f"^{path}$": GroupLasso(tuple(range(leaf.ndim))) for path, leaf in named_leaves(params)}
     rest |= {f"^{path}$": None for path in dims.units.tables}
     left = dims.count_units(
@@ -262,12 +262,13 @@ def test_describe_with_a_trace_says_how_many_groups_can_ever_be_removed():
     rows = [re.split(" {2,}", line) for line in describe(GroupLasso(), params, trace=dims).splitlines()]
     lines = {leaf: cells for leaf, *cells in rows}
     assert lines["leaf"][3:6] == ["groups", "removable", "units"]
-    # Behind the flatten 4 rows are a channel; the first layer reads the images.
+    # After the flatten 4 rows belong to a channel. The first layer reads the images, so none of its groups can be
+    # removed.
     assert lines["dense1/kernel"][3:6] == ["32", "32", "8"]
     assert lines["conv1/kernel"][3:6] == ["6", "0", "0"]
     assert lines["dense2/kernel"][3:6] == ["12", "12", "12"]
     assert lines["total"][-2:] == ["64", "58"]
-    # By outputs nothing goes, whatever is zero.
+    # With groups of outputs no group can be removed.
     lines = describe(GroupLasso("output"), params, trace=dims).splitlines()
     assert lines[-1].split()[-1] == "0"
 

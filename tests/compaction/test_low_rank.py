@@ -35,7 +35,7 @@ def test_factor_is_the_best_of_its_rank():
     matrix = np.asarray(of_rank(6, 6, 8), np.float64)
     pair = factor(jnp.asarray(matrix, jnp.float32), 4)
     found = np.asarray(pair.left, np.float64) @ np.asarray(pair.right, np.float64)
-    # Eckart and Young: the error is what the singular values left out make.
+    # Eckart and Young: the error is the norm of the omitted singular values.
     wanted = np.sqrt((np.linalg.svd(matrix, compute_uv=False)[4:] ** 2).sum())
     assert np.linalg.norm(found - matrix) == pytest.approx(wanted, rel=1e-5)
     assert pair.shape == (6, 8)
@@ -63,7 +63,7 @@ def test_nnx_linears_become_two():
     assert small.num_params[0] - small.num_params[1] == 120 + 27 - 2 * 22 - 12
     assert small.proof.error <= 1e-5
     assert relative_difference(net(x), small.model(x)) <= 1e-5
-    # The whole one is as it was.
+    # The whole model is unchanged.
     assert isinstance(net.head, nnx.Linear)
 
 
@@ -120,7 +120,7 @@ def test_functions_multiply_factored_matrices_and_what_cannot_be_one_stays():
 
 
 def test_low_rank_model_refuses_what_changes_the_outputs():
-    # All but three singular values count as zero at that tolerance, and they are not.
+    # With this tolerance all but three singular values count as zero, but they are not.
     left, right = (np.linalg.qr(RNG.normal(size=(10, 10)))[0] for _ in range(2))
     kernel = jnp.asarray(left * np.repeat([1.0, 0.4], [3, 7]) @ right, jnp.float32)
     with pytest.raises(CompactionError, match="The model of low rank is not equal: outputs differ by"):
@@ -128,7 +128,7 @@ def test_low_rank_model_refuses_what_changes_the_outputs():
 
 
 def low(rank, *shape, split):
-    """An array that is a matrix of that rank, with the axes before `split` as rows."""
+    """An array that is a matrix of this rank if the axes before `split` are its rows."""
     rows, columns = np.prod(shape[:split]), np.prod(shape[split:])
     return of_rank(rank, int(rows), int(columns)).reshape(shape)
 
@@ -138,7 +138,7 @@ def images(*shape):
 
 
 class Layers(nnx.Module):
-    """Every layer of nnx with a kernel that may be two, in a row."""
+    """A sequence of all nnx layers whose kernels may become two factors."""
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(3, 12, (3, 3), strides=2, rngs=rngs)

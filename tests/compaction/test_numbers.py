@@ -1,4 +1,4 @@
-"""The comparison of outputs: its precision, and the inputs that it makes."""
+"""The comparison of outputs: its precision, and the inputs that it generates."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ ONES = [[(jnp.ones(3),)]]
 
 
 class HalfInside(nnx.Module):
-    """Computes in a dtype of its own and returns float32, as recipes of mixed precision do."""
+    """A net that computes in another dtype and returns float32, as in mixed precision."""
 
     def __init__(self, dtype, rngs):
         self.layers = nnx.List([nnx.Linear(m, n, dtype=dtype, rngs=rngs) for m, n in ((6, 16), (16, 12), (12, 4))])
@@ -36,7 +36,7 @@ def test_what_computes_in_half_precision_is_compared_in_it_though_it_returns_sin
     assert small.model.layers[2].kernel.shape == (5, 4)
     other = x[::-1] * 0.7
     assert relative_difference(net(other)[0], small.model(other)[0]) <= tolerance_of(dtype)
-    # What sums in another order, as XLA does for larger sizes, differs in the last bits of the half.
+    # Sums in another order, as XLA takes them for larger sizes, differ in the last bits of half precision.
     seen = []
 
     def rounded(*args):
@@ -65,11 +65,11 @@ def test_a_program_that_magnifies_rounding_need_not_be_more_exact_than_it_is():
     def compare(factor, precision):
         return compare_outputs(cancelling, jnp.ones(3), cancelling, jnp.full(3, factor), ONES, precision=precision)[1]
 
-    # The last bit of the parameter is 1.2e-5 of the output.
+    # The last bit of the parameter changes the output by 1.2e-5.
     assert compare(1 + 2.4e-7, jnp.float32) is None
     assert "more than 1e-05; a larger `tolerance=`" in str(compare(1 + 2.4e-7, None))
     assert "where the program computes in float32" in str(compare(1 + 1e-5, jnp.dtype("float32")))
-    # A tolerance that is given counts.
+    # A given tolerance overrides the default.
     reason = compare_outputs(cancelling, jnp.ones(3), cancelling, jnp.full(3, 1 + 2.4e-7), ONES, 1e-6, jnp.float32)[1]
     assert "more than 1e-06" in str(reason)
 
@@ -81,7 +81,7 @@ def test_random_floats_are_normal_or_from_the_range_of_each_feature():
     for batch in (drawn, shuffled):
         assert (batch.min(0) >= x.min(0)).all() and (batch.max(0) <= x.max(0)).all() and not jnp.array_equal(batch, x)
     np.testing.assert_array_equal(jnp.sort(shuffled, axis=0), jnp.sort(x, axis=0))
-    # A single row has a range only as a whole; what is one number stays, and so does what is not finite.
+    # A single row has a range only as a whole. Constant inputs and entries that are not finite stay.
     _, (row,), _ = random_batches((jnp.array([[1.0, 2.0, 4.0]]),), 1)[0]
     assert (row >= 1).all() and (row <= 4).all() and len(set(row[0].tolist())) == 3
     _, (constant,), _ = random_batches((jnp.ones((3, 4)),), 1)[0]
@@ -96,7 +96,7 @@ def logarithm(params, x):
 
 
 def difference(params, x):
-    """Of a feature and a larger one."""
+    """The logarithm of the difference of a feature and a larger feature."""
     return jnp.log(x[:, 1:] - x[:, :1]) @ params["in"] @ params["out"]
 
 
@@ -109,7 +109,7 @@ def test_inputs_with_a_domain_are_drawn_from_the_batch(function):
     small = compact_model(function, x, variables=params)
     assert small.variables["in"].shape == (size, 3) and small.proof.batches == 3
     if function is logarithm:
-        # Without values of the inputs a place is found too where it is finite.
+        # Without values of the inputs, a point with finite outputs is found too.
         compact_model(function, jax.ShapeDtypeStruct(x.shape, x.dtype), variables=params)
     else:
         with pytest.raises(CompactionError, match=r"not finite, .* give a batch of inputs for which it is finite"):

@@ -1,4 +1,4 @@
-"""Units that are dead in other places in each layer of a stack: as many go as the layer with fewest has."""
+"""Stacks in which each layer has other dead units: as many are removed as the layer with the fewest has."""
 
 import dataclasses
 import functools
@@ -36,9 +36,10 @@ from tests.compaction.nets_stacked import NNX
 from tests.compaction.patterns import relative_difference
 from tests.compaction.test_stacked import check_equal
 
-#: How many axes of layers there are below the first key of a path.
+#: The number of layer axes for the first key of a path.
 DEPTHS = {"layers": 1, "nets": 1, "experts": 1}
-#: From nets to what of each width is left of how many, with 3 or 4 of 8 units dead in each layer, or 1 or 2 of 4 heads.
+#: Maps nets to (units left, units) of their widths, with 3 or 4 dead units of 8 in each layer, or 1 or 2 dead heads of
+#: 4.
 KINDS = {
     "scan of feedforward": {(5, 8)},
     "scan of scans": {(5, 8)},
@@ -55,7 +56,7 @@ KINDS = {
 
 
 def zero_in_each_layer(dims, variables, depths, share=0.4):
-    """The variables with other units of each width dead in each layer."""
+    """The variables with different dead units in each layer, for each width."""
     values = {path: leaf for path, leaf in named_leaves(variables)}
     for width in dims.widths:
         depth = min((depths.get(member.path.split("/")[0], 0) for member in width.readers), default=0)
@@ -89,14 +90,14 @@ def test_as_many_units_go_as_the_layer_with_fewest_dead_ones_has(name):
     assert not in_one_order.plan.has_orders
     assert small.plan.num_params[1] < in_one_order.plan.num_params[1]
     check_equal(adapter_for(net), state, small, batch)
-    # The way back is exact, and so is the way through JSON.
+    # Expanding is exact, and JSON keeps the plan.
     assert Plan.from_json(small.plan.to_json()) == small.plan
     assert relative_difference(expand(small.plan, small.variables, state), state) == 0
     assert relative_difference(compact(small.plan, expand(small.plan, small.variables)), small.variables) == 0
 
 
 def mlps(layers, x):
-    """A stack of residual layers, one after the other."""
+    """A stack of residual layers, run in sequence."""
     return jax.lax.scan(lambda x, layer: (x + jnp.tanh(x @ layer["up"]) @ layer["down"], None), x, layers)[0]
 
 
@@ -104,7 +105,7 @@ X = jax.random.normal(jax.random.key(0), (4, 6))
 
 
 def make_layers(seed=0, dead=(3, 4, 5)):
-    """Three layers of 8 units with this number of dead units, in other places each."""
+    """Three layers of 8 units, each with its number of dead units at random places."""
     rng = np.random.default_rng(seed)
     up, down = rng.normal(size=(3, 6, 8)), rng.normal(size=(3, 8, 6))
     for layer, number in zip(down, dead, strict=True):
@@ -135,7 +136,7 @@ def test_units_move_only_where_they_must():
 
 
 def carried(layers, x):
-    """The units are handed on from layer to layer, and so have one order."""
+    """The layers pass the units on, so the units have one order for all layers."""
 
     def step(carry, layer):
         hidden, x = carry
@@ -146,13 +147,13 @@ def carried(layers, x):
 
 
 def read_by_all(layers, x):
-    """What the layers make is added up, and then read."""
+    """The layers' units are summed before they are read."""
     hidden = jax.vmap(lambda up: jnp.tanh(x @ up))(layers["up"]).sum(0)
     return jax.vmap(lambda down: hidden @ down)(layers["down"]).sum(0)
 
 
 def with_places(layers, x):
-    """A unit is told its place."""
+    """Each unit is multiplied by its position."""
 
     def step(x, layer):
         return x + (jnp.tanh(x @ layer["up"]) * jnp.arange(1.0, 9.0)) @ layer["down"], None
@@ -161,7 +162,7 @@ def with_places(layers, x):
 
 
 def neighbours(layers, x):
-    """Units are multiplied with the ones before them."""
+    """Each unit is multiplied by its neighbour."""
 
     def step(x, layer):
         hidden = jnp.tanh(x @ layer["up"])
@@ -171,7 +172,7 @@ def neighbours(layers, x):
 
 
 def one_order_for_all(layers, x):
-    """A vector without an axis of layers weighs the units of all of them."""
+    """A vector without a layer axis scales the units of all layers."""
 
     def step(x, layer):
         return x + (jnp.tanh(x @ layer["up"]) * layers["scale"]) @ layer["down"], None
@@ -180,7 +181,7 @@ def one_order_for_all(layers, x):
 
 
 def other_layer(layers, x):
-    """Each layer reads the units of the layer after it, too."""
+    """Each layer also reads the units of the next layer."""
 
     def step(x, layer):
         mine, next_one = layer
@@ -192,7 +193,7 @@ def other_layer(layers, x):
 
 
 def turned(layers, x):
-    """The scan goes over the second side from the last layer to the first."""
+    """The scan takes the second kernels from the last layer to the first."""
 
     def step(x, layer):
         return x + jnp.tanh(x @ layer["up"]) @ layer["down"], None
@@ -212,7 +213,7 @@ def test_units_that_have_one_order_in_all_layers_keep_it_and_a_plan_that_changes
     dims = trace_dims(apply, layers, X)
     own = plan_compaction(dims, layers)
     assert not own.has_orders
-    # The plan of layers that are independent, with which the shapes are right and the outputs are not.
+    # A plan for independent layers fits the shapes, but gives wrong outputs.
     parts = {name: layers[name] for name in ("up", "down")}
     foreign = plan_compaction(trace_dims(mlps, parts, X), parts)
     if apply is one_order_for_all:
@@ -257,7 +258,7 @@ def by_place(cache, new):
 
 
 def with_cache(write, layers, x, cache=None):
-    """Layers that write their units into parts of a cache; of one that is given they return what it is then."""
+    """Layers that write their units into parts of a cache. If a cache is given, they also return the new cache."""
     given = cache
     cache = jnp.zeros((len(layers["up"]), len(x), 7, layers["up"].shape[2])) if cache is None else cache
 
@@ -276,18 +277,18 @@ def test_units_that_are_written_into_a_cache_of_each_layer_have_an_order_in_each
     apply = functools.partial(with_cache, write)
     small = compact_model(apply, x, variables=layers, num_random=1)
     assert small.plan.has_orders and small.variables["up"].shape == (3, 6, 5)
-    # What has been written is in one order for all, if it comes and goes.
+    # If the cache is an input and an output, its units must have one order for all layers.
     cache = jnp.zeros((3, 2, 7, 8))
     kept = compact_model(apply, x, cache, variables=layers, resize={1: 1}, num_random=0)
     assert not kept.plan.has_orders
-    # What was in it before is not the same for all units.
+    # The cache's initial content differs between the units.
     before = cache + jnp.arange(8.0)
     kept = compact_model(lambda layers, x: apply(layers, x, before)[0], x, variables=layers, num_random=0)
     assert not kept.plan.has_orders
 
 
 def wider(cache):
-    """With a unit more, before the others."""
+    """A cache with one more unit, before the others."""
     return jnp.zeros((*cache.shape[:-1], 9))
 
 
@@ -315,7 +316,7 @@ def test_units_that_are_written_to_places_of_their_own_keep_their_order(write):
 
 
 def test_what_is_returned_keeps_its_order():
-    """Units of the last layer are an output, by which nothing could be deleted anyhow."""
+    """The units of the layers are an output, so none could be deleted anyway."""
 
     def apply(layers, x):
         return jax.lax.scan(lambda x, layer: (x, jnp.tanh(x @ layer["up"])), x, layers)[1]
@@ -329,7 +330,7 @@ def test_what_is_returned_keeps_its_order():
 
 
 def test_the_axis_of_layers_may_lie_elsewhere_in_each_leaf():
-    """And so that what is its place in one leaf is that of the stream, of the same length, in another."""
+    """The layer axis of one leaf is at the position that the stream, of the same length, has in another leaf."""
 
     def apply(layers, x):
         def step(x, layer):
@@ -352,7 +353,7 @@ def test_the_axis_of_layers_may_lie_elsewhere_in_each_leaf():
 
 
 def test_heads_have_sizes_of_values_in_orders_of_their_own():
-    """Not layers, but axes before a width's own too."""
+    """Heads are not layers, but they are also leading axes of a width."""
 
     attention = nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=16)
     x = jax.random.normal(jax.random.key(1), (2, 3, 6))
@@ -371,7 +372,7 @@ def test_training_goes_on_with_the_state_in_the_new_order():
     small = compact_model(mlps, X, variables=layers, num_random=0)
     optimizer = optax.adam(1e-2)
     grads = jax.grad(lambda layers: jnp.sum(mlps(layers, X) ** 2))(layers)
-    # The dead units stay dead, as `freeze_structure` would hold them.
+    # The dead units stay dead, as with `freeze_structure`.
     grads["down"] = jnp.where(layers["down"] == 0, 0, grads["down"])
     _, state = optimizer.update(grads, optimizer.init(layers), layers)
     updates, _ = optimizer.update(grads, state, layers)

@@ -1,4 +1,4 @@
-"""A small model is made again from its code, its plan and its variables, by another process and for other modules."""
+"""Rebuilding a small model from its code, its plan and its variables, in another process and for other modules."""
 
 import json
 import os
@@ -35,11 +35,11 @@ KEY = jax.random.key(0)
 
 
 def compacted(name):
-    """A whole model with random values and random indices that nothing reads, made small."""
+    """The compaction of a model with random values, in which nothing reads random indices."""
     kind, batch = MODELS[name]
     call, variables, given = how_called(name), None, {}
     if name.startswith("nnx"):
-        # Of branches some kernels are zero, so that nothing is left of others.
+        # The nets with branches start with zero kernels, which empty other kernels.
         model = kind(rngs=nnx.Rngs(0)) if "branches" in name else build(kind)
         graph, variables = nnx.split(model)
     elif name.startswith("linen"):
@@ -62,7 +62,7 @@ def compacted(name):
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """From names of models to what they return here and what they return in another process."""
+    """Maps names of models to their outputs in this process and in another process."""
     folder = tmp_path_factory.mktemp("models")
     here = {}
     for name in MODELS:
@@ -86,7 +86,7 @@ def test_a_stored_model_is_the_same_in_another_process(name, elsewhere):
 
 
 class Named(eqx.Module):
-    """A leaf under the attribute `value`, which has no name of its own, beside others."""
+    """A model with a leaf under the attribute `value`, whose name is empty, beside another leaf."""
 
     value: jax.Array
     key: jax.Array
@@ -103,14 +103,14 @@ def test_a_leaf_without_a_name_is_found_under_the_empty_key(tmp_path):
     again = rebuild(model, plan, by_path, VECTORS)
     np.testing.assert_array_equal(again(VECTORS), small.model(VECTORS))
     assert compact(plan, {"": model.value})[""].shape == (5, 3)
-    # And where that is all there is.
+    # The same for a model that is a single array.
     tied = compact_model(
         lambda w, x: jnp.tanh(x @ w) @ w.T, VECTORS, variables=model.key.at[:, 2:].set(0), num_random=0
     )
     tied.save(tmp_path / "tied")
     plan, by_path = load_compact(tmp_path / "tied")
     assert by_path[""].shape == (6, 2) and compact(plan, {"": model.key})[""].shape == (6, 2)
-    # Which is not the leaf whose key is empty.
+    # A leaf whose key is empty is a different case.
     keyed = compact_model(
         lambda p, x: jnp.tanh(x @ p[""]) @ p[""].T, VECTORS, variables={"": model.key.at[:, 2:].set(0)}
     )
@@ -137,7 +137,7 @@ def test_a_whole_checkpoint_is_refused_and_made_small_it_is_taken():
 
 
 def test_orbax_refuses_a_whole_checkpoint_for_small_shapes_unless_it_is_told_to_cut(tmp_path):
-    """What the documents say of its modes."""
+    """The documents state this about Orbax's modes."""
     net, small = mlp_small()
     leaves = [dict(named_leaves(tree)) for tree in (nnx.state(net), small.variables)]
     path = "layers/1/kernel"
@@ -160,7 +160,7 @@ def test_orbax_refuses_a_whole_checkpoint_for_small_shapes_unless_it_is_told_to_
         for settings in ({}, {"partial_restore": True}):
             with pytest.raises(ValueError, match="not compatible with the stored shape"):
                 restored(**settings)
-        # The first rows and columns, whichever were kept.
+        # Orbax keeps the first rows and columns, not the ones in the plan.
         cut = restored(cut=True)[path]
     np.testing.assert_array_equal(cut, whole[path][: cut.shape[0], : cut.shape[1]])
     assert cut.shape == part[path].shape and not np.array_equal(cut, part[path])
@@ -189,7 +189,7 @@ class Doubled(MLP):
 
 
 class Scaled(MLP):
-    """Has a width in its code."""
+    """A model that uses a width in its code."""
 
     def __call__(self, x):
         return self.layers[-1](nnx.relu(self.layers[0](x))[:, :1] * jnp.ones(8) / self.layers[2].out_features)
@@ -197,7 +197,7 @@ class Scaled(MLP):
 
 def test_code_that_is_not_that_of_the_plan_is_found_with_a_batch():
     _, small = mlp_small()
-    assert isinstance(rebuild(build(Doubled), small.plan, small.variables, VECTORS), Doubled)  # right for itself
+    assert isinstance(rebuild(build(Doubled), small.plan, small.variables, VECTORS), Doubled)  # its own plan fits
     with pytest.raises(CompactionError, match="must be the one that the plan was made for, but is not: "):
         rebuild(build(Scaled), small.plan, small.variables, VECTORS)
 
@@ -211,7 +211,7 @@ def test_linen_variables_go_into_another_module_of_the_same_parameters():
     inner = {"params": small.variables["params"]["encoder"]}
     run = rebuild(Encoder(), small.plan, inner, SEQUENCES)
     assert relative_difference(Encoder().apply({"params": encoder}, SEQUENCES), run(inner, SEQUENCES)) <= 1e-6
-    # From a dict by path, as `load_compact` returns one.
+    # The variables may also be a dict by path, as `load_compact` returns it.
     by_path = {f"params/{name}": leaf for name, leaf in named_leaves(inner["params"])}
     assert callable(rebuild(Encoder(), small.plan, by_path))
 
@@ -258,7 +258,7 @@ class Normed(nnx.Module):
 
 
 def test_a_model_made_again_is_in_evaluation_mode(tmp_path):
-    """A fresh one trains: its batch norm would take the batch's statistics, and its dropout drop."""
+    """A fresh model is in training mode: batch norm would use the batch's statistics, and dropout would be active."""
     net, x = Normed(nnx.Rngs(0)), jax.random.normal(KEY, (6, 5))
     net.norm.mean.set_value(jax.random.normal(KEY, (8,)))
     net.down.kernel.set_value(net.down.kernel.get_value().at[2:5].set(0))
@@ -268,7 +268,7 @@ def test_a_model_made_again_is_in_evaluation_mode(tmp_path):
     again = rebuild(fresh, *load_compact(tmp_path), x)
     net.eval()
     assert relative_difference(net(x), again(x)) <= 1e-6
-    # The whole one's mode is that of what `compact_model` returns.
+    # `compact_model` returns a model in the mode of the whole model.
     assert not small.model.norm.use_running_average
     assert not small.model.dropout.deterministic
 

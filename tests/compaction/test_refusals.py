@@ -1,4 +1,4 @@
-"""What must be refused every time, or kept with the reason: the silent killers."""
+"""Cases that must be refused, or kept with a reason, because they would silently give a wrong model."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 
 
 def make(dead_in_second=0, dead_in_third=0):
-    """Three matrices; of the second and the third the last rows are zero."""
+    """Three matrices. The last rows of the second and the third are zero."""
     rng = np.random.default_rng(1)
     params = {name: rng.normal(size=shape) for name, shape in {"a": (5, 8), "b": (8, 6), "c": (6, 4)}.items()}
     params["b"][8 - dead_in_second :] = 0
@@ -48,7 +48,7 @@ def noise_of_a_seed(h):
     return h + jax.random.normal(key, (len(h), 1))
 
 
-#: From names to (what stands between the first two layers, why its width must stay).
+#: Maps names to (the function between the first two layers, the reason why the width must stay).
 KILLERS = {
     "group norm": (group_norm, "cannot reshape array"),
     "group norm of any width": (group_norm_of_any_width, "reshape must return"),
@@ -136,7 +136,7 @@ def test_an_unknown_primitive_is_listed_and_does_not_stop_the_rest():
 
 
 def test_channels_of_padding_go_only_where_the_code_follows():
-    """Behind two channels of zeros, four of the first layer and two more of zeros; the first of each are not read."""
+    """Two channels of zeros, four of the first layer, and two more of zeros; nothing reads the first of each."""
     params = {"a": jnp.ones((5, 4)), "b": jnp.ones((8, 3)).at[jnp.array([0, 2, 6])].set(0)}
 
     def padded(low):
@@ -148,7 +148,7 @@ def test_channels_of_padding_go_only_where_the_code_follows():
 
         return function
 
-    # One column of zeros before and one behind are left of two each.
+    # One column of zeros is left before, and one after, of two each.
     small = compact_model(padded(lambda size: size // 4), X, variables=params)
     assert jax.tree.map(jnp.shape, small.variables) == {"a": (5, 3), "b": (5, 3)} and small.refused == {}
     small = compact_model(padded(lambda size: 2), X, variables=params)
@@ -158,7 +158,7 @@ def test_channels_of_padding_go_only_where_the_code_follows():
 
 
 def test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices():
-    """Four entries into eight, at the places from 2 on."""
+    """Four entries are written into eight, from position 2 on."""
     params = {"a": jnp.ones((5, 4)), "b": jnp.ones((8, 3)).at[jnp.array([0, 3])].set(0)}
 
     def written(start):
@@ -176,7 +176,7 @@ def test_what_is_written_at_a_fixed_place_must_be_written_to_the_same_indices():
 
 
 def without(plan, name, index):
-    """The plan that deletes one more index of a width."""
+    """A plan that deletes one more index of a width."""
     widths = tuple(
         dataclasses.replace(width, kept=tuple(i for i in width.kept if i != index)) if width.name == name else width
         for width in plan.widths
@@ -200,7 +200,7 @@ def test_verify_refuses_a_live_channel_deleted():
     assert verify(mlp, params, mlp, compact(right, params), X, plan=right).error <= 1e-5
     with pytest.raises(CompactionError, match=r"index 2 of d1 is deleted but read by b\[0\], which is not zero there"):
         verify(mlp, params, mlp, compact(wrong, params), X, plan=wrong)
-    # The numbers alone would have seen it too.
+    # The comparison of outputs alone would have found it too.
     error, reason = compare_outputs(mlp, params, mlp, compact(wrong, params), random_batches((X,), 1))
     assert error > 1e-2
     assert "outputs differ by" in str(reason)
@@ -214,7 +214,7 @@ def test_one_tiny_nonzero_keeps_its_channel(tiny):
     params["b"] = params["b"].at[6, 1].set(tiny)
     dims = trace_dims(mlp, params, X)
     assert plan_compaction(dims, params).leaves["a"].kept[1] == (0, 1, 2, 3, 6)
-    # No difference of outputs could tell 1e-30 from 0; the plan made for zeros is refused all the same.
+    # Outputs cannot distinguish 1e-30 from 0, but the plan for the zeros is refused.
     with pytest.raises(CompactionError, match=r"index 6 of d1 is deleted but read by b\[0\]"):
         verify(mlp, params, mlp, compact(zeros, params), X, plan=zeros)
 
@@ -226,7 +226,7 @@ def test_a_threshold_is_an_option_of_its_own():
     small = compact_model(mlp, X, variables=params, threshold=1e-3)
     assert small.variables["a"].shape == (5, 4)
     assert small.plan.threshold == 1e-3
-    # What it was proved equal to is the model with these entries at zero.
+    # The proof compares with the model in which these entries are zero.
     assert float(jnp.abs(small.whole[1]["b"][6]).max()) == 0
 
 
@@ -247,7 +247,7 @@ def test_verify_refuses_a_small_model_that_is_not_the_planned_one():
         verify(ours, params, theirs, small, X, plan=plan)
     with pytest.raises(CompactionError, match="'a' must have shape"):
         verify(mlp, params, mlp, {**small, "a": small["a"][:, :3], "b": small["b"][:3]}, X, plan=plan)
-    # The program and the shapes are right, the numbers are not.
+    # The program and the shapes are right, but the numbers are wrong.
     with pytest.raises(CompactionError, match="outputs differ by"):
         verify(mlp, params, mlp, small | {"a": small["a"] * 1.001}, X, plan=plan)
 
@@ -277,7 +277,7 @@ def test_verify_refuses_to_compare_what_is_not_finite():
 
 
 def test_what_was_suspected_first_and_is_innocent_goes_all_the_same():
-    """The output depends on the size of the second matrix; the third's rows are deleted nearer to it."""
+    """The output depends on the width of the first matrix. The search must still delete rows of the third matrix."""
 
     def divided(params, x):
         return mlp(params, x) / params["a"].shape[1]
@@ -288,7 +288,7 @@ def test_what_was_suspected_first_and_is_innocent_goes_all_the_same():
 
 
 def test_parameters_of_equations_are_compared_to_the_last_entry():
-    """As text, NumPy's long arrays have an ellipsis in place of what may differ."""
+    """NumPy abbreviates long arrays as text, so texts of different arrays may be equal."""
     one, other = np.zeros(2000), np.zeros(2000)
     other[1000] = 1e-3
     assert str(one) == str(other)
@@ -319,7 +319,7 @@ def test_parameters_that_only_their_text_compares_are_told_apart_too():
 
 
 def test_what_no_output_depends_on_must_run_after_and_reads_nothing():
-    """An auxiliary head of two layers: its rows go with the units, its own width stays; a mean keeps nothing whole."""
+    """An auxiliary head of two layers loses the rows of removed units, but keeps its width. A mean fixes no width."""
     params = make(dead_in_second=4) | {"aux": jnp.ones((8, 7)), "last": jnp.ones((7, 2)), "other": jnp.ones((7, 2))}
     params["flat"] = jnp.ones((16, 1))
     params |= {"last": params["last"].at[:3].set(0)}

@@ -1,4 +1,4 @@
-"""Sizes that models remember as numbers: found, proved, set; those that only look like sizes stay."""
+"""Sizes that models store as numbers: they are found, proved and set. Other numbers with equal values stay."""
 
 import dataclasses
 import types
@@ -21,19 +21,19 @@ IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 3)), jnp.flo
 
 
 def fresh(x):
-    """Other inputs, of a batch of another size."""
+    """Other inputs, with another batch size."""
     return jnp.asarray(np.random.default_rng(5).normal(size=(3, *x.shape[1:])), x.dtype)
 
 
 def assert_same(grads, small_grads):
-    """Of two trees of gradients, some of which are zero but for rounding."""
+    """Checks that two trees of gradients are equal up to rounding; some are zero up to rounding."""
     pairs = list(zip(jax.tree.leaves(grads), jax.tree.leaves(small_grads), strict=True))
     largest = max(float(jnp.abs(array).max()) for array, _ in pairs)
     assert all(float(jnp.abs(array - other).max()) <= 1e-5 * largest for array, other in pairs)
 
 
 def check_nnx(model, x, *, fit=None):
-    """The small model, which computes what the whole one does, and has its gradients."""
+    """The compaction of a model, after checking that outputs and gradients are equal."""
     small = compact_model(model, x, fit=fit, num_random=0)
     assert not small.plan.changes_nothing
 
@@ -83,11 +83,11 @@ class Config:
 
 
 class Attention(nnx.Module):
-    """Written by hand, with fewer heads of keys and values than of queries."""
+    """Handwritten attention with fewer heads of keys and values than of queries."""
 
     def __init__(self, rngs, heads=4, kv_heads=2, size=3):
         self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, size
-        # Numbers of the same value that count something else, and are not asked for in a call.
+        # These numbers have the same values, but count something else and are not used in a call.
         self.num_classes, self.num_steps = 4, 2
         self.q, self.k, self.v = (nnx.Linear(12, n * size, rngs=rngs) for n in (heads, kv_heads, kv_heads))
         self.o = nnx.Linear(heads * size, 12, rngs=rngs)
@@ -102,7 +102,7 @@ class Attention(nnx.Module):
 
 
 class WithConfig(nnx.Module):
-    """Its numbers are in an object that all layers share."""
+    """Attention whose numbers are in an object that all layers share."""
 
     def __init__(self, rngs, config):
         self.config = config
@@ -127,7 +127,7 @@ class Layers(nnx.Module):
 
 def test_heads_of_attention_written_by_hand_go_and_numbers_that_count_something_else_stay():
     layers = [Attention(nnx.Rngs(i)) for i in range(2)]
-    zeroed(layers[0].o.kernel, 0, range(6, 12))  # the second head of keys and values, read by two of queries
+    zeroed(layers[0].o.kernel, 0, range(6, 12))  # the second head of keys and values, which two query heads share
     small = check_nnx(Layers(layers), SEQUENCES)
     first, second = small.model.layers
     assert (first.num_heads, first.num_kv_heads, first.head_dim) == (2, 1, 3)
@@ -146,14 +146,14 @@ def test_numbers_in_a_shared_configuration_are_changed_for_one_layer_alone(confi
     small = check_nnx(Layers(layers), SEQUENCES)
     assert [layer.config.heads for layer in small.model.layers] == [4, 2]
     assert small.model.layers[1].config.classes == 4 and config.heads == 4
-    # The plan holds the numbers, for another process.
+    # The plan holds the numbers, so another process can rebuild the model.
     again = rebuild(Layers(layers), Plan.from_json(small.plan.to_json()), small.variables, SEQUENCES)
     assert [layer.config.heads for layer in again.layers] == [4, 2]
     assert small.model.layers[1].q.kernel.shape == (12, 6)
 
 
 class Grid(nnx.Module):
-    """Two numbers of the same value, of which one is a size and the other one must stay."""
+    """A model with two equal numbers. One is a size, and the other must stay."""
 
     def __init__(self, rngs):
         self.grid, self.num_heads = 2, 2
@@ -173,7 +173,7 @@ def test_of_two_numbers_of_one_value_the_size_is_found():
 
 
 class Twice(nnx.Module):
-    """A width that is also the divisor of what is computed: no number makes that equal."""
+    """A model that divides by its width, so no other number gives equal outputs."""
 
     def __init__(self, rngs):
         self.width = 8
@@ -206,12 +206,12 @@ def test_whole_groups_of_a_group_norm_go_or_none(affine):
     net = Normalised(nnx.Rngs(0), affine)
     zeroed(net.b.kernel, 2, [0, 1, 2, 3, 8, 9, 10, 11, 12])
     small = check_nnx(net, IMAGES)
-    # Of the last group one channel alone is dead: it stays.
+    # Only one channel of the last group is dead, so it stays.
     assert small.model.a.kernel.shape[-1] == 8 and small.model.norm.num_groups == 2 and small.refused == {}
 
 
 class Grouped(nnx.Module):
-    """A convolution of three groups of four outputs each."""
+    """A convolution with three groups of four outputs each."""
 
     def __init__(self, rngs):
         self.a = nnx.Conv(3, 6, (1, 1), rngs=rngs)
@@ -227,7 +227,7 @@ class Grouped(nnx.Module):
     [
         ([0, 4, 8], [(1, 1, 3, 6), (3, 3, 2, 9), (1, 1, 9, 5)], 3),  # one output of each group
         ([0, 1, 2, 3], [(1, 1, 3, 4), (3, 3, 2, 8), (1, 1, 8, 5)], 2),  # a whole group
-        ([0, 1, 2, 3, 4, 8], [(1, 1, 3, 4), (3, 3, 2, 6), (1, 1, 6, 5)], 2),  # a whole group, and one of each other
+        ([0, 1, 2, 3, 4, 8], [(1, 1, 3, 4), (3, 3, 2, 6), (1, 1, 6, 5)], 2),  # a group, and one output of each other
     ],
 )
 def test_outputs_of_a_grouped_convolution_go_by_group_and_within_groups(dead, shapes, groups):
@@ -239,7 +239,7 @@ def test_outputs_of_a_grouped_convolution_go_by_group_and_within_groups(dead, sh
 
 
 class Shuffled(nnx.Module):
-    """Two groups, whose channels are mixed before a depthwise convolution."""
+    """A convolution with two groups, whose channels are shuffled before a depthwise convolution."""
 
     def __init__(self, half, rngs):
         self.first = nnx.Conv(3 + 1, 2 * half, (1, 1), feature_group_count=2, rngs=rngs)
@@ -252,7 +252,7 @@ class Shuffled(nnx.Module):
         return self.last(self.depthwise(y))
 
 
-@pytest.mark.parametrize("half", [4, 5])  # of 4 the outputs that are left could be those of one group
+@pytest.mark.parametrize("half", [4, 5])  # with 4, the outputs that are left could also form one group
 def test_a_grouped_convolution_keeps_its_groups_beside_a_depthwise_one_that_loses_some(half):
     net = Shuffled(half, nnx.Rngs(0))
     zeroed(net.last.kernel, 2, [2, 3, 6, 7])
@@ -264,7 +264,7 @@ def test_a_grouped_convolution_keeps_its_groups_beside_a_depthwise_one_that_lose
 
 def test_fit_sets_what_cannot_be_found():
     class Layer(nnx.Module):
-        """A number of which nobody could tell what it counts: twice the heads."""
+        """A layer with a number that cannot be guessed: twice the number of heads."""
 
         def __init__(self, rngs):
             self.twice = 8
@@ -284,7 +284,7 @@ def test_fit_sets_what_cannot_be_found():
 
     small = check_nnx(net, SEQUENCES, fit=fit)
     assert small.model.twice == 4 and small.model.up.kernel.shape == (12, 6)
-    # In place or returned; nothing else is asked of it.
+    # `fit` may change the model in place or return it.
     assert check_nnx(net, SEQUENCES, fit=lambda layer: (fit(layer), layer)[1]).model.twice == 4
     with pytest.raises(CompactionError, match=r"`fit` must be None for a function, got .*; make"):
         compact_model(lambda v, x: x, SEQUENCES, variables={}, fit=fit)
@@ -309,7 +309,7 @@ def test_a_cache_in_the_state_of_flax_attention_goes_with_its_heads():
 
 
 class SizedByModel(nnx.Module):
-    """Decoding into a cache as large as the model says."""
+    """A decoder whose cache has the size that the model gives."""
 
     def __init__(self, rngs):
         self.num_heads, self.size, self.length = 4, 3, 7
@@ -334,14 +334,14 @@ def test_a_cache_is_as_large_as_the_small_model_says():
 
 
 class Cache(NamedTuple):
-    """Named as the names of variables' arrays are."""
+    """A cache whose field names are also names in paths of variables."""
 
     key: Any
     value: Any
 
 
 def decode_stack(layers, x, cache):
-    """One step of layers in turn, each with its own part of a cache of the last keys and values."""
+    """One decoding step of a stack of layers, each with its part of a cache of the last keys and values."""
 
     def layer(x, own):
         params, old = own
@@ -364,7 +364,7 @@ def test_a_cache_of_a_stack_may_have_fields_of_any_name_and_what_goes_is_not_sai
 
 
 def decode(params, x, cache):
-    """One step, with a cache of keys and values and the number of steps before it."""
+    """One decoding step, with a cache of keys and values and the number of earlier steps."""
     size = params["q"].shape[2]
     q, k, v = (jnp.einsum("bc,cnh->bnh", x, params[name]) for name in "qkv")
     k = jax.lax.dynamic_update_slice(cache["k"], k[:, None], (0, cache["step"], 0, 0))
@@ -383,7 +383,7 @@ def test_a_cache_that_is_an_argument_shrinks_with_the_model_where_that_is_said()
     assert compact_model(decode, x, cache, variables=params, num_random=0).plan.changes_nothing
     small = compact_model(decode, x, cache, variables=params, resize={1: 1})
     assert small.variables["q"].shape == (12, 2, 3) and small.proof.error <= 1e-5
-    # With a batch of another size, step by step.
+    # Compare with another batch size, step by step.
     states = [{name: jnp.zeros((3, 5, 4, 3)) for name in "kv"} | {"step": jnp.int32(0)}]
     states.append(small.small_args(x, states[0])[1])
     assert states[1]["k"].shape == (3, 5, 2, 3)
@@ -393,7 +393,7 @@ def test_a_cache_that_is_an_argument_shrinks_with_the_model_where_that_is_said()
         found, states[1] = jax.jit(small.model)(small.variables, step, states[1])
         assert relative_difference(wanted, found) <= 1e-5
     assert small.report(x, cache, rounds=1).after.params < small.report(x, cache, rounds=0).before.params
-    # A part of it, and what there is not.
+    # A part of the cache may be named. A part that does not exist is refused.
     half = compact_model(decode, x, cache, variables=params, resize={"1/k": "1/k"}, num_random=0)
     assert half.plan.changes_nothing
     for wrong in ({2: 1}, {1: 3}):
@@ -448,7 +448,7 @@ class LinenGroupNorm(nn.Module):
 
 
 class LinenScale(nn.Module):
-    """Parameters of its own, by a field, by a number, and in `setup`."""
+    """A module with parameters whose sizes come from a field and from a number, also in `setup`."""
 
     features: int
 
@@ -488,7 +488,7 @@ class LinenRecurrent(nn.Module):
 
 
 def with_dead(module, x, shape, axis, dead):
-    """The variables of a module with indices zero along an axis of all kernels of a shape."""
+    """The variables of a module, with zeros at some indices along an axis of all kernels with a shape."""
     variables = jax.jit(module.init)(jax.random.key(0), x)
 
     def zero(leaf):
@@ -512,7 +512,7 @@ GROUPS = [0, 1, 2, 3, 8, 9, 10, 11]
 def test_linen_modules_run_with_the_sizes_of_their_arrays(module, x, shape, axis, dead, sizes):
     variables = with_dead(module, x, shape, axis, dead)
     if sizes == {"num_heads": 2}:
-        # Of the projections alone the output's is read head by head.
+        # Only the output projection reads head by head.
         whole = jax.jit(module.init)(jax.random.key(0), x)["params"]
         variables = {"params": whole | {"out": variables["params"]["out"]}}
     small = check_linen(module, x, variables)

@@ -38,7 +38,8 @@ def test_report_counts_what_can_be_counted_by_hand(tmp_path):
     assert (report.before.params, report.after.params) == (6 * 8 + 8 + 8 * 3, 6 * 2 + 2 + 2 * 3)
     assert (report.before.bytes, report.after.bytes) == (320, 80)
     assert report.removed_params == pytest.approx(0.75)
-    # Of 6 groups of 8 entries and 8 groups of 3, six of the latter are zero: neither 75 % nor what FLOPs go.
+    # There are 6 groups of 8 entries and 8 groups of 3 entries, and six of the latter are zero. So the weighted
+    # sparsity is neither 75 % nor the removed share of FLOPs.
     assert report.weighted_group_sparsity == pytest.approx(18 / 72)
     assert report.removed_flops == pytest.approx(1 - report.after.flops / report.before.flops)
     assert 0.5 < report.removed_flops < 1
@@ -67,7 +68,7 @@ def test_report_without_timing_and_regularizer_leaves_them_out():
 
 def test_report_does_not_count_what_is_kept_for_a_round_size():
     small = small_mlp(round_to=4)
-    assert small.plan.dead == ()  # a part of what it keeps is read
+    assert small.plan.dead == ()  # some of the kept units are read
     report = compaction_report(small, jnp.ones((5, 6)), rounds=0)
     assert report.widths == (("a/kernel[1]", 2, 8),)
     assert report.after.params == 6 * 4 + 4 + 4 * 3
@@ -82,7 +83,7 @@ def one_layer(w, x):
 
 
 def stack_of_stacks(w, x):
-    """Under a `jit`, as a layer's function may be."""
+    """A scan of scans, the inner one under `jit`, as a layer's function may be."""
     layers = jax.jit(lambda x, own: (jax.lax.scan(lambda x, w: (one_layer(w, x), None), x, own)[0], None))
     return jax.lax.scan(layers, x, w)[0]
 
@@ -92,7 +93,7 @@ def test_cost_counts_what_a_scan_repeats_as_often_as_it_does(lengths):
     w, x = jnp.ones((*lengths, 8, 8)), jnp.ones((2, 8))
     each = cost(one_layer, w[0, 0], x).flops
     assert each == 2 * 2 * 8 * 8
-    # Loops count their turns.
+    # A loop's steps are all counted.
     assert each <= cost(stack_of_stacks, w, x).flops / (lengths[0] * lengths[1]) < each + 20
 
 

@@ -1,4 +1,4 @@
-"""What `compact_model` returns reports and saves itself."""
+"""The result of `compact_model` can report and save itself."""
 
 import jax
 import jax.numpy as jnp

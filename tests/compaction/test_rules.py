@@ -12,18 +12,18 @@ from ramda_jax.compaction import CompactionError, Rule, compact_model, trace_dim
 from ramda_jax.compaction.tracing.jaxprs import CALLS
 from ramda_jax.compaction.tracing.rules import RULES
 
-#: What only one of the versions of JAX has that are supported.
+#: Primitives that only one of the supported versions of JAX has.
 OF_ONE_VERSION = {"closed_call": "0.10", "log2": "0.12", "one_minus_square": "0.12", "polynomial": "0.12"}
 
 
 def test_every_row_is_of_a_primitive_that_jax_has():
-    gc.unfreeze()  # what `conftest.py` has frozen is not among the collector's objects
+    gc.unfreeze()  # frozen objects (see `conftest.py`) are not among the collector's objects
     names = {thing.name for thing in gc.get_objects() if isinstance(thing, Primitive)}
     assert {*RULES, *CALLS} - names <= OF_ONE_VERSION.keys()
 
 
 def test_parameters_that_may_differ_are_parameters_of_the_primitive():
-    """A misspelt name would make every small model a refused one, or say nothing."""
+    """A misspelt name would refuse every small model, or have no effect."""
 
     def every(x, kernel):
         x = x.reshape(2, 3, 4)[:, 1:] + jax.lax.broadcasted_iota(jnp.float32, (2, 2, 4), 2)
@@ -61,14 +61,14 @@ PARAMS = {"in": jnp.ones((4, 6)), "out": jnp.ones((6, 2)).at[3:].set(0)}
 @pytest.mark.parametrize(
     ("labels", "error"),
     [
-        # Of a wrong length: seen by the walk itself.
+        # Labels of a wrong length, which the walk finds.
         (lambda walk, visit: [[label[:-1] for label in visit.inputs[0].labels]], AssertionError),
         (lambda walk, visit: visit.inputs[1].labels, IndexError),
     ],
     ids=["labels that do not fit", "an input that is not there"],
 )
 def test_a_broken_rule_is_an_error_and_not_a_model_that_is_refused(monkeypatch, labels, error):
-    """Broken for the small model alone, where an error of the user's code is a refusal."""
+    """The rule fails for the small model only, for which an error in the user's code is a refusal."""
     right = RULES["tanh"].labels
 
     def broken(walk, visit):
@@ -107,7 +107,7 @@ def test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof():
     small = compact_model(with_callback, x, variables=PARAMS, rules={"pure_callback": rule}, num_random=1)
     assert jax.tree.map(jnp.shape, small.variables) == {"in": (4, 3), "out": (3, 2)}
     assert small.dims.opaque == small.refused == {}
-    # Not told which parameters follow from sizes, the proof refuses what differs.
+    # If the rule does not name the parameters that depend on sizes, the proof refuses the difference.
     with pytest.raises(CompactionError, match="pure_callback has result_avals"):
         compact_model(
             with_callback, x, variables=PARAMS, rules={"pure_callback": Rule(rule.labels)}, num_random=0, strict=True
@@ -115,7 +115,7 @@ def test_a_rule_of_the_users_is_followed_in_both_traces_and_in_the_proof():
 
 
 def test_a_wrong_rule_is_seen_by_the_numbers():
-    """It says that the entries of an axis, which are sorted here, are computed one by one."""
+    """The rule claims that entries are computed one by one along an axis that is sorted here."""
     rule = Rule(lambda walk, visit: [value.labels for value in visit.inputs])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
     params = PARAMS | {"in": jnp.asarray(np.random.default_rng(1).normal(size=(4, 6)), jnp.float32)}

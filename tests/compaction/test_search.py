@@ -1,4 +1,4 @@
-"""The search: few attempts, on shapes alone, and of each width that stays its own reason."""
+"""The search: it takes few attempts, on shapes alone, and gives each width that stays its own reason."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6)), jnp.float32)
 
 @pytest.fixture
 def attempts(monkeypatch):
-    """How many attempts were made, and how often arrays were cut."""
+    """The number of attempts, and the number of times that arrays were cut."""
     counts = {"attempts": 0, "cuts": 0}
     attempt = Attempts.__call__
 
@@ -45,7 +45,7 @@ def blocks(depth, dead=4, width=8):
 
 
 def net(*between):
-    """Residual blocks, with a function of (units, number of the block) in each, and two layers behind."""
+    """Residual blocks, each with one of the functions `between` on its units, followed by two layers."""
 
     def apply(params, x):
         for number, block in enumerate(params["blocks"]):
@@ -84,7 +84,7 @@ def test_the_number_of_attempts_does_not_grow_with_the_number_of_blocks(between,
         small = compact_model(net(between), X, variables=blocks(depth), num_random=0)
         assert shapes(small) == [8] * depth and small.variables["last"].shape == (3, 2)
         assert len(small.refused) == depth
-        # The arrays themselves are cut once.
+        # The arrays are cut only once.
         assert attempts["cuts"] == 1
         needed.append(attempts["attempts"])
     assert needed[0] == needed[1] <= most
@@ -145,7 +145,7 @@ def test_nothing_left_is_an_error_with_all_reasons():
 
 
 def test_guesses_do_not_change_what_a_call_does_not_ask_for():
-    """A model of linen whose number of classes is also the width that shrinks."""
+    """The number of classes of this linen model equals the width that shrinks."""
     nn = pytest.importorskip("flax.linen")
 
     class Net(nn.Module):

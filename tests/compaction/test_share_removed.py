@@ -1,4 +1,4 @@
-"""A target of what is really left: counted by making the net small, and met by training."""
+"""A target for the share that is really removed: it is counted by compaction, and met in training."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ IMAGES = jax.random.normal(jax.random.key(0), (4, 4, 4, 1))
 
 
 def net(params, images):
-    """A flatten behind a convolution, and units that two layers make."""
+    """A net with a flatten after a convolution, and units that two layers compute."""
     x = jax.lax.conv_general_dilated(images, params["conv"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     x = jnp.tanh(x).reshape(len(x), -1)
     return (jnp.tanh(x @ params["hidden"]) * jnp.tanh(x @ params["gate"])) @ params["out"]
@@ -63,12 +63,12 @@ def test_training_leaves_the_parameters_that_were_asked_for():
     method = ramda_jax.ramda(1e-2, regularizer, strength=target, averaging=1.0, restarts=(300, 600))
     params, _ = tiny.train(COUPLING.wrap(method), gradient, PARAMS, 1200)
     whole, left = plan_compaction(DIMS, params).num_params[:2]
-    # A channel with its rows is 89 of 624 parameters.
+    # A channel and its rows have 89 of 624 parameters.
     assert abs(left / whole - 0.4) < 89 / 624
 
 
 def test_a_function_of_costs_is_those_costs_and_a_traced_share_is_the_number():
-    """The same cap and the same steps of lambda, by bisection and by the sorted sum."""
+    """Bisection and the sorted sum give the same cap and the same steps of lambda."""
     costs = {"kernel": np.arange(1.0, 21)[:, None]}
     truth = tiny.normal_tree({"kernel": (20, 3)})
     params = {"kernel": jnp.zeros((20, 3))}

@@ -1,4 +1,4 @@
-"""Layers with axes before their own: stacks that are scanned, vectorised or run one by one."""
+"""Layers with extra leading axes: stacks that are scanned, vectorised or run one by one."""
 
 import time
 
@@ -19,7 +19,7 @@ from tests.compaction.patterns import relative_difference, zero_readers
 
 
 def larger(batch):
-    """A batch that the proof has not seen, of another size."""
+    """A batch of another size that the proof has not used."""
     rng = np.random.default_rng(7)
     shape = (len(batch) + 3, *batch.shape[1:])
     if jnp.issubdtype(batch.dtype, jnp.integer):
@@ -28,7 +28,7 @@ def larger(batch):
 
 
 def value_and_grads(apply, variables, batch):
-    """The outputs and the derivatives of a function of them with respect to the variables that have any."""
+    """The outputs, and the gradients of a function of the outputs for all float variables."""
     is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(variables)]
 
     def with_floats(floats, rest):
@@ -48,7 +48,7 @@ def value_and_grads(apply, variables, batch):
 
 
 def check_equal(adapter, variables, small, batch):
-    """Outputs on a batch of another size, and gradients: those of the whole model at what was kept."""
+    """Checks that outputs for another batch size are equal, and that gradients are equal at the kept indices."""
     batch = larger(batch)
     outputs, grads = value_and_grads(adapter.apply, variables, batch)
     small_outputs, small_grads = value_and_grads(small.apply, small.variables, batch)
@@ -59,7 +59,7 @@ def check_equal(adapter, variables, small, batch):
 
 
 def check_kind(model, batch, member, with_variables, variables=None):
-    """Zeros at random indices of every width that can shrink: exactly those go, and the small model is equal."""
+    """Zeroes random indices of every free width; checks that exactly these are removed, and equality."""
     adapter = adapter_for(model, variables)
     dims = trace_dims(model, batch) if variables is None else trace_dims(model, variables, batch)
     assert dims.opaque.keys() <= {"random_fold_in"}
@@ -67,7 +67,7 @@ def check_kind(model, batch, member, with_variables, variables=None):
     values, alive = zero_readers(dims, adapter.variables, np.random.default_rng(3))
     shapes = jax.ShapeDtypeStruct(batch.shape, batch.dtype)
     given = {} if variables is None else {"variables": values}
-    # On shapes, so that the proof runs nothing and the outputs are compared here alone.
+    # Pass shapes, so that the proof runs nothing and only this test compares outputs.
     small = compact_model(with_variables(values), shapes, num_random=0, **given)
     assert small.refused == {}
     kept = {width.members: width.kept for width in small.plan.widths}
@@ -150,7 +150,7 @@ def test_equinox_layers_remember_the_sizes_of_their_arrays():
     assert net.attention.num_heads == kept[4] < 4 and net.attention.query_proj.out_features == 2 * kept[4]
     assert net.depthwise.groups == net.depthwise.in_channels == net.cell.input_size == kept[6] < 6
     assert net.cell.hidden_size == net.last.in_features == kept[8] < 8
-    # The whole model remembers what it did.
+    # The whole model still has its own numbers.
     assert (model.attention.num_heads, model.depthwise.groups, model.cell.hidden_size) == (4, 6, 8)
 
 
@@ -174,7 +174,7 @@ def test_layers_of_a_stack_remember_the_sizes_of_their_own_axes():
 
 
 class Backwards(nnx.Linear):
-    """A layer derived from one of Flax that keeps other things under its names."""
+    """A subclass of a Flax layer that uses the same attributes for other values."""
 
     def __init__(self, rngs):
         super().__init__(8, 6, rngs=rngs)
@@ -246,11 +246,11 @@ def test_layers_that_a_loop_leaves_out_stay_where_their_numbers_are_in_the_code(
 
 
 def test_what_reaches_no_output_does_not_matter():
-    """Flax's scan leaves equations behind whose results nothing takes."""
+    """Flax's scan leaves equations whose results are not used."""
 
     def apply(params, x):
         hidden = jnp.tanh(x @ params["up"])
-        hidden.sum(axis=-1)  # would keep the width whole
+        hidden.sum(axis=-1)  # would fix the width
         return hidden @ params["down"]
 
     params = {"up": jnp.ones((6, 8)), "down": jnp.ones((8, 3)).at[2:].set(0)}
@@ -272,7 +272,7 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """A language model, its layers one by one or as a stack."""
+    """A language model with separate layers or with a stack."""
 
     def __init__(self, rngs, is_stacked, features=2048, heads=16, hidden=5632, depth=22, vocabulary=32000):
         self.embed, self.norm = nnx.Embed(vocabulary, features, rngs=rngs), nnx.RMSNorm(features, rngs=rngs)
@@ -298,7 +298,7 @@ def test_a_decoder_of_a_billion_parameters_is_planned_and_proved_from_shapes_in_
     begun = time.perf_counter()
     small = compact_model(net, jax.ShapeDtypeStruct((1, 16), jnp.int32), num_random=0)
     assert time.perf_counter() - begun < 30
-    # Of shapes alone nothing is known to be zero.
+    # With shapes alone no entry is known to be zero.
     assert small.plan.num_params == (1196466176, 1196466176) and small.plan.changes_nothing
     hidden = [width for width in small.dims.widths if width.size == 5632]
     assert len(hidden) == (1 if is_stacked else 22) and not any(width.reason for width in hidden)
@@ -306,7 +306,7 @@ def test_a_decoder_of_a_billion_parameters_is_planned_and_proved_from_shapes_in_
 
 @pytest.mark.slow
 def test_a_net_of_48_blocks_is_traced_and_planned():
-    """In a second of processor time (`python -m benchmarks.zoo --times`)."""
+    """This takes a second of processor time (`python -m benchmarks.zoo --times`)."""
     net = nnx.eval_shape(lambda: Decoder(nnx.Rngs(0), False, 16, 2, 24, 48, 11))
     dims = trace_dims(net, TOKENS)
     assert plan_compaction(dims, nnx.state(net)).changes_nothing

@@ -1,4 +1,4 @@
-"""A compact model on disk is whole or absent, and nothing that is read is trusted."""
+"""A compact model on disk is complete or absent, and files that are read are not trusted."""
 
 import json
 import os
@@ -23,12 +23,12 @@ OLD, NEW = 1, 2
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
-    """Waits for no disk: `Disk` loses what was not synced."""
+    """Skips waiting for the disk, because `Disk` simulates the loss of data that was not synced."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def model(number):
-    """A plan and variables: two of different sizes, none of which fits the other's."""
+    """(plan, variables), in two sizes of which neither fits the other."""
     size = 3 + number
     leaves = {
         "dense/kernel": LeafPlan((8, size), (tuple(range(number + 1)), None)),
@@ -45,7 +45,7 @@ def model(number):
     return plan, variables
 
 
-#: As written when a width was called an id.
+#: A plan in the old format, in which a width was called an id.
 STORED = (
     '{"format": 1, "leaves": {"kernel": {"shape": [3, 2], "kept": [[0, 2], null]}}, "ids": [{"name": "d0", "size": 3, '
     '"members": ["kernel[0]"], "kept": [0, 2], "padding": [2], "reason": ""}], "unread_inputs": {"x[1]": [1]}, '
@@ -79,7 +79,7 @@ def which(folder):
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
 @pytest.mark.parametrize("over_old", [True, False], ids=["over an old one", "the first"])
 def test_save_leaves_the_old_or_the_new_model_wherever_it_fails(tmp_path, over_old, full):
-    # Changes of the parent are none of it: the folder itself may be made by it.
+    # Changes of the parent folder do not count, because saving may create the folder itself.
     count = changes_of(tmp_path / "count", lambda: save_compact(tmp_path / "count", *model(NEW)))
     assert count >= 9
     seen = set()
@@ -100,7 +100,7 @@ def test_save_leaves_the_old_or_the_new_model_wherever_it_fails(tmp_path, over_o
             assert not over_old and "cannot be read" in str(error)
             found = None
         seen.add(found)
-        # A save that follows is not disturbed by what is left, even where it fails itself.
+        # The remains do not disturb a later save, even if that save fails too.
         with Disk(folder, 5).watched():
             try:
                 save_compact(folder, *model(NEW))
@@ -204,8 +204,8 @@ def test_keys_of_every_kind_come_back_as_keys(tmp_path, kind, count):
 
 @pytest.mark.parametrize("leaf", [np.array("text"), np.array([None]), np.zeros(2, "M8[s]"), np.longdouble(1)])
 def test_what_is_no_number_of_jax_is_refused_by_name(tmp_path, leaf):
-    if leaf.dtype == np.float64:  # where a long double is an ordinary one
-        pytest.skip("no such type here")
+    if leaf.dtype == np.float64:  # on platforms where long double is double
+        pytest.skip("this platform has no wider float")
     with pytest.raises(CompactionError, match="'leaf' is of"):
         save_leaf(tmp_path / "new", leaf)
     assert not (tmp_path / "new").exists()
@@ -261,7 +261,7 @@ def test_links_are_replaced_and_not_written_through(tmp_path):
     assert which(folder) == OLD
     assert {(tmp_path / name).read_text() for name in (ARRAYS, PLAN, NEXT)} == {"precious"}
     assert not (folder / ARRAYS).is_symlink()
-    # A link to a model is read.
+    # A link to a model can be read.
     (tmp_path / "link").symlink_to(folder)
     assert which(tmp_path / "link") == OLD
 
@@ -291,7 +291,7 @@ def test_like_of_other_shapes_is_refused(tmp_path):
             load_compact(tmp_path, like=whole)
 
 
-# Hostile folders
+# Hostile folders.
 
 
 def saved(folder):
@@ -305,7 +305,7 @@ GOOD = {"dense/kernel": np.full((2, 4), 1, np.float32), "dense/bias": np.arange(
 
 
 def refused(folder, like=None):
-    """The message of the error, which says a rule, a value and a remedy."""
+    """The error's message, after checking that it states a rule and a remedy."""
     with pytest.raises(CompactionError) as caught:
         load_compact(folder, like=like)
     text = str(caught.value)
@@ -471,7 +471,7 @@ def test_files_that_are_missing_or_no_files_are_refused(tmp_path, name):
         path.symlink_to(target)
         refused(folder)
     path.unlink()
-    with path.open("wb") as file:  # of a terabyte that is not there
+    with path.open("wb") as file:  # a sparse file of a terabyte
         file.truncate(2**40)
     refused(folder)
 
@@ -518,5 +518,5 @@ def test_random_hostile_folders_are_refused_or_read_as_their_plan_says(tmp_path,
         outcomes.append(outcome(seed, tmp_path / "bad"))
         shutil.rmtree(tmp_path / "bad")
     print({outcome: outcomes.count(outcome) for outcome in set(outcomes)})
-    # A few changes, such as of a reason or to a link, leave a model.
+    # A few changes, such as to a reason or to a link, leave a valid model.
     assert 0 < outcomes.count("loaded") < 0.2 * count

@@ -1,4 +1,4 @@
-"""Random programs on stacks of layers: where the order of units is said to be free, it is."""
+"""Random programs on stacks of layers: if the order of units is said to be free, it is free."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def pooled(h, window):
     return jax.lax.reduce_window(h, 0.0, jax.lax.add, window, (1, 1), "SAME")
 
 
-#: What is made of the units `h` `[batch, 8]` of a layer, some of it whatever their order is.
+#: Functions of a layer's units `h` `[batch, 8]`. Some do not depend on the order of the units.
 STEPS = {
     "tanh": lambda h, layer: jnp.tanh(h),
     "scale": lambda h, layer: h * layer["scale"],
@@ -59,12 +59,12 @@ STEPS = {
 }
 
 
-#: The steps in which it does not matter which unit is which.
+#: The steps that treat all units alike.
 FREE = {
     *("tanh", "scale", "over the batch", "constants", "matrix", "its transpose", "loop", "loop of a vector"),
     *("condition", "convolution", "depthwise", "padding", "pooling", "pooling of ones"),
 }
-#: What `vmap` makes groups of.
+#: Operations that `vmap` turns into grouped ones.
 CONVOLUTIONS_OF_A_STACK = {("vmap", "convolution"), ("vmap", "depthwise")}
 
 
@@ -99,7 +99,7 @@ def program(steps, kind):
 
 
 def orders(rng, style):
-    """An order of 8 units for each of 3 layers, of a kind that some programs allow."""
+    """An order of 8 units for each of 3 layers, of a kind that some of the programs allow."""
 
     def order():
         four = rng.permutation(4)
@@ -124,7 +124,7 @@ def permuted(layers, moves):
 
 
 def check_random_programs(seed, number):
-    """How often it was shown that the order is free; where it was, it is."""
+    """The number of programs that were shown to have a free order, after checking that it is free."""
     rng = np.random.default_rng(seed)
     shown = 0
     with jax.enable_x64(), jax.disable_jit():
@@ -155,7 +155,7 @@ def check_random_programs(seed, number):
 @pytest.mark.parametrize("kind", ["scan", "vmap"])
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_is_followed_or_refused(step, kind):
-    """And the order of units is free in those that do the same with each of them."""
+    """The order of units is free in the steps that treat each unit alike."""
     rng = np.random.default_rng(0)
     shapes = {"up": (3, 5, 8), "down": (3, 8, 5), "scale": (3, 8), "square": (3, 8, 8)}
     layers = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
@@ -175,12 +175,12 @@ def test_experts_keep_the_order_of_their_units_only_where_rows_stay_in_their_gro
     table = move(orders(rng, "any"), [("axis", 0)])
     moves = {"up": {2: table}, "down": {1: table}}
     assert (why_not_symmetric(dims, moves) == "") == (step in {"tanh", "constants", "pooling of ones"})
-    # Those of one expert are not those of another, nor are other rows in its group.
+    # Different experts have different units, and different rows in their groups.
     assert why_not_symmetric(dims, {"up": {2: table}, "down": {1: move(orders(rng, "any"), [("axis", 0)])}})
 
 
 def two_ragged(rows):
-    """Rows that are handed on as they are or not, between two products with the same sizes."""
+    """Two ragged products with the same sizes; the rows in between are passed on in order or not."""
 
     def run(layers, x, sizes, others):
         h = jnp.tanh(jax.lax.ragged_dot(x, layers["up"], sizes))

@@ -1,4 +1,4 @@
-"""Models of every kind are traced as they are; what would be traced as something else is refused."""
+"""Models of every kind are traced as they are. Arguments that would be traced as something else are refused."""
 
 import functools
 
@@ -30,7 +30,7 @@ class Net(nnx.Module):
 
 
 def free(dims):
-    """Readers of the free widths."""
+    """The readers of the free widths."""
     return [[str(member) for member in width.readers] for width in dims.widths if not width.reason]
 
 

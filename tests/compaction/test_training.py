@@ -1,4 +1,4 @@
-"""Training that goes on: small as masked, step by step, and with zeros held."""
+"""Continued training: the small model takes the same steps as the masked model, and zeros can be held."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def network(params, x):
     )
     x = jnp.tanh(x + params["conv"]["bias"]).reshape(len(x), -1)
     x = jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])
-    # Two readers of one width.
+    # Two leaves read one width.
     return x @ params["out"]["kernel"] + params["out"]["bias"] + jnp.sin(x @ params["side"]["kernel"])
 
 
@@ -60,7 +60,7 @@ def gradient(params):
 
 
 def steps(optimizer, params, state, number, mask=None):
-    """The (parameters, state) after each of some steps; with gradients only where the mask is 1."""
+    """(parameters, state) after each of some steps, with gradients only where the mask is 1."""
 
     @jax.jit
     def step(params, state):
@@ -105,7 +105,7 @@ def test_training_continued_small_equals_training_continued_masked(name):
         dims = trace_dims(network, params, jnp.asarray(X))
         coupling = couple(dims, params) if name.startswith("coupled") else None
         optimizer = coupling.wrap(make(coupling.regularizer())) if coupling else make(REGULARIZER)
-        # Into the middle of a stage, with sums of gradients that are not zero; there a structure is given to it.
+        # Train into the middle of a stage, so that sums of gradients are not zero. Then set a structure.
         params, state = steps(optimizer, params, optimizer.init(params), 7)[-1]
         params, _ = zero_readers(dims, params, np.random.default_rng(2))
         plan = state_plan = plan_compaction(dims, params)
@@ -120,14 +120,14 @@ def test_training_continued_small_equals_training_continued_masked(name):
         small_state = compact_state(state_plan, state, small_optimizer, small)
         wanted = jax.eval_shape(small_optimizer.init, small)
         assert jax.tree.structure(small_state) == jax.tree.structure(wanted)
-        # Masked: what is deleted is 0 in the parameters, in the state and in every gradient.
+        # In the masked run deleted entries are 0 in the parameters, in the state and in every gradient.
         masked, masked_state = expand(plan, small), hide(state_plan, state)
         mask = expand(plan, jax.tree.map(jnp.ones_like, small))
         whole = steps(optimizer, masked, masked_state, 10, mask)
         ours = steps(small_optimizer, small, small_state, 10)
         for (params, state), (small_params, own_state) in zip(whole, ours, strict=True):
             assert relative_difference(compact(plan, params), small_params) <= 1e-12
-            # Sums, counts and radii alike; but what is left of a solved equation is rounding and nothing else.
+            # Sums, counts and radii are equal. The solver's residual is only rounding, so it is not compared.
             sliced = without_residual(compact(state_plan, state))
             assert relative_difference(sliced, without_residual(own_state)) <= 1e-12
             deleted = jax.tree.map(jnp.subtract, params, expand(plan, compact(plan, params)))
@@ -139,7 +139,7 @@ def without_residual(state):
 
 
 def hide(plan, tree):
-    """The tree with all that the plan deletes set to zero, where it is kept entry by entry."""
+    """The tree with all entries that the plan deletes set to zero."""
     return expand(plan, compact(plan, tree), jax.tree.map(keep_numbers, tree))
 
 
@@ -156,7 +156,7 @@ def test_groups_would_weigh_less_without_keep_group_weights():
         plan = plan_compaction(dims, params)
         small = compact(plan, params)
         kept = keep_group_weights(REGULARIZER, params)
-        # On parameters of which all that is deleted is zero the penalty is the same number.
+        # If all deleted entries are zero, the penalty has the same value.
         whole = value(REGULARIZER, expand(plan, small))
         assert value(kept, small) == pytest.approx(whole, rel=1e-12)
         assert value(REGULARIZER, small) < 0.95 * whole
@@ -182,7 +182,7 @@ def test_compact_state_slices_what_map_params_finds():
     wanted = optax.tree.map_params(optimizer, cut, state, paths)
     found = compact(plan, state)
     assert relative_difference(wanted, found) == 0
-    # Not even what stays as it is is shared: both may be donated.
+    # Unchanged arrays are copied too, so that both states may be donated.
     assert found[0].count.unsafe_buffer_pointer() != state[0].count.unsafe_buffer_pointer()
 
 
@@ -221,7 +221,7 @@ def test_nnx_optimizer_goes_on_small():
     small = compact_model(net, x)
     small_optimizer = nnx.Optimizer(small.model, optax.adam(0.01), wrt=nnx.Param)
     nnx.update(small_optimizer, compact(small.plan, nnx.state(optimizer)))
-    # Until the zeros move, the two take the same steps: here the first one.
+    # Until the zeros move, both take the same steps. Here this is the first step.
     step(net, optimizer)
     step(small.model, small_optimizer)
     assert small.model.layers[0].kernel.get_value().shape == (4, 2)
@@ -244,7 +244,7 @@ def test_freeze_structure_holds_groups_when_given_the_regularizer():
     structured = {"kernel": jnp.array([[1.0, 0.0], [0.0, 0.0]]), "other": jnp.zeros((2, 2))}
     regularizer = {"kernel": ramda_jax.GroupLasso("input"), "other": None}
     optimizer = optax.chain(optax.sgd(0.1), freeze_structure(structured, regularizer))
-    # The current point is not quite the structured one, as with averaging: the first step puts the zeros there.
+    # The current point differs slightly from the structured point, as with averaging. The first step sets the zeros.
     params = jax.tree.map(lambda leaf: leaf + 0.01, structured)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     params = optax.apply_updates(params, updates)
@@ -259,7 +259,7 @@ def test_freeze_structure_works_in_bfloat16_under_jit_with_donation_and_wants_pa
     updates, state = step(params, optimizer.init(params))
     assert updates["kernel"].dtype == jnp.bfloat16
     assert float(updates["kernel"][1, 0]) == 0 != float(updates["kernel"][0, 0])
-    # What was donated was not the structure itself.
+    # The donated state does not hold the structure itself.
     updates, state = step(params, optimizer.init(params))
     with pytest.raises(ValueError, match="requires the current value of parameters"):
         optimizer.update(params, state)
@@ -314,6 +314,6 @@ def test_the_state_of_a_single_array_is_cut_and_expanded(optimizer):
         np.testing.assert_array_equal(one, other)
     back = expand(small.plan, compacted)
     assert list(map(jnp.shape, jax.tree.leaves(back))) == list(map(jnp.shape, jax.tree.leaves(state)))
-    # Another array beside it stays.
+    # Other arrays in the tree stay.
     other = {"mu": weights, "seen": jnp.ones(3)}
     assert jax.tree.map(jnp.shape, compact(small.plan, other)) == {"mu": (6, 2), "seen": (3,)}

@@ -1,4 +1,4 @@
-"""Which indices belong together, by brute force, and which of the inputs' are read."""
+"""The indices that belong together, compared with brute force, and the inputs' indices that are read."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -19,7 +19,7 @@ from ramda_jax.compaction.tracing.widths import group_nodes
 def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons):
     groups = group_nodes([np.array(nodes, np.int64) for nodes in axes], lambda nodes: [reasons[i] for i in nodes], 10)
     expected = {}
-    # Groups in the order of their first axis, and of their first node on it.
+    # The groups are ordered by their first axis, and by their first node on it.
     for axis in axes:
         for node in sorted(set(axis) - {ALWAYS}):
             where = tuple(number for number, nodes in enumerate(axes) if node in nodes)
@@ -28,7 +28,7 @@ def test_nodes_are_grouped_by_the_exact_set_of_axes_they_occur_on(axes, reasons)
 
 
 class Counted(dict):
-    """Products, and how often they are iterated over."""
+    """Products that count how often they are iterated over."""
 
     walks = 0
 
@@ -46,7 +46,7 @@ class Counted(dict):
 
 
 def test_an_axis_is_looked_up_without_going_over_all_products():
-    """Of which a model of a billion parameters has a hundred thousand, on hundreds of axes."""
+    """A model with a billion parameters has a hundred thousand products, on hundreds of axes."""
     rng = np.random.default_rng(0)
     roots = np.arange(30)
     roots[5:8] = 4
@@ -88,7 +88,7 @@ def test_heads_and_the_sizes_of_their_values_on_one_fused_axis_are_two_widths():
         return y.reshape(len(x), -1) @ params["out"]
 
     dims = trace_dims(fused, {"qkv": jnp.ones((5, 36)), "out": jnp.ones((12, 2))}, jnp.ones((3, 5)))
-    # Those of queries and keys are read by each other only.
+    # Only queries and keys read each other's sizes.
     free = {width.size: width for width in dims.widths if not width.reason and width.readers}
     assert set(free) == {4, 3}
     [reader] = free[4].readers
@@ -98,7 +98,7 @@ def test_heads_and_the_sizes_of_their_values_on_one_fused_axis_are_two_widths():
 
 
 def test_an_input_whose_entries_an_equation_mixes_counts_as_read():
-    """Nothing reads the last two of the inputs, but for a sum over them, which is added to what is computed."""
+    """Only a sum over all inputs, which is added to the output, reads the last two inputs."""
     params = {"kernel": jnp.ones((4, 3)).at[2:].set(0)}
     x = jnp.ones((2, 4))
     for function, unread in (

@@ -1,4 +1,4 @@
-"""What is zero for every input, because what makes it is: it can go wherever it is multiplied with something."""
+"""Units that are zero for every input, because their parameters are: they can be removed if they are multiplied."""
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ def rope(q):
     return q * jnp.cos(jnp.concatenate([angles] * 2, -1)) + turned * jnp.sin(jnp.concatenate([angles] * 2, -1))
 
 
-#: What stands between a dense layer and the output; where index i of it is zero is compared with what runs.
+#: Functions between a dense layer and the output. Their known zeros are compared with the zeros of a run.
 PASSED = {
     "relu": jax.nn.relu,
     "gelu": jax.nn.gelu,
@@ -53,7 +53,7 @@ PASSED = {
     "carried by a loop": lambda h: jax.lax.fori_loop(0, 2, lambda _, h: jnp.cos(h), h),
     "scanned over": lambda h: jax.lax.scan(lambda c, x: (c + x, c), h[0], h)[1],
 }
-#: The same with loops and conditions, of which zeros know more than constants.
+#: The same with loops and conditions, through which zeros can be followed further than constants.
 LOOPS = {
     "carried and kept": lambda h: jax.lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h) * (1 + i), h),
     "until it is small": lambda h: jax.lax.while_loop(lambda h: jnp.abs(h).max() > 1, lambda h: h / 2, h),
@@ -67,7 +67,7 @@ LOOPS = {
     "on one of two ways only": lambda h: jax.lax.cond(h.sum() > 0, jnp.tanh, jnp.cos, h),
     "counted": lambda h: jax.lax.scan(lambda c, x: (c + 1, (c * 0.0, x.sum())), 0, h)[1][0],
 }
-#: Of these nothing is zero that is known to be.
+#: Functions after which no entry is known to be zero.
 LOST = {"plus one", "sigmoid", "softmax", "centred", "carried by a loop", "swapped by a loop"}
 LOST |= {"shifted by each step", "on one of two ways only"}
 
@@ -116,7 +116,7 @@ def test_queries_with_keys_and_values_have_groups_of_their_own():
     for function, wanted in (
         (attention(), [heads, both, values]),
         (attention(between=rope), [heads, [f"{axis} x2" for axis in both], values]),
-        # A scale that is read from the shape, and statistics over the width.
+        # Queries and keys are not coupled if a scale is read from the shape, or with statistics over the width.
         (attention(scale=None), [heads, values]),
         (attention(between=lambda q: q / jnp.abs(q).mean(-1, keepdims=True)), [heads, values]),
         (attention(between=lambda q: q + 1), [heads, values]),
@@ -125,7 +125,7 @@ def test_queries_with_keys_and_values_have_groups_of_their_own():
         assert sorted(rows(coupling)) == sorted(wanted)
         whole = jax.tree.map(jnp.zeros_like, params)
         assert all(map(jnp.array_equal, coupling.unpack(coupling.pack(params), whole).values(), params.values()))
-    # Without a model nobody can say whether the code counts them.
+    # Without a model it is unknown whether the code uses their number.
     assert rows(compaction.couple(trace_dims(attention(), params, X), params)) == [heads]
 
 
@@ -158,7 +158,7 @@ def test_an_entry_of_a_hidden_state_that_is_always_zero_goes_though_it_is_read()
     params |= {"hidden": params["hidden"].at[:, 5:].set(0)}
     small = compact_model(lambda params, x: net(params, x, 0.0), X, variables=params)
     assert small.variables["hidden"].shape == (5, 5) and small.variables["gate"].shape == (6, 5)
-    # From another start it decays.
+    # From another start the units decay and are not zero.
     assert compact_model(lambda params, x: net(params, x, 1.0), X, variables=params).plan.changes_nothing
 
 
@@ -171,7 +171,7 @@ def test_a_product_that_sums_over_nothing_reads_nothing():
     dims = trace_dims(net, params, X)
     assert [str(member) for width in dims.widths if not width.reason for member in width.readers] == []
     plan = plan_compaction(dims, params | {"out": params["out"].at[5:].set(0)})
-    assert plan.leaves["in"].small_shape == (6, 8)  # the sum at the end reads all of it
+    assert plan.leaves["in"].small_shape == (6, 8)  # the sum at the end reads all units
 
 
 def test_one_factor_that_is_zero_is_enough_and_one_entry_keeps_it():
@@ -197,7 +197,7 @@ def test_a_unit_that_is_always_zero_goes_though_it_is_read():
     for activation, kept in ((jax.nn.gelu, 5), (jax.nn.sigmoid, 8)):
         small = compact_model(lambda params, x: net(params, x, activation), X[0], variables=params)  # noqa: B023
         assert small.variables["in"].shape == (6, kept)
-    # With a bias it is a constant, and stays.
+    # With a bias the units are constants, and stay.
     biased = params | {"b": params["b"].at[5:].set(0.5)}
     assert compact_model(lambda params, x: net(params, x, jax.nn.gelu), X[0], variables=biased).plan.changes_nothing
 
