@@ -84,9 +84,7 @@ def undisturbed(tmp_path_factory, trainer_of):
 
 
 def go_and_fail(out, fail_at, full=False):
-    """Runs until change `fail_at` of the folder, at which the run is killed or the disk is full; returns the number of
-    changes.
-    """
+    """Runs until change `fail_at` of the folder kills the run or finds a full disk; returns the number of changes."""
     place = out.with_name(f"{out.name}-{fail_at}")
     if out.exists():
         out.rename(place)

@@ -152,9 +152,7 @@ ALL = GroupLasso("input")
 
 
 def labels_by_layer(params):
-    """Labels as a function of the tree, because a static tree of labels does not fit the tree that nnx passes to
-    `update`.
-    """
+    """Labels as a function of the tree: a static tree of labels does not fit the tree that nnx passes to `update`."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     layers = {"conv": "first", "dense": "second"}
     return treedef.unflatten(

@@ -143,9 +143,7 @@ class Problems(NamedTuple):
 
 @functools.cache
 def random_problems(shape, metric, dtype, seed=0, num=60, is_large=False):
-    """Problems whose metric spans DECADES[metric] decades. About half of the entries or groups are zero in the
-    solution.
-    """
+    """Problems whose metric spans DECADES[metric] decades; about half of the solutions' entries or groups are zero."""
     rng = np.random.default_rng(seed)
     decades = DECADES[metric]
     shapes = [] if metric == "scalar" else shape

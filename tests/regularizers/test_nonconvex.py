@@ -41,9 +41,7 @@ SIGNS = ("convex", "mixed", "concave")
 
 @functools.cache
 def random_problems(size, signs, dtype, metric_is_scalar=False):
-    """Problems near the borders between 0, solutions below the knee and solutions beyond it. `signs` names the signs of
-    metric - weight / omega.
-    """
+    """Problems near the borders between 0 and both sides of the knee; `signs` is of metric - weight / omega."""
     rng = np.random.default_rng([size, SIGNS.index(signs)])
     metric = 10.0 ** rng.uniform(-1, 1, size=[NUM, 1]) * 10.0 ** rng.uniform(-1.5, 0, size=[NUM, size])
     if metric_is_scalar or size == 1:

@@ -44,9 +44,7 @@ def proximal_gradient(dtype):
 
 
 def points(case, dtype):
-    """Pairs of a point and a slope: points with and without structure, inside and outside of the sets, and at every
-    kink.
-    """
+    """Pairs (point, slope): points with and without structure, inside and outside of the sets, and at every kink."""
     rng = np.random.default_rng(1)
     shape = case.shape
     for size in (1e-3, 0.3, 1.0, 3.0):

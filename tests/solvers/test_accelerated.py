@@ -21,9 +21,7 @@ def jitted(linear, anchor, metric, weight, start, solver, regularizer):
 
 
 def random_problem(seed, decades=3, share=0.4):
-    """A problem whose metric spans `decades`. With the default share about half of the solution's singular values are
-    zero.
-    """
+    """A problem whose metric spans `decades`; with the default share about half of the singular values are zero."""
     rng = np.random.default_rng(seed)
     metric = problems.random_metric(rng, SHAPE, decades, 1)
     rhs = np.sqrt(metric) * rng.normal(size=SHAPE)

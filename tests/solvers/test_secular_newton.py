@@ -154,9 +154,7 @@ def test_debug_nans_without_jit_would_see_a_nan_that_does_not_come_out():
 
 
 def climb(dtype, size, seed, population=256, generations=300):
-    """The largest number of Newton steps that hill climbing finds, over problems with one group and 12 decades of
-    metric.
-    """
+    """The largest number of Newton steps that hill climbing finds, for one group and 12 decades of metric."""
 
     @jax.jit
     @jax.vmap

@@ -203,8 +203,8 @@ def lowered(optimizer, params, platform):
 
 
 def waits(text):
-    """The number of loops and branches, without the branch by platform. JAX writes that as a case with two equal
-    numbers, which XLA folds.
+    """The number of loops and branches. The branch by platform, a case of two equal numbers that XLA folds, is left
+    out.
     """
     of_platforms = text.count("}) : (tensor<i32>) -> tensor<i32>")
     return text.count("stablehlo.while") + text.count("}, {") - of_platforms
