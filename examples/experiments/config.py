@@ -15,9 +15,9 @@ DENSE = ("msgd", "adam", "adamw")
 NEURIPS = "NeurIPS 2024"
 ICLR = "ICLR 2022"
 OWN = "the paper's"
-#: Inputs of layers as groups: pixels, features, channels.
+#: The groups are the inputs of layers: pixels, features or channels.
 LASSO = ramda_jax.GroupLasso("input")
-#: Of the papers' experiments with the nuclear norm, an SVD an iteration.
+#: The solver of the papers' experiments with the nuclear norm; each iteration takes an SVD.
 FIVE_SVDS = ramda_jax.ProximalGradient(max_steps=5, rtol=1e-3)
 
 
@@ -29,13 +29,13 @@ class Method:
         learning_rate: the learning rate of the first stage.
         strength: lambda.
         averaging: c of the first stage, for RAMDA and RMDA.
-        growth: how c grows: `"sqrt"` in the last stage (NeurIPS) or `"stage"`, tenfold after every stage (ICLR).
+        growth: how c grows: `"sqrt"` in the last stage (NeurIPS), or `"stage"`, ten times after every stage (ICLR).
         schedule: `"stages"` multiplies the learning rate by 0.1 at the milestones; `"cosine"` and `"linear"` end at 0.
-        milestones: where this method's stages end; None for the experiment's.
+        milestones: where this method's stages end; None for the experiment's milestones.
         weight_decay: coupled (L2) for MSGD and Adam, decoupled for AdamW.
-        label_smoothing: None for the task's.
-        solver: of the subproblems, for RAMDA, ProxAdamW and ProxSSI; None for the library's default.
-        source: where the settings come from: the paper, or another experiment.
+        label_smoothing: None for the label smoothing of the task.
+        solver: the solver of the subproblems, for RAMDA, ProxAdamW and ProxSSI; None for the library's default.
+        source: the source of the settings: the paper or another experiment.
     """
 
     learning_rate: float
@@ -50,7 +50,7 @@ class Method:
     source: str = OWN
 
     def as_dict(self) -> dict[str, Any]:
-        """These settings as plain data; the solver as it is written in Python."""
+        """These settings as plain data. The solver is its Python expression."""
         settings = dataclasses.asdict(dataclasses.replace(self, solver=None))
         return settings if self.solver is None else settings | {"solver": repr(self.solver)}
 
@@ -62,20 +62,20 @@ class Config:
     Attributes:
         name: its name on the command line.
         paper, table, row: where the paper reports it.
-        task: model, data, augmentation and loss.
+        task: the model, the data, the augmentation and the loss.
         regularizer: the specification for the optimizer.
-        methods: settings by method; missing ones are borrowed, by `complete`.
-        length: epochs, or steps where `unit` says so.
-        milestones: after how many epochs (steps) a stage ends.
-        batch_size: examples in a batch (streams, for text).
-        reported: the paper's numbers by method: (metric, sparsity), as it prints them.
-        measure: which sparsity the paper prints: `"weighted"`, `"kernel"` or `"low_rank"`.
-        unit: of length, milestones and `evaluate_every`.
-        evaluate_every: how often accuracy and sparsity are measured.
+        methods: settings by method. `complete` borrows missing settings.
+        length: the number of epochs, or of steps if `unit` says so.
+        milestones: the numbers of epochs (steps) after which a stage ends.
+        batch_size: the number of examples in a batch (for text, of streams).
+        reported: the paper's numbers by method: (metric, sparsity), as printed there.
+        measure: the sparsity that the paper prints: `"weighted"`, `"kernel"` or `"low_rank"`.
+        unit: the unit of `length`, `milestones` and `evaluate_every`.
+        evaluate_every: the interval at which accuracy and sparsity are measured.
         clip: the largest global norm of a gradient, or None.
-        scan: an epoch as one `lax.scan`. On CPU it saves a small dense net most of its time, and makes a convolutional
-            net several times slower.
-        notes: where paper and code differ, and which we follow and why.
+        scan: whether an epoch is one `lax.scan`. On CPU it saves most of the time of a small dense net, but makes a
+            convolutional net several times slower.
+        notes: where the paper and its code differ, which one we follow, and why.
     """
 
     name: str
@@ -104,11 +104,11 @@ class Config:
             )
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown:
-            raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}; take these out.")
+            raise ValueError(f"`methods` must be some of {METHODS}, got {unknown}; remove these.")
         object.__setattr__(self, "methods", complete(self.methods, self.length, self.milestones))
 
     def task_of(self, name: str) -> Task:
-        """The task with the loss that a method trains by."""
+        """The task with the loss that a method trains with."""
         smoothing = self.methods[name].label_smoothing
         return self.task if smoothing is None else dataclasses.replace(self.task, smoothing=smoothing)
 
@@ -119,14 +119,14 @@ class Config:
 
 
 def relabel(methods: Mapping[str, Method], source: str) -> dict[str, Method]:
-    """The methods with `source` wherever they are said to be the paper's, for an experiment that is not."""
+    """The methods with `source` instead of the paper, for an experiment that is not from the paper."""
     return {
         name: dataclasses.replace(method, source=source) if method.source == OWN else method
         for name, method in methods.items()
     }
 
 
-#: RigL of the ICLR paper's Table 14, at a density of 2 %.
+#: RigL as in the ICLR paper's Table 14, at a density of 2 %.
 RIGL = Method(
     1e-1,
     schedule="rigl",
@@ -136,7 +136,7 @@ RIGL = Method(
 
 
 def complete(own: Mapping[str, Method], length: int, milestones: tuple[int, ...]) -> dict[str, Method]:
-    """`own` and, for every method that the paper did not run there, borrowed settings that say whose they are."""
+    """`own`, and borrowed settings with their source for every method that the paper did not run."""
     rmda = own["rmda"]
     methods = dict(own)
 
@@ -168,7 +168,7 @@ def complete(own: Mapping[str, Method], length: int, milestones: tuple[int, ...]
 def iclr_methods(
     rate: float, prox_sgd: float, prox_ssi: float, rmda: float, every: tuple[int, ...]
 ) -> dict[str, Method]:
-    """The ICLR paper's settings: RMDA's learning rate, three strengths, and where the rates of the others fall."""
+    """The ICLR paper's settings: RMDA's learning rate, three strengths, and the milestones of the other methods."""
     return {
         "rmda": Method(rate, rmda, averaging=0.01, growth="stage"),
         "prox_sgd": Method(1e-1, prox_sgd, milestones=every),
@@ -179,10 +179,10 @@ def iclr_methods(
 def table_7_methods(
     rmda: float, ramda: float, prox_sgd: float, prox_ssi: float, prox_adamw: float
 ) -> dict[str, Method]:
-    """The settings of the NeurIPS paper's Table 7, which differ from row to row in their strengths only."""
+    """The settings of the NeurIPS paper's Table 7. The rows differ only in the strengths."""
     return {
         "rmda": Method(1e-1, rmda, averaging=0.1),
-        # The paper's scripts have a flag for c but do not pass it on: the class's default of 0.01 is what ran.
+        # The paper's scripts have a flag for c but do not pass it on, so they ran with the class's default of 0.01.
         "ramda": Method(1e-2, ramda, averaging=0.01),
         "prox_sgd": Method(1e-1, prox_sgd),
         "prox_ssi": Method(1e-3, prox_ssi),

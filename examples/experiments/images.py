@@ -42,7 +42,7 @@ vit_mim = Config(
     task=MaskedImages(),
     regularizer={r"layers/.*/kernel": ramda_jax.NuclearNorm()},
     methods={
-        # The script's AdamW has a decay of 0 in practice.
+        # In practice the script's AdamW has a decay of 0.
         "adamw": Method(1e-3, schedule="linear"),
         "prox_sgd": Method(10.0, 2.5e-5, schedule="linear"),
         "prox_adamw": Method(1e-3, 1e-4, schedule="linear", solver=FIVE_SVDS),

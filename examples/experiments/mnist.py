@@ -17,11 +17,12 @@ from examples.experiments.config import (
 )
 from examples.experiments.tasks import MNIST_PIXELS, Classification, fashion, mnist
 
-# A learning rate that falls tenfold every 50 epochs to the end, as the ICLR paper's ProxSGD and ProxSSI have it; RMDA's
-# stops at its floor, where its restarts stop too.
+# In the ICLR paper the learning rate of ProxSGD and ProxSSI is divided by 10 every 50 epochs to the end. RMDA's rate
+# has a floor, after which RMDA does not restart either.
 EVERY_50 = tuple(range(50, 500, 50))
 FOUR_50 = (50, 100, 150, 200)
-#: The papers' groups are input channels, of LeNet's first convolution the single one, where "input" takes a channel.
+#: The papers' groups are input channels. LeNet's first convolution has a single input channel, so "input" would take it
+#: for a depthwise convolution.
 LENET_LASSO = ramda_jax.GroupLasso(-2)
 NORMALISED = "Normalised by MNIST's mean and deviation, as all of the papers' FashionMNIST scripts are."
 
@@ -49,7 +50,7 @@ mnist_logistic = Config(
 
 
 def _table_1(name, row, task, rate, strengths, reported, notes, scan=False):
-    """A row of the ICLR paper's Table 1: RMDA's rate, and the strengths of ProxSGD, ProxSSI and RMDA."""
+    """A row of the ICLR paper's Table 1, with RMDA's learning rate and the strengths of ProxSGD, ProxSSI and RMDA."""
     return Config(
         name=name,
         paper=ICLR,
@@ -128,8 +129,8 @@ lenet5_fashion_iclr = _lenet5(
     },
 )
 
-# The regularizer study weighs a group by the root of its *layer's* size. Strength and ratio such that l1 has 1e-4 and
-# the groups 1e-5; the papers' gamma of 64 multiplies lambda (see `GroupMCP`).
+# The regularizer study weights a group by the root of its *layer's* size. The strength and the ratio give l1 the weight
+# 1e-4 and the groups 1e-5. The papers' gamma of 64 multiplies lambda (see `GroupMCP`).
 _BOTH, _RATIO = 1.1e-4, 1e-4 / 1.1e-4
 _STUDY = {
     "glasso": (ramda_jax.GroupLasso(-2, "sqrt_layer_size"), 1e-5, ("99.11", "45.33")),
@@ -192,7 +193,7 @@ CONFIGS = [
     mnist_logistic,
     mnist_logistic_iclr,
     fashion_mlp_iclr,
-    # Not in the papers: the NeurIPS paper's schedule and averaging on the ICLR paper's problem.
+    # This is not in the papers: it has the NeurIPS paper's schedule and averaging on the ICLR paper's problem.
     dataclasses.replace(
         fashion_mlp_iclr,
         name="fashion_mlp",

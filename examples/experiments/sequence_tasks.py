@@ -15,7 +15,7 @@ from examples.experiments.tasks import Score, Task
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel(Task):
-    """Next words, with a memory that goes from segment to segment; the metric is the perplexity."""
+    """Predicts next words, with a memory that is passed from segment to segment; the metric is the perplexity."""
 
     model: Callable[..., nnx.Module] = models.TransformerXL
     length: int = 192
@@ -50,12 +50,12 @@ class LanguageModel(Task):
 
 @dataclasses.dataclass(frozen=True)
 class Speech(Task):
-    """Mel spectrograms from text, by teacher forcing; the metric is the validation loss.
+    """Predicts mel spectrograms from text with teacher forcing; the metric is the validation loss.
 
         MSE(mels) + MSE(mels with the postnet's correction) + binary cross entropy of the gate, 1 from the last frame on
 
-    Each is a mean over all clips and as many frames as the longest of the batch has: the released code's
-    `mask_padding=False`. Frames past a clip's end are to be 0, and are counted.
+    Each term is a mean over all clips, and over the frames of the batch's longest clip, as with the released code's
+    `mask_padding=False`. So frames after a clip's end count, with target 0.
     """
 
     model: Callable[..., nnx.Module] = models.Tacotron2

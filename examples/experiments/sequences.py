@@ -13,12 +13,12 @@ transformer_xl = Config(
     table="Table 4",
     row="Transformer-XL base, WikiText-103",
     task=LanguageModel(),
-    # The linear layers of attention and feed-forward nets; neither the embedding, which is the softmax's too, nor the
-    # clusters' rows.
+    # Only the linear layers of attention and feed-forward nets have groups. The embedding, which the softmax shares,
+    # and the clusters' rows have none.
     regularizer={r"layers/.*/kernel": LASSO},
     methods={
-        # These three fall by a cosine, the default of a flag that their settings do not name; the paper does not
-        # mention it. RMDA and RAMDA restart in stages.
+        # These three have a cosine schedule, which is the default of a flag that their settings do not set. The paper
+        # does not mention it. RMDA and RAMDA restart in stages.
         "adam": Method(2.5e-4, schedule="cosine"),
         "prox_sgd": Method(10.0, 2.5e-7, schedule="cosine"),
         "prox_adamw": Method(2.5e-4, 1.75e-7, schedule="cosine"),

@@ -1,4 +1,4 @@
-"""Tasks: what is trained on what, with which loss, and how it is judged."""
+"""Tasks: a model, its data, its loss and its metric."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ from examples.data.arrays import ArrayData, Split
 
 
 class Score(NamedTuple):
-    """What a validation batch adds: the mean over all batches is `total / number`."""
+    """The contribution of a validation batch. The mean over all batches is `total / number`."""
 
     total: jax.Array
     number: jax.Array
@@ -25,10 +25,10 @@ class Score(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
-    """A model on data.
+    """A model with its data.
 
-    `metric` names what the paper reports; `higher_is_better` says which way it is read. `carry` is what one batch hands
-    to the next (a memory), an empty tuple for most.
+    `metric` is the name of the metric that the paper reports, and `higher_is_better` its direction. `carry` is a value
+    that a batch passes to the next (a memory), an empty tuple for most tasks.
     """
 
     metric = "accuracy"
@@ -48,10 +48,10 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def score(self, model, batch, carry, key) -> tuple[Score, Any]:
-        """(what a validation batch adds to the metric, the next carry)."""
+        """(the contribution of a validation batch, the next carry)."""
 
     def start_carry(self, model, batch_size) -> Any:
-        """What an epoch starts with."""
+        """The carry at the start of an epoch."""
         return ()
 
     def final(self, mean):
@@ -60,7 +60,7 @@ class Task(abc.ABC):
 
 
 def dense_prepare(mean, std):
-    """Normalisation alone."""
+    """Only normalises images."""
 
     def prepare(images, key, train):
         return augment.normalise(images, mean, std)
@@ -69,7 +69,7 @@ def dense_prepare(mean, std):
 
 
 def crop_and_flip(mean, std, mode="constant"):
-    """A random crop of images padded by 4 and a flip, in training."""
+    """Normalises images; in training takes a random crop after padding by 4, and a random flip."""
 
     def prepare(images, key, train):
         if train:
@@ -81,19 +81,20 @@ def crop_and_flip(mean, std, mode="constant"):
 
 
 def as_they_are(images, key, train):
-    """Numbers that need nothing."""
+    """Returns inputs that need no preparation."""
     return images
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Task):
-    """Cross entropy of labels; the metric is the accuracy on the test split, which serves as validation split.
+    """Cross entropy of labels. The metric is the accuracy on the test split, which also is the validation split.
 
     Attributes:
         model: a function of `rngs` and `dtype`.
-        read: from a folder to (training, test) `Split`.
-        prepare: from (images, key, train) to what the model sees.
-        smoothing: label smoothing s: (1 - s) times the loss plus s times its mean over all classes.
+        read: a function from a folder to (training, test) `Split`.
+        prepare: a function from (images, key, train) to the model's inputs.
+        smoothing: the label smoothing s: the loss is (1 - s) times the loss of the label, plus s times the mean over
+            all classes.
     """
 
     model: Callable[..., nnx.Module]
@@ -151,7 +152,7 @@ class Synthetic(Classification):
 
 @dataclasses.dataclass(frozen=True)
 class FolderClassification(Classification):
-    """Classification of a folder of images, too many for the memory."""
+    """Classification of a folder of images that do not fit into memory."""
 
     read: Callable = folder.FolderData
     side: int = 224
@@ -165,12 +166,13 @@ class FolderClassification(Classification):
 
 @dataclasses.dataclass(frozen=True)
 class MaskedImages(Task):
-    """Filling in masked patches of CIFAR-10; the metric is the validation loss.
+    """Fills in masked patches of CIFAR-10; the metric is the validation loss.
 
         sum over masked pixels of |x - x_hat| / (3 (number of masked pixels + 1e-5))
 
-    Of the training images 85 % train and 15 % validate, with the same augmentation and random masks, as the paper's
-    code does; the test images are not used. (Here the validation's masks are the same in every epoch.)
+    As in the paper's code, 85 % of the training images are for training and 15 % for validation, with the same
+    augmentation and random masks, and the test images are not used. (Here the masks for validation are the same in
+    every epoch.)
     """
 
     model: Callable[..., nnx.Module] = models.ViTMIM

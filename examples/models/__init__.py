@@ -1,4 +1,4 @@
-"""Models in Flax nnx: the papers', with the layouts and the initialisations of their code, and a decoder."""
+"""Models in Flax nnx: the papers' models, with the layouts and initialisations of their code, and a decoder."""
 
 from examples.models.decoder import Decoder
 from examples.models.lenet5 import LeNet5, lenet5_small

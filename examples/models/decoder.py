@@ -1,4 +1,4 @@
-"""A decoder as language models have it today, small: its layers are one stack, and it decodes with a cache."""
+"""A small decoder like today's language models: its layers are one stack, and it decodes with a cache."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from flax import nnx
 
 
 class Cache(NamedTuple):
-    """What decoding need not compute again.
+    """The keys and values of the tokens read, so that decoding does not compute them again.
 
     Attributes:
-        key, value: `[layers, batch, room, groups, size]`, of the tokens read.
-        length: int32 `[]`, how many these are.
+        key, value: `[layers, batch, room, groups, size]`.
+        length: int32 `[]`, the number of tokens read.
     """
 
     key: jax.Array
@@ -21,7 +21,7 @@ class Cache(NamedTuple):
 
 
 def rotated(x, positions):
-    """Rotary embedding of `x`, `[batch, time, ..., size]`, in two halves of its last axis."""
+    """The rotary embedding of `x` `[batch, time, ..., size]`, which pairs the two halves of the last axis."""
     half = x.shape[-1] // 2
     angles = positions[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
     angles = angles.reshape(len(positions), *(1,) * (x.ndim - 3), half)
@@ -30,7 +30,7 @@ def rotated(x, positions):
 
 
 class DecoderLayer(nnx.Module):
-    """Attention with grouped heads, `queries` of them for each key and value, and a gated MLP."""
+    """Attention with grouped heads, `queries` query heads for each key and value, and a gated MLP."""
 
     def __init__(self, width, groups, queries, size, hidden, rngs):
         def linear(inputs, outputs):
@@ -45,7 +45,7 @@ class DecoderLayer(nnx.Module):
         self.gate, self.up, self.down = linear(width, hidden), linear(width, hidden), linear(hidden, width)
 
     def __call__(self, x, keys, values, start):
-        """The next x, `[batch, time, width]`, and the keys and values with those of `x` from `start` on."""
+        """The next x `[batch, time, width]`, and the keys and values with those of `x` written from `start` on."""
         y, positions = self.attention_norm(x), start + jnp.arange(x.shape[1])
         keys = jax.lax.dynamic_update_slice_in_dim(keys, rotated(self.key(y), positions), start, axis=1)
         values = jax.lax.dynamic_update_slice_in_dim(values, self.value(y), start, axis=1)
@@ -63,10 +63,10 @@ def _in_turn(x, layer, keys, values, start):
 
 
 class Decoder(nnx.Module):
-    """Rotary positions, RMSNorm, grouped heads, gated MLPs; `depth` layers as a stack; tied embeddings.
+    """A decoder with rotary positions, RMSNorm, grouped heads, gated MLPs, tied embeddings, and a stack of `depth` layers.
 
-    Called with tokens `[batch, time]` it gives logits `[batch, time, vocabulary]`; `advance` reads further tokens into
-    a cache. Nothing but the arrays' shapes says how many heads there are, so a smaller model makes a smaller cache.
+    A call with tokens `[batch, time]` returns logits `[batch, time, vocabulary]`. `advance` reads more tokens into a
+    cache. The number of heads is only in the arrays' shapes, so a smaller model makes a smaller cache.
     """
 
     def __init__(self, vocabulary, width, depth, groups, queries, size, hidden, *, rngs):
@@ -85,7 +85,7 @@ class Decoder(nnx.Module):
         return Cache(keys, values, jnp.zeros((), jnp.int32))
 
     def advance(self, tokens, cache):
-        """The logits after each of further tokens `[batch, time]`, and the cache with them."""
+        """The logits after each of more tokens `[batch, time]`, and the cache with these tokens."""
         x = self.embed(tokens) * self.embed.features**0.5
         x, keys, values = _in_turn(x, self.layers, cache.key, cache.value, cache.length)
         return self.embed.attend(self.norm(x)), Cache(keys, values, cache.length + tokens.shape[1])
@@ -96,7 +96,7 @@ class Decoder(nnx.Module):
 
 @nnx.jit(static_argnames="count")
 def continued(model, prompts, count):
-    """The prompts' most likely continuations, int32 `[batch, count]`: the prompts at once, then one by one."""
+    """The prompts' greedy continuations, int32 `[batch, count]`. Reads the prompts at once, then token by token."""
     logits, cache = model.advance(prompts, model.empty_cache(len(prompts), prompts.shape[1] + count))
 
     @nnx.scan(length=count, in_axes=(nnx.Carry, None), out_axes=(nnx.Carry, 0))

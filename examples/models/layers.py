@@ -1,4 +1,4 @@
-"""What several models share: PyTorch's default initialisation and its batch norm, in Flax nnx."""
+"""Parts of several models in Flax nnx: PyTorch's default initialisation and its batch norm."""
 
 import math
 from typing import Any
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for the weights of linear and convolutional layers: the papers'
-# nets start there wherever their code does not say otherwise.
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for the weights of linear and convolutional layers. The papers'
+# nets start there unless their code says otherwise.
 torch_kernel = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ones = nnx.initializers.ones_init()
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def torch_bias(fan_in):
-    """PyTorch's default for biases, which have the range of their layer's weights."""
+    """PyTorch's default for biases: the range of the layer's weights."""
     limit = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
@@ -26,7 +26,7 @@ def torch_bias(fan_in):
 
 
 def linear(inputs, outputs, *, rngs, dtype, use_bias=True):
-    """A linear layer as PyTorch initialises it."""
+    """A linear layer with PyTorch's initialisation."""
     return nnx.Linear(
         inputs,
         outputs,
@@ -50,7 +50,7 @@ def conv(
     use_bias=True,
     kernel_init=torch_kernel,
 ):
-    """A square convolution; its bias as PyTorch initialises it."""
+    """A square convolution, with PyTorch's initialisation of the bias."""
     return nnx.Conv(
         inputs,
         outputs,
@@ -66,10 +66,10 @@ def conv(
 
 
 def batch_norm(features, *, rngs, dtype, scale_init=ones):
-    """PyTorch's batch norm: its momentum of 0.1 is the weight of the new batch, Flax's 0.9 that of the old average.
+    """PyTorch's batch norm. Its momentum 0.1 is the weight of the new batch, and Flax's 0.9 that of the old average.
 
-    What differs: PyTorch's running variance is the unbiased one, larger by n/(n - 1) for n values per channel (0.2 %
-    for the 512 of VGG19's last layer at batch 128); it is used in evaluation only.
+    One difference remains: PyTorch's running variance, which only evaluation uses, is unbiased. So it is larger by n/(n
+    - 1) for n values per channel (0.2 % for the 512 values of VGG19's last layer at batch 128).
     """
     return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, scale_init=scale_init, dtype=dtype, rngs=rngs)
 

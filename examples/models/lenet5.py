@@ -11,9 +11,9 @@ from examples.models.layers import conv, linear, max_pool
 class LeNet5(nnx.Module):
     """Two convolutions of 5 x 5 with max pooling, then dense layers.
 
-    large: 20 and 50 channels, 800-500-10; 431,080 parameters. (The ICLR paper's Table 12 says 3 x 3 kernels; its code
-    has 5 x 5, and 800 inputs of the first dense layer, which 3 x 3 would not give.)
-    small: 6 and 16 channels, the first padded, 400-120-84-10; 61,706 parameters.
+    large: 20 and 50 channels, 800-500-10; 431,080 parameters. (The ICLR paper's Table 12 says 3 x 3 kernels. Its code
+    has 5 x 5 kernels and 800 inputs of the first dense layer, which 3 x 3 kernels would not give.) small: 6 and 16
+    channels, the first padded, 400-120-84-10; 61,706 parameters.
     """
 
     def __init__(self, channels=(20, 50), hidden=(500,), padding="VALID", *, rngs, dtype=jnp.float32):
@@ -34,5 +34,5 @@ class LeNet5(nnx.Module):
 
 
 def lenet5_small(*, rngs, dtype=jnp.float32):
-    """The small one."""
+    """The small LeNet5."""
     return LeNet5((6, 16), (120, 84), "SAME", rngs=rngs, dtype=dtype)

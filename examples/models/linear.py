@@ -5,10 +5,10 @@ from flax import nnx
 
 
 class Linear(nnx.Module):
-    """One linear layer: 784 -> 10 has 7,850 parameters and 784 groups, the pixels.
+    """One linear layer; 784 -> 10 has 7,850 parameters, and 784 groups, which are the pixels.
 
-    It starts at the origin, as the NeurIPS paper says (appendix C) and the ICLR paper's script does; the NeurIPS
-    paper's script starts at random.
+    It starts at the origin, as in the NeurIPS paper (appendix C) and in the ICLR paper's script. The NeurIPS paper's
+    script starts at random.
     """
 
     def __init__(self, inputs=784, classes=10, *, rngs, dtype=jnp.float32):

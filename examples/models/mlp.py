@@ -9,9 +9,9 @@ from examples.models.layers import linear
 
 
 class MLP(nnx.Module):
-    """784-512-256-128-64-32-16-10 with ReLU: 577,178 parameters.
+    """784-512-256-128-64-32-16-10 with ReLU, which has 577,178 parameters.
 
-    Seven linear layers, as in the code; the NeurIPS paper says six.
+    It has seven linear layers, as in the code; the NeurIPS paper says six.
     """
 
     def __init__(self, widths=(784, 512, 256, 128, 64, 32, 16, 10), *, rngs, dtype=jnp.float32):

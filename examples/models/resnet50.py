@@ -11,14 +11,14 @@ EXPANSION = 4
 
 
 class Bottleneck(nnx.Module):
-    """1 x 1, 3 x 3 (which has the stride, as in torchvision), 1 x 1, each with batch norm; a shortcut around them."""
+    """Convolutions of 1 x 1, 3 x 3 (with the stride, as in torchvision) and 1 x 1 with batch norm, and a shortcut."""
 
     def __init__(self, inputs, width, strides, *, kernel_init, rngs, dtype):
         outputs = EXPANSION * width
         make = functools.partial(conv, use_bias=False, kernel_init=kernel_init, rngs=rngs, dtype=dtype)
         norm = functools.partial(batch_norm, rngs=rngs, dtype=dtype)
         self.conv1, self.norm1 = make(inputs, width, 1), norm(width)
-        # Padded by one on each side: "SAME" pads a strided convolution on one side only.
+        # Pad by one on each side, because "SAME" pads a strided convolution on one side only.
         self.conv2 = make(width, width, 3, strides=strides, padding=((1, 1), (1, 1)))
         self.norm2 = norm(width)
         self.conv3, self.norm3 = make(width, outputs, 1), norm(outputs)
@@ -36,9 +36,9 @@ class Bottleneck(nnx.Module):
 class ResNet50(nnx.Module):
     """ResNet50 v1 with the stem of CIFAR (3 x 3, no pooling) or of ImageNet (7 x 7 with stride 2, max pooling).
 
-    CIFAR (weiaicunzai's layout, which the papers use): 23,520,842 parameters for 10 classes, PyTorch's default
-    initialisation. ImageNet (torchvision's): 25,557,032 for 1,000, Kaiming-normal convolutions, no zeros in the
-    residuals' last batch norms.
+    For CIFAR (weiaicunzai's layout, which the papers use) it has 23,520,842 parameters for 10 classes and PyTorch's
+    default initialisation. For ImageNet (torchvision's layout) it has 25,557,032 parameters for 1,000 classes,
+    Kaiming-normal convolutions, and no zeros in the residuals' last batch norms.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class ResNet50(nnx.Module):
 
 
 def imagenet_resnet50(classes=1000, *, rngs, dtype=jnp.float32):
-    """The one for ImageNet."""
+    """The ResNet50 for ImageNet."""
     return ResNet50(classes, "imagenet", rngs=rngs, dtype=dtype)
 
 
 def rigl_resnet50(classes=10, width=64, depths=(3, 4, 6, 3), *, rngs, dtype=jnp.float32):
-    """The CIFAR one as the RigL reproduction has it: Kaiming-normal, zeros in the residuals' last batch norms."""
+    """The RigL reproduction's ResNet50 for CIFAR: Kaiming-normal, with zeros in the residuals' last batch norms."""
     model = ResNet50(classes, "cifar", width, depths, kernel_init=kaiming_fan_out, rngs=rngs, dtype=dtype)
     for block in model.blocks:
         assert block.norm3.scale is not None

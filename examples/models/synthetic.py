@@ -7,9 +7,9 @@ from examples.models.layers import conv, linear
 
 
 class SyntheticConvNet(nnx.Module):
-    """A 3 x 3 convolution with ReLU, then a dense layer on all of its outputs, which has a bias.
+    """A 3 x 3 convolution with ReLU, then a dense layer with a bias on all of its outputs.
 
-    (The paper says one convolution and one fully connected layer and gives no sizes.)
+    (The paper names one convolution and one fully connected layer, without sizes.)
     """
 
     def __init__(self, side=6, channels=16, filters=8, classes=4, *, rngs, dtype=jnp.float32):

@@ -1,4 +1,4 @@
-"""Tacotron2: text to mel spectrogram, with location-sensitive attention; trained by teacher forcing."""
+"""Tacotron2: text to mel spectrogram with location-sensitive attention, trained with teacher forcing."""
 
 import functools
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _uniform = nnx.initializers.uniform
 
 
 def xavier(gain):
-    """Xavier-uniform times a gain, PyTorch's for the activation that follows (1, sqrt 2 for ReLU, 5/3 for tanh)."""
+    """Xavier-uniform times PyTorch's gain for the next activation (1 for none, sqrt 2 for ReLU, 5/3 for tanh)."""
     return nnx.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
 
 
@@ -22,12 +22,12 @@ RELU, TANH, PLAIN = xavier(2**0.5), xavier(5 / 3), xavier(1.0)
 
 
 def within(lengths, size):
-    """bool `[batch, size]`: which positions lie before the lengths."""
+    """A bool mask `[batch, size]` of the positions before the lengths."""
     return jnp.arange(size) < lengths[:, None]
 
 
 def _conv1d(inputs, outputs, size, kernel_init, *, use_bias=True, rngs, dtype):
-    # Only the kernel is re-initialised; the bias keeps PyTorch's default.
+    # Only the kernel is re-initialised, and the bias keeps PyTorch's default.
     return nnx.Conv(
         inputs,
         outputs,
@@ -41,7 +41,8 @@ def _conv1d(inputs, outputs, size, kernel_init, *, use_bias=True, rngs, dtype):
 
 
 def _lstm(inputs, features, *, rngs, dtype):
-    # All gates in one kernel: a group is an input of all four gates. PyTorch's default range for kernels and bias.
+    # All gates are in one kernel, so a group is an input of all four gates. Kernels and bias have PyTorch's default
+    # range.
     init = torch_bias(features)
     return nnx.OptimizedLSTMCell(
         inputs, features, kernel_init=init, recurrent_kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs
@@ -49,9 +50,9 @@ def _lstm(inputs, features, *, rngs, dtype):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution over time with batch norm; what lies past the batch's longest sequence stays zero and uncounted.
+    """A convolution over time with batch norm. Positions after the batch's longest sequence stay zero and do not count.
 
-    The batch norm's scale starts at U(0, 1): the released code re-initialises it so.
+    The batch norm's scale starts at U(0, 1), as in the released code.
     """
 
     def __init__(self, inputs, outputs, kernel_init, *, size=5, rngs, dtype):
@@ -78,14 +79,14 @@ class Encoder(nnx.Module):
         x = jnp.where(counted[None, :, None], x, 0)
         for layer in self.convs:
             x = self.dropout(nnx.relu(layer(x, counted)), rngs=rngs)
-        # Each sequence on its own, as PyTorch's packed sequences: zeros past its end.
+        # Run each sequence up to its own end, like PyTorch's packed sequences, with zeros after it.
         ahead = run_lstm(self.forward, x)
         back = reverse(run_lstm(self.backward, reverse(x, lengths)), lengths)
         return jnp.where(within(lengths, size)[..., None], jnp.concatenate([ahead, back], axis=-1), 0)
 
 
 def reverse(x, lengths):
-    """Every sequence of x `[batch, time, ...]` back to front; what follows its end is arbitrary."""
+    """Reverses every sequence of x `[batch, time, ...]`; positions after its end are arbitrary."""
     index = (lengths[:, None] - 1 - jnp.arange(x.shape[1])) % x.shape[1]
     return jnp.take_along_axis(x, index[..., None], axis=1)
 
@@ -98,9 +99,9 @@ def run_lstm(cell, x):
 
 
 class Prenet(nnx.Module):
-    """Two layers with a dropout of a half that is *always* on, in evaluation too.
+    """Two layers with a dropout of 0.5 that is *always* on, in evaluation too.
 
-    The gain of their initial weights is 1 in the released code, though a ReLU follows.
+    In the released code the gain of their initial weights is 1, although a ReLU follows.
     """
 
     def __init__(self, inputs, features, *, rngs, dtype):
@@ -110,13 +111,13 @@ class Prenet(nnx.Module):
     def __call__(self, x, *, rngs):
         for layer in (self.dense1, self.dense2):
             x = nnx.relu(layer(x))
-            # Not `nnx.Dropout`, which `model.eval()` would turn off.
+            # Do not use `nnx.Dropout`, which `model.eval()` would turn off.
             x = jnp.where(jax.random.bernoulli(rngs.dropout(), 0.5, x.shape), 2 * x, 0)
         return x
 
 
 class Attention(nnx.Module):
-    """Attention by content and by where it has looked before: v . tanh(query + memory + location)."""
+    """Attention by content and by earlier attention weights: v . tanh(query + memory + location)."""
 
     def __init__(self, query, memory, features=128, filters=32, size=31, *, rngs, dtype):
         linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
@@ -127,7 +128,7 @@ class Attention(nnx.Module):
         self.v = linear(features, 1, kernel_init=PLAIN)
 
     def __call__(self, query, memory, keys, weights, visible):
-        """(context, weights) for a query; `weights` `[batch, symbols, 2]` are the last and the sum of all before."""
+        """(context, weights) for a query; `weights` `[batch, symbols, 2]` are the last weights and their sum so far."""
         location = self.location_layer(self.location_conv(weights))
         energies = self.v(jnp.tanh(self.query_layer(query)[:, None] + keys + location))[..., 0]
         energies = jnp.where(visible, energies.astype(jnp.float32), -jnp.inf)
@@ -136,7 +137,7 @@ class Attention(nnx.Module):
 
 
 class Decoded(NamedTuple):
-    """What a decoder step passes on: the states of both LSTMs, the attention's weights and sum, the context."""
+    """The state of the decoder: the states of both LSTMs, the attention's weights and their sum, and the context."""
 
     attention: tuple[jax.Array, jax.Array]
     decoder: tuple[jax.Array, jax.Array]
@@ -145,7 +146,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder(nnx.Module):
-    """A frame from the frame before it, through prenet, attention LSTM, attention and decoder LSTM."""
+    """Computes a frame from the previous frame, through prenet, attention LSTM, attention and decoder LSTM."""
 
     def __init__(self, memory, mels, features, prenet, *, rngs, dtype):
         self.prenet = Prenet(mels, prenet, rngs=rngs, dtype=dtype)
@@ -165,14 +166,14 @@ class Decoder(nnx.Module):
         self.dropout = nnx.Dropout(0.1)
 
     def __call__(self, memory, lengths, mels, *, rngs):
-        """(mel frames, gate logits) of teacher forcing with `mels` `[batch, frames, mels]`."""
+        """(mel frames, gate logits) with teacher forcing by `mels` `[batch, frames, mels]`."""
         batch, frames, _ = mels.shape
         visible = within(lengths, memory.shape[1])
         keys = self.attention.memory_layer(memory)
         before = jnp.pad(mels, ((0, 0), (1, 0), (0, 0)))[:, :-1]
         inputs = self.prenet(before.astype(memory.dtype), rngs=rngs)
 
-        # The attention's inner values of a step are symbols x 128: made again for the gradient instead of kept.
+        # The attention's intermediate values are symbols x 128 in each step, so recompute them for the gradient.
         attend = jax.checkpoint(self.attention)
 
         def step(state, xs):
@@ -220,7 +221,7 @@ class Postnet(nnx.Module):
 
 
 class Tacotron2(nnx.Module):
-    """28,182,913 parameters for 148 symbols (PyTorch: 28,193,153, for its LSTM cells have two biases each)."""
+    """Tacotron2 with 28,182,913 parameters for 148 symbols (PyTorch: 28,193,153, with two biases per LSTM cell)."""
 
     def __init__(self, symbols=SYMBOLS, mels=80, features=512, rnn=1024, prenet=256, *, rngs, dtype=jnp.float32):
         limit = (6 / (symbols + features)) ** 0.5
@@ -238,8 +239,8 @@ class Tacotron2(nnx.Module):
     def __call__(self, symbols, symbol_lengths, mels, mel_lengths, *, rngs):
         """(mels, mels with the postnet's correction, gate logits) for `symbols` `[batch, symbols]`.
 
-        Nothing is masked past the end of a sequence, only past the longest of the batch (so that sizes may be rounded
-        up): the released code's `mask_padding=False`.
+        As with the released code's `mask_padding=False`, positions after the end of a sequence are not masked. Only
+        those after the longest sequence of the batch are, so that sizes may be rounded up.
         """
         memory = self.encoder(self.embed(symbols), symbol_lengths, rngs=rngs)
         before, gate = self.decoder(memory, symbol_lengths, mels, rngs=rngs)

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 _normal = nnx.initializers.normal(0.02)
-#: Where the frequent words end, of WikiText-103's 267,735; a smaller vocabulary has the clusters that begin in it.
+#: The ends of the frequent words and of the first two clusters, of WikiText-103's 267,735 words. A smaller vocabulary
+#: has only the clusters that begin in it.
 CUTOFFS = (19_997, 39_997, 199_997)
 
 
 class Memory(NamedTuple):
-    """What a segment passes on: the inputs of every layer, and how many of them are filled.
+    """The memory that a segment passes on: the inputs of every layer.
 
     Attributes:
-        hidden: `[batch, layers, mem_len, features]`, the newest last.
-        filled: int32 `[batch]`, how many positions, the newest, hold anything.
+        hidden: `[batch, layers, mem_len, features]`, with the newest position last.
+        filled: int32 `[batch]`, the number of filled positions, which are the newest.
     """
 
     hidden: jax.Array
@@ -29,9 +30,9 @@ class Memory(NamedTuple):
 def relative_shift(scores):
     """Turns scores by distance into scores by position.
 
-    `scores[..., i, m]` belongs to the distance K - 1 - m of K in all. Query i of Q stands at position K - Q + i,
-    so that it sees key j at the distance K - Q + i - j: the result `[..., i, j]` is `scores[..., i, Q - 1 - i + j]`.
-    What is past the end (j after the query) is arbitrary, for the causal mask to hide.
+    There are Q queries and K keys, and `scores[..., i, m]` belongs to the distance K - 1 - m. Query i is at position K
+    - Q + i, so key j is at the distance K - Q + i - j, and the result `[..., i, j]` is `scores[..., i, Q - 1 - i + j]`.
+    Results for keys after the query are arbitrary, and the causal mask hides them.
 
     References:
         Dai et al., `Transformer-XL`, ACL 2019, arXiv:1901.02860, appendix B.
@@ -42,7 +43,7 @@ def relative_shift(scores):
 
 
 def sinusoids(length, features):
-    """The encoding `[length, features]` of the distances length - 1, ..., 0: sines, then cosines."""
+    """The encoding `[length, features]` of the distances length - 1, ..., 0, with sines first and then cosines."""
     frequencies = 1 / 10_000 ** (jnp.arange(0, features, 2) / features)
     angles = jnp.arange(length - 1, -1, -1)[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -60,7 +61,7 @@ class Layer(nnx.Module):
 
         self.heads, self.head_size = heads, head_size
         inner = heads * head_size
-        # One matrix for query, key and value, as in the paper's code: a group is an input of all three.
+        # As in the paper's code, one matrix makes query, key and value, so a group is an input of all three.
         self.qkv = linear(features, 3 * inner, use_bias=False)
         self.positions = linear(features, inner, use_bias=False)
         self.out = linear(inner, features, use_bias=False)
@@ -88,7 +89,7 @@ class Layer(nnx.Module):
         content = jnp.einsum("bqhd,bkhd->bhqk", q + content_bias.astype(q.dtype), k)
         position = jnp.einsum("bqhd,khd->bhqk", q + position_bias.astype(q.dtype), r)
         scores = (content + relative_shift(position)) / math.sqrt(self.head_size)
-        # The softmax in float32 whatever the dtype of the layers.
+        # The softmax is in float32 for any dtype of the layers.
         scores = jnp.where(visible[:, None], scores.astype(jnp.float32), -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
         assert weights.shape == (batch, self.heads, queries, keys)
@@ -102,11 +103,11 @@ class Layer(nnx.Module):
 
 
 class AdaptiveSoftmax(nnx.Module):
-    """The log-probabilities of words, frequent ones directly and the others through clusters.
+    """The log-probabilities of words: of frequent words directly, and of other words through clusters.
 
-    The output weights of all words are the embedding, `[vocabulary, features]`. The head has the frequent words and
-    one entry for each tail cluster; tail cluster i = 1, 2, ... reads the head's i-th entry *from the end*, as in the
-    released code.
+    The output weights of all words are the embedding `[vocabulary, features]`. The head has the frequent words, and an
+    entry for each tail cluster. As in the released code, tail cluster i = 1, 2, ... has the head's i-th entry *from the
+    end*.
     """
 
     def __init__(self, vocabulary, features, cutoffs, *, rngs, dtype):
@@ -176,7 +177,7 @@ class TransformerXL(nnx.Module):
         """(features of every position of `tokens` `[batch, length]`, the memory for the next segment)."""
         length = tokens.shape[1]
         keys = self.mem_len + length
-        # A key is seen by the queries that do not come before it, and only where the memory has been filled.
+        # A query sees the keys that do not come after it, and only filled positions of the memory.
         causal = jnp.arange(keys) <= self.mem_len + jnp.arange(length)[:, None]
         visible = causal & (jnp.arange(keys) >= self.mem_len - memory.filled[:, None])[:, None]
         encoding = self.dropout(sinusoids(keys, self.features).astype(self.dtype), rngs=rngs)
@@ -193,8 +194,8 @@ class TransformerXL(nnx.Module):
     def losses(self, tokens, targets, memory, *, rngs=None):
         """(the cross entropy of every target `[batch, length]`, the memory for the next segment).
 
-        The logits of a whole batch would be gigabytes; they are made, and made again for the gradient, a part of the
-        positions at a time.
+        The logits of a whole batch would take gigabytes. So they are computed, and recomputed for the gradient, for a
+        part of the positions at a time.
         """
         x, memory = self(tokens, memory, rngs=rngs)
         embedding = self.embed.embedding[...]

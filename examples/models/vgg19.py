@@ -9,7 +9,7 @@ from examples.models.layers import batch_norm, conv, kaiming_fan_out, linear, ma
 class VGG19(nnx.Module):
     """Sixteen convolutions of 3 x 3 in five blocks (torchvision's `vgg19_bn`, configuration E) and one linear layer.
 
-    20,040,522 parameters for 10 classes. Each convolution has a bias, zero at first, before its batch norm. The
+    It has 20,040,522 parameters for 10 classes. Each convolution has a bias, initially zero, before its batch norm. The
     classifier has PyTorch's default initialisation; the ICLR paper's code draws it from N(0, 0.01).
     """
 

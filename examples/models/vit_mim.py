@@ -1,10 +1,10 @@
-"""A vision transformer that fills in masked patches (SimMIM), as Hugging Face's `ViTForMaskedImageModeling`."""
+"""A vision transformer that fills in masked patches (SimMIM), like Hugging Face's `ViTForMaskedImageModeling`."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# PyTorch's truncated normal cuts at -2 and 2, a hundred deviations away.
+# PyTorch truncates its normal at -2 and 2, a hundred standard deviations away, so this is a plain normal.
 _normal = nnx.initializers.normal(0.02)
 
 
@@ -38,7 +38,7 @@ class Block(nnx.Module):
 
 
 class ViTMIM(nnx.Module):
-    """Patches of 16 x 16 to 192 features, 4 blocks of 4 heads, back to pixels: 2,113,920 parameters."""
+    """Patches of 16 x 16, 192 features, 4 blocks with 4 heads, and back to pixels, with 2,113,920 parameters."""
 
     def __init__(
         self, features=192, layers=4, heads=4, hidden=768, image_size=224, patch=16, *, rngs, dtype=jnp.float32
@@ -56,7 +56,7 @@ class ViTMIM(nnx.Module):
         self.decoder = nnx.Conv(features, 3 * patch**2, (1, 1), kernel_init=_normal, dtype=dtype, rngs=rngs)
 
     def __call__(self, images, masked, *, rngs=None):
-        """Fills in `images` `[batch, side, side, 3]` where `masked` `[batch, grid, grid]` is true."""
+        """Fills in `images` `[batch, side, side, 3]` where `masked` `[batch, grid, grid]` is True."""
         batch = len(images)
         x = self.patches(images)
         x = jnp.where(masked[..., None], self.mask_token[...].reshape(-1).astype(x.dtype), x)
@@ -67,6 +67,6 @@ class ViTMIM(nnx.Module):
             x = layer(x)
         x = self.norm(x)[:, 1:].reshape(batch, self.grid, self.grid, -1)
         x = self.decoder(x).reshape(batch, self.grid, self.grid, 3, self.patch, self.patch)
-        # PyTorch's PixelShuffle: the channel-major output (colour, row, column) of a patch becomes its pixels.
+        # As in PyTorch's PixelShuffle, the output (colour, row, column) of a patch becomes its pixels.
         x = x.transpose(0, 1, 4, 2, 5, 3)
         return x.reshape(batch, self.grid * self.patch, self.grid * self.patch, 3)
