@@ -63,7 +63,7 @@ def _in_turn(x, layer, keys, values, start):
 
 
 class Decoder(nnx.Module):
-    """A decoder with rotary positions, RMSNorm, grouped heads, gated MLPs, tied embeddings, and a stack of `depth` layers.
+    """A decoder with rotary positions, RMSNorm, grouped heads, gated MLPs, tied embeddings and `depth` stacked layers.
 
     A call with tokens `[batch, time]` returns logits `[batch, time, vocabulary]`. `advance` reads more tokens into a
     cache. The number of heads is only in the arrays' shapes, so a smaller model makes a smaller cache.

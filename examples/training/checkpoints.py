@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax: the whole state, and everything that the run had written by then.
+"""Checkpoints of a run with Orbax: the whole state, and everything that the run has written until then.
 
 The log and the report are made from the checkpoint, so that they cannot disagree with it.
 """
@@ -17,10 +17,10 @@ NOTES = {"run", "taken", "seconds", "records", "digest"}
 
 
 class Checkpoints:
-    """The newest state of a run, in a folder; its checkpoints are numbered as they are made.
+    """The newest state of a run in a folder. Its checkpoints are numbered consecutively.
 
     Raises:
-        RunError: a folder that cannot be read or written.
+        RunError: the folder cannot be read or written.
     """
 
     def __init__(self, folder):
@@ -43,7 +43,7 @@ class Checkpoints:
         return self._manager.latest_step() is not None
 
     def save(self, state, *, run, taken, seconds, records):
-        """Saves, unless this moment is saved already.
+        """Saves a checkpoint, unless this moment is saved already.
 
         Args:
             state: a pytree.
@@ -62,10 +62,10 @@ class Checkpoints:
         latest = self._manager.latest_step()
         try:
             self._manager.save(0 if latest is None else latest + 1, args=items)
-        except Exception as error:  # Orbax passes on whatever its parts raise
+        except Exception as error:  # Orbax passes on any error of its parts
             raise RunError(
                 f"The checkpoint in {self._folder} cannot be written ({one_line(error)}); make room. The one before "
-                "is as it was, and the same command continues from there."
+                "is unchanged, and the same command continues from there."
             ) from error
         self._saved = (taken, len(records))
 
@@ -98,7 +98,7 @@ class Checkpoints:
             if not isinstance(notes, dict) or notes.keys() != NOTES:
                 raise ValueError("it is of another version of these examples")
             return found
-        except Exception as error:  # as above
+        except Exception as error:  # any error, as above
             raise self._damaged(one_line(error)) from error
 
     def _damaged(self, reason):

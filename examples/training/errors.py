@@ -21,5 +21,5 @@ def writing(out):
     except (OSError, ValueError) as error:  # a ValueError is caused by a NUL in a name
         raise RunError(
             f"{out} must be a folder that can be written, but cannot ({one_line(error)}); make room, or use another "
-            "--out. What was saved is as it was, and the same command continues from there."
+            "--out. What was saved is unchanged, and the same command continues from there."
         ) from error

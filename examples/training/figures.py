@@ -1,4 +1,4 @@
-"""The figures of runs: of a single run, and of all methods of experiments side by side."""
+"""The figures of a single run, and of all methods of experiments side by side."""
 
 import io
 
@@ -20,7 +20,7 @@ COLOURS = dict(
 
 
 def draw(report, file):
-    """Draws metric and sparsity over the epochs, and on the right the last fifth enlarged, as PNG into a file."""
+    """Draws metric and sparsity over the epochs, with the last fifth enlarged on the right, into a PNG file."""
     metric, measure, rounds = report["metric"], report["measure"], report["rounds"]
     epochs = rounds["epoch"]
     figure = Figure(figsize=(10, 6), layout="constrained")

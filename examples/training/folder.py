@@ -37,7 +37,7 @@ def claimed(out, name):
 
 
 def check_folder(out, mine, checkpoints):
-    """Makes the folder that of the run `mine`; raises RunError if it belongs to another run.
+    """Marks the folder as belonging to the run `mine`; raises RunError if it belongs to another run.
 
     Returns:
         The report if the run is finished, or None.
@@ -52,7 +52,7 @@ def check_folder(out, mine, checkpoints):
             if not report:
                 raise
     if notes is not None:
-        # Data may have been moved; run.json says so if it exists.
+        # The data may have been moved; run.json has their folder if it exists.
         _check_same(out, mine, notes["run"], {"data_dir"} if theirs else set())
     if report:
         own = {key: value for key, value in mine.items() if key in report}
@@ -62,7 +62,7 @@ def check_folder(out, mine, checkpoints):
         _check_same(out, mine, theirs, set())
     elif theirs is not None and notes is None and not report:
         raise RunError(
-            f"{path} cannot be read, and nothing else says whose run is in {out}; delete that file to begin, or use "
+            f"{path} cannot be read, and nothing else tells which run {out} holds; delete that file to begin, or use "
             "another --out."
         )
     else:
@@ -84,7 +84,7 @@ def _check_same(out, mine, theirs, besides):
     if different:
         raise RunError(
             f"{out} holds another run ({'; '.join(different)}); use another --out, or delete it to start again. "
-            "(Data that were only moved: correct data_dir in its run.json.)"
+            "(If only the data were moved, correct data_dir in its run.json.)"
         )
 
 
@@ -109,9 +109,8 @@ def read_object(path):
 
 
 def _finished(out, report, notes):
-    """The report, or None where it does not say what the checkpoint does and must be made again; its log is then as
-    the checkpoint has it."""
-    if notes is None:  # removed to save room, or damaged: the report is all there is
+    """The report, or None if it differs from the checkpoint and must be made again. Restores the log if it differs."""
+    if notes is None:  # removed to save room, or damaged, so only the report is left
         return report
     records = notes["records"]
     rounds = [record for record in records if "W" in record]
@@ -120,7 +119,7 @@ def _finished(out, report, notes):
         known = [series(rounds, report["metric"], report["measure"]), rounds[-1]["step"], rounds[-1]["loss"]]
     except (KeyError, IndexError, TypeError):
         return None
-    if json.dumps(said) != json.dumps(known):  # as text, in which a NaN is a NaN
+    if json.dumps(said) != json.dumps(known):  # compare as text, in which NaN equals NaN
         return None
     log = out / "log.jsonl"
     with writing(out):

@@ -1,4 +1,4 @@
-"""How well a model of characters predicts, and how fast it decodes."""
+"""Measures how well a model of characters predicts, and how fast it decodes."""
 
 import time
 
@@ -17,7 +17,7 @@ def losses(model, tokens):
 
 
 def bits_per_character(model, pieces):
-    """The bits per character of held-out text, each piece predicted by itself."""
+    """The bits per character of held-out text; each piece is predicted separately."""
     measure = nnx.jit(losses)
     nats = sum(float(measure(model, part).sum()) for part in np.array_split(pieces, max(len(pieces) // 32, 1)))
     return float(nats / np.log(2) / num_characters(pieces[:, 1:]))

@@ -38,7 +38,7 @@ class Stopper:
 
 
 class Log:
-    """The run's records, one JSON object a line, in a file that is written again from those of the checkpoint.
+    """The run's records, one JSON object per line, in a file that is first rewritten with the checkpoint's records.
 
     Args:
         path: the path of the file; an existing file is replaced.

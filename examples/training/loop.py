@@ -1,4 +1,4 @@
-"""The training loop: pure jitted steps over a `TrainState`, whatever the task."""
+"""The training loop: pure jitted steps over a `TrainState`, for any task."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -17,15 +17,15 @@ from examples.training.optimizers import make_optimizer, make_plan
 
 
 class TrainState(NamedTuple):
-    """The state of a training, which a checkpoint holds.
+    """The state of a training run, which a checkpoint holds.
 
     Attributes:
         params, rest: the model's parameters and its other state (batch statistics), as pure dicts.
-        opt_state: the optimizer's.
-        carry: what a batch passes to the next (a memory).
-        structure: of W and of W_hat at the end of the last round.
-        loss_sum: of the round's steps so far.
-        changed: how many groups of W became zero or nonzero, for each step of the round.
+        opt_state: the optimizer's state.
+        carry: the value that a batch passes to the next (a memory).
+        structure: the structures of W and of W_hat at the end of the last round.
+        loss_sum: the sum of the losses of the round's steps so far.
+        changed: the number of groups of W that became zero or nonzero, for each step of the round.
         last_change: the last step with such a change, 1-based; 0 for none.
     """
 
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
 
 class Trainer:
-    """A method on an experiment: makes the state, takes steps, measures.
+    """A method on an experiment: makes the state, takes steps and measures.
 
     Randomness depends on (seed, step) alone, so that a continued run is the same as one without interruption.
     """
@@ -81,14 +81,14 @@ class Trainer:
         self.resident = self._whole(jax.tree.map(jnp.asarray, self.data.resident))
         # A low-rank structure is only measured at the end of a round, because it takes an SVD of every matrix.
         self._counts_steps = not measures.is_low_rank(config.regularizer)
-        # One program instead of several for each leaf.
+        # Jitted, this is one program instead of several for each leaf.
         self._start = jax.jit(self._start_state)
         self._step = jax.jit(self._take_step, donate_argnums=0)
         self._scan = jax.jit(self._take_steps, donate_argnums=0)
         self._score = jax.jit(self._score_batch)
         self._measure = jax.jit(self._measure_state)
 
-    # Sharding: parameters and state on every device whole, batches split.
+    # Sharding: every device has all parameters and the whole state, and batches are split.
 
     def _whole(self, tree):
         return tree if self._mesh is None else jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
@@ -100,8 +100,8 @@ class Trainer:
         for leaf in jax.tree.leaves(tree):
             if len(leaf) % devices:
                 raise DataError(
-                    f"A batch must split over the devices, but one of {len(leaf)} examples does not over {devices} "
-                    "(the last of an epoch may be smaller); use another --devices or --batch-size."
+                    f"A batch must split evenly over the devices, but {len(leaf)} examples do not over {devices} "
+                    "(the last batch of an epoch may be smaller); use another --devices or --batch-size."
                 )
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("data")))
 
@@ -201,7 +201,7 @@ class Trainer:
                     break
                 state, loss = self._step(state, self.resident, self._split(item), np.int32(number))
                 if self._mesh is not None and jax.default_backend() == "cpu":
-                    jax.block_until_ready(loss)  # simulated devices: steps queued ahead can block their few threads
+                    jax.block_until_ready(loss)  # queued steps can block the few threads of simulated devices
                 number += 1
                 on_step(number, loss)
                 if should_stop():

@@ -17,7 +17,7 @@ MEASURES = {
 
 
 def is_low_rank(regularizer):
-    """Whether some leaf has a nuclear norm, whose structure is a rank instead of zeros."""
+    """Whether a leaf has a nuclear norm, whose structure is a rank instead of zeros."""
     return any(
         isinstance(part, ramda_jax.NuclearNorm) for part in ramda_jax.structure.assignment(regularizer).regularizers
     )
@@ -29,20 +29,20 @@ def structured_point(method, opt_state, params):
 
 
 def structure(regularizer, params):
-    """What `changes` compares: the support, or the ranks under a nuclear norm; by path."""
+    """The structure that `changes` compares, by path: the support, or the rank under a nuclear norm."""
     if is_low_rank(regularizer):
         return metrics.numerical_rank(regularizer, params)
     return metrics.support(regularizer, params)
 
 
 def changes(before, after):
-    """The number of groups that differ between two structures (for ranks the sum of the differences)."""
+    """The number of groups that differ between two structures; for ranks, the sum of the differences."""
     differences = (jnp.abs(before[path].astype(jnp.int32) - after[path].astype(jnp.int32)) for path in before)
     return sum((jnp.sum(difference) for difference in differences), jnp.zeros([], jnp.int32))
 
 
 def sparsities(regularizer, params):
-    """Every measure that fits the regularizer, by its short name."""
+    """The measures that fit the regularizer, by short name."""
     result = {"unstructured": metrics.unstructured_sparsity(regularizer, params)}
     if is_low_rank(regularizer):
         return result | {"low_rank": metrics.low_rank_level(regularizer, params)}
@@ -54,7 +54,7 @@ def sparsities(regularizer, params):
 
 
 def identified(regularizer, params, truth):
-    """The share of groups that are zero or not as in `truth`, a dict of leaves by path."""
+    """The share of groups that are zero, or not, as in `truth`, a dict of leaves by path."""
     right, total = jnp.zeros([], jnp.int32), 0
     for path, leaf, resolved in regularized_leaves(regularizer, params):
         same = resolved.support(leaf) == resolved.support(jnp.asarray(truth[path]))

@@ -1,4 +1,4 @@
-"""From a method's settings to an Optax optimizer, with every stage scaled alike."""
+"""Makes an Optax optimizer from a method's settings, with all stages scaled alike."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ RIGL_STEPS = 391_000  # RigL's settings are for 1000 epochs of 391 steps
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long a run is, in steps.
+    """The length of a run in steps.
 
     Attributes:
         total: the number of all steps.
@@ -35,7 +35,7 @@ class Plan:
 
 
 def make_plan(config: Config, method: Method, steps_per_epoch: int, scale: float) -> Plan:
-    """Scales every stage alike, to at least one step each."""
+    """Scales all stages alike, to at least one step each."""
     if not scale > 0:
         raise ValueError(f"`scale` must be above 0, got {scale!r}; use 1 for the paper's length.")
     unit = steps_per_epoch if config.unit == "epoch" else 1
@@ -52,7 +52,7 @@ def learning_rate(method: Method, plan: Plan):
     if method.schedule == "linear":
         return optax.linear_schedule(method.learning_rate, 0.0, plan.total)
     if method.schedule == "rigl":
-        # Of 391,000 steps: 1,760 of warm-up, then a fifth every 20,000.
+        # Of 391,000 steps, 1,760 are warm-up. Then the rate is divided by 5 every 20,000 steps.
         scaled = plan.total / RIGL_STEPS
         warm_up = max(1, round(1760 * scaled))
         falls = {round(step * scaled): 0.2 for step in range(20_000, RIGL_STEPS, 20_000) if round(step * scaled) > 0}

@@ -1,4 +1,4 @@
-"""A run from beginning to end: trains, measures, logs, stops and continues, reports."""
+"""Runs an experiment from beginning to end: trains, measures, logs, stops, continues and reports."""
 
 import dataclasses
 import functools
@@ -26,18 +26,18 @@ CHECKPOINT_SECONDS = 300
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The settings of a run; two runs with equal settings are the same run.
+    """The settings of a run. Two runs with equal settings are the same run.
 
     Attributes:
         config, method: the names of the experiment and the method.
-        scale: of the number of steps.
-        batch_size: None for the experiment's.
-        learning_rate_scale: of the learning rate of every stage.
-        devices: over which a batch is split.
-        dtype: of the layers' arithmetic; the parameters are float32.
-        seed: of data order, augmentation, dropout and initial weights.
-        steps: how many of the schedule to take, for a trial; None for all.
-        valid_batches: how many of the validation split to take, for a trial; None for all.
+        scale: the factor of the number of steps.
+        batch_size: None for the experiment's batch size.
+        learning_rate_scale: the factor of the learning rate of every stage.
+        devices: the number of devices over which a batch is split.
+        dtype: the dtype of the layers' arithmetic; the parameters are float32.
+        seed: the seed of data order, augmentation, dropout and initial weights.
+        steps: the number of the schedule's steps to take, for a trial; None for all.
+        valid_batches: the number of validation batches to use, for a trial; None for all.
     """
 
     config: str
@@ -61,20 +61,20 @@ def train(run: Run, data_dir=None, out=None, config=None, stopper=None):
     """Trains until the end or until it is stopped.
 
     Args:
-        run: what to do.
-        data_dir: the data set's own folder.
+        run: the settings of the run.
+        data_dir: the folder of the data set.
         out: the run's folder; None for `out/CONFIG/METHOD-SEED`.
-        config: a configuration to use instead of the experiment of that name, for another size of model.
+        config: a configuration to use instead of the experiment with this name, for another size of model.
         stopper: a function that is called between steps; None for the signals.
 
     Returns:
-        The report, or None if it was stopped; the same call then continues. For a finished run the report that it
-        wrote.
+        The report, or None if the run was stopped; then the same call continues it. For a finished run, the stored
+            report.
 
     Raises:
-        RunError: the folder holds another run, is in use by one, or cannot be read or written; the checkpoint is
-            damaged; the devices are not there.
-        DataError: as the loaders.
+        RunError: the folder holds another run, is in use, or cannot be read or written; the checkpoint is damaged;
+            there are too few devices.
+        DataError: a loader cannot read the data.
     """
     out = Path(out or Path("out") / run.name)
     if jax.device_count() < run.devices:
@@ -119,7 +119,7 @@ def _train(trainer, run, mine, out, checkpoints, stopper):
         )
         if taken < steps or not log.rounds or log.rounds[-1]["step"] < taken:
             return None
-        # It reads all training examples, which takes longer than the few steps of a trial.
+        # The objective reads all training examples, which takes longer than the few steps of a trial.
         objective = None if run.valid_batches else trainer.objective(state)
         report = make_report(dataclasses.asdict(run), trainer, log, objective)
     figure = io.BytesIO()
@@ -127,8 +127,8 @@ def _train(trainer, run, mine, out, checkpoints, stopper):
     with writing(out):
         write_whole(out / "report.png", figure.getvalue())
         write_whole(out / "report.txt", final_table(report) + "\n")
-        write_whole(out / "report.json", as_text(report))  # the last: where there is one, the run is finished
-    # Read back from the file, so that a later call returns the same.
+        write_whole(out / "report.json", as_text(report))  # written last, so that a run with a report is finished
+    # Read the report back from the file, so that a later call returns the same.
     return json.loads(as_text(report))
 
 
@@ -138,7 +138,7 @@ def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, save, sto
     saved_at = time.monotonic()
     done = log.rounds[-1]["step"] if log.rounds else 0
     with tqdm(total=steps, initial=taken, desc=trainer.method, unit="step", mininterval=1) as progress:
-        # A run that was stopped between a round's last step and its evaluation still has that to do.
+        # A run that was stopped between a round's last step and its evaluation still has to evaluate.
         while not stopper() and done < steps:
             first = done
             last = min(steps, first + per_round)
@@ -151,10 +151,10 @@ def _rounds(trainer, steps, valid_batches, state, taken, seconds, log, save, sto
                     log.add({"step": number, "loss": float(loss)})
 
             while taken < last and not stopper():
-                # In pieces, so that a long round is saved too.
+                # Train in pieces, so that a long round is saved too.
                 until = last if trainer.config.scan else min(last, taken + often)
                 state, taken = trainer.run_round(state, taken, until, stopper, on_step)
-                # At the end of a round the state is saved together with its measurements, never before.
+                # At the end of a round, save the state only together with its measurements.
                 if taken < last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     jax.block_until_ready(state.params)
                     passed = seconds + time.perf_counter() - start

@@ -13,7 +13,7 @@ from examples.training.measures import MEASURES
 
 
 def make_report(run, trainer, log, objective):
-    """The results of the run (a dict of its arguments) as plain data; shares are fractions."""
+    """The results of the run (a dict of its arguments) as plain data. Shares are fractions."""
     task, plan, config, rounds = trainer.task, trainer.plan, trainer.config, log.rounds
     method = run["method"]
     last = rounds[-1]
@@ -25,7 +25,7 @@ def make_report(run, trainer, log, objective):
     )
     metric, sparsity = config.reported.get(method, ("-", "-"))
     sparsest = {which: max(record[which].get(config.measure, 0.0) for record in rounds) for which in ("W", "W_hat")}
-    # Low ranks are compared at the ends of rounds only.
+    # Ranks are compared only at the ends of rounds.
     by_step = "low_rank" not in last["W"]
     return {
         **run,
@@ -61,7 +61,7 @@ def make_report(run, trainer, log, objective):
         "jax": jax.__version__,
         "reported": {"metric": metric, "sparsity": sparsity},
         "rounds": series(rounds, task.metric, config.measure),
-        # A trial of a few steps has little else to show.
+        # A trial of a few steps has little else to report.
         "step_losses": [[record["step"], _short(record["loss"])] for record in log.steps] if run["steps"] else None,
     }
 
@@ -73,7 +73,7 @@ def best_round(rounds, metric, higher_is_better):
 
 
 def series(rounds, metric, measure):
-    """The series that are drawn over the epochs, in columns."""
+    """The series that are drawn over the epochs, as columns."""
     series = {name: [_short(record[name]) for record in rounds] for name in ("epoch", metric, "loss", "changed_W")}
     for which in ("W", "W_hat"):
         series[which] = [_short(record[which].get(measure, 0.0)) for record in rounds]
