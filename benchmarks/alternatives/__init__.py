@@ -1,1 +1,1 @@
-"""RAMDA, and what else one could do to get a smaller net; `python -m benchmarks.alternatives` runs it."""
+"""RAMDA and other ways to a smaller net; `python -m benchmarks.alternatives` runs the comparison."""

@@ -1,11 +1,11 @@
-"""RAMDA's zeros beside magnitude pruning, a penalty in the loss, D-Gating and small nets from scratch, at equal size.
+"""Compares RAMDA with magnitude pruning, a penalty in the loss, D-Gating and small nets from scratch, at equal size.
 
     python -m benchmarks.alternatives                                        # on the digits that scikit-learn ships
     python -m benchmarks.alternatives --fashion DIR --text DIR --json FILE   # and on these, if their files are there
     python -m benchmarks.alternatives --json FILE --png FILE --problems      # only the tables and the picture
 
-Every method has the same epochs, the same coupled groups, the same budget to tune with, and ends as a net of at most so
-many parameters, on which the score is measured. What is in the JSON file already is not run again.
+All methods have the same epochs, the same coupled groups and the same budget for tuning. Each ends with a net of at
+most a given number of parameters, on which the score is measured. Runs that are in the JSON file are not repeated.
 """
 
 import argparse
@@ -24,7 +24,7 @@ KEEPS = (0.5, 0.3, 0.15, 0.07)
 
 
 def experiment(problem_name, lab, methods, keeps, seeds, found, save, tuned):
-    """Runs what is not in `found` yet, and appends it there."""
+    """Runs all runs that are not in `found`, and appends their rows to it."""
     shapes = {
         (row["keep"], row["seed"]): row["shapes"]
         for row in found
@@ -50,7 +50,7 @@ def experiment(problem_name, lab, methods, keeps, seeds, found, save, tuned):
         for keep, seed in sorted(missing):
             small = shapes.get((keep, seed)) if name == SCRATCH else None
             if name == SCRATCH and small is None:
-                raise ValueError(f"'{SCRATCH}' must come after '{HELD}', whose widths it has.")
+                raise ValueError(f"'{SCRATCH}' must come after '{HELD}', whose widths it uses; give both in order.")
             row, small = run(lab, name, keep, chosen[keep], seed, "test", small)
             if name == HELD:
                 shapes[keep, seed] = row["shapes"] = small
@@ -59,17 +59,17 @@ def experiment(problem_name, lab, methods, keeps, seeds, found, save, tuned):
 
 def main(argv=None):
     """Runs the problems, prints the tables, and writes them."""
-    parser = argparse.ArgumentParser(description="RAMDA beside what else one could do, at equal size.")
+    parser = argparse.ArgumentParser(description="Compares RAMDA with other methods at equal size.")
     parser.add_argument("--fashion", type=Path, metavar="DIR", help="folder of Fashion-MNIST's four published files")
     parser.add_argument("--text", type=Path, metavar="DIR", help="folder of WikiText-2's three files of tokens")
-    parser.add_argument("--problems", nargs="*", help="names of problems; all whose data are there by default")
-    parser.add_argument("--methods", nargs="+", help="names of methods; all by default")
+    parser.add_argument("--problems", nargs="*", help="names of problems (default: all that have data)")
+    parser.add_argument("--methods", nargs="+", help="names of methods (default: all)")
     parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--untuned", action="store_true", help="take the first value of all that is tuned")
-    parser.add_argument("--small", action="store_true", help="only show that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows; what is there is kept")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw the scores over the sizes")
+    parser.add_argument("--untuned", action="store_true", help="use the first value of each tuned setting")
+    parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file of the rows; existing rows are kept")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw the scores over the sizes into this file")
     args = parser.parse_args(argv)
     found = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
 

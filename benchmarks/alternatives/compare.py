@@ -1,4 +1,4 @@
-"""Tuning and running: every method with the same budget, every small net measured alike."""
+"""Tuning and running: all methods have the same budget, and all small nets are measured alike."""
 
 import time
 
@@ -7,13 +7,14 @@ import numpy as np
 
 from benchmarks.alternatives.methods import METHODS, Choice
 
-#: The seeds that are tuned with, and the share that rate and split are tuned at. One seed differs more than rates do.
+#: The seeds for tuning, and the share at which rate and split are tuned. Three seeds, because seeds differ more than
+#: rates.
 TUNING_SEEDS, TUNING_KEEP = (100, 101, 102), 0.15
 SCRATCH, DENSE, HELD = "small from scratch", "dense", "RAMDA, zeros held"
 
 
 def run(lab, name, keep, choice, seed, part, shapes=None):
-    """A row: what is left, and the score on a part of the data; and the shapes of what is left."""
+    """(row, shapes): a run's size and score on a part of the data, and the shapes of the small net."""
     problem, groups = lab.problem, lab.groups
     begin = time.perf_counter()
     params, batches = lab.start(seed)
@@ -53,14 +54,14 @@ def _flops(lab, small):
 
 
 def uniform_shapes(lab, keep):
-    """The shapes of the net whose layers are all as many times smaller."""
+    """The shapes of a net in which all layers keep the same share of their units."""
     params, _ = lab.start(0)
     small = lab.groups.small(params, lab.groups.best(lab.groups.by_size(params), keep, "layer"))
     return jax.tree.map(np.shape, small)
 
 
 def first_choice(name):
-    """The values that are tried first."""
+    """The first values of a method's settings."""
     method = METHODS.get(name)
     return (
         Choice(METHODS[HELD].rates[0], 0.0)
@@ -70,9 +71,10 @@ def first_choice(name):
 
 
 def tune(lab, name, keeps, log):
-    """The choice for each of `keeps`: rate, then split, at one size; then the method's own number at each size.
+    """The choice for each of `keeps`. Tunes first the rate and then the split at one size, then the method's own number
+    at each size.
 
-    Everything is chosen by the mean score on the tuning part of the data, for seeds that are not reported.
+    The criterion is the mean score on the tuning part of the data, over seeds that are not reported.
     """
     method = METHODS.get(name)
     rates = METHODS[HELD].rates if method is None else method.rates

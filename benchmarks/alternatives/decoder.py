@@ -8,7 +8,7 @@ HEAD_SIZE = 16
 
 
 def decoder_shapes(vocabulary, features, layers, heads, hidden, size):
-    """Shapes of the parameters; the table is read at both ends, positions have none."""
+    """The shapes of the parameters. The table is also the output's matrix, and positions have no parameters."""
     one = {
         "attention": {
             "query": (features, heads, size),
@@ -37,7 +37,7 @@ def _positions(length, features):
 
 
 def next_logits(params, tokens):
-    """Logits `[n, length, vocabulary]` of the character that follows each of `tokens` `[n, length]`."""
+    """The logits `[n, length, vocabulary]` of the character after each of `tokens` `[n, length]`."""
     x = params["table"][tokens]
     length, features = x.shape[1:]
     x = x + 0.1 * _positions(length, features)

@@ -1,10 +1,11 @@
-"""Why RAMDA with its zeros held is better or worse than gradual pruning, on random splits of the digits' other images.
+"""Shows why RAMDA with held zeros is better or worse than gradual pruning, on random splits of the digits' other
+images.
 
     python -m benchmarks.alternatives.diagnosis            # 12 splits
     python -m benchmarks.alternatives.diagnosis --small    # only show that it runs
 
-The test images of `python -m benchmarks.alternatives` are not looked at: the images to train and to tune on are put
-together and divided again for each seed. So a choice that is made from this table is one on validation images.
+It does not use the test images of `python -m benchmarks.alternatives`. For each seed it divides the images for training
+and tuning in another way. So a choice from this table is a choice on validation images.
 """
 
 import argparse
@@ -25,7 +26,7 @@ gradual, recipe = METHODS["gradual, by layer"].find, METHODS["RAMDA, zeros held"
 
 
 def divided(problem, seed):
-    """The problem with the images to train and to tune on divided again."""
+    """The problem with another division of the images into training and tuning."""
     images, labels = (np.concatenate([problem.data[part][n] for part in ("train", "val")]) for n in (0, 1))
     order, count = np.random.default_rng(10_000 + seed).permutation(len(labels)), problem.counts["train"]
     parts = {"train": order[:count], "val": order[count:]}
@@ -33,7 +34,7 @@ def divided(problem, seed):
 
 
 def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None, warm=0.0):
-    """The first phase with other numbers: `ends` as shares of it, `speed` times the rate, Adam before for `warm`."""
+    """The first phase with other settings: `ends` and a start with Adam, `warm`, as shares, `speed` times the rate."""
 
     def find(lab, keep, choice, seed, num_steps):
         groups, (params, batches) = lab.groups, lab.start(seed)
@@ -55,13 +56,13 @@ def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None
 
 
 def adam_in_the_groups(lab, keep, choice, seed, num_steps):
-    """RAMDA's groups with the weights of Adam on the whole net."""
+    """The groups that RAMDA keeps, with the weights of Adam on the whole net."""
     _, alive = recipe(lab, keep, choice, seed, num_steps)
     return lab.adam(*lab.start(seed), 0, num_steps, choice.rate)[0], alive
 
 
 def gradual_to_the_widths(lab, keep, choice, seed, num_steps):
-    """Gradual pruning by layer, to the widths that RAMDA finds."""
+    """Gradual pruning by layer to the widths that RAMDA finds."""
     wanted = {name: int(one.sum()) for name, one in recipe(lab, keep, choice, seed, num_steps)[1].items()}
     params, batches = lab.start(seed)
     state = alive = None
@@ -87,10 +88,10 @@ VARIANTS = {
 
 
 def main(argv=None):
-    """Prints for each variant and size the accuracy, and how far it is from gradual pruning on the same splits."""
+    """Prints the accuracy for each variant and size, and its difference from gradual pruning on the same splits."""
     parser = argparse.ArgumentParser(description="Why RAMDA is better or worse than gradual pruning.")
     parser.add_argument("--splits", type=int, default=12)
-    parser.add_argument("--small", action="store_true", help="only show that it runs")
+    parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
     args = parser.parse_args(argv)
     lab = Lab(digits(small=args.small))
     whole, steps, rows = lab.problem, round(SPLIT * lab.problem.num_steps), []

@@ -1,4 +1,4 @@
-"""The groups of a net that go as a whole: what they weigh, which are best, how many parameters are left with them."""
+"""The coupled groups of a net: their weights, the best of them, and the number of parameters that they leave."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from ramda_jax import Target, compaction
 
 
 class Groups:
-    """The coupled groups of a problem's net, weighted by what they save; the same ones for every method.
+    """The coupled groups of a problem's net, weighted by their savings. All methods use these groups.
 
     Attributes:
-        problem: whose net it is.
+        problem: the problem.
         example: one input.
-        coupling, regularizer: of the groups.
-        removed: the share of the parameters that is removed, as a function of which groups are alive.
-        sizes: entries of a group, by width.
+        coupling, regularizer: the coupling of the groups, and its regularizer.
+        removed: a function from masks of the alive groups to the removed share of the parameters.
+        sizes: the number of entries of a group, by width.
         whole: the number of parameters of the net.
     """
 
@@ -31,7 +31,7 @@ class Groups:
         self.regularizer = self.coupling.regularizer()
         self.removed = compaction.share_removed(self.dims, "parameters", self.regularizer)
         self.sizes = {name: leaf.shape[1] for name, leaf in self.coupling.pack(params)["coupled"].items()}
-        # What of each leaf's axes goes with which width: rows that always stay, and rows by index.
+        # For each axis of a leaf: the number of rows that always stay, the width, and its rows by index.
         self._axes = {path: [[size, None, None] for size in leaf.shape] for path, leaf in self.dims.leaves.items()}
         for width in self.dims.widths:
             if width.name in self.coupling.parts:
@@ -42,14 +42,14 @@ class Groups:
         self.whole = self.count({name: np.ones(len(part[0].rows), bool) for name, part in self.coupling.parts.items()})
 
     def count(self, alive):
-        """The number of parameters of the net with these groups, by width booleans."""
+        """The number of parameters of the net with these groups; `alive` has a mask for each width."""
         total = 0
         for axes in self._axes.values():
             total += np.prod([left + (rows @ alive[name] if name else 0) for left, name, rows in axes], dtype=int)
         return int(total)
 
     def norms(self, params):
-        """By width, the norm of each group."""
+        """The norms of the groups, by width."""
         packed = self.coupling.pack(params)["coupled"]
         return {name: np.asarray(jnp.linalg.norm(leaf, axis=1)) for name, leaf in packed.items()}
 
@@ -58,17 +58,17 @@ class Groups:
         return {name: norms / np.sqrt(self.sizes[name]) for name, norms in self.norms(params).items()}
 
     def by_saving(self, params):
-        """The norm of each group over the root of the parameters that go with it."""
+        """The norm of each group over the root of the parameters that are removed with it."""
         weights = self.coupling.weights or {}
         return {name: norms / weights[name] for name, norms in self.norms(params).items()}
 
     def best(self, scores, keep, over):
-        """The groups with the highest scores, as many as leave at most `keep` of the parameters.
+        """The groups with the highest scores, as many as fit into a share `keep` of the parameters.
 
         Args:
-            scores: by width.
+            scores: the groups' scores, by width.
             keep: a share of the parameters.
-            over: "all" to compare over all widths, "layer" for the same share of each width. Each keeps one group.
+            over: "all" compares over all widths, "layer" keeps the same share of each width. Each width keeps a group.
         """
         names = list(scores)
         order = {name: np.argsort(np.argsort(-scores[name], kind="stable")) for name in names}
@@ -94,7 +94,7 @@ class Groups:
         return taken(borders[low] if low >= 0 else -1.0)
 
     def trimmed(self, params, keep):
-        """The groups that are not zero, without the shortest ones if more than `keep` would be left."""
+        """The nonzero groups, without the shortest ones if more than a share `keep` would be left."""
         scores = self.by_saving(params)
         alive = {name: one > 0 for name, one in scores.items()}
         if self.count(alive) <= keep * self.whole:
@@ -103,7 +103,7 @@ class Groups:
         return {name: alive[name] & best[name] for name in alive}
 
     def held(self, params, alive):
-        """The parameters with the other groups zero."""
+        """The parameters with the groups that are not `alive` set to zero."""
         packed = self.coupling.pack(params)
         coupled = {name: jnp.where(alive[name][:, None], leaf, 0) for name, leaf in packed["coupled"].items()}
         return self.coupling.unpack(packed | {"coupled": coupled}, params)
@@ -114,9 +114,9 @@ class Groups:
         return compaction.compact(compaction.plan_compaction(self.dims, params), params)
 
     def flops(self, small):
-        """Of one input."""
+        """The FLOPs of the small net for one input."""
         return compaction.cost(self.problem.traced, small, self.example).flops
 
     def target(self, share: Any, **settings: Any) -> Target:
-        """The `Target` of this share of removed parameters: a number, a traced one or a schedule."""
+        """The `Target` for this share of removed parameters: a number, a traced number or a schedule."""
         return Target(share, of=self.removed, **settings)

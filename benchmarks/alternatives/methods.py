@@ -1,4 +1,4 @@
-"""The methods: how each finds the groups that stay, and what may be tuned of it."""
+"""The methods: how each finds the groups that stay, and its settings to tune."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
 
 
 class Choice(NamedTuple):
-    """What is tuned.
+    """The tuned settings.
 
     Attributes:
         rate: Adam's learning rate; RAMDA has ten times as much.
-        split: the share of the steps in which the groups are found; in the others what is left is trained.
-        own: what only this method has, the strength of a penalty.
+        split: the share of the steps in which the method finds the groups. The other steps train the remaining groups.
+        own: a number that only this method has: the strength of a penalty.
     """
 
     rate: float
@@ -29,8 +29,9 @@ class Method(NamedTuple):
     """A method.
 
     Attributes:
-        find: from (lab, keep, choice, seed, number of steps) to parameters, and the groups that stay by width.
-        splits, rates, owns: the values to try, the first one first.
+        find: a function from (lab, keep, choice, seed, number of steps) to (parameters, masks of the groups that stay
+            by width).
+        splits, rates, owns: the values to try; untuned runs use the first.
     """
 
     find: Callable[..., Any]
@@ -39,17 +40,17 @@ class Method(NamedTuple):
     owns: tuple[float, ...] = (0.0,)
 
 
-#: RAMDA's learning rate where Adam has 1.
+#: RAMDA's learning rate, as a multiple of Adam's.
 RAMDA_RATE = 10
-#: A gradual pruning prunes so often.
+#: The number of times that gradual pruning prunes.
 TIMES = 10
-#: Factors of a gate, the vector among them.
+#: The number of factors of a gate, including the vector.
 DEPTH = 3
 STRENGTHS = (1e-4, 3e-5, 3e-4)
 
 
 def staged_ramda(rate, regularizer, strength, num_steps, **staged):
-    """RAMDA where Adam has this rate, in the stages of so long a phase; `ends` and `factor` as in `stages`."""
+    """RAMDA for Adam's rate `rate`, with stages over `num_steps` steps; `ends` and `factor` are as in `stages`."""
     settings: Any = dict(ramda_jax.stages(1.0, total_steps=num_steps, **staged))
     shape = settings["learning_rate"]
     settings["learning_rate"] = lambda step: RAMDA_RATE * rate * shape(step)
@@ -57,12 +58,12 @@ def staged_ramda(rate, regularizer, strength, num_steps, **staged):
 
 
 def _rising_target(groups, keep, num_steps):
-    """A target that rises and is followed to the end, as that of `ramda_then_hold`."""
+    """A rising target that is followed to the end, as in `ramda_then_hold`."""
     return groups.target(rising(1 - keep, RISE * num_steps), hold=num_steps - 1, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):
-    """RAMDA in stages with a target of parameters, for all steps."""
+    """RAMDA in stages with a target for the parameters, for all steps."""
     groups = lab.groups
 
     def make(rate, keep):
@@ -104,7 +105,7 @@ def _prox_adamw(is_held):
 
 
 def hard(lab, keep, choice, seed, num_steps):
-    """RAMDA in one stage, with a hard target that rises: the same share of each width."""
+    """RAMDA in one stage, with a rising hard target: the same share of each width."""
     groups = lab.groups
     params, batches = lab.start(seed)
     best = groups.best(groups.by_size(params), keep, "layer")
@@ -118,14 +119,14 @@ def hard(lab, keep, choice, seed, num_steps):
             staged_ramda(rate, groups.coupling.regularizer(regularizers), 1.0, num_steps, ends=())
         )
 
-    # Shares are rounded up: a little less, so that in float32 it is the number that is meant.
+    # The number of zeros is rounded up, so make the share a little smaller. Then float32 gives the intended number.
     numbers = choice.rate, *(max(1 - np.mean(one) - 1e-3, 0.0) for one in best.values())
     params = lab.found_by(("hard", num_steps), make, params, batches, num_steps, numbers)
     return params, groups.trimmed(params, keep)
 
 
 def one_shot(over):
-    """Adam on the whole net; then the groups with the smallest root mean square go."""
+    """Adam on the whole net. Then the groups with the smallest root mean square are removed."""
 
     def find(lab, keep, choice, seed, num_steps):
         def run():
@@ -138,7 +139,7 @@ def one_shot(over):
 
 
 def gradual(over):
-    """The same in ten parts, by the cubic schedule of Zhu and Gupta (2017); what is removed stays at zero."""
+    """The same in ten parts with the cubic schedule of Zhu and Gupta (2017). Removed groups stay zero."""
 
     def find(lab, keep, choice, seed, num_steps):
         groups = lab.groups
@@ -159,7 +160,7 @@ def _weights(coupling):
 
 
 def penalty(lab, keep, choice, seed, num_steps):
-    """Adam with the group LASSO in the loss; then the groups with the smallest norm over weight go."""
+    """Adam with the group LASSO in the loss. Then the groups with the smallest norm over weight are removed."""
     groups, coupling = lab.groups, lab.groups.coupling
     weights = _weights(coupling)
 
@@ -180,7 +181,7 @@ def penalty(lab, keep, choice, seed, num_steps):
 
 
 def gates(lab, keep, choice, seed, num_steps):
-    """D-Gating: a group is a vector times scalars, whose squares are in the loss; then as `penalty`."""
+    """D-Gating: a group is a vector times scalars, and the loss has the squares of both. Then as in `penalty`."""
     groups, coupling = lab.groups, lab.groups.coupling
     weights = _weights(coupling)
     params, batches = lab.start(seed)

@@ -1,4 +1,4 @@
-"""The problems: a net as a function of its parameters, whatever their widths, and data to train, tune and test on."""
+"""The problems: a net as a function of parameters of any width, and data for training, tuning and testing."""
 
 import functools
 from collections.abc import Callable
@@ -21,13 +21,13 @@ class Problem(NamedTuple):
 
     Attributes:
         shapes: a tree of the shapes of the whole net's parameters.
-        apply: logits of parameters, of any widths, and inputs.
-        traced: the same, as it is traced and counted.
-        batch: (inputs, labels) of a part's arrays and int32 indices `[n]`.
-        data: from "train", "val" and "test" to arrays.
-        counts: how many indices each part has.
-        batch_size, epochs: of a training.
-        bits: whether the score is minus the bits of a label; else it is the accuracy in percent.
+        apply: a function from parameters of any width and inputs to logits.
+        traced: the same function in the form that is traced and whose FLOPs are counted.
+        batch: a function from a part's arrays and int32 indices `[n]` to (inputs, labels).
+        data: a dict from "train", "val" and "test" to arrays.
+        counts: the number of indices of each part.
+        batch_size, epochs: of a training run.
+        bits: whether the score is minus the bits per label; else it is the accuracy in percent.
     """
 
     shapes: Any
@@ -47,17 +47,17 @@ class Problem(NamedTuple):
 
     @property
     def num_steps(self):
-        """The number of steps of a training."""
+        """The number of steps of a training run."""
         return self.epochs * self.epoch_steps
 
     def order(self, seed):
-        """The indices of all batches of a training, `[num_steps, batch_size]`: an epoch is a permutation."""
+        """The indices of all batches of a training run, `[num_steps, batch_size]`. Each epoch is a permutation."""
         shuffle, steps = np.random.default_rng(seed), self.epoch_steps
         epochs = [shuffle.permutation(self.counts["train"])[: steps * self.batch_size] for _ in range(self.epochs)]
         return jnp.asarray(np.concatenate(epochs).reshape(self.num_steps, self.batch_size), jnp.int32)
 
     def initial(self, key, shapes=None):
-        """He's initial weights of the whole net, or of one of these shapes."""
+        """He's initial weights of the whole net, or of a net with these shapes."""
         named, tree = jax.tree_util.tree_flatten_with_path(
             self.shapes if shapes is None else shapes, is_leaf=lambda node: isinstance(node, (tuple, list))
         )
@@ -65,11 +65,11 @@ class Problem(NamedTuple):
         return tree.unflatten(_fill(one, path[-1].key, shape) for one, (path, shape) in zip(keys, named, strict=True))
 
     def loss(self, params, inputs, labels):
-        """Mean cross entropy."""
+        """The mean cross entropy."""
         return optax.softmax_cross_entropy_with_integer_labels(self.apply(params, inputs), labels).mean()
 
     def score(self, params, part):
-        """Higher is better: the accuracy of a part in percent, or minus the bits of its labels."""
+        """The accuracy on a part of the data in percent, or minus the bits per label. Higher is better."""
         return float(_score(self.apply, self.batch, self.bits, self.counts[part], params, self.data[part]))
 
 
@@ -88,7 +88,7 @@ def _score(apply, batch, bits, count, params, data):
 
 
 def _fill(key, name, shape):
-    """Biases are 0, gains 1; what makes queries, keys and values has one axis of inputs, what reads heads has two."""
+    """Initial values: biases are 0, gains 1. Queries, keys and values have one axis of inputs, `out` has two."""
     if len(shape) == 1:
         return jnp.full(tuple(shape), float(name == "gain"))
     inputs = {"query": shape[:1], "key": shape[:1], "value": shape[:1], "table": (1,)}.get(name, shape[:-1])
@@ -97,7 +97,7 @@ def _fill(key, name, shape):
 
 
 def net_shapes(side, channels, widths):
-    """Convolutions of 3 x 3 with stride 2, then dense layers, for square images with one channel."""
+    """The shapes of 3 x 3 convolutions with stride 2, then dense layers, for square images with one channel."""
     shapes, inputs = {}, 1
     for number, outputs in enumerate(channels):
         shapes[f"conv{number}"] = {"kernel": (3, 3, inputs, outputs), "bias": (outputs,)}
@@ -110,21 +110,21 @@ def net_shapes(side, channels, widths):
 
 
 def patches_times(x, kernel):
-    """A convolution of 3 x 3 with stride 2 as a product, which is quick in a loop on CPUs."""
+    """A 3 x 3 convolution with stride 2 as a matrix product, which is fast in a loop on CPUs."""
     half = x.shape[1] // 2
-    # Padded as "SAME" pads for a stride of 2.
+    # Pad as "SAME" does for a stride of 2.
     x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     parts = [x[:, i : i + 2 * half : 2, j : j + 2 * half : 2] for i in range(3) for j in range(3)]
     return jnp.concatenate(parts, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def convolved(x, kernel):
-    """The same as JAX has it."""
+    """The same with JAX's convolution."""
     return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def net_logits(params, images, convolve=patches_times):
-    """Of the net of `net_shapes`, a ReLU between the layers."""
+    """The logits of a net with `net_shapes`, with a ReLU between the layers."""
     x = images
     for name in sorted(params):
         kernel, bias = params[name]["kernel"], params[name]["bias"]
@@ -150,7 +150,7 @@ def _images(side, channels, widths, parts, batch_size, epochs):
 
 
 def digits(small=False):
-    """The digits of scikit-learn: 1,000 images to train on, 347 to tune on, 450 to test on; 51,498 parameters."""
+    """scikit-learn's digits: 1,000 images for training, 347 for tuning and 450 for testing; 51,498 parameters."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
     labels = labels.astype(np.int32)
@@ -168,7 +168,7 @@ def digits(small=False):
 
 
 def fashion(folder, small=False):
-    """Fashion-MNIST: its first 10,000 images to train on, 5,000 others to tune on, all 10,000 to test on."""
+    """Fashion-MNIST: the first 10,000 images for training, 5,000 others for tuning, and all 10,000 for testing."""
 
     def read(part):
         images, labels = (read_idx(Path(folder) / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
@@ -184,12 +184,12 @@ def fashion(folder, small=False):
     return _images(28, (24, 48), (128, 10), parts, 128, 4 if small else 15)
 
 
-#: Of the text: characters of a segment, and how many are told apart.
+#: Of the text: the characters of a segment, and the number of different characters.
 LENGTH, VOCABULARY = 64, 96
 
 
 def text(folder, small=False):
-    """WikiText-2 by characters: segments of 64, 1.5 million characters to train on, 100,000 to tune and to test on."""
+    """WikiText-2 by characters: segments of 64; 1.5 million for training, 100,000 each for tuning and testing."""
     train, valid, test = (
         (Path(folder) / f"wiki.{part}.tokens").read_text(encoding="utf-8") for part in ("train", "valid", "test")
     )

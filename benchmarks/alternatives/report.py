@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 
 def gathered(rows):
-    """{problem: {method: {keep: rows}}} of the runs that are reported."""
+    """{problem: {method: {keep: rows}}} of the reported runs."""
     found = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(list)))
     for row in rows:
         if "tuning" not in row:
@@ -17,7 +17,7 @@ def gathered(rows):
 
 
 def _cell(rows):
-    """The mean, and the scores in the seeds' order; of more than three seeds its standard error and their number."""
+    """The mean, and the scores in the order of the seeds; from four seeds on, the standard error and the count."""
     scores = [row["score"] for row in sorted(rows, key=lambda row: row["seed"])]
     if len(scores) > 3:
         error = np.std(scores, ddof=1) / len(scores) ** 0.5
@@ -26,7 +26,7 @@ def _cell(rows):
 
 
 def tables(rows):
-    """Scores, and what is left of parameters and FLOPs, in Markdown."""
+    """The scores, and the remaining shares of parameters and FLOPs, in Markdown."""
     parts = []
     for problem, methods in gathered(rows).items():
         keeps = sorted({keep for found in methods.values() for keep in found}, reverse=True)
@@ -66,7 +66,7 @@ STYLES = {
 
 
 def draw(rows, path):
-    """The mean scores over the parameters left and over the FLOPs left, a row of axes for each problem."""
+    """Draws the mean scores over the remaining parameters and FLOPs, with a row of axes for each problem."""
     found = gathered(rows)
     figure = Figure(figsize=(11, 3.6 * len(found)), layout="constrained")
     axes = figure.subplots(len(found), 2, squeeze=False, sharey="row")

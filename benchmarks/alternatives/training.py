@@ -1,4 +1,4 @@
-"""Trainings as loops over batches: compiled once, whatever the seed, the size, the learning rate and the steps are."""
+"""Training as loops over batches, compiled once for all seeds, sizes, learning rates and numbers of steps."""
 
 import functools
 
@@ -12,11 +12,11 @@ from benchmarks.alternatives.groups import Groups
 
 
 class Lab:
-    """A problem, its groups, and what has been compiled and found so far.
+    """A problem and its groups, with a cache of programs and results.
 
     Attributes:
-        problem: what is trained.
-        groups: of its net.
+        problem: the problem.
+        groups: the groups of its net.
     """
 
     def __init__(self, problem):
@@ -28,22 +28,22 @@ class Lab:
         return self.problem.initial(jax.random.key(seed)), self.problem.order(seed)
 
     def once(self, name, find):
-        """What `find` returns, found the first time: what several sizes have in common is trained once."""
+        """The result of `find`, computed once for a name, so that sizes share the training that they have in common."""
         if name not in self._found:
             self._found[name] = find()
         return self._found[name]
 
     def found_by(self, name, make, params, batches, stop, numbers, extra=None, view=None):
-        """The structured point after the first `stop` batches; with `extra`, whose optimizer has none, the parameters.
+        """The structured point after the first `stop` batches; with `extra` the parameters.
 
         Args:
-            name: says all that `make`, `extra` and `view` depend on, but `numbers`.
-            make: makes the optimizer of traced numbers.
-            params, batches: to begin with.
+            name: identifies everything that `make`, `extra` and `view` depend on, except `numbers`.
+            make: a function from the traced numbers to the optimizer.
+            params, batches: the initial parameters and all batches.
             stop: the number of steps.
-            numbers: what is different in each run.
-            extra: what is added to the loss, of `numbers` and the parameters that are trained.
-            view: the net's parameters, of those that are trained.
+            numbers: the numbers that differ between runs.
+            extra: a function from `numbers` and the trained parameters to a term of the loss.
+            view: a function from the trained parameters to the net's parameters.
         """
 
         def run(params, data, batches, stop, numbers):
@@ -51,7 +51,7 @@ class Lab:
             added = None if extra is None else functools.partial(extra, numbers)
             step = _step(self.problem, optimizer, data, batches, added, view)
             params, state = jax.lax.fori_loop(0, stop, step, (params, optimizer.init(params)))
-            # In here, for the regularizers in a state may hold traced numbers.
+            # Compute it inside the program, because the state's regularizers may hold traced numbers.
             return ramda_jax.eval_params(state, params) if extra is None else params
 
         program = self._programs.setdefault(name, jax.jit(run))
@@ -61,12 +61,12 @@ class Lab:
         """The parameters and Adam's state after the batches from `first` to `stop`.
 
         Args:
-            params, batches: to begin with.
-            first, stop: of the steps.
-            rate: the learning rate; with `cosine` it falls to 0.
-            alive: the groups that are trained; the others are zero.
-            cosine: whether the rate falls.
-            state: Adam's; None for a fresh one.
+            params, batches: the initial parameters and all batches.
+            first, stop: the range of steps.
+            rate: the learning rate; with `cosine` it decreases to 0.
+            alive: masks of the groups that are trained; the others are zero.
+            cosine: whether the rate decreases.
+            state: Adam's state; None for a fresh state.
         """
 
         def run(params, state, mask, data, batches, first, stop, rate, length):
