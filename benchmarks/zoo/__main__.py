@@ -24,7 +24,7 @@ from benchmarks.zoo.entries import ENTRIES, FAMILIES
 from benchmarks.zoo.times import measure
 
 ROOT = Path(__file__).parents[2]
-#: One of each library.
+#: One architecture of each library.
 FEW = ("MLP", "MLP, two outputs", "deep sets", "experts, dispatched")
 
 
@@ -54,7 +54,7 @@ def check_all(names, folder):
 
 
 def print_tables(rows):
-    """Everything that was found."""
+    """Prints all results."""
     zoo, times = ([row for row in rows if row["study"] == study] for study in ("zoo", "time"))
     found = [tables.by_architecture(zoo), tables.by_family(zoo)] * bool(zoo) + [tables.by_time(times)] * bool(times)
     for headers, table in found:

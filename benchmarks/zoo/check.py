@@ -93,7 +93,7 @@ def check_entry(family: str, name: str, entry: Entry, folder: Path) -> Row:
         row.error = float(np.maximum(row.error, difference(whole, little)))
         error = difference(_floats(compact(small.plan, gradients)), _floats(little_gradients))
         row.gradient_error = float(np.maximum(row.gradient_error, error))
-        # A cache among the inputs has to be of the small size there too.
+        # A cache among the inputs must have the small size there too.
         for what, tree in {"in": small.small_args(*inputs), "out": whole}.items():
             wholes |= {f"{kind} {what} {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
         if not any(np.ptp(leaf, axis=0).any() for leaf in jax.tree.leaves(whole)):
@@ -121,7 +121,7 @@ def _frozen(small):
 
 
 def _run(entry, apply, variables, inputs):
-    """Outputs, and gradients as a tree like the variables, which has those that have none as they are."""
+    """The outputs, and a tree like the variables with their gradients; leaves without a gradient are unchanged."""
     leaves, structure = jax.tree.flatten(variables)
     floats = _floats(variables)
 
@@ -152,7 +152,7 @@ def _is_float(leaf):
 def difference(one: Any, other: Any) -> float:
     """The largest difference of two trees of arrays, relative to the largest entry of the first's leaves.
 
-    It is not a number if there is one among the entries.
+    It is NaN if an entry is NaN.
     """
     worst, largest = 0.0, 1e-30
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -8,5 +8,5 @@ _VISION = (convolutions, blocks, residual, maps)
 _SEQUENCES = (attention, decoders, decoding, recurrent, signals)
 _OTHERS = (dense, parameters, generative, pairs, experts)
 FAMILIES = {family.TITLE: family.ENTRIES for family in (*_VISION, *_SEQUENCES, *_OTHERS)}
-#: From names to (family, architecture).
+#: Maps names to (family, architecture).
 ENTRIES = {name: (family, entry) for family, entries in FAMILIES.items() for name, entry in entries.items()}

@@ -1,4 +1,4 @@
-"""What the zoo knows about an architecture: its code, its widths, and, by hand, where each of its units is read."""
+"""The description of an architecture: its code, its widths, and, by hand, where each of its units is read."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ SHARE = 0.4
 
 
 def left(size: int) -> int:
-    """The number of living units of that number of units."""
+    """The number of living units among `size` units."""
     return size - round(SHARE * size)
 
 
@@ -26,8 +26,8 @@ def left(size: int) -> int:
 class At:
     """Entries that are zero where a unit is dead: indices of one axis of a leaf.
 
-    From `start` to `stop` the axis is `[repeats, size, inner]`, and the unit is the middle one: `inner` indices in a
-    row belong to one unit, and the units come again `repeats` times.
+    From `start` to `stop` the axis is `[repeats, size, inner]`, and the middle index is the unit: `inner` adjacent
+    indices belong to one unit, and all units are repeated `repeats` times.
     """
 
     path: str
@@ -74,9 +74,9 @@ class Entry:
 
     Attributes:
         library: `NNX`, `LINEN`, `EQUINOX` or `FUNCTION`.
-        make: of the widths by name; for nnx also of `rngs`, for Equinox of `key`. For functions the shapes of the
-            variables, as a tree of tuples.
-        whole: the widths before.
+        make: a function of the widths by name that makes the model; for nnx also of `rngs`, for Equinox of `key`. For
+            functions it returns the shapes of the variables, as a tree of tuples.
+        whole: the widths before compaction.
         expert: the widths that remain if everything dead is removed.
         units: everything that is removable.
         inputs: a function of (a random generator, the batch size).

@@ -1,4 +1,4 @@
-"""The tables that the command prints, and those of the page in the documents, as (headers, rows)."""
+"""The tables that the command prints and that are in the documents, as (headers, rows)."""
 
 import re
 
@@ -37,7 +37,7 @@ def by_time(rows):
 
 
 def reasons(rows):
-    """Lines about those above the least: what is wrong, or the library's reason, without lines of files."""
+    """Lines about architectures above the least: what is wrong, or the library's reason, without lines of files."""
     left = [row for row in rows if row["wrong"] or row["left"] > row["least"]]
     return [f"{row['name']}: {row['wrong'] or _PLACE.sub('', row['reason'])}" for row in left]
 

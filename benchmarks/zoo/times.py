@@ -1,4 +1,4 @@
-"""The time of compaction for large models, and for models of which much has to stay."""
+"""The time of compaction for large models, and for models in which many widths have to stay."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """A model of a small ViT's size: 12 layers of 384 with 6 heads are 21 million parameters."""
+    """A model of a small ViT's size: 12 layers of 384 with 6 heads, 21 million parameters."""
 
     def __init__(self, width, heads, layers, rngs):
         self.patches = nnx.Conv(3, width, (4, 4), strides=4, rngs=rngs)
@@ -80,7 +80,7 @@ class DecoderLayer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """22 layers of 2048 with a gated feedforward of 5632 and 32,000 words are a billion parameters."""
+    """22 layers of 2048 with a gated feedforward of 5632 and 32,000 words, a billion parameters."""
 
     def __init__(self, width, groups, hidden, layers, words, rngs):
         self.embed = nnx.Embed(words, width, rngs=rngs)
@@ -108,7 +108,7 @@ def count(tree):
 
 
 def vit(small=False):
-    """Heads, hidden units and entries of the values are dead; nnx's attention has to keep the last."""
+    """Heads, hidden units and entries of the values are dead. nnx's attention has to keep the latter."""
     width, heads, layers = (24, 6, 2) if small else (384, 6, 12)
     model = nnx.eval_shape(lambda: ViT(width, heads, layers, nnx.Rngs(0)))
     graph, shapes = nnx.split(model)
@@ -161,7 +161,7 @@ def blocks(number):
 
 
 def decoder(small=False):
-    """Traced and planned as shapes alone."""
+    """The decoder is traced and planned with shapes alone."""
     widths = (64, 2, 128, 2, 100) if small else (2048, 8, 5632, 22, 32000)
     model = nnx.eval_shape(lambda: Decoder(*widths, rngs=nnx.Rngs(0)))
     words = jax.ShapeDtypeStruct((1, 128), jnp.int32)

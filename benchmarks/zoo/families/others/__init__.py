@@ -1,1 +1,1 @@
-"""All other architectures: dense, generative, of pairs, sets, experts and graphs."""
+"""All other architectures: dense and generative nets, and nets of pairs, sets, experts and graphs."""

@@ -25,7 +25,7 @@ class MLP(nnx.Module):
 
 
 class MultiHead(nn.Module):
-    """Two outputs that read the same units."""
+    """A net with two outputs that read the same units."""
 
     hidden: tuple[int, ...]
 
@@ -37,7 +37,7 @@ class MultiHead(nn.Module):
 
 
 class NeRF(nn.Module):
-    """Sines of coordinates, a skip connection in the middle, density and colour."""
+    """A net on sines of coordinates with a skip connection in the middle, which returns density and colour."""
 
     hidden: tuple[int, int, int]
 
@@ -51,7 +51,7 @@ class NeRF(nn.Module):
 
 
 class ResidualTabular(eqx.Module):
-    """A stream without norm, so that it shrinks too; blocks read it and add to it."""
+    """A stream without a norm, so that it can shrink too. Blocks read it and add to it."""
 
     first: eqx.nn.Linear
     ups: list
@@ -85,7 +85,7 @@ class FiLM(nnx.Module):
 
 
 class Highway(nnx.Module):
-    """A gate between a layer and what it was given."""
+    """A gate between a layer's output and its input."""
 
     def __init__(self, stream, rngs):
         self.first, self.last = nnx.Linear(5, stream, rngs=rngs), nnx.Linear(stream, 2, rngs=rngs)

@@ -30,7 +30,7 @@ def several(number, hidden, rngs):
 
 
 class DenseExperts(nnx.Module):
-    """Every token is seen by all experts, and their answers are weighed."""
+    """All experts process every token, and their outputs are weighted."""
 
     def __init__(self, hidden, rngs):
         self.router, self.experts = nnx.Linear(4, 3, rngs=rngs), several(3, hidden, rngs)
@@ -41,7 +41,7 @@ class DenseExperts(nnx.Module):
 
 
 class LinenExperts(nn.Module):
-    """The two best of four experts, by a mask."""
+    """The two best of four experts, selected with a mask."""
 
     hidden: int
 
@@ -57,7 +57,7 @@ class LinenExperts(nn.Module):
 
 
 def ragged(params, x):
-    """Tokens sorted by their expert, and products of as many rows as each has."""
+    """Tokens sorted by expert, and a ragged product with the rows of each expert."""
     flat = x.reshape(-1, x.shape[-1])
     expert = jnp.argmax(flat @ params["router"], axis=-1)
     order = jnp.argsort(expert)
@@ -73,7 +73,7 @@ def ragged_shapes(hidden):
 
 
 def switch(params, x):
-    """One expert for each token, with room for two: dispatched and combined by one-hot products."""
+    """One expert for each token, with a capacity of two tokens; one-hot products dispatch and combine them."""
     weights = jax.nn.softmax(x @ params["router"])
     chosen = jax.nn.one_hot(jnp.argmax(weights, -1), weights.shape[-1])
     place = (jnp.cumsum(chosen, axis=1) * chosen).astype(jnp.int32)
@@ -89,7 +89,7 @@ def switch_shapes(hidden):
 
 
 class Ensemble(eqx.Module):
-    """Nets of one shape on the same inputs, by `vmap`; their mean and spread."""
+    """The mean and the spread of nets of one shape on the same inputs, run with `vmap`."""
 
     nets: eqx.nn.MLP
 
@@ -115,7 +115,7 @@ def graph_shapes(one, two):
 
 
 class GraphNetwork(nnx.Module):
-    """Edges are updated from their ends, nodes from the sum and the largest of their edges."""
+    """Edges are updated from their end nodes, and nodes from the sum and the maximum of their edges."""
 
     def __init__(self, edge, hidden, node, rngs):
         self.edge1, self.edge2 = nnx.Linear(6, hidden, rngs=rngs), nnx.Linear(hidden, edge, rngs=rngs)

@@ -12,7 +12,7 @@ TITLE = "generative nets"
 
 
 class VAE(nnx.Module):
-    """The means are decoded; mean and variance of the latents are outputs, and so the latents stay."""
+    """The means are decoded. The mean and the variance of the latents are outputs, so the latents stay."""
 
     def __init__(self, encoder, decoder, rngs):
         self.encoder, self.moments = nnx.Linear(6, encoder, rngs=rngs), nnx.Linear(encoder, 4, rngs=rngs)
@@ -24,7 +24,7 @@ class VAE(nnx.Module):
 
 
 class Autoencoder(nn.Module):
-    """Convolutions down and up; the code is a width like others."""
+    """Convolutions down and up. The code between them is a width like any other."""
 
     channels: int
     code: int
@@ -50,7 +50,7 @@ def tied_shapes(one, two):
 
 
 class Coupling(eqx.Module):
-    """RealNVP: each half scales and shifts the other by a net, and the determinant comes along."""
+    """RealNVP: a net of each half scales and shifts the other half; the determinant is also returned."""
 
     nets: list
 
@@ -68,7 +68,7 @@ class Coupling(eqx.Module):
 
 
 class NormedBlock(nnx.Module):
-    """GroupNorm, activation, convolution, twice, with the time added in between; whole groups of two channels go."""
+    """GroupNorm, activation, convolution, twice, with the time added in between. Groups of two channels are removed."""
 
     def __init__(self, channels, groups, time, rngs):
         self.conv1 = nnx.Conv(channels, 2 * groups, (3, 3), rngs=rngs)
@@ -82,7 +82,7 @@ class NormedBlock(nnx.Module):
 
 
 class DiffusionUNet(nnx.Module):
-    """Down, a block with attention in the middle, up; all blocks are told the time."""
+    """A block down, a block with attention, and a block up; all blocks read the time."""
 
     def __init__(self, stream, deep, groups, heads, time, rngs):
         self.time1, self.time2 = nnx.Linear(4, time, rngs=rngs), nnx.Linear(time, time, rngs=rngs)
@@ -103,7 +103,7 @@ class DiffusionUNet(nnx.Module):
 
 
 class DiT(nn.Module):
-    """A diffusion transformer: shift, scale and gate of each block come from the time."""
+    """A diffusion transformer: the time gives the shift, the scale and the gate."""
 
     heads: int
     hidden: int
@@ -130,7 +130,7 @@ def with_condition(rng, batch):
 
 
 def sampled(params, x):
-    """A variational autoencoder that draws as many random numbers as it has latents: fewer would be other numbers."""
+    """A variational autoencoder with a random number per latent. With fewer latents the numbers would differ."""
     h = jax.nn.relu(x @ params["encoder"])
     mean, deviation = h @ params["mean"], jnp.exp(h @ params["deviation"])
     z = mean + deviation * jax.random.normal(jax.random.key(3), mean.shape)
@@ -166,7 +166,7 @@ ENTRIES = {
         normal(4, 4, 1),
     ),
     "autoencoder with tied kernels": Entry(
-        # A unit is read by the next kernel, and on the way back by the first one transposed.
+        # The next kernel reads a unit, and on the way back the first kernel's transpose reads it.
         FUNCTION, tied_shapes, {"one": 10, "two": 5}, {"one": 6, "two": 3},
         (units(10, ("one", 1), ("two", 0)), units(5, ("two", 1))),
         normal(6), apply=tied,

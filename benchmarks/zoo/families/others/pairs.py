@@ -1,4 +1,4 @@
-"""Two inputs that are compared, and sets of inputs in no order."""
+"""Nets that compare two inputs, and nets of unordered sets of inputs."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -12,7 +12,7 @@ TITLE = "pairs and sets"
 
 
 class PointNet(nn.Module):
-    """The largest of each feature over all points."""
+    """The maximum of each feature over all points."""
 
     hidden: int
     features: int
@@ -27,7 +27,7 @@ class PointNet(nn.Module):
 
 
 class TwoTowers(nnx.Module):
-    """Users and things each have a vector from a table and a net; the product of the two is the score."""
+    """Users and items each get a vector from a table and a net, and the score is the product of both vectors."""
 
     def __init__(self, table, hidden, shared, rngs):
         self.users, self.things = nnx.Embed(7, table, rngs=rngs), nnx.Embed(9, table, rngs=rngs)
@@ -44,7 +44,7 @@ def users_and_things(rng, batch):
 
 
 class Siamese(nnx.Module):
-    """One net on both images; the distance of what it finds is judged."""
+    """One net on both images, and a layer on the distance of its outputs."""
 
     def __init__(self, channels, features, rngs):
         self.conv = nnx.Conv(1, channels, (3, 3), rngs=rngs)
@@ -58,7 +58,7 @@ class Siamese(nnx.Module):
 
 
 class Contrastive(nn.Module):
-    """CLIP: images and texts in one space, compared by cosine; an entry goes where both are zero."""
+    """CLIP: images and texts in one space, compared by cosine. An entry can be removed where both are zero."""
 
     channels: int
     hidden: int
@@ -113,7 +113,7 @@ ENTRIES = {
         images_and_texts, stays="reduce_sum in Contrastive runs over it",
     ),
     "recommender, two towers": Entry(
-        # An entry of the score's sum goes where it is zero in one of the two towers.
+        # An entry of the score's sum can be removed where it is zero in one of the two towers.
         NNX, TwoTowers, {"table": 5, "hidden": 10, "shared": 5}, {"table": 3, "hidden": 6, "shared": 3},
         (
             units(5, ("user1/kernel", 0)),

@@ -1,4 +1,4 @@
-"""Nets that use their parameters in other ways than as they are: adapters, norms of kernels, another precision."""
+"""Nets that transform their parameters before use: adapters, norms of kernels, another precision."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ TITLE = "what is done to parameters"
 
 
 class Precise(nnx.Module):
-    """Computes in bfloat16, with parameters and outputs in float32."""
+    """A net that computes in bfloat16, with parameters and outputs in float32."""
 
     def __init__(self, hidden, rngs):
         self.layers = nnx.List([nnx.Linear(6, hidden, dtype=jnp.bfloat16, rngs=rngs)])
@@ -24,7 +24,7 @@ class Precise(nnx.Module):
 
 
 def standardised(params, x):
-    """Kernels have mean 0 and variance 1 over their inputs before they are used: what was zero is so no longer."""
+    """Kernels are standardised over their inputs before use, so zeros do not stay zero."""
 
     def standard(kernel):
         return (kernel - kernel.mean(0)) / (kernel.std(0) + 1e-3)
@@ -38,7 +38,7 @@ def standard_shapes(one, two):
 
 
 def normalised_weights(params, x):
-    """Weight norm: a direction over its length, times a number for each output; zero rows of it change no length."""
+    """Weight norm: a direction over its length, times a number for each output. Zero rows do not change the length."""
 
     def kernel(layer):
         return layer["v"] / jnp.sqrt((layer["v"] ** 2).sum(0)) * layer["g"]

@@ -1,1 +1,1 @@
-"""Architectures of sequences: text, speech, signals."""
+"""Architectures for sequences: text, speech, signals."""

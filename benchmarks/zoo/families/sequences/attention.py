@@ -1,4 +1,4 @@
-"""Encoders with attention: of images, of text, across two sequences, with tables of relative positions."""
+"""Encoders with attention: for images, for text, across two sequences, and with tables of relative positions."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -13,7 +13,7 @@ TITLE = "encoders with attention"
 
 
 def linear_biases(params, x):
-    """ALiBi: each head has a slope of its own, in an array that the code holds, so that no head can go."""
+    """ALiBi: each head has its own slope in an array in the code, so no head can be removed."""
     slopes = np.array([0.5, 0.25, 0.125, 0.0625, 0.03125], np.float32)
     q, k, v = (jnp.einsum("btc,cnh->btnh", x, params[name]) for name in "qkv")
     places = jnp.arange(x.shape[1])
@@ -31,7 +31,7 @@ def bias_shapes(heads, value, hidden):
 
 
 class ViT(nnx.Module):
-    """Patches, a class token, positions, pre-norm blocks."""
+    """A net with patches, a class token, positions and pre-norm blocks."""
 
     def __init__(self, heads, hidden, rngs):
         self.patches = nnx.Conv(2, 6, (2, 2), strides=2, rngs=rngs)
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 
 class BERT(nn.Module):
-    """A tied table reads the stream at the end."""
+    """A net in which a tied table reads the stream at the end."""
 
     heads: int
     hidden: int
@@ -94,7 +94,7 @@ class EncoderDecoder(nn.Module):
 
 
 class EquinoxEncoder(eqx.Module):
-    """Equinox's own attention: its head count is a static number."""
+    """Equinox's attention, whose number of heads is a static field."""
 
     attention: eqx.nn.MultiheadAttention
     norm: eqx.nn.LayerNorm
@@ -111,7 +111,7 @@ class EquinoxEncoder(eqx.Module):
 
 
 class RelativeAttention(nnx.Module):
-    """A number for each head and distance from a table, as T5 and Swin have it, and `num_heads` remembered."""
+    """Attention with a number from a table for each head and distance, as in T5 and Swin; it stores `num_heads`."""
 
     def __init__(self, heads, rngs):
         self.num_heads = heads
@@ -139,7 +139,7 @@ class RelativeEncoder(nnx.Module):
 
 
 class Perceiver(eqx.Module):
-    """A few learned latents look at many inputs, with heads written by `einsum`."""
+    """A few learned latents attend to many inputs, with heads by `einsum`."""
 
     latents: jax.Array
     query: jax.Array
@@ -165,7 +165,7 @@ class Perceiver(eqx.Module):
 
 
 class Windows(nn.Module):
-    """Swin: attention within windows, cut out by reshapes, of which the second is shifted."""
+    """Swin: attention within windows, which reshapes make; the second block's windows are shifted."""
 
     heads: int
     hidden: int
@@ -188,11 +188,12 @@ def two_texts(rng, batch):
 
 
 def attention(path):
-    """Of linen's attention with 5 heads of 5: heads, and entries of the values, as the output reads them."""
+    """The heads, and the entries of the values, of linen's attention with 5 heads of 5, as the output reads them."""
     return units(5, (f"params/{path}/out/kernel", 0)), units(5, (f"params/{path}/out/kernel", 1))
 
 
-#: What the class with 3 heads of 5 entries has more than one whose values are 3: kernel, bias and output, of 6 each.
+#: The entries that Flax's class with 3 heads of 5 entries has in addition to values of 3 entries: kernel, bias and
+#: output.
 VALUES = 3 * 2 * (6 + 1 + 6)
 
 ENTRIES = {

@@ -1,4 +1,4 @@
-"""Decoders: grouped heads, rotary embeddings, gated layers, RMSNorm; one layer after another, stacked, with caches."""
+"""Decoders with grouped heads, rotary embeddings, gated layers and RMSNorm; separate or stacked layers; caches."""
 
 import math
 
@@ -15,7 +15,7 @@ STREAM, WORDS, HEAD, REPEATS = 6, 9, 4, 2
 
 
 def rotary(x, places):
-    """Turns pairs of entries of `x` `[..., time, heads, HEAD]` by angles that grow with their place."""
+    """Rotates pairs of entries of `x` `[..., time, heads, HEAD]` by angles that increase with the position."""
     angles = places[:, None, None] * jnp.array([1.0, 0.1])
     one, two = jnp.split(x, 2, axis=-1)
     return jnp.concatenate(
@@ -24,7 +24,7 @@ def rotary(x, places):
 
 
 def grouped_attention(q, k, v, mask):
-    """Queries `[batch, time, groups, REPEATS, HEAD]` on keys and values that each group of them shares."""
+    """Attention with queries `[batch, time, groups, REPEATS, HEAD]`; each group shares its keys and values."""
     weights = jnp.einsum("btgrh,bsgh->bgrts", q, k) / math.sqrt(HEAD)
     weights = jax.nn.softmax(jnp.where(mask, weights, -1e9))
     return jnp.einsum("bgrts,bsgh->btgrh", weights, v)
@@ -35,7 +35,7 @@ def causal(x):
 
 
 class GroupedAttention(nnx.Module):
-    """Two query heads for each head of keys and values; how many is in `groups`."""
+    """Attention with two query heads for each head of keys and values; `groups` is the number of the latter."""
 
     def __init__(self, groups, rngs):
         self.groups = groups
@@ -78,7 +78,7 @@ class Decoder(nnx.Module):
 
 
 class StackedDecoder(nnx.Module):
-    """`nnx.vmap` builds the layers, `nnx.scan` runs them."""
+    """A decoder whose layers `nnx.vmap` builds and `nnx.scan` runs."""
 
     def __init__(self, groups, hidden, rngs):
         self.embed, self.norm = nnx.Embed(WORDS, STREAM, rngs=rngs), nnx.RMSNorm(STREAM, rngs=rngs)
@@ -96,7 +96,7 @@ class StackedDecoder(nnx.Module):
 
 
 class CachedDecoder(nnx.Module):
-    """`nnx.MultiHeadAttention` with the cache in its state, one word at a time."""
+    """A decoder with the cache in the state of `nnx.MultiHeadAttention`, for one word at a time."""
 
     def __init__(self, heads, hidden, rngs):
         self.embed, self.norm = nnx.Embed(WORDS, STREAM, rngs=rngs), nnx.RMSNorm(STREAM, rngs=rngs)
@@ -114,7 +114,7 @@ class CachedDecoder(nnx.Module):
 
 
 class LinenLayer(nn.Module):
-    """A parallel layer, as GPT-J and PaLM have it: attention and feedforward of one norm."""
+    """A parallel layer as in GPT-J and PaLM: attention and feedforward read one norm."""
 
     heads: int
     hidden: int
@@ -147,7 +147,7 @@ class LinenDecoder(nn.Module):
 
 
 class EquinoxLayer(eqx.Module):
-    """GPT-2's: queries, keys and values from one kernel."""
+    """GPT-2's layer: queries, keys and values from one kernel."""
 
     qkv: eqx.nn.Linear
     out: eqx.nn.Linear
@@ -193,7 +193,7 @@ class EquinoxDecoder(eqx.Module):
 
 
 def heads_and_units(layer, heads, hidden, layers=0):
-    """Of linen's attention, 5 entries each: heads, and entries of the values; and of the feedforward."""
+    """The heads and the entries of the values of linen's attention, 5 entries each, and the feedforward's units."""
     first = bool(layers)
     return (
         units(heads, (f"{layer}/attention/out/kernel", first), layers=layers),

@@ -1,4 +1,4 @@
-"""Decoders as plain functions of arrays: stacked, decoding with a cache that is an argument, linear attention."""
+"""Decoders as plain functions of arrays: stacked, with a cache as an argument, and with linear attention."""
 
 import math
 
@@ -49,7 +49,7 @@ def stacked_shapes(groups, hidden):
 
 
 def with_cache(params, token, cache):
-    """One word: keys and values go into a cache, which is returned."""
+    """A step for one word, which writes keys and values into a cache and returns it."""
     layer, place = params["layer"], cache["place"]
     x = params["table"][token][:, None]
     y = normed(x, layer["scale"][0])
@@ -72,7 +72,7 @@ def word_and_cache(rng, batch):
 
 
 def linear_attention(params, x):
-    """Without softmax: a state of keys times values, summed along the sequence."""
+    """Attention without softmax: a state of keys times values, summed along the sequence."""
     q, k, v = (jnp.einsum("btc,cnh->btnh", x, params[name]) for name in "qkv")
     q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
     state = jnp.cumsum(jnp.einsum("btnh,btnd->btnhd", k, v), axis=1)
@@ -86,7 +86,7 @@ def linear_shapes(heads, keys, values):
 
 
 def counted_heads(params, x):
-    """Four heads, and the number of them in the code, where nothing can set it."""
+    """Attention with four heads, whose number is a constant in the code, so that nothing can set it."""
     q, k, v = (jnp.reshape(x @ params[name], (*x.shape[:2], 4, 2)) for name in "qkv")
     weights = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k) / math.sqrt(2))
     y = jnp.einsum("bnts,bsnh->btnh", weights, v).reshape(*x.shape[:2], 8) @ params["o"]

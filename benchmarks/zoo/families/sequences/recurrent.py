@@ -1,4 +1,4 @@
-"""Sequences step by step: recurrent cells of every library, state-space blocks, a differential equation."""
+"""Step-by-step nets: recurrent cells of every library, state-space blocks, a differential equation."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class Bidirectional(nn.Module):
 
 
 class Stacked(nnx.Module):
-    """Two cells, one on the other."""
+    """Two stacked cells."""
 
     def __init__(self, one, two, rngs):
         self.rnn1 = nnx.RNN(nnx.OptimizedLSTMCell(3, one, rngs=rngs))
@@ -60,7 +60,7 @@ class EquinoxGRU(eqx.Module):
 
 
 class NeuralODE(eqx.Module):
-    """Steps of Runge and Kutta along a field that is a net; the state is the stream."""
+    """Runge-Kutta steps along a field that is a net; the state is the stream."""
 
     first: eqx.nn.Linear
     up: eqx.nn.Linear
@@ -87,7 +87,7 @@ class NeuralODE(eqx.Module):
 
 
 def lstm(params, x):
-    """All four gates from one kernel, split by a number read from the shape."""
+    """An LSTM with all four gates from one kernel, which are split by a number from the shape."""
 
     def step(carry, one):
         h, c = carry
@@ -105,7 +105,7 @@ def lstm_shapes(hidden):
 
 
 def diagonal(params, x):
-    """A diagonal state space by `associative_scan`: complex states as two real numbers."""
+    """A diagonal state space with `associative_scan`; complex states are two real numbers."""
 
     def combine(one, two):
         (a, b), (c, d) = one, two
@@ -129,7 +129,7 @@ def diagonal_shapes(channels, states):
 
 
 def mamba(params, x):
-    """A selective state space: depthwise convolution, steps and matrices that depend on the input, a gate."""
+    """A selective state space: a depthwise convolution, steps and matrices that depend on the input, and a gate."""
     u, gate = jnp.einsum("btc,ckd->kbtd", x, params["in"])
     width = params["conv"].shape[0]
     padded = jnp.pad(u, ((0, 0), (width - 1, 0), (0, 0)))
@@ -158,7 +158,7 @@ def mamba_shapes(inner, states, rank):
 
 
 def linen_cell(kind, *gates):
-    """A cell whose hidden state nothing reads at some units: neither its gates nor the layer after."""
+    """The units of a cell's hidden state that neither its gates nor the next layer read."""
     name = f"params/{kind.__name__}_0"
     return Entry(
         LINEN, lambda hidden: LinenRNN(kind, hidden), {"hidden": 10}, {"hidden": 6},

@@ -44,7 +44,7 @@ class WaveNet(eqx.Module):
 
 
 class Conformer(nnx.Module):
-    """Half a feedforward, attention, a gated depthwise convolution with batch norm, half a feedforward."""
+    """Half a feedforward, attention, a gated depthwise convolution with batch norm, and half a feedforward."""
 
     def __init__(self, heads, hidden, inner, rngs):
         self.first = nnx.Linear(3, 6, rngs=rngs)
@@ -66,7 +66,7 @@ class Conformer(nnx.Module):
 
 
 def attention(path):
-    """Of linen's attention with 5 heads of 5: heads, and entries of the values, as the output reads them."""
+    """The heads, and the entries of the values, of linen's attention with 5 heads of 5, as the output reads them."""
     return units(5, (f"params/{path}/out/kernel", 0)), units(5, (f"params/{path}/out/kernel", 1))
 
 
@@ -90,7 +90,7 @@ class UNet1D(eqx.Module):
 
 
 def fourier_operator(params, x):
-    """A Fourier neural operator: products of the low frequencies with complex matrices, and a skip."""
+    """A Fourier neural operator: products of the low frequencies with complex matrices, and a skip connection."""
     x = x @ params["lift"]
     for layer in params["layers"]:
         modes = layer["real"].shape[0]

@@ -1,1 +1,1 @@
-"""Architectures that see images."""
+"""Architectures for images."""

@@ -25,7 +25,7 @@ class MobileNet(nnx.Module):
 
 
 class ResNeXt(nnx.Module):
-    """A grouped convolution between two of one pixel; whole groups go."""
+    """A grouped convolution between two 1 x 1 convolutions. Whole groups are removed."""
 
     def __init__(self, groups, rngs):
         width = 2 * groups
@@ -66,7 +66,7 @@ class MBConv(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise with a wide kernel, LayerNorm, two dense layers, layer scale: the hidden units go."""
+    """A depthwise convolution with a wide kernel, LayerNorm, dense layers and layer scale. Hidden units are removed."""
 
     hidden: int
 
@@ -78,7 +78,7 @@ class ConvNeXt(nn.Module):
 
 
 class Shuffle(nnx.Module):
-    """ShuffleNet: two groups, whose channels are mixed by a reshape; pairs go, one of each group."""
+    """ShuffleNet: a reshape shuffles the channels of two groups. Pairs of channels are removed, one of each group."""
 
     def __init__(self, half, rngs):
         self.first = nnx.Conv(4, 2 * half, (1, 1), feature_group_count=2, rngs=rngs)
@@ -92,7 +92,7 @@ class Shuffle(nnx.Module):
 
 
 class Mixer(nn.Module):
-    """MLPs over patches and over channels by turns; their hidden units go."""
+    """MLPs over patches and over channels alternately. Their hidden units are removed."""
 
     patches: int
     channels: int
@@ -118,7 +118,7 @@ ENTRIES = {
         NNX, ResNeXt, {"groups": 5}, {"groups": 3}, (units(5, ("up/kernel", 2, 2)),), normal(4, 4, 3),
     ),
     "ShuffleNet": Entry(
-        # Channel c of both groups is read at 2 c and 2 c + 1.
+        # Channel c of the two groups is read at 2 c and 2 c + 1.
         NNX, Shuffle, {"half": 5}, {"half": 3}, (units(5, ("last/kernel", 2, 2)),), normal(4, 4, 4),
     ),
     "squeeze-and-excitation": Entry(

@@ -12,7 +12,7 @@ TITLE = "convolutional nets"
 
 
 class LeNet(nnx.Module):
-    """With a flatten: a channel is 9 rows of the dense layer."""
+    """A net with a flatten: a channel is 9 rows of the dense layer."""
 
     def __init__(self, channels, hidden, rngs):
         self.conv1, self.conv2 = (
@@ -40,7 +40,7 @@ class VGG(nn.Module):
 
 
 class Channelwise(eqx.Module):
-    """Channels first, as Equinox has them, and a flatten that has a channel's 4 places in a row."""
+    """Channels first, as in Equinox, and a flatten after which the 4 positions of a channel are adjacent."""
 
     conv1: eqx.nn.Conv2d
     conv2: eqx.nn.Conv2d
@@ -57,7 +57,7 @@ class Channelwise(eqx.Module):
 
 
 class DenseNet(nnx.Module):
-    """Each layer reads all those before it."""
+    """Each layer reads all layers before it."""
 
     def __init__(self, first, growth, rngs):
         self.first = nnx.Conv(3, first, (3, 3), rngs=rngs)
@@ -74,7 +74,7 @@ class DenseNet(nnx.Module):
 
 
 class Inception(nn.Module):
-    """Branches side by side."""
+    """Parallel branches that are concatenated."""
 
     branches: tuple[int, int, int]
 
@@ -87,7 +87,7 @@ class Inception(nn.Module):
 
 
 def plain(params, x):
-    """Two convolutions by `jax.lax`, the second grouped by channel with two outputs each."""
+    """Two convolutions with `jax.lax`; the second is depthwise with two outputs per channel."""
     numbers = ("NHWC", "HWIO", "NHWC")
     x = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=numbers) + params["bias"]
     x = jax.nn.relu(x)
@@ -124,7 +124,7 @@ ENTRIES = {
         normal(2, 8, 8), call=over_batch,
     ),
     "convolutions of jax.lax": Entry(
-        # Both outputs of a channel of the depthwise kernel are dead, and with them the channel.
+        # Both outputs of a channel of the depthwise kernel are dead, so the channel is dead.
         FUNCTION, plain_shapes, {"channels": 5}, {"channels": 3}, (units(5, ("out", 0, 2)),),
         normal(4, 4, 2), apply=plain,
     ),

@@ -1,4 +1,4 @@
-"""From images to images: shaped like a U, pyramids, generators, pixels made of channels, masks."""
+"""From images to images: U-shaped nets, pyramids, generators, channels to pixels, and masks."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ TITLE = "images from images"
 
 
 class GroupNormed(nn.Module):
-    """linen's GroupNorm with a number of groups; batch statistics elsewhere."""
+    """A net with linen's GroupNorm, which stores the number of groups, and with batch statistics."""
 
     groups: int
     last: int
@@ -26,7 +26,7 @@ class GroupNormed(nn.Module):
 
 
 class SuperResolution(nn.Module):
-    """Channels become pixels, four each."""
+    """Channels become pixels, four channels each."""
 
     channels: int
     after: int
@@ -41,7 +41,7 @@ class SuperResolution(nn.Module):
 
 
 def masked(params, x):
-    """PixelCNN: kernels times a mask of the places that are seen."""
+    """PixelCNN: kernels times a mask of the visible positions."""
     mask = np.ones((3, 3, 1, 1), np.float32)
     mask[2], mask[1, 1:] = 0, 0
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -59,7 +59,7 @@ def masked_shapes(one, two):
 
 
 class UNet(nn.Module):
-    """Segmentation: down, up by a transposed convolution, and the first maps beside."""
+    """Segmentation: down, up with a transposed convolution, and concatenated with the first maps."""
 
     one: int
     two: int
@@ -76,7 +76,7 @@ class UNet(nn.Module):
 
 
 class Neck(nnx.Module):
-    """A feature pyramid on two stages: what is coarse is enlarged and added, one head reads both."""
+    """A feature pyramid on two stages: the coarse maps are enlarged and added, and one head reads both."""
 
     def __init__(self, stages, pyramid, rngs):
         self.stage1 = nnx.Conv(3, stages[0], (3, 3), rngs=rngs)
@@ -93,7 +93,7 @@ class Neck(nnx.Module):
 
 
 class Generator(nnx.Module):
-    """DCGAN's: a vector becomes channels on a small square, then larger squares."""
+    """DCGAN's generator: a vector becomes channels on a small square, then on larger squares."""
 
     def __init__(self, first, second, rngs):
         self.dense = nnx.Linear(4, 4 * first, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Residual nets: one stream, several, and shortcuts padded with zeros."""
+"""Residual nets with one stream, several streams, and shortcuts padded with zeros."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetBottleneck(nn.Module):
-    """Bottlenecks; the second has a projection, and so a stream of its own behind it."""
+    """Bottlenecks. The second has a projection, so another stream follows it."""
 
     width: int
     streams: tuple[int, int]
@@ -64,7 +64,7 @@ class ResNetBottleneck(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """The first ResNets' shortcut: where the stream grows wider it is padded with zeros."""
+    """The first ResNets' shortcut: zeros pad the stream where it becomes wider."""
 
     narrow: int
     wide: int
@@ -101,7 +101,8 @@ ENTRIES = {
         normal(4, 4, 3),
     ),
     "ResNet, zero-padded shortcut": Entry(
-        # Of the wide stream 4 of 10 are dead, 2 of them among the 5 that the narrow one is padded to.
+        # In the wide stream 4 of 10 channels are dead, 2 of them among the first 5, which are those of the narrow
+        # stream.
         LINEN, PaddedShortcut, {"narrow": 5, "wide": 10}, {"narrow": 3, "wide": 6},
         (
             units(5, ("params/Conv_1/kernel", 2), ("params/Dense_0/kernel", 0, 1, 0, 5)),
