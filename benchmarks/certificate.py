@@ -54,7 +54,7 @@ def on_digits(forward, init):
 
 
 def logistic():
-    """One matrix, a group for each of the 64 pixels."""
+    """Logistic regression: one matrix with a group for each of the 64 pixels."""
 
     def init(key):
         del key

@@ -27,13 +27,14 @@ from ramda_jax.structure.paths import named_leaves
 
 BATCH = 32
 REGULARIZER = ramda_jax.GroupLasso("input")
-#: XLA uses its new convolutions (YNNPACK) only for more than 16 output channels. Its old ones (Eigen) are several times
+#: XLA:CPU uses its new convolutions (YNNPACK) only for more than 16 output channels. Its old ones (Eigen) are several
+#: times
 #: slower for the narrow layers of the small net. The second line has both nets with the old convolutions.
 COMPILERS = {"default": {}, "without YNNPACK": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 
 
 def cases(small):
-    """From names to (net, a batch)."""
+    """Maps names to (net, batch)."""
     rngs = nnx.Rngs(0)
     vgg19 = VGG19(widths=(8, 8, 16, 16, 16), depths=(1, 1, 1, 1, 1), rngs=rngs) if small else VGG19(rngs=rngs)
     lenet5 = LeNet5((8, 8), (16,), rngs=rngs) if small else LeNet5(rngs=rngs)

@@ -113,7 +113,7 @@ TREES = {
 
 def topology(chip):
     """The described machine; exits with the reason if this environment cannot compile for it."""
-    # What runs here runs on the CPU: otherwise JAX would look for the chip itself, and for cuDNN.
+    # Run on the CPU, because JAX would otherwise look for the chip and for cuDNN.
     jax.config.update("jax_platforms", "cpu")
     if chip == "v5e":
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -124,7 +124,7 @@ def topology(chip):
 
         try:
             xla_cuda13.initialize()
-        except jax.errors.JaxRuntimeError as error:  # JAX has done it
+        except jax.errors.JaxRuntimeError as error:  # already registered by JAX
             if "ALREADY_EXISTS" not in str(error):
                 raise
         return topologies.get_topology_desc(platform="cuda", topology_name="h100", target_config=H100, topology="1x1x1")
@@ -136,7 +136,7 @@ def topology(chip):
 
 
 def described_gpu(chip):
-    """The context in which Pallas knows a GPU that is not here (from JAX 0.12 on it asks)."""
+    """A context that describes the GPU for Pallas, which asks for it since JAX 0.12."""
     if chip != "h100":
         return contextlib.nullcontext()
     kind = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
@@ -171,7 +171,7 @@ def compiled_step(optimizer, shapes, sharding, is_swapped=False, writes_params=F
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     if is_swapped:
         return compiled, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    # From the second step on the state has the sharding of the previous step's result.
+    # In every step but the first, the state has the sharding of the previous step's result.
     _, left = compiled.output_shardings
     later = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, left)
     same = jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y.sharding, x.ndim), state, later)

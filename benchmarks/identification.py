@@ -5,10 +5,10 @@
 The minimiser is known to rounding (`logistic.solve`), and so are its zero groups, their margins and the lengths of the
 other groups. There are four studies, each with several seeds in one program:
 
-    average     does the average of gradients come to the gradient at the minimiser, while W changes fast?
-    constant    at a constant learning rate: which groups change, how far, and what the theorems say
-    reshuffled  the average over shuffled passes beside that over samples drawn with replacement
-    last_stage  does a learning rate that falls within the last stage settle what a constant one does not?
+    average     does the average of gradients approach the gradient at the minimiser, while W changes fast?
+    constant    at a constant learning rate: which groups change and how far, compared with the theorems
+    reshuffled  the average over shuffled passes, compared with samples drawn with replacement
+    last_stage  does a learning rate that decreases in the last stage settle groups that a constant rate does not?
 """
 
 import argparse
@@ -41,7 +41,7 @@ METHODS = {"rmda": ramda_jax.rmda, "ramda": ramda_jax.ramda}
 
 
 def constant(given, method, learning_rate, averaging, passes, seeds):
-    """A row, and the rows of the shortest living groups, at a constant rate from the minimiser on."""
+    """A row, and rows for the shortest living groups, for runs at a constant rate that start at the minimiser."""
     optimizer = METHODS[method](learning_rate, LASSO, strength=STRENGTH, averaging=averaging)
     schedule = optax.constant_schedule(learning_rate)
     windows = (passes // 4, passes)
@@ -64,8 +64,8 @@ def constant(given, method, learning_rate, averaging, passes, seeds):
         "average_error": float(error_of(given, average).mean()),
     }
     if method == "rmda" and averaging == 1.0:
-        # Theorem 3. G^2 is the mean squared norm of a batch's gradient plus lambda times a subgradient at W*, which is
-        # noise alone, and L is the largest curvature.
+        # Theorem 3. G^2 is the mean squared norm of a batch's gradient plus lambda times a subgradient, which at W* is
+        # only noise. L is the largest curvature.
         noise, curvature = batch_noise(given), smoothness(given)
         gap = float(seen.gap.mean()) / (steps / EVERY)
         slope = float(seen.slope_gap.mean()) / (steps / EVERY)
@@ -93,7 +93,7 @@ def constant(given, method, learning_rate, averaging, passes, seeds):
 
 
 def averages(given, passes, seeds):
-    """The error of the average of gradients, and the slow change, from zero."""
+    """The error of the average of gradients, and the slow change, for runs that start at zero."""
     rows = []
     for method, rate, power in (
         ("rmda", 1.0, 0.6),

@@ -87,7 +87,7 @@ def newton(problem, kernel, bias, tolerance, num_steps=60, progress=False):
         alive = np.linalg.norm(kernel, axis=1) > 0
         lengths = np.linalg.norm(slope, axis=1)
         wrong = ~alive & (lengths > problem.group_weight)
-        if wrong.any():  # into the direction of descent, a little
+        if wrong.any():  # a small step in the direction of descent
             kernel[wrong] = -1e-4 * slope[wrong] / lengths[wrong, None]
             factor = None
             continue

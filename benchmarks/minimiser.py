@@ -69,7 +69,7 @@ def left_by(folder, data_dir):
 
 
 def compare(problem, optimum, certificate, runs):
-    """A row for each run: where its zeros differ from the minimiser's."""
+    """A row for each run, with the differences between its zeros and the minimiser's."""
     kernel, bias = optimum
     alive, best = np.linalg.norm(kernel, axis=1) > 0, problem.gradient(kernel, bias)[2]
     rows = []
@@ -95,11 +95,11 @@ def compare(problem, optimum, certificate, runs):
 
 
 def main(argv=None):
-    """Solves, certifies, compares, prints."""
+    """Solves, certifies, compares and prints."""
     parser = argparse.ArgumentParser(description="The minimiser of the MNIST experiment, with a certificate.")
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder of MNIST's four files")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of runs to compare")
-    parser.add_argument("--samples", type=int, help="take only the first images, this many, for a trial")
+    parser.add_argument("--samples", type=int, help="use only this many images, for a trial")
     parser.add_argument("--json", type=Path, help="also write what is printed to this file")
     args = parser.parse_args(argv)
     problem = load(args.data_dir, args.samples)

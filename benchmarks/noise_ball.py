@@ -1,4 +1,4 @@
-"""How far living groups fluctuate at a constant learning rate: a linear model around the minimiser.
+"""Predicts the fluctuations of living groups at a constant learning rate, with a linear model around the minimiser.
 
 A living group's direction is averaged like the gradients; only its radius fluctuates (docs/identification.md,
 `How far they go`). With R the columns of radial directions (and of the bias), H = R^T hessian R and C the covariance of
@@ -33,7 +33,7 @@ class Linear(NamedTuple):
     root: np.ndarray
 
     def rates(self, method, learning_rate):
-        """Effective learning rates: RAMDA's step is about that of rate 2/3 in the cube root of the squares."""
+        """The effective learning rates. RAMDA's step has about 2/3 of the rate, over the cube root of the squares."""
         if method == "rmda":
             return np.full(len(self.root), learning_rate)
         return (1.5 * learning_rate**2) ** (1 / 3) / self.root

@@ -49,7 +49,7 @@ class UnscreenedGradient(ProximalGradient):
 
 @functools.cache
 def solvers(method):
-    """From names to solvers for that method."""
+    """Maps names to solvers for this method."""
     tolerance = ramda_jax.summable_tolerance(EPSILON[method])
     return {
         EXACT: SecularNewton(),
@@ -77,7 +77,7 @@ def row(study, tree, method, **values):
 
 
 def accuracy_rows(tree, method, names, recorded, rounds):
-    """One row for each solver: how exact, how many iterations, how long, over all the leaves of all recorded steps."""
+    """A row for each solver: accuracy, iterations and time over all leaves of all recorded steps."""
     exact = {step: [Exact(subproblem) for subproblem in subproblems] for step, subproblems in recorded.items()}
     chosen = {name: solver for name, solver in solvers(method).items() if name in names}
     solutions, times = {name: [] for name in chosen}, []

@@ -104,7 +104,7 @@ _HANDING_ON = ("func.func", "call @", "return", "stablehlo.while", "cond {", "},
 
 
 def array_operations(text):
-    """How often a program has each operation on arrays that are not scalars."""
+    """The number of times that a program has each operation on arrays that are not scalars."""
     lines = (line.strip() for line in text.splitlines() if not any(word in line for word in _HANDING_ON))
     return collections.Counter(_NAMES.sub("%", line) for line in lines if re.search(r"tensor<\d", line))
 
@@ -128,7 +128,7 @@ def main():
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--save", metavar="DIR", type=pathlib.Path, help="write every program into a folder")
     action.add_argument("--compare", metavar="DIR", type=pathlib.Path, help="compare with the programs of a folder")
-    parser.add_argument("--lines", type=int, default=0, help="how many lines of each difference to print")
+    parser.add_argument("--lines", type=int, default=0, help="the number of lines to print for each difference")
     parser.add_argument("--sharded", action="store_true", help="only the trees for several devices")
     arguments = parser.parse_args()
     folder = arguments.save or arguments.compare

@@ -87,7 +87,7 @@ def main(argv=None):
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all but prox_ssi")
     parser.add_argument("--regularizers", nargs="+", choices=REGULARIZERS, help="default: all but the nuclear ones")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: float32")
-    parser.add_argument("--all", action="store_true", help="whatever of these is not given: everything")
+    parser.add_argument("--all", action="store_true", help="everything for each of these that is not given")
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="of the rounds of a row: less than 20 rounds if they take longer"
     )

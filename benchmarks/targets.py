@@ -1,4 +1,4 @@
-"""Does a `Target` reach its share, and at what accuracy?
+"""Measures whether a `Target` reaches its share, and at what accuracy.
 
     python -m benchmarks.targets                                         # on the digits that scikit-learn ships
     python -m benchmarks.targets --fashion DIR --mnist DIR               # and on these, if their files are there
@@ -193,10 +193,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four published files")
     parser.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST's")
-    parser.add_argument("--problems", nargs="+", help="names of problems; all by default")
+    parser.add_argument("--problems", nargs="+", help="names of problems (default: all)")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="only show that it runs")
+    parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
     parser.add_argument("--json", metavar="FILE", type=Path)
     arguments = parser.parse_args()
     rows = []

@@ -203,9 +203,7 @@ def lowered(optimizer, params, platform):
 
 
 def waits(text):
-    """The number of loops and branches. The branch by platform, a case of two equal numbers that XLA folds, is left
-    out.
-    """
+    """The number of loops and branches, without the branch by platform: a case of equal numbers, which XLA folds."""
     of_platforms = text.count("}) : (tensor<i32>) -> tensor<i32>")
     return text.count("stablehlo.while") + text.count("}, {") - of_platforms
 
