@@ -61,27 +61,37 @@ def make(factory, name, dtype=jnp.float32):
 
 
 def functions(factory, name):
-    """Maps names to functions of (gradients, state, params) that a training run calls under `jit`."""
-    regularizer = {"kernel": CASES[name].regularizer}
+    """Maps names to functions of (gradients, state, params) that a training run calls under `jit`.
+
+    What does not depend on the method is there for the first method only.
+    """
     optimizer, _ = make(factory, name)
-    measures = (
-        metrics.group_sparsity, metrics.weighted_group_sparsity, metrics.kernel_sparsity, metrics.unstructured_sparsity,
-        metrics.low_rank_level, metrics.numerical_rank, metrics.support,
-    )  # fmt: skip
     found = {
         "init": lambda grads, state, params: optimizer.init(params),
         "update": optimizer.update,
         "eval_params": lambda grads, state, params: ramda_jax.eval_params(state, params),
         "solver_info": lambda grads, state, params: ramda_jax.solver_info(state),
         "apply": lambda grads, state, params: optax.apply_updates(params, optimizer.update(grads, state, params)[0]),
+    }
+    return found | (measures(name) if factory is FACTORIES[0] else {})
+
+
+def measures(name):
+    """The functions of `functions` that take a regularizer and no optimizer."""
+    regularizer = {"kernel": CASES[name].regularizer}
+    found = {
         "objective": lambda grads, state, params: metrics.objective(regularizer, params, 1.0, 0.1),
         "changed_groups": lambda grads, state, params: metrics.changed_groups(
             metrics.support(regularizer, params), metrics.support(regularizer, grads)
         ),
     }
+    of_params = (
+        metrics.group_sparsity, metrics.weighted_group_sparsity, metrics.kernel_sparsity, metrics.unstructured_sparsity,
+        metrics.low_rank_level, metrics.numerical_rank, metrics.support,
+    )  # fmt: skip
     return found | {
         measure.__name__: lambda grads, state, params, measure=measure: measure(regularizer, params)
-        for measure in measures
+        for measure in of_params
     }
 
 

@@ -124,19 +124,18 @@ def check_paths(leaves, chip, dtype, **settings):
             check_close(state[2], of_chain[2], rtol)
 
 
-@pytest.mark.slow_except("tpu")
+@pytest.mark.slow_except("tpu-float32")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @every_chip
-def test_the_path_with_kernels_is_that_without(chip):
-    check_paths(FEW, chip, jnp.float32, **SETTINGS["scheduled"])
+def test_the_path_with_kernels_is_that_without(chip, dtype):
+    check_paths(FEW, chip, dtype, **SETTINGS["scheduled"])
 
 
+# Tiles depend on shapes and axes only, so one dtype is enough here.
 @pytest.mark.slow
 @every_chip
-@pytest.mark.parametrize(
-    "settings, dtype", [("plain", jnp.float32), ("scheduled", jnp.bfloat16)], ids=["plain", "half"]
-)
-def test_the_path_with_kernels_is_that_without_for_all_axes(settings, dtype, chip):
-    check_paths(MANY, chip, dtype, **SETTINGS[settings])
+def test_the_path_with_kernels_is_that_without_for_all_axes(chip):
+    check_paths(MANY, chip, jnp.float32, **SETTINGS["plain"])
 
 
 ROWS = {"rows": ((6, 5), GroupLasso(0))}
