@@ -1026,9 +1026,15 @@ MUTATIONS = [
     ),
     Mutation(
         "subproblem/strengths/law.py",
-        "    return TargetState(current, start, weight, model_weight, share,",
-        "    return TargetState(current, start, current, current, current,",
+        "    return TargetState(current, start, weight, model_weight, share, mean_share,",
+        "    return TargetState(current, start, current, current, current, current,",
         ("tests/subproblem/test_target.py::test_no_two_arrays_of_a_fresh_state_are_one_so_that_it_may_be_donated",),
+    ),
+    Mutation(
+        "subproblem/strengths/law.py",
+        "_replace(share=share, mean_share=mean_share,",
+        "_replace(share=mean_share, mean_share=mean_share,",
+        ("tests/subproblem/test_target.py::test_a_share_that_rises_is_followed_to_the_step_that_holds",),
     ),
     # inspection
     Mutation(

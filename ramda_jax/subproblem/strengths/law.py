@@ -31,7 +31,8 @@ class TargetState(NamedTuple):
         next: `[]`, lambda of the next step.
         weight: `[]`, A_t, the weight of psi in the last step.
         model_weight: `[]`, alpha_t, the model's own weight in the last step.
-        share: `[]`, the share of W_hat that was zero, averaged over some ten steps.
+        share: `[]`, the share of W_hat that was zero in the last step.
+        mean_share: `[]`, its average over some ten steps, which the law reads.
         is_constant: bool `[]`, whether lambda has been the same since the start of the stage, and the weight has been
             its product with the model's weight.
     """
@@ -41,6 +42,7 @@ class TargetState(NamedTuple):
     weight: jax.Array
     model_weight: jax.Array
     share: jax.Array
+    mean_share: jax.Array
     is_constant: jax.Array
 
 
@@ -51,9 +53,9 @@ def initial_strength(strength: StrengthSpec, dtype: jax.typing.DTypeLike) -> Any
     if not isinstance(strength, Target):
         return jnp.zeros([], dtype)
     # A new array for each field: an array that occurs twice cannot be donated.
-    current, weight, model_weight, share = (jnp.zeros([], dtype) for _ in range(4))
+    current, weight, model_weight, share, mean_share = (jnp.zeros([], dtype) for _ in range(5))
     start = jnp.asarray(strength.start, dtype)
-    return TargetState(current, start, weight, model_weight, share, jnp.zeros([], bool))
+    return TargetState(current, start, weight, model_weight, share, mean_share, jnp.zeros([], bool))
 
 
 def psi_weight(strength: Any, model: QuadraticModel) -> Any:
@@ -133,10 +135,10 @@ def after_solving(
     strength = strength.at_step(step)
     dtype = state.weight.dtype
     share = zero_share(problems, solved, strength).astype(dtype)
-    share = jnp.where(step == 0, share, state.share + (share - state.share) / MEMORY)
+    mean_share = jnp.where(step == 0, share, state.mean_share + (share - state.mean_share) / MEMORY)
     stage = sum((step >= end for end in strength.ends), jnp.zeros([], jnp.int32))
     lengths = jnp.asarray(strength.stage_lengths(), dtype)
-    change = jnp.clip(GAIN / lengths[stage] * (strength.share - share), -LARGEST_STEP, LARGEST_STEP)
+    change = jnp.clip(GAIN / lengths[stage] * (strength.share - mean_share), -LARGEST_STEP, LARGEST_STEP)
     is_capped = state.weight == cap
     moved = jnp.where(
         is_capped,
@@ -146,7 +148,8 @@ def after_solving(
     tiny = jnp.finfo(dtype).tiny
     moved = jnp.where(jnp.isfinite(moved), jnp.maximum(moved, tiny), state.current)
     is_held = step + 1 >= strength.held_from()
-    return state._replace(share=share, next=jnp.where(is_held, state.current, moved))
+    next_value = jnp.where(is_held, state.current, moved)
+    return state._replace(share=share, mean_share=mean_share, next=next_value)
 
 
 def zero_share(problems: list[LeafProblem], solved: Solved, target: Target) -> jax.Array:
