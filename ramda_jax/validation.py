@@ -174,8 +174,8 @@ def check_arrays(what: str, named_leaves: Iterable[tuple[str, Any]]) -> None:
         if dtype is None or not hasattr(leaf, "shape") or getattr(dtype, "kind", "f") in "OSUMm":
             kind = f"dtype {dtype}" if dtype is not None else f"type {type(leaf).__name__}"
             raise TypeError(
-                f"{what} must be arrays of numbers, got {kind} at '{path}'; split such leaves off, or make them arrays "
-                "by `jnp.asarray`."
+                f"{what} must be arrays of numbers, got {kind} at '{path}'; split such leaves off, as "
+                "`eqx.filter(model, eqx.is_array)` does, or make them arrays by `jnp.asarray`."
             )
 
 

@@ -153,8 +153,14 @@ def test_proximal_point_without_a_model_builder_says_so():
         lambda value: ramda_jax.prox_ssi(0.1, eps=value),
         lambda value: ramda_jax.sqrt_growth(value),
         lambda value: ramda_jax.compaction.low_rank_plan(LAYERS, rtol=value),
+        lambda value: ramda_jax.stages(value, total_steps=80),
+        lambda value: ramda_jax.stages(0.1, total_steps=80, eps=value),
+        lambda value: ramda_jax.ramda_then_hold(value, GroupLasso(), 0.1, total_steps=80),
+        lambda value: ramda_jax.prox(GroupLasso(), LAYERS, value),
+        lambda value: ramda_jax.prox(GroupLasso(), LAYERS, 0.1, metric=value),
+        lambda value: ramda_jax.structure.adaptive_weights(GroupLasso(), LAYERS, eps=value),
     ],
 )
 def test_a_schedule_is_refused_where_one_number_is_wanted(make):
-    with pytest.raises(TypeError, match=r"must be (one|a Python) number, got <function .*; use"):
+    with pytest.raises(TypeError, match=r"must be (one|a Python) number, got <function .*; (use|give)"):
         make(optax.constant_schedule(0.1))

@@ -13,6 +13,7 @@ from ramda_jax.typing import AdaptiveStageSettings, StageSettings
 from ramda_jax.validation import (
     check_averaging,
     check_count,
+    check_no_schedule,
     check_non_negative,
     check_positive,
     checked_restarts,
@@ -118,7 +119,7 @@ def stages(
     Raises:
         ValueError: a number is out of its range; ends do not increase, or lie beyond the step counter or the run;
             `total_steps` is missing, and averaging or ends too.
-        TypeError: averaging or the factor is traced.
+        TypeError: averaging or the factor is traced; the learning rate or eps is a schedule.
 
     Example:
         >>> import ramda_jax
@@ -135,6 +136,8 @@ def stages(
         Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix A.1, and ICLR 2022, arXiv:2112.02612, section 5
         and appendix C.
     """
+    remedy = "give that of the first stage, which `stages` lowers; a schedule of your own goes to the method itself."
+    check_no_schedule("learning_rate", learning_rate, remedy)
     check_non_negative("learning_rate", learning_rate)
     check_positive("factor", factor, schedules=False)
     for name, value in (("averaging", averaging), ("factor", factor)):
@@ -170,7 +173,7 @@ def stages(
         "restarts": ends if total_steps is None else StageEnds(ends, total_steps),
     }
     if eps is not None:
-        check_positive("eps", eps)
+        check_positive("eps", eps, schedules=False)
         settings["eps"] = optax.piecewise_constant_schedule(eps, scales)
     explained = _Stages(settings, _stage_lines(learning_rate, averaging, ends, factor, eps, total_steps))
     return cast("StageSettings | AdaptiveStageSettings", explained)

@@ -14,7 +14,7 @@ from ramda_jax.phases.hold_zeros import hold_zeros
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
-from ramda_jax.validation import check_count, check_non_negative
+from ramda_jax.validation import check_count, check_no_schedule, check_non_negative
 
 # These numbers were chosen on validation images of the digits: "Why RAMDA lost, and what helped" in
 # docs/alternatives.md.
@@ -124,6 +124,10 @@ def ramda_then_hold(
         raise ValueError(
             f"`switch` must be below `total_steps`, got {switch!r} and {total_steps!r}; use for example half of them."
         )
+    remedy = (
+        "give RAMDA's first rate, about ten times Adam's; your own schedule goes into `tuner=optax.adam(schedule)`."
+    )
+    check_no_schedule("learning_rate", learning_rate, remedy)
     check_non_negative("learning_rate", learning_rate)
     if isinstance(rise, bool) or not isinstance(rise, (int, float)) or not 0 <= rise <= 1:
         raise ValueError(f"`rise` must be a number in [0, 1], got {rise!r}; use 0 to ask for the whole share at once.")

@@ -51,7 +51,7 @@ def adaptive_weights(
         2008.
     """
     check_positive("power", power, schedules=False)
-    check_positive("eps", eps)
+    check_positive("eps", eps, schedules=False)
     result = {}
     for path, leaf, resolved in regularized_leaves(regularizer, params):
         if not isinstance(resolved, GroupRegularizer):

@@ -21,7 +21,7 @@ from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.coupling import uncoupled
 from ramda_jax.subproblem.running.batches import solve_leaf
 from ramda_jax.typing import RegularizerSpec, Scalar
-from ramda_jax.validation import check_non_negative, check_params, check_positive
+from ramda_jax.validation import check_no_schedule, check_non_negative, check_params, check_positive
 
 
 def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: Any = None) -> Any:
@@ -65,7 +65,7 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
         Moreau, `Proximité et dualité dans un espace hilbertien`, 1965. Bertrand and others, `Implicit
         differentiation for fast hyperparameter selection in non-smooth convex learning`, 2022, arXiv:2105.01637.
     """
-    check_non_negative("strength", strength)
+    check_non_negative("strength", strength, schedules=False)
     check_params(named_leaves(params))
     packing = packing_of(regularizer)
     if packing is not None:
@@ -93,6 +93,7 @@ def _metrics(metric, params):
     number = len(jax.tree.leaves(params))
     if metric is None:
         return [1.0] * number
+    check_no_schedule("metric", metric, "use a positive number, or a tree of positive arrays.")
     if jax.tree.structure(metric) == jax.tree.structure(0) and jnp.ndim(metric) == 0:
         check_positive("metric", metric)
         return [metric] * number

@@ -84,12 +84,13 @@ class Target:
                 raise ValueError(f"`share` must be above 0 and below 1, got {share!r}; {remedy}")
         if isinstance(self.of, str) and self.of not in ("weights", "groups"):
             raise ValueError(
-                f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use 'weights' for sizes."
+                f"`of` must be 'weights', 'groups' or a mapping of costs, got {self.of!r}; use "
+                "`compaction.share_removed(dims, 'parameters', regularizer)` for the parameters or FLOPs to be removed."
             )
         if not isinstance(self.of, (str, Mapping)) and not callable(self.of):
             raise TypeError(
                 f"`of` must be 'weights', 'groups', a mapping of costs or a function, got {self.of!r}; use 'weights' "
-                "for sizes."
+                "for the regularized weights."
             )
         check_positive("start", self.start, schedules=False)
         for name in ("hold", "total_steps"):
