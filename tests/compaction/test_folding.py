@@ -223,7 +223,7 @@ STAYS = {
     "computed kernel": (lambda p, h: h @ jnp.tanh(p["out"]) + p["c"], "its kernel is computed from parameters"),
     "multiplied by an input": (
         lambda p, h: (h @ p["out"]) * (h @ p["third"] + p["e"]) + p["c"],
-        "mul is not by parameters alone, and comes before a bias",
+        "mul, which does not scale the sum by parameters, comes before a bias",
     ),
     "other positions": (
         lambda p, h: (h + p["places"]) @ p["out"] + p["c"],
@@ -271,7 +271,7 @@ def test_stacked_layers_stay_and_say_so():
 
 def test_a_model_that_differs_by_more_than_the_tolerance_is_refused():
     model, given = MODELS["nnx"][0]()
-    with pytest.raises(CompactionError, match=r"must be equal to the whole one, but is not: outputs differ by .*; use"):
+    with pytest.raises(CompactionError, match=r"must compute the same as .*: outputs differ by .*; use"):
         fold_constants(model, BATCH, tolerance=0.0, **given)
 
 

@@ -1,1 +1,1 @@
-"""Units that are constants: what they add to a sum becomes a part of its bias, after which nothing reads them."""
+"""Units that are constants: their terms of a sum are moved into its bias, and then nothing reads them."""

@@ -1,4 +1,4 @@
-"""The bias that is added to a sum of products before anything else reads it, and what is between."""
+"""The bias that is added to a sum of products before anything else reads the sum, and the steps in between."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -17,9 +17,9 @@ class Bias:
 
     Attributes:
         path: the leaf.
-        value: what is added, the leaf's entries at their places.
-        sign: by which what the sum loses must be added to the leaf, 1 or -1.
-        steps: the equations before, as (visit, the place of the sum among its inputs).
+        value: the added value, which consists of the leaf's entries.
+        sign: 1 or -1, the sign with which terms removed from the sum must be added to the leaf.
+        steps: the equations between the sum and the bias, as (visit, the position of the sum among its inputs).
     """
 
     path: str
@@ -29,11 +29,11 @@ class Bias:
 
 
 class Biases:
-    """Looks for the biases of one trace.
+    """Finds the biases of a trace.
 
     Args:
         dims: the trace.
-        uses: how often each leaf is used.
+        uses: the number of uses of each leaf.
         allowed: the paths of the leaves that may be changed.
     """
 
@@ -46,7 +46,7 @@ class Biases:
                 self._readers.setdefault(number, []).append(visit)
 
     def of(self, value: Value) -> Bias | str:
-        """The bias that is added to a value, or why there is none."""
+        """The bias that is added to a value, or the reason why there is none."""
         steps = []
         while True:
             readers = self._readers.get(value.number, [])
@@ -65,12 +65,12 @@ class Biases:
                 if path is not None and path in self._allowed:
                     if self._uses[path] > 1:
                         return f"'{path}' is added to the sum, and used elsewhere too"
-                    # x - b and b - x both lose what is added to b.
+                    # In x - b and in b - x, b must lose the terms that the sum x loses.
                     return Bias(path, other, -1 if name == "sub" else 1, tuple(steps))
             elif name in ("mul", "div"):
                 [other] = others
                 if (other.recipe is None and other.literal is None) or (name == "div" and place == 1):
-                    return f"{visit.name} is not by parameters alone, and comes before a bias"
+                    return f"{visit.name}, which does not scale the sum by parameters, comes before a bias"
             elif name not in (*MOVES, *CASTS) or len(visit.inputs) > 1:
                 return f"{visit.name} comes before a bias"
             steps.append((visit, place))
@@ -78,7 +78,7 @@ class Biases:
 
 
 def after(bias: Bias, part: Any, known: Any) -> Any:
-    """What becomes of a part of the sum by the steps before the bias; `known` gives the value of what has a recipe."""
+    """A part of the sum after the steps before the bias; `known` returns the values that have a recipe."""
     for visit, place in bias.steps:
         name, out = visit.equation.primitive.name, visit.outputs[0]
         if name in ("add", "add_any", "sub"):

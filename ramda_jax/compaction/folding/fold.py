@@ -1,4 +1,4 @@
-"""Constants folded into biases: the model computes the same, and nothing reads the units that were constant."""
+"""Constants folded into biases: the model computes the same, and nothing reads the constant units."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -31,15 +31,16 @@ _NOT_EVEN = "what the units add is not the same everywhere, as where a convoluti
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """A model of the same shapes in which constants have become parts of biases.
+    """A model of the same shapes whose constants have become parts of biases.
 
     Attributes:
-        model, variables, apply: as in `Compaction`; what computes the constants is still there, and nothing reads it.
-        folded: from the axes that make the units to the indices that were folded, such as `{"up/kernel[1]": (3, 5)}`.
-        refused: from such axes to the reason why units that are constants were not folded.
-        proof: by numbers.
-        unread: from the axes of kernels to the indices whose entries were set to zero, because what they make is
-            multiplied by zeros.
+        model, variables, apply: as in `Compaction`. The units that were constants are still there, but nothing reads
+            them.
+        folded: maps the axes that make the units to the folded indices, such as `{"up/kernel[1]": (3, 5)}`.
+        refused: maps such axes to the reason why constant units were not folded.
+        proof: the comparison of outputs.
+        unread: maps axes of kernels to the indices whose entries were set to zero, because their outputs are multiplied
+            by zeros.
     """
 
     model: Any
@@ -59,29 +60,29 @@ def fold_constants(
     num_random: int = 2,
     tolerance: float | None = None,
 ) -> Folded:
-    """Folds units that are the same for every input into the biases of what reads them.
+    """Folds units that are the same for every input into the biases of the layers that read them.
 
-    Where the column of a unit is zero and its bias is not, as after training with `GroupLasso("output")`, the unit is
-    a constant c = activation(bias). What reads it by its row w of a kernel adds c w to a sum, and the same is added by
+    If a unit's column is zero and its bias is not, as after training with `GroupLasso("output")`, the unit is a
+    constant c = activation(bias). A kernel that reads the unit with row w adds c w to a sum. The same sum results from
 
         bias <- bias + c w,    w <- 0,
 
-    after which nothing reads the unit, and `compact_model` removes it.
+    Then nothing reads the unit, and `compact_model` removes it.
 
-    That a unit is constant is proved by its program for all inputs; c is computed. All that reads the unit must be
-    products or convolutions with kernels of their own, and each must have a bias that is added before anything else
-    reads the sum: that of its layer, or the running mean of a batch norm behind it. c w must be the same at all places
-    to which the bias is added, and so not where a convolution pads with zeros.
+    The program proves for all inputs that a unit is constant, and c is computed. Only products and convolutions may
+    read the unit, each with its own kernel, and with a bias that is added before anything else reads the sum: the bias
+    of the layer, or the running mean of a batch norm after it. c w must be the same at all positions to which the bias
+    is added, which is not so if a convolution pads with zeros.
 
-    What a product or a convolution makes only to be multiplied by zeros, as by the scale of a batch norm or of a
-    residual branch, is not read either. The entries of the kernel that make it are set to zero.
+    Outputs of a product or a convolution that are only multiplied by zeros, such as the scale of a batch norm or of a
+    residual branch, are not read either. The kernel's entries for these outputs are set to zero.
 
     Args:
         model, *example_args, variables, call: as in `compact_model`; the model is traced in evaluation mode.
         num_random, tolerance: as in `verify`.
 
     Returns:
-        A `Folded`; give its `model`, or for linen and functions its `variables`, to `compact_model`.
+        A `Folded`; pass its `model`, or for linen and functions its `variables`, to `compact_model`.
 
     Raises:
         CompactionError: the outputs differ by more than the tolerance; variables without values.
@@ -104,7 +105,7 @@ def fold_constants(
     if abstract:
         raise CompactionError(
             f"The variables must have values, by which units are constants, but '{abstract[0]}' is abstract; give the "
-            "trained ones."
+            "trained variables."
         )
     dims, _ = trace_calls(adapter, {}, example_args)
     unread, indices = Gains(dims, leaves, count_uses(dims)).unread(find_sums(dims))
@@ -129,13 +130,13 @@ def fold_constants(
     error, reason = compare_outputs(adapter.apply, whole, apply, new, batches, tolerance, precision_of(dims))
     if reason is not None:
         raise CompactionError(
-            f"The folded model must be equal to the whole one, but is not: {reason}; use the whole one."
+            f"The folded model must compute the same as the whole model, but does not: {reason}; use the whole model."
         )
     return Folded(folded_model, new, apply, units.folded(), units.reasons(), Proof(0, len(batches), error), indices)
 
 
 def _is_one_bias(summed, parts, leaves):
-    """Whether the bias can take over what is added: the same for both inputs, and at all places of one entry."""
+    """Whether the bias can take over the parts: they must be equal for both inputs and at all positions of an entry."""
     bias = summed.bias
     means, distances = zip(*(by_entry(bias, part, np.size(leaves[bias.path])) for part in parts), strict=True)
     scale = max(np.abs(means).max(initial=0), np.abs(distances).max(initial=0))
@@ -144,7 +145,7 @@ def _is_one_bias(summed, parts, leaves):
 
 
 class _Units:
-    """The units that are constants, and the sums that they are read by."""
+    """The units that are constants, and the sums that read them."""
 
     def __init__(self, dims: Dims, leaves: Mapping[str, Any]) -> None:
         self._dims = dims
@@ -204,7 +205,7 @@ class _Units:
             self._why.setdefault(node, reason)
 
     def refuse(self, summed: Summed, reason: str) -> None:
-        """Keeps the units that a sum reads."""
+        """Keeps the units that a sum reads, with a reason."""
         line = line_of_equation(summed.visit.equation)
         for _, nodes in self._nodes(summed):
             self._keep(nodes, f"{reason} ({line})" if line else reason)
@@ -215,7 +216,7 @@ class _Units:
         return selected
 
     def chosen(self) -> list[tuple[Summed, np.ndarray]]:
-        """The sums that read units to be folded, each with booleans over the indices that it sums over."""
+        """The sums that read units to be folded, each with a mask of the indices that it sums over."""
         selected, result = self._selected(), []
         for summed in self._sums:
             pairs = self._nodes(summed)
@@ -230,7 +231,7 @@ class _Units:
         return result
 
     def folded(self) -> dict[str, tuple[int, ...]]:
-        """The indices that are folded, by the axes that make them."""
+        """The folded indices, by the axes that make them."""
         selected, result = self._selected(), {}
         for width in self._dims.widths:
             maker = maker_of(width, self._dims.leaves)
@@ -240,7 +241,7 @@ class _Units:
         return result
 
     def reasons(self) -> dict[str, str]:
-        """Why constants stay, by the axes that make them."""
+        """The reasons why constants stay, by the axes that make them."""
         result = {}
         for width in self._dims.widths:
             for node in width.nodes.tolist():

@@ -1,4 +1,4 @@
-"""Sums that are multiplied by zeros, as by the scale of a batch norm: what makes them is not read."""
+"""Sums that are multiplied by zeros, such as a batch norm's scale: the kernel entries that make them are not read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,8 @@ from ramda_jax.compaction.tracing.program import Visit
 from ramda_jax.compaction.tracing.recipes import nonzero
 from ramda_jax.compaction.tracing.trace import Dims
 
-#: Of entries alone, and finite for all: once the kernel is zero they see another number, which is multiplied by zero.
+#: Operations on single entries with finite results for all finite inputs. With the kernel at zero they compute other
+#: numbers, which are multiplied by zero.
 _FINITE = """
     abs add add_any asinh atan clamp cos erf erfc exp exp2 expm1 logistic max min mul neg select_n sign sin square sub
     tanh
@@ -19,12 +20,12 @@ _FINITE = """
 
 
 class Gains:
-    """Looks for what the sums of a trace are multiplied with.
+    """Finds the factors by which the sums of a trace are multiplied.
 
     Args:
         dims: the trace.
         leaves: the variables by path.
-        uses: how often each leaf is used.
+        uses: the number of uses of each leaf.
     """
 
     def __init__(self, dims: Dims, leaves: Mapping[str, Any], uses: Mapping[str, int]) -> None:
@@ -37,10 +38,10 @@ class Gains:
                 self._readers.setdefault(number, []).append(visit)
 
     def unread(self, sums: Sequence[Summed]) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
-        """The kernels without the entries that make only what is multiplied by zeros.
+        """The kernels without the entries whose outputs are only multiplied by zeros.
 
         Returns:
-            (the changed leaves by path, the indices of what is not read by the axis of the kernel that makes it).
+            (the changed leaves by path, the unread indices by the axis of the kernel that makes them).
         """
         changed, indices = {}, {}
         for summed in sums:
@@ -70,7 +71,7 @@ class Gains:
         return changed, indices
 
     def _multiplied_by_zero(self, value):
-        """Which entries of a value are read only to be multiplied by zeros, booleans of its shape."""
+        """A mask of the entries of a value that are only multiplied by zeros."""
         start, size = value, int(np.prod(value.shape))
         places: Any = np.arange(size).reshape(value.shape)
         while value.number not in self._outputs and len(self._readers.get(value.number, ())) == 1:
@@ -96,7 +97,7 @@ class Gains:
 
 
 def _axes_of_kernel(summed):
-    """From the axes of a kernel that are not summed over to those of the sum."""
+    """Maps the axes of a kernel that are not summed over to the axes of the sum."""
     params = summed.visit.equation.params
     if summed.visit.equation.primitive.name == "conv_general_dilated":
         numbers = params["dimension_numbers"]

@@ -1,4 +1,4 @@
-"""Values that are a leaf of the variables with its entries moved, cast and repeated, and nothing else."""
+"""Values that are a leaf of the variables up to moving, casting and repeating entries."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ import numpy as np
 from ramda_jax.compaction.tracing.recipes import Applied, Leaf, Recipe
 from ramda_jax.compaction.tracing.trace import Dims
 
-#: They move entries of their one input, or keep them.
+#: Primitives with one input that move its entries, or keep them.
 MOVES = ("reshape", "broadcast_in_dim", "transpose", "squeeze", "rev", "slice")
 CASTS = ("convert_element_type", "copy", "reduce_precision", "name", "sharding_constraint", "stop_gradient")
 
 
 def moved_leaf(recipe: Recipe | None) -> str | None:
-    """The path of the leaf that a value is, None where it is made in another way or in a loop."""
+    """The path of the leaf from which a value is moved; None if it is made in another way or in a loop."""
     while isinstance(recipe, Applied) and recipe.equation.primitive.name in (*MOVES, *CASTS):
         recipe = recipe.inputs[0]
     return recipe.path if isinstance(recipe, Leaf) else None
 
 
 def entries_of(recipe: Any, size: int) -> np.ndarray:
-    """For each entry of such a value the place of the leaf's entry that it is, in the order of the raveled leaf."""
+    """For each entry of a moved leaf, the position of the entry in the raveled leaf."""
     steps = []
     while isinstance(recipe, Applied):
         steps.append(recipe.equation)
@@ -36,7 +36,7 @@ def entries_of(recipe: Any, size: int) -> np.ndarray:
 
 
 def count_uses(dims: Dims) -> dict[str, int]:
-    """How often a leaf, or what is made of it, meets something that depends on the inputs; loops and outputs too."""
+    """The number of equations in which each leaf, or a value made of it, meets values that depend on the inputs."""
     uses = dict.fromkeys(dims.leaves, 0)
     loops = ("scan", "while", "cond")
     for visit in dims.walk.visits:

@@ -1,4 +1,4 @@
-"""The sums of products over units, and what the units that are constants add to them."""
+"""The sums of products over units, and the terms of constant units in them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ class Summed:
 
     Attributes:
         visit: the equation.
-        side: the place of the kernel among its inputs.
-        axes: the axes summed over, of the units and of the kernel, in the same order.
-        bias: what is added to it, or why nothing is.
+        side: the position of the kernel among its inputs.
+        axes: the axes that are summed over, of the units and of the kernel, in the same order.
+        bias: the bias that is added to it, or the reason why there is none.
     """
 
     visit: Visit
@@ -35,7 +35,7 @@ class Summed:
 
     @property
     def kernel(self) -> Value:
-        """The factor that is made of parameters alone."""
+        """The factor that depends on parameters only."""
         return self.visit.inputs[self.side]
 
     @property
@@ -44,7 +44,7 @@ class Summed:
         return self.visit.inputs[1 - self.side]
 
     def is_of(self, reader: Reader) -> bool:
-        """Whether a reader of the trace is this one."""
+        """Whether a reader of the trace is this sum."""
         return (
             len(reader.sides) == len(reader.activations) == 1
             and reader.sides[0][0] is self.kernel.recipe
@@ -53,7 +53,7 @@ class Summed:
 
 
 def find_sums(dims: Dims) -> list[Summed]:
-    """All products and convolutions of units with a kernel, but for those in loops."""
+    """All products and convolutions of units with a kernel outside of loops."""
     result, depth = [], []
     for visit in dims.walk.visits:
         name, params = visit.equation.primitive.name, visit.equation.params
@@ -86,13 +86,13 @@ def contributions(
     inputs: Sequence[Any],
     chosen: Sequence[tuple[Summed, np.ndarray]],
 ) -> list[np.ndarray]:
-    """What the chosen units add to each sum, where its bias is added.
+    """The terms that the chosen units add to each sum, at the point where its bias is added.
 
     Args:
         dims: the trace.
         leaves: the variables by path.
         inputs: the arrays of the example arguments, in their order.
-        chosen: sums that have a bias, each with booleans over the indices that it sums over.
+        chosen: sums with a bias, each with a mask of the indices that it sums over.
     """
 
     def run(leaves, inputs):
@@ -120,7 +120,7 @@ def contributions(
 
 
 def evaluate(dims: Dims, leaves: Mapping[str, Any], inputs: Sequence[Any]) -> dict[int, Any]:
-    """The values of a trace by number, but for those in loops."""
+    """The values of a trace by number, without those in loops."""
     values = {value.number: leaves[path] for path, value in dims.leaves.items()}
     values |= {value.number: array for value, array in zip(dims.inputs.values(), inputs, strict=True)}
     loops: list[tuple[Any, Any]] = []
@@ -128,7 +128,7 @@ def evaluate(dims: Dims, leaves: Mapping[str, Any], inputs: Sequence[Any]) -> di
     def of(value):
         if value.literal is not None:
             return value.literal
-        # What only an array without entries is made of is not in the trace.
+        # A value that is made only of arrays without entries is not in the trace.
         return values[value.number] if value.number in values else jnp.zeros(value.shape, value.dtype)
 
     def read(visit):
@@ -153,7 +153,7 @@ def evaluate(dims: Dims, leaves: Mapping[str, Any], inputs: Sequence[Any]) -> di
 def changed_leaves(
     leaves: Mapping[str, Any], chosen: Sequence[tuple[Summed, np.ndarray]], added: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The kernels without the rows of the chosen units, and the biases with what these added."""
+    """The kernels without the rows of the chosen units, and the biases with the units' terms."""
     result = {}
 
     def array(path):
@@ -174,7 +174,7 @@ def changed_leaves(
 
 
 def by_entry(bias: Bias, part: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each entry of the bias must take over: the means and the largest distances from them, float arrays."""
+    """The number that each entry of the bias must take over: (mean over its positions, largest distance from it)."""
     places = np.broadcast_to(entries_of(bias.value.recipe, size).reshape(bias.value.shape), part.shape).reshape(-1)
     numbers = part.astype(np.float64).reshape(-1)
     count = np.bincount(places, minlength=size)
