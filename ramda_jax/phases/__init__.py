@@ -1,4 +1,4 @@
-"""Training in two phases: one method finds the zeros, another trains what is left."""
+"""Training in two phases: one method finds the zeros, and an optimizer trains the nonzero parameters."""
 
 from ramda_jax.phases.hold_zeros import HoldZerosState, hold_zeros
 from ramda_jax.phases.ramda_then_hold import ramda_then_hold

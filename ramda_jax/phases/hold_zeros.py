@@ -1,4 +1,4 @@
-"""One method finds the zeros; from a step on they are held, and another optimizer trains what is left."""
+"""One method finds the zeros; from a step on they are held, and another optimizer trains the other parameters."""
 
 from typing import Any, NamedTuple
 
@@ -17,13 +17,13 @@ from ramda_jax.validation import check_arrays, check_count, require_params
 
 
 class HoldZerosState(NamedTuple):
-    """State of `hold_zeros`.
+    """The state of `hold_zeros`.
 
     Attributes:
-        hold_step: int32 `[]`, steps taken, of both phases; it stops at the largest int32.
-        method: that of the method that finds the zeros.
-        tuner: that of the optimizer that trains what is left; as it was made until the switch.
-        alive: a tree like the parameters of booleans that broadcast to them; where False, the parameter is held at 0.
+        hold_step: int32 `[]`, the number of steps taken in both phases; it stops at the largest int32.
+        method: the state of the method that finds the zeros.
+        tuner: the state of the optimizer of the second phase; its initial state until the switch.
+        alive: a tree like the parameters, of booleans that broadcast to them; where False, the parameter is held at 0.
     """
 
     hold_step: jax.Array
@@ -38,38 +38,39 @@ def hold_zeros(
     switch: int,
     regularizer: RegularizerSpec = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """One method finds the zeros in the first `switch` steps; then they are held, and a tuner trains what is left.
+    """One method finds the zeros in `switch` steps; then they are held, and a tuner trains the other parameters.
 
-        t < switch:   update = that of `method`
+        t < switch:   update = the update of `method`
         t = switch:   update = W_hat - W_{t-1},  alive = support of W_hat      the structured point, whatever c_t is
-        t > switch:   update_i = alive_i ? that of `tuner`_i : -W_i
+        t > switch:   update_i = alive_i ? (the update of `tuner`)_i : -W_i
 
-    A regularizer finds the zeros, but it also shrinks what is not zero, and the learning rate with which dual averaging
-    settles is too small to train on. So once the structure stands, an ordinary optimizer goes on from there. It is
-    `method` and then `optax.chain(tuner, compaction.freeze_structure(...))` as one optimizer: nothing in the training
-    loop changes, and a checkpoint of either phase continues. The tuner counts its steps from the switch on.
+    A regularizer finds zeros, but also shrinks the nonzero parameters, and the learning rate at which dual averaging
+    settles is too small for further training. So once the structure is found, an ordinary optimizer continues. This
+    equals `method` followed by `optax.chain(tuner, compaction.freeze_structure(...))`, as one optimizer: the training
+    loop does not change, and checkpoints of both phases can be continued. The tuner counts its steps from the switch
+    on.
 
-    The state is that of both, all the time. Where memory is short, use the two optimizers one after the other.
-    `eval_params` gives W_hat up to the switch and the parameters after it, for with the first step of the tuner the
-    model of `method` is emptied: read `metrics.certificate` after step `switch` at the latest. The strength of a
-    `Target` stays readable. Like any method of ours it is the last in a chain.
+    The state always holds the states of both. If memory is short, use the two optimizers one after the other.
+    `eval_params` returns W_hat up to the switch and the parameters after it, because the tuner's first step resets the
+    model of `method`. So read `metrics.certificate` after step `switch` at the latest. The strength of a `Target` stays
+    readable. Like all methods of the library it must be the last in a chain.
 
     Args:
-        method: what finds the zeros, such as `ramda(...)` or `coupling.wrap(ramda(...))`.
+        method: the method that finds the zeros, such as `ramda(...)` or `coupling.wrap(ramda(...))`.
         tuner: any Optax transformation, such as `optax.adam(schedule)`.
         switch: the number of steps of `method`, at least 1.
-        regularizer: what `method` was given, to hold its zero groups; `coupling.regularizer()` where they are coupled.
-            None to hold every single zero of the leaves that a regularizer given alone would take, as in
+        regularizer: the regularizer of `method`, to hold its zero groups; `coupling.regularizer()` for coupled groups.
+            With None, every zero entry is held in the leaves that a regularizer given alone would select, as in
             `compaction.freeze_structure`.
 
     Returns:
-        A `GradientTransformationExtraArgs`; `update` needs params, and hands extra arguments to both.
+        A `GradientTransformationExtraArgs`; `update` needs params, and passes extra arguments to both.
 
     Raises:
         ValueError: a switch below 1; a regularizer whose structure is a rank; in `update`, no params, or updates or a
             state that do not belong to them.
-        TypeError: a switch that is not an integer; what is not an Optax transformation; at `init`, parameters that are
-            no arrays.
+        TypeError: a switch that is not an integer; a method or tuner that is not an Optax transformation; at `init`,
+            parameters that are not arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np, optax, ramda_jax
@@ -119,7 +120,7 @@ def hold_zeros(
             found, inner = method.update(updates, state.method, params, **extra_args)
 
             def arrive():
-                # The next gradient is then one at the point whose zeros are held.
+                # Move to W_hat, so that the next gradient is at the point whose zeros are held.
                 structured = eval_params(inner, optax.apply_updates(params, found))
                 last = jax.tree.map(lambda u, to, p: (to - p).astype(u.dtype), found, structured, params)
                 return last, masks_like(params, alive_masks(structured, regularizer))
@@ -140,14 +141,14 @@ def hold_zeros(
 
 
 def _choose(condition, yes, no):
-    """`jax.lax.cond`; outside of `jit`, where it would compile new branches at every step, Python's own."""
+    """`jax.lax.cond` under `jit`, else Python's `if`, because `cond` would compile new branches at every step."""
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, yes, no)
     return yes() if condition else no()
 
 
 def _emptied(method, state, params):
-    """The state with the models as they are before the first step, so that `eval_params` is the parameters."""
+    """The state with the models of a fresh state, so that `eval_params` returns the parameters."""
 
     def is_model(node):
         return isinstance(node, ModelState)

@@ -1,4 +1,4 @@
-"""The whole recipe: RAMDA until the structure stands, then its zeros held while Adam trains what is left."""
+"""The whole recipe: RAMDA finds the structure, then its zeros are held while Adam trains the other parameters."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,25 +16,26 @@ from ramda_jax.subproblem.strengths.target import Target
 from ramda_jax.typing import RegularizerSpec, SolverSpec, StrengthSpec
 from ramda_jax.validation import check_count, check_no_schedule, check_non_negative
 
-# These numbers were chosen on validation images of the digits: "Why RAMDA lost, and what helped" in
+# These numbers were chosen with validation images of the digits; see "Why RAMDA lost, and what helped" in
 # docs/alternatives.md.
-#: Adam's learning rate where RAMDA has 1.
+#: Adam's learning rate, as a multiple of RAMDA's.
 TUNER_RATE = 0.1
-#: RAMDA's stages end after these shares of its steps: what settles is held, so that most steps are to learn in.
+#: RAMDA's stages end after these shares of its steps. Zeros that are held need not settle, so the first stage, with the
+#: full learning rate, gets most of the steps.
 ENDS = (0.7, 0.85)
-#: The learning rate of a stage where the stage before has 1.
+#: The learning rate of a stage, as a multiple of the previous stage's.
 FACTOR = 0.3
-#: A target's share rises in this share of RAMDA's steps.
+#: A target's share rises during this share of RAMDA's steps.
 RISE = 0.7
 
 
 def late_ends(num_steps: int) -> tuple[int, ...]:
-    """The steps after which a stage ends, of a phase of `num_steps`."""
+    """The steps after which a stage ends, for a phase of `num_steps`."""
     return tuple(round(share * num_steps) for share in ENDS)
 
 
 def rising(share: Any, num_steps: float) -> Callable[[Any], jax.Array]:
-    """A schedule from 0 to `share` in `num_steps`, steep first: `share (1 - (1 - step / num_steps)^3)`."""
+    """A schedule from 0 to `share` in `num_steps`, steep at first: `share (1 - (1 - step / num_steps)^3)`."""
     return lambda step: share * (1 - jnp.maximum(1 - step / num_steps, 0.0) ** 3)
 
 
@@ -53,47 +54,47 @@ def ramda_then_hold(
     solver: SolverSpec = None,
     rise: float = RISE,
 ) -> optax.GradientTransformationExtraArgs:
-    """RAMDA for the first half of a run; then its zeros are held, and Adam with a cosine trains what is left.
+    """RAMDA for the first half of a run; then its zeros are held, and Adam with a cosine schedule trains the rest.
 
         1 to switch:               ramda in stages, to W_hat in the last step
                                    stages end after 0.7 and 0.85 of the steps, each with 0.3 of the rate before it
-                                   share asked for at step t: share (1 - max(1 - t / (0.7 switch), 0)^3)
+                                   target's share at step t: share (1 - max(1 - t / (0.7 switch), 0)^3)
         switch + 1 to total_steps: adam(cosine from learning_rate / 10 to 0), zeros held
 
-    `hold_zeros` of two optimizers that fit each other. A `Target` says how much is to be zero. Its share rises from 0
-    on as in gradual pruning, and lambda follows it to the switch, so that the share is met there. The stages end
-    later than those of `stages`: zeros that are held need not settle, and with more steps at the full learning rate the
-    network is more accurate. Where a channel is read in several places, behind a flatten for example, give it coupled
-    groups, whose weights go by what a removal saves:
+    It is `hold_zeros` with two optimizers that fit each other. A `Target` gives the share of zeros. This share rises
+    from 0, as in gradual pruning, and lambda follows it to the switch, so that the share is met there. The stages end
+    later than by default in `stages`: zeros that are held need not settle, and more steps at the full learning rate
+    make the network more accurate. If a channel is read in several places, for example after a flatten, use coupled
+    groups with weights by savings:
 
         coupling = compaction.couple_model(model, images, weight="saving")
         removed = compaction.share_removed(dims, "parameters", coupling.regularizer())
         optimizer = ramda_then_hold(3e-2, coupling.regularizer(), Target(0.7, of=removed), total_steps=1_000)
 
-    The optimizer takes the model's own parameters then; it need not be put into `coupling.wrap`.
+    The optimizer then takes the model's own parameters, without `coupling.wrap`.
 
     Args:
-        learning_rate: RAMDA's of the first stage, >= 0; about ten times that of Adam.
-        regularizer: which leaf gets which psi, as in `ramda`; or that of a `Coupling`.
-        strength: as in `ramda`. The share of a `Target` rises, unless it is a schedule. Its `hold` is the switch,
-            unless it is given.
+        learning_rate: RAMDA's learning rate in the first stage, >= 0; about ten times Adam's.
+        regularizer: which leaf gets which psi, as in `ramda`; or the regularizer of a `Coupling`.
+        strength: as in `ramda`. The share of a `Target` rises, unless it is a schedule. Its `hold` is RAMDA's last
+            step, unless it is given.
         total_steps: the number of steps of the run.
-        switch: the number of RAMDA's, at least 8 and below `total_steps`; None for half of them.
+        switch: the number of RAMDA's steps, at least 8 and below `total_steps`; None for half of `total_steps`.
         tuner: the optimizer of the second phase, which counts from the switch on; None for Adam as above.
-        averaging, ends, factor, eps: as in `stages`, for RAMDA's steps; ends None for those above.
+        averaging, ends, factor, eps: as in `stages`, for RAMDA's steps; `ends=None` for the ends above.
         solver: as in `ramda`.
         rise: the share of RAMDA's steps in which the share of a `Target` rises, in [0, 1]; it rises in at most 0.8 of
-            the steps before `hold`. With 0 a target is taken as it is: the whole share is asked for from the first step
-            on, and lambda is held from the middle of the last stage.
+            the steps before `hold`. With 0 a target is not changed: it has the whole share from the first step on, and
+            lambda is held from the middle of the last stage.
 
     Returns:
-        A `GradientTransformationExtraArgs`, as that of `hold_zeros`: its state holds five buffers of the parameters'
-        size and booleans.
+        A `GradientTransformationExtraArgs`, as from `hold_zeros`. Its state holds five buffers of the parameters' size,
+            and booleans.
 
     Raises:
-        ValueError: a switch that is not below `total_steps`; a rise outside [0, 1]; as `stages`, `ramda` and
-            `hold_zeros`.
-        TypeError: as these.
+        ValueError: a switch that is not below `total_steps`; a rise outside [0, 1]; otherwise as in `stages`, `ramda`
+            and `hold_zeros`.
+        TypeError: as in `stages`, `ramda` and `hold_zeros`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, ramda_jax
@@ -113,9 +114,9 @@ def ramda_then_hold(
         [1. 0. 0. 0.]
 
     References:
-        RAMDA's are in `ramda`. The second phase is none of its papers'; docs/guide.md has it beside RAMDA alone. The
-        rise is that of Zhu and Gupta, `To prune, or not to prune`, 2017. The other numbers were chosen on validation
-        images (docs/alternatives.md).
+        The references of RAMDA are in `ramda`. The second phase is not in the papers; docs/guide.md compares it with
+            RAMDA alone. The rise is from Zhu and Gupta, `To prune, or not to prune`, 2017. The other numbers were
+            chosen with validation images (docs/alternatives.md).
     """
     check_count("total_steps", total_steps, 2)
     switch = total_steps // 2 if switch is None else switch
@@ -144,7 +145,7 @@ def ramda_then_hold(
 
 
 def _rising_targets(strength: Any, num_steps: float, switch: int) -> Any:
-    """A strength whose targets of a number rise to it in `num_steps`, and are followed until the switch."""
+    """A strength whose targets with a constant share rise to it in `num_steps`, and are followed until the switch."""
     if isinstance(strength, Mapping):
         return {pattern: _rising_targets(own, num_steps, switch) for pattern, own in strength.items()}
     if not isinstance(strength, Target):

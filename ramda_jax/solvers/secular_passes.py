@@ -1,7 +1,7 @@
-"""The roots of several leaves' secular equations by a fixed number of passes over the data, for accelerators.
+"""The roots of several leaves' secular equations with a fixed number of passes over the data, for accelerators.
 
-Without a branch and a loop the device never waits for its host. The numbers of all leaves' groups are one vector, so
-that kernels and compile time do not grow with the number of leaves (`python -m benchmarks.compiled` counts both).
+Without branches and loops the device never waits for its host. The groups of all leaves are one vector, so that kernels
+and compile time do not grow with the number of leaves (`python -m benchmarks.compiled` counts both).
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
 from ramda_jax.typing import Axes, Scalar, Sums
 from ramda_jax.xla.many_leaves import join
 
-#: Passes over the data, by the bits of the dtype. In float32 two are enough for nearly all subproblems of real
-#: training, cold starts included (`python -m benchmarks.fixed_passes`).
+#: The number of passes over the data, by the bits of the dtype. In float32 two passes are enough for nearly all
+#: subproblems of real training, also from cold starts (`python -m benchmarks.fixed_passes`).
 PASSES = {32: 2, 64: 3}
 #: The largest tau of a pass: its fourth power must be in the range of the dtype.
 FARTHEST = 2.0**20
@@ -26,12 +26,11 @@ class LeafEquations(NamedTuple):
     """The secular equations of one leaf: `||rhs_g / ((metric - concavity) r + lam)|| = 1` for r up to the knee.
 
     Attributes:
-        rhs: of the leaf's shape.
-        metric: of the leaf's shape, positive.
-        penalty: of the group norms; without concavity and knee where it is convex.
+        rhs: an array of the leaf's shape.
+        metric: a positive array of the leaf's shape.
+        penalty: the penalty of the group norms; without concavity and knee if it is convex.
         axes: the axes inside a group.
-        radii: where to start, >= 0, one number per group with axes of length one inside the groups; 0 where none is
-            known.
+        radii: the start, >= 0, one number per group with axes of length one inside the groups; 0 where none is known.
     """
 
     rhs: jax.Array
@@ -47,7 +46,7 @@ class Roots(NamedTuple):
     Attributes:
         radii: by leaf, the norms of the solution's groups; exactly 0 where the group is zero.
         passes: the number of passes.
-        residual: `[]`, a bound on the distance of 0 to the subdifferential over all leaves, rounding aside.
+        residual: `[]`, a bound on the distance of 0 to the subdifferential over all leaves, apart from rounding.
         converged: bool `[]`, whether all are at rounding.
     """
 
@@ -62,8 +61,8 @@ class GroupRoots(NamedTuple):
 
     Attributes:
         radii: the norms of the solution's groups; exactly 0 where the group is zero.
-        errors: bounds on `|S(radii)^(1/2) - 1|`, rounding aside; 0 where nothing is left, infinite where no bound is
-            known.
+        errors: bounds on `|S(radii)^(1/2) - 1|`, apart from rounding; 0 where the root is exact, infinite where no
+            bound is known.
     """
 
     radii: list[jax.Array]
@@ -71,7 +70,7 @@ class GroupRoots(NamedTuple):
 
 
 def roots_by_passes(leaves: Sequence[LeafEquations], sums: Sums) -> Roots:
-    """The roots of several leaves' equations, all of one dtype, and what is left over all groups (`group_roots`)."""
+    """The roots of several leaves' equations of one dtype (`group_roots`), and the residual over all groups."""
     radii, errors = group_roots(leaves, sums)
     error, _ = join(errors)
     lam, _ = join([_per_group(leaf.penalty.lam, leaf.radii) for leaf in leaves])
@@ -86,21 +85,21 @@ def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:
         lam: the slopes of the penalty at 0; a scalar, or of the shape of `errors`.
     """
     bounds = jnp.where(errors > 0, jnp.where(lam > 0, lam, 1) * errors, 0)
-    # Both results take the largest of all groups: on a mesh XLA makes them one all-reduce.
+    # Both results are maxima over all groups, so that on a mesh XLA makes one all-reduce of them.
     residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(errors.size, errors.dtype))
     return residual, jnp.max(errors, initial=0) <= jnp.finfo(errors.dtype).eps
 
 
 def group_roots(leaves: Sequence[LeafEquations], sums: Sums) -> GroupRoots:
-    """The roots of several leaves' equations, all of one dtype, by a fixed number of passes over the data.
+    """The roots of several leaves' equations of one dtype, with a fixed number of passes over the data.
 
     Each pass is the step of `gauss_step`, with two additions. The first pass also sums `(rhs / lam)^2`. Zero is
-    stationary iff this sum is at most 1, so that every death and every birth is decided at once and exactly. And at
-    r = 0 there is a step too: with h = metric instead of metric r / (metric r + lam)
+    stationary if and only if this sum is at most 1, so the first pass decides exactly which groups are zero. And there
+    is a step at r = 0 too. With h = metric instead of metric r / (metric r + lam),
 
         S(lam tau) = sum_i (rhs_i / lam)^2 (1 + h_i tau)^-2,
 
-    so that the same rule has its root at r = lam tau. `errors` bounds what is left. The next step's solve continues
+    so the same rule gives the root r = lam tau. `errors` bounds the remaining error. The next step's solve continues
     from there.
 
     A concave penalty needs a third pass. It compares the objective at the root below the knee with that at the point
@@ -111,9 +110,9 @@ def group_roots(leaves: Sequence[LeafEquations], sums: Sums) -> GroupRoots:
         sums: how to sum several arrays over axes.
     """
     groups, split = _groups(leaves)
-    # Beyond the knee there is no root to start from.
+    # A radius beyond the knee is not a root, so do not start from it.
     radii = jnp.where(groups.start < groups.knee, groups.start, 0)
-    # Without a weight every radius but 0 gives the same point, rhs / metric.
+    # Without a weight every nonzero radius gives the same point, rhs / metric.
     radii = jnp.where((radii > 0) | (groups.lam > 0), radii, 1)
     is_zero, error = jnp.zeros(radii.shape, bool), jnp.full_like(radii, jnp.inf)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
@@ -133,7 +132,7 @@ def group_roots(leaves: Sequence[LeafEquations], sums: Sums) -> GroupRoots:
 
 
 class _Groups(NamedTuple):
-    """One number per group of all leaves, as vectors."""
+    """Vectors with one number per group of all leaves."""
 
     start: jax.Array
     lam: jax.Array
@@ -143,7 +142,7 @@ class _Groups(NamedTuple):
 
 
 def _groups(leaves):
-    """The `_Groups` of all leaves, and the function that makes arrays by leaf of a vector."""
+    """The `_Groups` of all leaves, and a function that splits a vector into arrays by leaf."""
     start, split = join([leaf.radii for leaf in leaves])
 
     def joined(name, convex):
@@ -161,16 +160,17 @@ def _per_group(x, radii):
 
 
 def _leaf_sums(leaf, radii, reach, sums, is_first):
-    """The sum over each group of (rhs / lam)^2 in a first pass (later any number), and the four `Moments`.
+    """The sum over each group of (rhs / lam)^2 (only in the first pass), and the four `Moments`.
 
     Args:
-        reach: what the metric is multiplied by in h: the radius, and lam at r = 0, where h is then the metric.
+        reach: the factor of the metric in h: the radius, or lam at r = 0, so that h is the metric.
     """
     rhs, metric, penalty, axes, _ = leaf
     lam = penalty.lam
     if penalty.knee is not None:
         metric = metric - penalty.concavity
-    # One division for q and h. The divisor is at least the smallest normal number: 0 times infinity would be NaN.
+    # q and h share one division. The divisor is at least the smallest normal number, because 0 times infinity would be
+    # NaN.
     tiny = jnp.finfo(rhs.dtype).tiny
     inverse = 1 / jnp.maximum(metric * radii + lam, tiny)
     terms = moment_terms(rhs * inverse, metric * (reach * inverse))
@@ -182,15 +182,15 @@ def _leaf_sums(leaf, radii, reach, sums, is_first):
 
 
 def _next_radii(moments, radii, groups):
-    """The radii after a pass, 0 where there is no root, and the bound of `gauss_root`, infinite if it is not known."""
+    """The radii after a pass, 0 where there is no root, and the bound of `gauss_root`, infinite if it is unknown."""
     from_zero = radii == 0
     is_finite = (moments.total < jnp.inf) & (moments.first < jnp.inf)
     total, first = jnp.where(is_finite, moments.total, 1), jnp.where(is_finite, moments.first, 0)
-    # At r = 0 h is the metric, which may be of any size: take its mean as the unit.
+    # At r = 0 h is the metric, which may have any size, so take its mean as the unit.
     mean = first / jnp.where(total > 0, total, 1)
     unit = jnp.where(from_zero & (mean > 0), mean, 1)
     first, second, third = first / unit, moments.second / unit / unit, moments.third / unit / unit / unit
-    # Where the higher moments have over- or underflowed, take those of the rule with one node, Newton's step.
+    # If the higher moments overflow or underflow, use those of the rule with one node, which is Newton's step.
     in_range = is_finite & (second < jnp.inf) & (jnp.abs(third) < jnp.inf) & (third != 0)
     second = jnp.where(in_range, second, first * (first / jnp.where(total > 0, total, 1)))
     third = jnp.where(in_range, third, 0)
@@ -198,13 +198,13 @@ def _next_radii(moments, radii, groups):
     longest, highest = jnp.minimum(to_knee, FARTHEST), jnp.where(from_zero, jnp.inf, 1)
     tau, error = gauss_root(Moments(total, first, second, third), lowest, highest, longest, num_steps=4)
     known = ~from_zero & (tau > -0.5) & is_finite & (error < jnp.inf)
-    # Where even the first two moments have overflowed, the radius is that many decades too small.
+    # If even the first two moments overflow, the radius is many decades too small.
     tau = jnp.where(is_finite, tau, 2.0**60)
     new = jnp.where(from_zero, groups.lam / unit * tau, radii * (1 + tau))
     if groups.is_concave:
         has_root = (first > 0) & (tau < to_knee)
         new = jnp.where(has_root | (groups.knee == jnp.inf), new, 0)
-    # A NaN is not zero, and must not become a number.
+    # A NaN must stay NaN.
     return jnp.where(jnp.isnan(moments.total), moments.total, new), jnp.where(known, error, jnp.inf)
 
 
@@ -231,9 +231,9 @@ def _lower_minimum(leaves, split, groups, radii, error, is_zero, sums):
     for leaf, r in zip(leaves, split(radii), strict=True):
         rhs, metric, penalty, axes, _ = leaf
         if penalty.knee is None:
-            terms.append((r, r, r))  # not read: a convex penalty has one minimum
+            terms.append((r, r, r))  # not used, because a convex penalty has one minimum
             continue
-        # In units in which the knee and the slope at 0 are 1: no square leaves the range.
+        # Use units in which the knee and the slope at 0 are 1, so that no square overflows.
         push = rhs / jnp.where(penalty.lam > 0, penalty.lam, 1)
         inner = penalty.point(rhs, metric, r)
         outer = rhs / metric / jnp.where(penalty.knee > 0, penalty.knee, 1)

@@ -1,4 +1,4 @@
-"""Which kind a model is."""
+"""The choice of the adapter for a model, by its kind."""
 
 import dataclasses
 import types
@@ -15,7 +15,7 @@ from ramda_jax.compaction.adapters.function import function_adapter
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.structure.paths import named_leaves
 
-#: The call of a model in the mode of training.
+#: The name of the call of a model in training mode.
 TRAINING = "training"
 
 
@@ -31,15 +31,15 @@ def adapter_for(
     Args:
         model: an `nnx.Module`; an Equinox module; a method of one of these; a linen module with its `variables`; or a
             function of (variables, *args), with its `variables`.
-        variables: as just said.
+        variables: the variables of a linen module or a function; else None.
         call: how to call the model if it is not `model(*args)`: a function of (model, *args); of (module, variables,
             *args) for linen.
-        fit: sets sizes that a model on smaller arrays remembers, as in `compact_model`.
+        fit: a function that sets sizes that a model stores as numbers, as in `compact_model`.
         train: whether an nnx or Equinox module is put into training mode.
 
     Raises:
-        CompactionError: a model of none of these kinds, or without its variables, or with variables besides its own;
-            `fit` for a function.
+        CompactionError: a model of none of these kinds, without its variables, or with variables in addition to its
+            own; `fit` for a function.
     """
     adapter = _adapter_for(model, variables, call, fit, train)
     if call is not None:
@@ -73,7 +73,7 @@ def _adapter_for(model, variables, call, fit, train):
         if variables is not None:
             raise CompactionError(
                 "`variables` must be None for an nnx module, which holds its own, got a "
-                f"{type(variables).__name__}; update them by `nnx.update` before the call."
+                f"{type(variables).__name__}; update them with `nnx.update` before the call."
             )
         return nnx_adapter(model, call, fit, train)
     if kind == "equinox" and variables is None:
@@ -89,7 +89,7 @@ def _adapter_for(model, variables, call, fit, train):
     if hidden is not None:
         raise CompactionError(
             f"A function must take its variables as an argument, but {type(model).__name__} around a "
-            f"{type(hidden).__name__} holds those; give the module itself, and how it is called by "
+            f"{type(hidden).__name__} holds those; give the module itself, and how it is called with "
             "`call=lambda model, *args: ...`."
         )
     if fit is not None:
@@ -121,8 +121,7 @@ def holds_variables(model: Any) -> bool:
 
 
 def in_evaluation_mode(model: Any) -> Any:
-    """An nnx or an Equinox module as it is proved and served: without dropout, with running statistics; others as they
-    are."""
+    """An nnx or Equinox module in evaluation mode: no dropout, and running statistics; other models unchanged."""
     kind = _kind(model)
     if kind == "nnx":
         model.eval()
@@ -149,7 +148,7 @@ def params_of(model: Any, adapter: Adapter) -> Any:
 
 
 def check_inputs(model: Any, adapter: Adapter, example_args: Sequence[Any]) -> None:
-    """Raises where a model that holds its variables is given them as an input too."""
+    """Raises if a model that holds its variables also gets them as an input."""
     if not holds_variables(model):
         return
     own = {path: np.shape(leaf) for path, leaf in named_leaves(adapter.variables)}
@@ -157,33 +156,33 @@ def check_inputs(model: Any, adapter: Adapter, example_args: Sequence[Any]) -> N
         found = {path: np.shape(leaf) for path, leaf in named_leaves(arg)}
         if found and "" not in found and found.items() <= own.items():
             raise CompactionError(
-                f"The inputs must be what the model is called with, but number {number} of them is of the model's own "
-                f"variables, such as '{next(iter(found))}'; leave it out, for an nnx or Equinox module holds them."
+                f"The inputs must be those of a call of the model, but number {number} of them is of the model's own "
+                f"variables, such as '{next(iter(found))}'; leave it out, because an nnx or Equinox module holds them."
             )
 
 
 def _kind(model):
-    """`"nnx"`, `"linen"`, `"equinox"`, or None for all else."""
+    """`"nnx"`, `"linen"`, `"equinox"`, or None for any other model."""
     modules = {base.__module__.split(".")[0] for base in type(model).__mro__}
     if "flax" in modules:
         if hasattr(type(model), "bind"):
             return "linen"
         from flax import nnx
 
-        # Not the result of `nnx.jit`.
+        # The result of `nnx.jit` is not a module.
         return "nnx" if isinstance(model, nnx.Module) else None
     return "equinox" if "equinox" in modules else None
 
 
 def _owner(model):
-    """The nnx or Equinox module that a method is one of, else None."""
+    """The nnx or Equinox module to which a method belongs, else None."""
     owner = getattr(model, "__self__", None)
     is_method = owner is not None and hasattr(model, "__func__")
     return owner if is_method and _kind(owner) in ("nnx", "equinox") else None
 
 
 def _wrapped_module(function):
-    """The nnx or Equinox module around which `jax.vmap`, `jax.jit` or `functools.partial` were put, else None."""
+    """The nnx or Equinox module inside of `jax.vmap`, `jax.jit` or `functools.partial`, else None."""
     seen = 0
     while seen < 100:
         inner = getattr(function, "__wrapped__", None)

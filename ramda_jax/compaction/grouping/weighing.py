@@ -14,7 +14,7 @@ from ramda_jax.structure.assignment import check_pattern
 
 
 def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularizer | None:
-    """A regularizer whose groups weigh these numbers `[size]`; the same object if it has weights of its own or none."""
+    """The regularizer with these group weights `[size]`; the same object if it has other weights, or no groups."""
     if isinstance(regularizer, Scaled):
         inner = weighing(regularizer.regularizer, weights)
         assert inner is not None
@@ -22,7 +22,7 @@ def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularize
     if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
         return regularizer
     if not len(weights):
-        return regularizer  # nothing is left of the width
+        return regularizer  # the width is empty
     is_same = np.ptp(weights) == 0
     return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
 
@@ -30,12 +30,12 @@ def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularize
 def weighed_patterns(
     patterns: Mapping[str, Regularizer | None], weights: Mapping[str, np.ndarray], others: Iterable[str]
 ) -> dict[str, Regularizer | None]:
-    """Patterns on packed paths with these weights: a regularizer that takes them has a pattern for each width.
+    """Patterns on packed paths whose regularizers have these weights, with a pattern for each width that gets weights.
 
     Args:
-        patterns: from patterns to regularizers; the first match wins.
-        weights: from widths to arrays `[size]`; empty if there are none.
-        others: the packed paths of what is not coupled.
+        patterns: maps patterns to regularizers; the first match wins.
+        weights: maps widths to arrays `[size]`; empty if there are none.
+        others: the packed paths of the leaves that are not coupled.
     """
     found, left, others = {}, dict(weights), list(others)
     for pattern, regularizer in patterns.items():

@@ -1,4 +1,4 @@
-"""Which indices are read by nonzero parameters."""
+"""The indices that nonzero parameters read."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from ramda_jax.compaction.tracing.trace import Dims
 
 
 def _zero_terms(dims, leaves, threshold):
-    """For each contraction the entries of its sum that vanish because an activation is always zero there."""
+    """For each contraction, a mask of the terms that vanish because an activation is always zero."""
     masks = {path: zero_masks(leaves[path], threshold) for path, value in dims.leaves.items() if value.shape}
     zeros = Zeros(dims, masks)
     return {id(reader): zero_terms(reader, zeros) for reader in dims.walk.readers}
 
 
 class Liveness:
-    """Which nodes are alive: those that must be, those that they read, and so on."""
+    """The alive nodes: those that must be alive, those that they read, and so on."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Liveness:
         on_leaf = np.zeros(self.nodes.count, bool)
         for width in dims.widths:
             on_leaf[width.nodes] = True
-        # A node that is in no leaf cannot be deleted from one, and stays.
+        # A node that is not on a leaf's axis cannot be deleted from a leaf, so it stays.
         self.alive: np.ndarray = (self.nodes.roots == every) & (~dims.walk.indices.is_free(every) | ~on_leaf)
         for width in dims.widths:
             if width.name in keep:
                 self.alive[width.nodes] = True
         cache = {}
-        # The zeros are those of another `Liveness` of the same values.
+        # Reuse the zeros of another `Liveness` of the same values.
         self.readers: list[tuple[Reader, list[np.ndarray]]] = (
             like.readers
             if like is not None
@@ -54,7 +54,7 @@ class Liveness:
         self._zero: dict[int, np.ndarray] = like._zero if like is not None else _zero_terms(dims, leaves, threshold)
 
     def read(self, reader: Reader, entries: Sequence[np.ndarray]) -> np.ndarray:
-        """Which entries of the sum are read, an array over the contracted axes."""
+        """A mask of the terms of the sum that are read, over the contracted axes."""
         result = ~self._zero[id(reader)]
         for (_, contracted, others), mask in zip(reader.sides, entries, strict=True):
             for axis, label in others.items():
@@ -62,22 +62,22 @@ class Liveness:
                 if not alive.all():
                     mask = np.compress(alive, mask, axis)
             read = mask.any(axis=tuple(others))
-            # The contracted axes are left, in the order in which they are in the value.
+            # The contracted axes remain, in their order in the value.
             result &= np.transpose(read, np.argsort(np.argsort(contracted)))
         return result
 
     def needed(self, reader: Reader, entries: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields for each contracted axis what is read of its label."""
+        """Yields the read part of the label of each contracted axis."""
         read = self.read(reader, entries)
         for axis, label in enumerate(reader.contracted):
             yield label[read.any(axis=tuple(i for i in range(read.ndim) if i != axis))]
 
     def find_alive(self) -> None:
-        """The smallest set that contains what is frozen and whatever a living index reads."""
+        """Finds the smallest set that contains all frozen nodes, and all nodes that a node of the set reads."""
         changed = True
         while changed:
             changed = False
-            # From the outputs backwards, because most changes come from there.
+            # Go backwards from the outputs, because most changes come from there.
             for reader, entries in reversed(self.readers):
                 for label in self.needed(reader, entries):
                     _, nodes = self.nodes.of(label)
@@ -86,16 +86,16 @@ class Liveness:
                         changed = True
 
     def dead(self) -> list[str]:
-        """The names of the widths of which nothing is alive."""
+        """The names of the widths without an alive node."""
         return [width.name for width in self.dims.widths if not self.alive[width.nodes].any()]
 
     def with_padding(self, round_to: int, empty: Collection[str] = ()) -> np.ndarray:
-        """The alive nodes, and as many more as it takes to leave no axis empty and to make sizes round.
+        """A mask of the alive nodes, and of the further nodes that keep axes from being empty and make sizes round.
 
-        Of dead widths in `empty` nothing is kept.
+        Dead widths in `empty` keep no node.
         """
         kept = self.alive.copy()
-        # What may be kept so that no axis is empty.
+        # The nodes that may be kept so that no axis is empty.
         allowed = np.ones(self.nodes.count, bool)
         for width in self.dims.widths:
             alive = int(kept[width.nodes].sum())

@@ -1,4 +1,4 @@
-"""Which indices of which values are zero for every input, because what makes them is."""
+"""The indices of values that are zero for every input, because the parameters that make them are zero."""
 
 import itertools
 import math
@@ -15,26 +15,26 @@ from ramda_jax.compaction.tracing.program import Reader, Value, Visit
 if TYPE_CHECKING:
     from ramda_jax.compaction.tracing.trace import Dims
 
-#: Zero where their (first) input is.
+#: Zero where their first input is zero.
 _KEEP = """
     abs asin asinh atan atanh cbrt ceil convert_element_type copy device_put div erf erf_inv expm1 floor imag log1p name
     neg optimization_barrier pvary real reduce_precision reshard round sharding_constraint sign sin sinh sqrt square
     stop_gradient tan tanh
 """.split()
-#: Zero where all their inputs are, and where one of them is.
+#: Zero where all their inputs are zero, and zero where one input is zero.
 _ALL, _ANY = ("add", "add_any", "sub", "max", "min"), ("mul", "and")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
 class Zeros:
-    """Along each axis of each value of a trace, which indices are exactly zero whatever the inputs are.
+    """For each axis of each value of a trace, a mask of the indices that are exactly zero for all inputs.
 
-    What is not known to be zero counts as not zero, such as what comes out of primitives that are not listed here. What
-    a loop carries is zero where it is at the start, and stays so by each step.
+    Values that are not known to be zero count as not zero, such as the outputs of primitives that are not listed here.
+    A value that a loop carries is zero where it is zero at the start and each step keeps it zero.
 
     Args:
         dims: the trace.
-        leaves: from the paths of leaves to their masks, an array of booleans for each axis.
+        leaves: maps the paths of leaves to their masks, an array of booleans for each axis.
     """
 
     def __init__(self, dims: "Dims", leaves: Mapping[str, Masks]) -> None:
@@ -67,11 +67,11 @@ class Zeros:
             self.set(value, masks)
 
     def visit(self, visit: Visit) -> None:
-        """Finds the masks of what an equation returns."""
+        """Finds the masks of the outputs of an equation."""
         self._visit(visit)
 
     def set(self, value: Value, masks: Masks) -> None:
-        """Notes the masks of a value, in place of any that it has."""
+        """Sets the masks of a value, and replaces earlier ones."""
         self._masks.pop(value.number, None)
         if any(mask.all() for mask in masks if mask.size):
             masks = [np.ones(len(mask), bool) for mask in masks]
@@ -100,7 +100,7 @@ class Zeros:
         return []
 
     def _along(self, value, shape):
-        """The masks of an operand of an operation by entries, of the result's shape."""
+        """The masks of an operand of an entrywise operation, for the result's shape."""
         if self._is_all_zero(value):
             return _same(shape, True)
         if len(value.shape) != len(shape):
@@ -188,7 +188,7 @@ class Zeros:
 
 
 def zero_masks(leaf: Any, threshold: float = 0.0) -> Masks:
-    """The masks of an array with values: which of its indices have no entry above the threshold."""
+    """The masks of an array with values: the indices without an entry above the threshold."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return _same(leaf.shape, False)
     alive = np.asarray(leaf)
@@ -197,7 +197,7 @@ def zero_masks(leaf: Any, threshold: float = 0.0) -> Masks:
 
 
 def zero_terms(reader: Reader, zeros: Zeros) -> np.ndarray:
-    """Which entries of a sum vanish since an activation is zero there, an array over the contracted axes."""
+    """A mask of the terms of a sum that vanish because an activation is zero, over the contracted axes."""
     result = np.zeros([len(label) for label in reader.contracted], bool)
     for value, axes in reader.activations:
         for place, axis in enumerate(axes):
@@ -217,7 +217,7 @@ def _combined(function: Any, masks: Sequence[Masks]) -> Masks:
 
 
 def _runs(before, after):
-    """The shortest runs of axes, none of them of length 1, that hold the same number of entries."""
+    """Pairs of the shortest runs of axes with the same number of entries, without axes of length 1."""
     ends = [
         dict(zip(itertools.accumulate((1, *shape), lambda a, b: a * b), range(len(shape) + 1), strict=False))
         for shape in ([n for n in before if n != 1], [n for n in after if n != 1])
