@@ -55,13 +55,13 @@ def _ragged_dot(visit, states):
     ((summed,), (into,)), batch = numbers.dot_dimension_numbers
     groups, place = tuple(numbers.rhs_group_dimensions), visit.inputs[2].number
     if any(batch) or len(groups) != 1 or tuple(numbers.lhs_ragged_dimensions) != (1 - summed,):
-        raise CannotMove("its groups are not those of rows")
+        raise CannotMove("its groups are not groups of rows")
     by = (states[0].get(1 - summed), states[1].get(groups[0]), states[2].get(0))
     if any(found is not None and found is not ANY for found in by):
         raise CannotMove("the layers themselves are in another order")
     rows, columns = states[0].get(summed), states[1].get(into)
     if rows is not None and rows is not ANY and any(kind == "axis" for kind, _ in rows.sources):
-        raise CannotMove("what tells the layers apart is lost")
+        raise CannotMove("it removes the axis that tells the layers apart")
 
     def of_group(source):
         return (GROUP, place) if source == ("axis", groups[0]) else None if source[0] == "axis" else source
@@ -79,15 +79,15 @@ def _convolution(visit, states):
     (batch, feature, *_), (out, into, *_) = numbers.lhs_spec, numbers.rhs_spec
     is_depthwise = groups == lhs.shape[feature] == rhs.shape[out] and rhs.shape[into] == 1
     if (groups > 1 and not is_depthwise) or visit.equation.params["batch_group_count"] > 1:
-        raise CannotMove("it is in groups")
+        raise CannotMove("it has groups")
     if any(found is not ANY for state, own in zip(states, ((batch, feature), (out, into)), strict=True)
            for axis, found in state.items() if axis not in own):  # fmt: skip
-        raise CannotMove("it slides over what is in another order")
+        raise CannotMove("it slides over an axis in another order")
     to_batch, to_out, *_ = numbers.out_spec
     summed, channels = states[0].get(feature), states[1].get(out)
     for found in (summed, channels, states[1].get(into), states[0].get(batch)):
         if found is not None and found is not ANY and any(kind == "axis" for kind, _ in found.sources):
-            raise CannotMove("what tells the layers apart is lost")
+            raise CannotMove("it removes the axis that tells the layers apart")
     channels = agreed([summed, channels]) if is_depthwise else channels
     if not is_depthwise:
         agreed([summed, states[1].get(into)])

@@ -22,7 +22,7 @@ def _elementwise(visit, states):
         return states
     shape, result = visit.outputs[0].shape, {}
     if any(value.shape and len(value.shape) != len(shape) for value in visit.inputs):
-        raise CannotMove("its inputs have other numbers of axes")
+        raise CannotMove("its inputs have different numbers of axes")
     for axis, size in enumerate(shape):
         along = [
             state.get(axis) if value.shape[axis] == size else ANY

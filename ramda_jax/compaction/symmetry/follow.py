@@ -63,7 +63,7 @@ class _Follow:
         while place < len(visits):
             visit = visits[place]
             if visit.equation.primitive.name not in _KEEP_ROWS and is_by_group(map(self.state, visit.inputs)):
-                raise CannotMove(f"{visit.name} may put rows into other groups")
+                raise CannotMove(f"{visit.name} may move rows to other groups")
             if visit.equation.primitive.name not in _CONTROL:
                 self._equation(visit)
             elif open_loops and visits[open_loops[-1]].equation is visit.equation:
@@ -93,7 +93,7 @@ class _Follow:
             except CannotMove:
                 return
         elif transfer is None:
-            raise CannotMove(f"{visit.name} is not known to allow it")
+            raise CannotMove(f"it is not known how {visit.name} moves entries")
         else:
             try:
                 results = transfer(visit, states)
@@ -126,7 +126,7 @@ class _Follow:
         for number, ((_, inside), result) in enumerate(zip(carry, results, strict=False)):
             before, after = self.state(inside), self.state(result)
             if any(("step", place) in found.sources for found in after.values()):
-                raise CannotMove("a loop hands on what is in another order at each of its steps")
+                raise CannotMove("a loop passes on a value whose order differs from step to step")
             # A value that is constant along an axis may be in any order, and so in the order of later steps.
             known = _agreed_states([before, after])
             if known != before:

@@ -65,7 +65,7 @@ def with_sources(found: Move | None, rename: Callable[[Source], Source | None]) 
         return found
     sources = [rename(source) for source in found.sources]
     if None in sources:
-        raise CannotMove("what tells the layers apart is lost")
+        raise CannotMove("it removes the axis that tells the layers apart")
     return move(found.table, [source for source in sources if source is not None])
 
 

@@ -152,7 +152,7 @@ def _regroup(result, state, before, after, sources, targets, rename):
     parts = np.unravel_index(flat.reshape(*lengths, *shape), shape)
     names = [*map(rename, outside), *(("axis", axis) for axis in targets)]
     if None in names:
-        raise CannotMove("what tells the layers apart is lost")
+        raise CannotMove("it removes the axis that tells the layers apart")
     for number, axis in enumerate(targets):
         last = len(lengths) + number
         table = np.moveaxis(parts[number], last, -1)

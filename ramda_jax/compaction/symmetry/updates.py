@@ -32,7 +32,7 @@ def _scatter(visit, states):
     operand, _, updates = visit.inputs
     numbers = visit.equation.params["dimension_numbers"]
     if any(found is not ANY for found in states[1].values()):
-        raise CannotMove("its places are in another order")
+        raise CannotMove("its positions are in another order")
     batch = [axis for axis in range(len(updates.shape)) if axis not in numbers.update_window_dims]
     pairs = zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True)
     whole = {axis: batch[number] for axis, number in pairs}
