@@ -1,4 +1,4 @@
-"""Which leaves a fused kernel steps, and why it leaves the others to the default way."""
+"""Which leaves a fused kernel updates, and why the other leaves take the default path."""
 
 import dataclasses
 from typing import Any, NamedTuple, get_args
@@ -14,19 +14,19 @@ from ramda_jax.solvers.secular_newton import SecularNewton
 from ramda_jax.xla.tile_kernels import has_backend
 from ramda_jax.xla.tile_plans import Chip, TilePlan, plan_tiles
 
-#: The regularizers whose subproblem a tile can solve: convex, and of one number for all groups of a leaf.
+#: The regularizers whose subproblem a tile can solve: convex, with one weight for all groups of a leaf.
 _KINDS = (GroupLasso, SparseGroupLasso)
-#: Of parameters and gradients.
+#: The dtypes of parameters and gradients that a kernel supports.
 DTYPES = ("float32", "bfloat16")
 
 
 class Claim(NamedTuple):
-    """How a fused kernel steps a leaf.
+    """How a fused kernel updates a leaf.
 
     Attributes:
         plan: the leaf's tiles.
-        regularizer: with the groups of `plan.shape`.
-        solver: the leaf's.
+        regularizer: the regularizer, with the groups of `plan.shape`.
+        solver: the leaf's solver.
     """
 
     plan: TilePlan
@@ -44,13 +44,13 @@ def check_fused(fused: Any) -> None:
 
 
 def claim_leaf(leaf: Any, regularizer: Regularizer | None, solver: Solver | None, chip: Chip) -> Claim | str:
-    """The claim on a leaf, or the reason why it goes the default way.
+    """The claim on a leaf, or the reason why the leaf takes the default path.
 
     Args:
         leaf: the parameters, or anything with their shape and dtype.
-        regularizer: resolved for the leaf.
-        solver: that of the regularizer.
-        chip: that the kernel is for.
+        regularizer: the regularizer, resolved for the leaf.
+        solver: the regularizer's solver.
+        chip: the chip that the kernel is for.
     """
     if regularizer is None:
         return "no regularizer"

@@ -1,6 +1,6 @@
-"""RAMDA's whole step of a tile of groups: what a fused kernel computes.
+"""RAMDA's whole step for a tile of groups, as a fused kernel computes it.
 
-All of it is what the parts of the chain compute, by the same functions.
+The kernel calls the same functions as the parts of the chain.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from ramda_jax.xla.tile_kernels import TileKernel, TileValues
 
 
 class StepScalars(NamedTuple):
-    """What a step knows beside the arrays; real numbers.
+    """The inputs of a step in addition to the arrays: real numbers.
 
     Attributes:
         step_size: s_t.
         epsilon: eps_t.
-        weight: of psi, with the strength in it.
+        weight: the weight of psi, including the strength.
         is_first: whether this is the first step of a stage.
         averaging: c_t.
     """
@@ -48,7 +48,7 @@ class LeafArrays(NamedTuple):
         radii: the norms of the groups in the last solution.
         point: W_hat, after a step that does not write the parameters.
         params: the parameters, after a step that writes them.
-        errors: of each group what is left, after a step (`GroupRoots`).
+        errors: the groups' error bounds after a step (`GroupRoots`).
     """
 
     grad_sum: jax.Array
@@ -65,8 +65,8 @@ class TileStep:
     """A `TileFunction`.
 
     Attributes:
-        regularizer, solver: of the `Claim`.
-        restarts: whether there are stages, so that W_0 may become the parameters.
+        regularizer, solver: those of the `Claim`.
+        restarts: whether the run has stages, so that W_0 may become the parameters.
         writes_params: whether the result is the next parameters; otherwise it is W_hat.
     """
 
@@ -92,9 +92,9 @@ class TileStep:
 
 
 def _next_params(params, point, averaging):
-    """What `optax.apply_updates` makes of the averaging's update."""
+    """The parameters after `optax.apply_updates` of the averaging's update."""
     update = averaging_step(point, params, averaging)
-    # In float32, because not every chip can add in bfloat16; rounded once, as if it could.
+    # Add in float32, because not every chip can add in bfloat16. It is rounded once, so the result is the same.
     return (params.astype(jnp.float32) + update.astype(jnp.float32)).astype(params.dtype)
 
 
@@ -109,13 +109,13 @@ def step_leaf(
     writes_params: bool,
     interpret: bool,
 ) -> LeafArrays:
-    """One step of one leaf, by one kernel.
+    """One step of one leaf in one kernel.
 
     Args:
-        claim: the leaf's.
-        scalars: the step's.
-        gradient, params: of the leaf.
-        before: the state of the leaf.
+        claim: the claim on the leaf.
+        scalars: the scalars of the step.
+        gradient, params: the leaf's gradient and parameters.
+        before: the leaf's state before the step.
         restarts, writes_params: as in `TileStep`.
         interpret: as in `TileKernel`.
     """

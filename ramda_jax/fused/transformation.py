@@ -1,4 +1,4 @@
-"""RAMDA's chain with kernels for the leaves that they can step; all else is the chain's own."""
+"""RAMDA's chain with kernels for the leaves that they support; the chain itself updates the other leaves."""
 
 import functools
 from collections.abc import Callable
@@ -75,13 +75,13 @@ def fused_step(optimizer: optax.GradientTransformation) -> FusedStep:
 
 
 class ChainSettings(NamedTuple):
-    """What a fused step must know of the chain's parts.
+    """The settings of the chain's parts that a fused step needs.
 
     Attributes:
-        parts: builder, proximal point and averaging.
+        parts: the builder, the proximal point and the averaging.
         learning_rate, averaging: schedules or numbers.
-        restarts: of the builder.
-        strengths: by pattern (`strength_parts`).
+        restarts: the builder's restarts.
+        strengths: the strengths by pattern (`strength_parts`).
         keeps_iterate: whether the averaging's state keeps the iterate.
     """
 
@@ -96,12 +96,12 @@ class ChainSettings(NamedTuple):
 def fused_chain(settings: ChainSettings, fused: bool | Chip) -> optax.GradientTransformationExtraArgs:
     """The chain of `settings.parts`, with one kernel for each leaf that has a `Claim`.
 
-    The state is the chain's own. So a run may go on with or without kernels.
+    The state is that of the chain, so a run may continue with or without kernels.
 
     Args:
         settings: the chain.
-        fused: True for kernels on the chips that there are some for, and the chain's own step on all others; a chip for
-            its kernels in Pallas's interpreter on any device, for tests.
+        fused: True for kernels on the chips that have some, and the chain's own step on all others. For tests, the name
+            of a chip: its kernels run in Pallas's interpreter on any device.
     """
     chain = optax.chain(*settings.parts)
 
@@ -113,7 +113,7 @@ def fused_chain(settings: ChainSettings, fused: bool | Chip) -> optax.GradientTr
         def kernels(chip, interpret=False):
             return _step(settings, chip, interpret, writes_params, gradients, state, params, extra_args)
 
-        # The chain itself refuses what is not a state of its own, and no parameters.
+        # The chain itself raises the errors about a state of another optimizer and about missing parameters.
         if PROBE_POINT in extra_args or not _is_of_chain(state) or params is None:
             return default()
         if fused is not True:
@@ -138,7 +138,7 @@ def _step(settings, chip, interpret, writes_params, gradients, state, params, ex
     """(updates, state) after a step with kernels, or (params, state)."""
     builder, proximal, averager = settings.parts
     before, proximal_before, averaging_before = state
-    # The chain's own results for the leaves that kernels step are not used: XLA leaves them out.
+    # The chain's results for the leaves with kernels are not used, so XLA does not compute them.
     model, builder_state = builder.update(gradients, before, params)
     check_state(ProximalPointState, proximal_before)
     is_first = starts_stage(before.model_step, settings.restarts) if settings.restarts else None
@@ -194,13 +194,13 @@ def _step(settings, chip, interpret, writes_params, gradients, state, params, ex
 
 
 def _claims(settings, problem, chip, model, params, gradients) -> list[tuple[str, Claim | None]]:
-    """The path of every leaf, with its claim."""
+    """The path of every leaf with its claim, or None."""
     claims = []
     for (path, leaf, regularizer), metric, gradient in zip(
         assign(problem.assignment, params), *map(jax.tree.leaves, (model.metric, gradients)), strict=True
     ):
         claim = None
-        # Sums of another dtype are those of a state that was made elsewhere.
+        # Sums of another dtype come from a state that was made elsewhere.
         has_dtypes = metric.dtype == jnp.float32 and str(gradient.dtype) in DTYPES
         if regularizer is not None and has_dtypes and not is_on_several_devices(leaf):
             solver = problem.solver_for(path, regularizer, metric)
@@ -213,10 +213,10 @@ def _claims(settings, problem, chip, model, params, gradients) -> list[tuple[str
 
 
 def _solution(claim, problem, after):
-    """What `proximal_point` must know of a leaf that a kernel has stepped."""
+    """The `Solution` of a leaf that a kernel has updated, for `proximal_point`."""
     penalty = claim.regularizer.leaf_penalty(claim.plan.shape, problem.model.weight)
     residual, converged = left_over(after.errors, penalty.lam)
     passes = PASSES[jnp.finfo(after.errors.dtype).bits]
-    # Where the kernel has written the parameters nobody reads W_hat.
+    # If the kernel has written the parameters, nothing reads W_hat.
     value = after.params.astype(problem.model.linear.dtype) if after.point is None else after.point
     return Solution(value, after.radii, jnp.asarray(passes, jnp.int32), residual, converged)
