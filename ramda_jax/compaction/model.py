@@ -24,7 +24,7 @@ from ramda_jax.compaction.tracing.widths import maker_of
 
 @dataclasses.dataclass(frozen=True)
 class Compaction:
-    """A small model that was proved equal to the whole one.
+    """A small model that was proved equal to the whole model.
 
     Attributes:
         model: the small model. For nnx and Equinox it is of the same kind; for linen a function like `module.apply`;

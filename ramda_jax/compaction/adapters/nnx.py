@@ -16,7 +16,7 @@ def nnx_adapter(
     fit: Callable[[Any], Any] | None = None,
     train: bool = False,
 ) -> Adapter:
-    """The `Adapter` of an nnx module. It is proved in evaluation mode; the small module has the mode of the whole one.
+    """The `Adapter` of an nnx module. It is proved in evaluation mode; the small one keeps the whole module's mode.
 
     With `train` its functions run in training mode.
     """

@@ -153,10 +153,10 @@ def _filled(mask, shape):
 
 
 def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
-    """The regularizer for a small model in which every group has the weight that it has in the whole one.
+    """The regularizer for a small model in which every group has the weight that it has in the whole model.
 
     A group's weight is the root of its size, and in the small model a group has fewer entries. With the result instead
-    of `regularizer`, the small model trains like the whole one with the deleted entries held at zero.
+    of `regularizer`, the small model trains like the whole model with the deleted entries held at zero.
 
     Args:
         regularizer: the specification that the optimizer was given.

@@ -1,4 +1,4 @@
-"""Compares two traces: the small one must be the whole one without the indices that a plan deletes."""
+"""Compares two traces: the small trace must be the whole trace without the indices that a plan deletes."""
 
 import dataclasses
 import re
@@ -70,8 +70,8 @@ class Masks:
                     mask[list(kept)] = True
                 self.kept[nodes[~mask[positions]]] = False
                 kept_somewhere[nodes[mask[positions]]] = True
-        # A product is deleted with any of its factors; a factor that also occurs in a kept index is kept, and so is one
-        # of which the plan says so: where nothing of an axis is left, the leaves do not tell which factor was deleted.
+        # A product is deleted with any of its factors. A factor is kept if it also occurs in a kept index, or if the
+        # plan says so: where nothing of an axis is left, the leaves do not tell which factor was deleted.
         self.kept |= kept_somewhere
         planned = {(width.name, width.size, width.members): width.kept for width in plan.widths}
         for width in dims.widths:

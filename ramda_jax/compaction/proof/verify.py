@@ -1,6 +1,6 @@
-"""The proof that a small model computes the same as the whole one. Every model has a proof of its own.
+"""The proof that a small model computes the same as the whole model. Every model has its own proof.
 
-Structure: both models are traced, and the small trace must be the whole one without the planned indices. It has the
+Structure: both models are traced, and the small trace must be the whole trace without the planned indices. It has the
 same primitives in the same order, applied to the corresponding values, with the same parameters and literals, and every
 intermediate array has the shape that the labels predict. Together with the claim of the rules (`rules`) this is an
 induction over the program. It detects a mean over a deleted channel, a width read from a shape, and a reshape with a
@@ -90,7 +90,7 @@ def check_structure(
 def trace_small(
     what: str, small_fn: Callable[..., Any], small_variables: Tree, args: tuple[Any, ...], dims: Dims, plan: Plan
 ) -> Program | Mismatch:
-    """Traces a small model for the arguments of the whole one, or says why it cannot be traced."""
+    """Traces a small model for the arguments of the whole model, or says why it cannot be traced."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole model has shown its warnings already
@@ -127,11 +127,11 @@ def verify(
     num_random: int = 2,
     tolerance: float | None = None,
 ) -> Proof:
-    """Proves that a small model computes the same as the whole one, or raises.
+    """Proves that a small model computes the same as the whole model, or raises.
 
     Args:
         apply_fn, variables: the whole model, a function of (variables, *args).
-        small_fn, small_variables: the small one.
+        small_fn, small_variables: the small model.
         *example_args: a batch of arrays, or of shapes and dtypes. With the latter only random inputs are tried.
         plan: the plan by which the small variables were made.
         dims: the result of `trace_dims` for the whole model, with its rules, to save another trace.

@@ -1,4 +1,4 @@
-"""An attempt at a small model, on shapes alone: planned, rebuilt, traced and compared with the whole one."""
+"""An attempt at a small model, on shapes alone: planned, rebuilt, traced and compared with the whole model."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence

@@ -82,7 +82,7 @@ class Guesses:
     def options(self) -> dict[tuple[str, str], list[Source]]:
         """For each number that may change, the sources that it may count; equivalent sources are listed once.
 
-        The sources come first of which no other one says that the number stays.
+        Numbers whose sources all agree come first.
         """
         result = {}
         certain = {}

@@ -27,10 +27,10 @@ class Search:
     def run(self, strict: bool = False, allow_empty: bool = False) -> tuple[Attempt, dict[str, str]]:
         """The first attempt that succeeds; with `strict` the first attempt, whether it succeeds or not.
 
-        With `allow_empty` dead widths lose all of their indices, those at least that can.
+        With `allow_empty` dead widths lose all of their indices where this is possible.
 
         Returns:
-            (attempt, reasons): from the names of dead widths that keep an index although they may be empty to why.
+            (attempt, reasons). `reasons` says, by name, why a dead width that may be empty keeps an index.
         """
         dead = self._attempt.dead() if allow_empty else []
         if not dead:
@@ -45,7 +45,7 @@ class Search:
         return self._emptied(self._run(strict), dead)
 
     def _emptied(self, attempt, dead):
-        """The attempt with as many of the dead widths empty as can be, together, else one after the other."""
+        """The attempt with as many empty dead widths as possible, tried together first, then one after the other."""
         reasons = {}
         whole = self._empty_too(attempt, dead)
         if not whole.mismatches:
@@ -57,7 +57,7 @@ class Search:
             else:
                 attempt = one
         reasons = reasons or {dead[0]: str(whole.mismatches[0])}
-        # Of what stays whole the reason is in `refused`.
+        # `refused` has the reasons for the widths that stay whole.
         return self._without_needless(attempt), {n: why for n, why in reasons.items() if n not in attempt.refused}
 
     def _empty_too(self, attempt, names):

@@ -1,4 +1,4 @@
-"""Makes a small model again without the whole one, from its code, its plan and its variables."""
+"""Makes a small model again without the whole model, from its code, its plan and its variables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -29,14 +29,14 @@ def rebuild(
     """Makes the small model again, in a new process, from a fresh model of the old sizes and the small variables.
 
     Args:
-        model: a fresh model of the old sizes, made by the code that made the whole one. Its values are not used, and it
+        model: a fresh model of the old sizes, made with the code of the whole model. Its values are not used, and it
             may be abstract (`nnx.eval_shape`, `eqx.filter_eval_shape`). For linen the module, or another module with
             the same parameters, such as one that decodes or has the encoder alone. A function is returned unchanged.
         plan: the plan of the compaction, from `load_compact`.
         variables: the small variables: a tree of the model's structure, or the dict by path of `load_compact`, which a
             function cannot take.
         *example_args: a batch, or its shapes and dtypes. If it is given, the small model is traced and compared with
-            the whole one as in `compact_model`. This detects code that is not that of the planned model.
+            the whole model as in `compact_model`. This detects code that is not that of the planned model.
         call, fit: as in `compact_model`. The numbers that `compact_model` has found are in the plan.
 
     Returns:
@@ -77,15 +77,15 @@ def rebuild(
     except Exception as error:  # of any kind, from code that does not expect these sizes
         raise CompactionError(
             f"The model must be one of those that the plan was made for, but cannot be built with its small variables "
-            f"({type(error).__name__}: {error}); make it by the code that made the whole one."
+            f"({type(error).__name__}: {error}); make it with the code of the whole model."
         ) from error
     if example_args:
         dims = label_program(trace_program(adapter.apply, whole, *example_args, explain=adapter.explain(example_args)))
         mismatches = check_structure(apply, small, example_args, dims, _plan_of(plan, small))
         if mismatches:
             raise CompactionError(
-                f"The model must be the one that the plan was made for, but is not: {mismatches[0].reason}; make it by "
-                "the code that made the whole one."
+                f"The model must be the one that the plan was made for, but is not: {mismatches[0].reason}; make it "
+                "with the code of the whole model."
             )
     return in_evaluation_mode(rebuilt)
 
@@ -118,8 +118,8 @@ def _fill(plan, whole, leaves):
         if path not in plan.leaves:
             if isinstance(leaf, jax.ShapeDtypeStruct):
                 raise CompactionError(
-                    f"The model must have values where the plan has no leaf, but '{path}' is abstract; make it by the "
-                    "code and the arguments that made the whole one, or give it values there."
+                    f"The model must have values where the plan has no leaf, but '{path}' is abstract; make it with "
+                    "the code and the arguments of the whole model, or give it values there."
                 )
             filled.append(leaf)
             continue
@@ -127,7 +127,7 @@ def _fill(plan, whole, leaves):
         if np.shape(leaf) != shape:
             raise CompactionError(
                 f"The model must be a fresh one of the sizes before, but '{path}' has shape {np.shape(leaf)}, not "
-                f"{shape}; make it by the code that made the whole one."
+                f"{shape}; make it with the code of the whole model."
             )
         if path not in leaves or _is_key(leaves[path]) != _is_key(leaf):
             found = sorted(leaves)[:5]
@@ -139,8 +139,8 @@ def _fill(plan, whole, leaves):
     missing = sorted(plan.leaves.keys() - {path for path, _ in named_leaves(whole)})
     if missing:
         raise CompactionError(
-            f"The model must have all leaves of the plan, but lacks {missing[:5]}; make it by the code that made the "
-            "whole one."
+            f"The model must have all leaves of the plan, but lacks {missing[:5]}; make it with the code of the "
+            "whole model."
         )
     return jax.tree.structure(whole).unflatten(filled)
 

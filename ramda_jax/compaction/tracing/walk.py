@@ -33,8 +33,8 @@ class Walk:
         readers: all contractions with parameters.
         opaque: how often a primitive without a rule was met, by name.
         used: for each jaxpr that was walked, in order, which outputs of each of its equations are needed.
-        like: the walk of the whole program, where this is that of the small one. What is needed there is needed here
-            too: in the small program what leads to an array without entries would not be.
+        like: the walk of the whole program, if this walks the small program; else None. The same outputs count as
+            needed here. On its own, the small program would not need outputs that only lead to arrays without entries.
     """
 
     def __init__(self, rules: Mapping[str, Rule] | None = None, like: "Walk | None" = None) -> None:

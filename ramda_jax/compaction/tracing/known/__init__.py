@@ -1,1 +1,1 @@
-"""What is known of values for every input: which of their indices are zero, and which are constant."""
+"""Facts about values that hold for every input: which of their indices are zero, and which are constant."""

@@ -1,4 +1,4 @@
-"""Which indices of which values do not depend on the inputs, because what makes them does not."""
+"""Finds the indices of values that do not depend on the inputs of the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,20 @@ from ramda_jax.compaction.tracing.rules.elementwise import RULES as BY_ENTRIES
 if TYPE_CHECKING:
     from ramda_jax.compaction.tracing.trace import Dims
 
-#: They move entries and change none, so that what is known of their input is known of their result.
+#: Primitives that move entries without a change, so that the masks of their inputs give those of their outputs.
 _MOVE = ("broadcast_in_dim", "transpose", "squeeze", "reshape", "concatenate", "slice", "rev")
 _WINDOWS = ("reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min")
 
 
 class Constants(Zeros):
-    """Along each axis of each value of a trace, which indices have the same entries whatever the inputs are.
+    """For each axis of each value of a trace, a mask of the indices whose entries are the same for all inputs.
 
-    These entries may differ from each other, as where a position is added. What is not known to be constant counts as
-    not constant. So does what a loop carries.
+    These entries may differ from each other, for example after a position embedding is added. Values that are not known
+    to be constant count as not constant, and so do values that a loop carries.
 
     Args:
         dims: the trace.
-        zeros: of the same trace, with the same variables: what is zero is constant too.
+        zeros: the zeros of the same trace with the same variables. Zeros are constant too.
         leaves: the variables by path.
     """
 
@@ -48,7 +48,7 @@ class Constants(Zeros):
         if all(value.recipe is not None for value in visit.outputs):
             return
         found = list(self._outputs(visit))
-        if not visit.inputs:  # as those of `arange`
+        if not visit.inputs:  # such as `arange`
             found = [[np.ones(size, bool) for size in value.shape or (1,)] for value in visit.outputs]
         for number, value in enumerate(visit.outputs):
             masks = self._zeros.of(value)
@@ -87,7 +87,7 @@ class Constants(Zeros):
                 continue
             depends = self._depends(kernel, summed[side], [self.of(value)[axis] for axis in summed[1 - side]])
             axes = [[a for a in range(len(v.shape)) if a not in (*summed[i], *batch[i])] for i, v in _numbered(visit)]
-            # The result's axes: those of the batch, then the left factor's, then the right one's.
+            # The result has the axes of the batch, then those of the left factor, then those of the right factor.
             first = len(batch[0]) + (len(axes[0]) if side else 0)
             masks = [np.zeros(size, bool) for size in shape]
             for place, axis in enumerate(axes[side]):
@@ -106,7 +106,7 @@ class Constants(Zeros):
         return masks
 
     def _depends(self, kernel, axes, constant):
-        """Which entries of a kernel are not zero and meet an entry of the other factor that is not constant."""
+        """A mask of the kernel's nonzero entries that are multiplied by entries of the other factor that may vary."""
         found = nonzero(kernel.recipe, self._leaves, 0.0, self._cache)
         for axis, mask in zip(axes, constant, strict=True):
             found = found & ~mask.reshape([-1 if i == axis else 1 for i in range(found.ndim)])

@@ -1,4 +1,4 @@
-"""What is known of the values in loops: what holds at the start and is kept by each step."""
+"""Masks of the values in loops: a fact about a carried value must hold at the start and be kept by each step."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,33 +10,33 @@ from ramda_jax.compaction.tracing.program import Value, Visit
 
 _LOOPS = ("scan", "while", "cond")
 
-#: For each axis of a value a boolean for each of its indices, such as whether it is zero. A number has one axis, with
-#: one index.
+#: For each axis of a value a boolean for each index, such as whether it is zero. A number has one axis with one index.
 Masks = list[np.ndarray]
 
 
 class Known(Protocol):
-    """What is known of the values of a trace."""
+    """The masks of the values of a trace."""
 
     def of(self, value: Value) -> Masks:
         """The masks of a value."""
         ...
 
     def set(self, value: Value, masks: Masks) -> None:
-        """Notes the masks of a value, in place of any that it has."""
+        """Sets the masks of a value, and replaces earlier ones."""
         ...
 
     def visit(self, visit: Visit) -> None:
-        """Finds the masks of what an equation returns."""
+        """Finds the masks of the outputs of an equation."""
         ...
 
 
 class Loops:
-    """Goes through the equations of a trace in order, and through the bodies of loops until nothing changes.
+    """Visits the equations of a trace in order, and the bodies of loops until the masks no longer change.
 
     Args:
-        known: what is known of the values so far.
-        visits: of the trace. A loop is visited where it begins, with what its body begins with, and where it ends.
+        known: the masks of the values so far.
+        visits: the visits of the trace. A loop has two: one where it begins, with the arguments of its body, and one
+            where it ends.
     """
 
     def __init__(self, known: Known, visits: Sequence[Visit]) -> None:
@@ -83,7 +83,7 @@ class Loops:
         else:
             count, scanned = len(enter.outputs), []
             constants = len(enter.inputs) - count
-            results = leave.inputs[len(leave.inputs) - count :]  # after those of the condition
+            results = leave.inputs[len(leave.inputs) - count :]  # the results of the condition come first
         carry = [known.of(value) for value in enter.inputs[constants : constants + count]]
         steps = [known.of(value)[1:] or [np.zeros(1, bool)] for value in scanned]
         while True:
@@ -93,7 +93,7 @@ class Loops:
                 for value in visit.outputs:
                     known.set(value, [])
             self._run(first + 1, last)
-            # What a step changes is known after none of them, and what is known can only become less.
+            # A fact that a step breaks is not known of the carried value. Facts are only removed, so this loop ends.
             kept = [
                 [before & after for before, after in zip(own, known.of(result), strict=True)]
                 for own, result in zip(carry, results, strict=False)
