@@ -180,7 +180,7 @@ def stages(
 
 
 def _shown(value, scale):
-    """A number times `scale`; what it is under `jax.jit` is not known before the call."""
+    """A number times `scale` as text. A traced number has no value to show."""
     return f"traced * {scale:.4g}" if isinstance(value, Tracer) else f"{value * scale:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Stages: the steps at which dual averaging starts again from where it is."""
+"""Stages: the steps at which dual averaging restarts from the current parameters."""
 
 from collections.abc import Sequence
 

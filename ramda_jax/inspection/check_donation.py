@@ -47,7 +47,7 @@ def check_donation(step: Any, *args: Any, **kwargs: Any) -> None:
     traced: Any = step.trace(*args, **kwargs) if hasattr(step, "trace") else None
     if not hasattr(traced, "args_info"):  # such as what `nnx.jit` returns
         raise TypeError(
-            f"`step` must be what `jax.jit` returns, got {step!r}; give `jax.jit(step, donate_argnums=...)`."
+            f"`step` must be the result of `jax.jit`, got {step!r}; give `jax.jit(step, donate_argnums=...)`."
         )
     positional, named = traced.args_info
     arguments = {f"argument {i}": tree for i, tree in enumerate(positional)} | {

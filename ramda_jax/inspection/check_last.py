@@ -104,8 +104,8 @@ def check_last(optimizer: optax.GradientTransformation, params: Tree, num_steps:
         state = new_state
     raise ValueError(
         f"One of ramda_jax's methods must be in the optimizer and answer, but in {_MAX_STEPS} steps too few updates "
-        "have come from one; if it is in there, something around it does not hand on keyword arguments (as "
-        "`optax.lookahead` does not) or never lets it step: use what is a `GradientTransformationExtraArgs`."
+        "have come from one; if it is in there, a wrapper around it does not pass on keyword arguments (as "
+        "`optax.lookahead` does not) or never lets it step; use a `GradientTransformationExtraArgs`."
     )
 
 

@@ -228,8 +228,8 @@ def regularized_leaves(spec: RegularizerSpec | Assignment, params: Tree) -> list
     for path, leaf, _ in found:
         if not jnp.issubdtype(leaf.dtype, jnp.number) or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise TypeError(
-                f"What gets a regularizer must be an array of real numbers, got {leaf.dtype} at '{path}'; leave it out "
-                "by a narrower pattern."
+                f"A leaf with a regularizer must be an array of real numbers, got {leaf.dtype} at '{path}'; leave it "
+                "out by a narrower pattern."
             )
     return found
 

@@ -162,7 +162,7 @@ def test_coupling_wants_the_parameters_that_were_traced_and_params_in_update():
     # The plan keeps rows 0 and 1 of one leaf, and rows 1 and 2 of another leaf of the same groups.
     leaves = {path: LeafPlan(shape, (None,) * len(shape)) for path, shape in coupling.shapes.items()}
     leaves |= {"left/kernel": LeafPlan((8, 2), ((0, 1), None)), "right/kernel": LeafPlan((8, 2), ((1, 2), None))}
-    with pytest.raises(CompactionError, match="must keep the same entries of all groups of d0"):
+    with pytest.raises(CompactionError, match="must keep the same entries in all kept groups of d0"):
         compact_coupling(Plan(leaves, (), {}), coupling)
     optimizer = coupling.wrap(optax.sgd(0.1))
     with pytest.raises(ValueError, match="requires the current value of parameters"):

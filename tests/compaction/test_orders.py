@@ -392,7 +392,7 @@ def test_a_coupling_refuses_orders_of_which_it_knows_nothing():
     layers = make_layers()
     dims = trace_dims(mlps, layers, X)
     coupling = couple(dims, layers)
-    with pytest.raises(CompactionError, match="must have the units of all layers in one order"):
+    with pytest.raises(CompactionError, match="must keep the same order of units in all layers"):
         compact_coupling(plan_compaction(dims, layers), coupling)
     compact_coupling(plan_compaction(dims, layers, permute=False), coupling)
 

@@ -88,7 +88,7 @@ def test_a_step_that_writes_one_over_the_other_is_named(step, donate, args, mess
 
 def test_what_is_not_jitted_is_refused():
     for step in (updated, nnx.jit(updated, donate_argnums=BOTH)):
-        with pytest.raises(TypeError, match=r"must be what `jax.jit` returns, got .*; give `jax.jit\(step"):
+        with pytest.raises(TypeError, match=r"must be the result of `jax.jit`, got .*; give `jax.jit\(step"):
             check_donation(step, PARAMS, STATE, PARAMS)
 
 

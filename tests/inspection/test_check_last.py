@@ -97,7 +97,7 @@ def test_every_method_in_half_precision(factory):
 def test_wrappers_that_hand_on_no_arguments_are_refused_with_a_reason():
     params = optax.LookaheadParams.init_synced(make_params())
     with pytest.raises(
-        ValueError, match=re.escape("does not hand on keyword arguments (as `optax.lookahead` does not)")
+        ValueError, match=re.escape("does not pass on keyword arguments (as `optax.lookahead` does not)")
     ):
         check_last(optax.lookahead(method(), sync_period=5, slow_step_size=0.5), params)
 

@@ -51,7 +51,9 @@ def compact_state(plan: Plan, state: Any, optimizer: optax.GradientTransformatio
         {'in': (5, 2), 'out': (2, 3)}
     """
     if not hasattr(optimizer, "init"):
-        raise TypeError(f"`optimizer` must be an Optax transformation, got {optimizer!r}; give the one that goes on.")
+        raise TypeError(
+            f"`optimizer` must be an Optax transformation, got {optimizer!r}; give one for the small model."
+        )
     check_arrays("The small parameters", named_leaves(small_params))
     fresh = jax.eval_shape(optimizer.init, small_params)
     leaves = flatten_with_paths(_compact(plan, state))[0]

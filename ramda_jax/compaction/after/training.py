@@ -179,8 +179,8 @@ def keep_group_weights(regularizer: Any, params: Any) -> dict[str, Regularizer]:
             continue
         if isinstance(own.regularizer if isinstance(own, Scaled) else own, HardTarget):
             raise ValueError(
-                f"`keep_group_weights` cannot keep {own!r} for '{path}': it counts what the whole model has, of which "
-                "the small one has a part; train the small one without it, or with `freeze_structure`."
+                f"`keep_group_weights` cannot keep {own!r} for '{path}': it counts the zeros of the whole model, "
+                "of which the small model lacks some; train that without it, or with `freeze_structure`."
             )
         if isinstance(own, GroupRegularizer) and jnp.ndim(own.weights(leaf.shape)) > 0:
             raise ValueError(

@@ -60,21 +60,21 @@ def compact_coupling(plan: Plan, coupling: Coupling) -> tuple[Coupling, Plan]:
         )
     if plan.has_orders:
         raise CompactionError(
-            "The plan must have the units of all layers in one order, as the coupled groups have, but puts those of "
-            "some layers in others; make it by `plan_compaction(dims, params, permute=False)`."
+            "The plan must keep the same order of units in all layers, which the coupled groups require, but reorders "
+            "the units of some layers; make it by `plan_compaction(dims, params, permute=False)`."
         )
     kept = {path: _kept(leaf) for path, leaf in leaves.items()}
     packed = {}
     for name, whole in coupling.parts.items():
         mask = _packed_mask(whole, leaves, kept)
         rows = np.flatnonzero(mask.any(axis=1))
-        # Where no row is left, those entries of a row whose other indices are.
+        # If no row is left, take the entries that the plan keeps along the other axes.
         entries = mask if len(rows) else _packed_mask(whole, leaves, kept, whole_rows=True)
         columns = np.flatnonzero(entries.any(axis=0))
         if not mask[np.ix_(rows, columns)].all():
             raise CompactionError(
-                f"The plan must keep the same entries of all groups of {name} that it keeps; give one of the `dims` "
-                "that were coupled."
+                f"The plan must keep the same entries in all kept groups of {name}, but does not; give one of the "
+                "`dims` that were coupled."
             )
         packed[f"{COUPLED}/{name}"] = LeafPlan(mask.shape, (tuple(rows.tolist()), tuple(columns.tolist())))
     parts = {}

@@ -85,8 +85,9 @@ class Plan:
         leaves: a `LeafPlan` by path, for all the variables.
         widths: a `WidthPlan` for each width that has an axis longer than 1.
         unread_inputs: a mapping from `"path[axis]"` of inputs to the indices that no parameter reads. They stay.
-        round_to, threshold: the arguments of `plan_compaction`. sizes: numbers that the small model's modules must hold
-        instead of those of the whole model: (path of the module, attribute, number).
+        round_to, threshold: the arguments of `plan_compaction`.
+        sizes: numbers that the small model's modules must hold instead of those of the whole model, as (path of the
+            module, attribute, number).
     """
 
     leaves: dict[str, LeafPlan]

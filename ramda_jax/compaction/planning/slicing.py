@@ -186,7 +186,7 @@ def _map(plan, function, shape_of, tree, *others):
         path = homes.get(name)
         wanted = None if path is None else shape_of(plan.leaves[path])
         is_number = np.size(leaf) == 1 and np.shape(leaf) != wanted
-        # Beside a single array only the shape tells what is kept of it, such as Adam's `0/mu`, from other arrays.
+        # If the plan is that of a single array, only the shape tells its state, such as `0/mu`, from other arrays.
         is_other = path == "" and name not in ("", EMPTY_KEY) and not _fits(wanted, np.shape(leaf))
         if path is None or is_other or (is_number and np.prod(plan.leaves[path].shape) > 1):
             result.append(jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf)

@@ -11,9 +11,10 @@ def _written(operand: State, update: State, whole: Mapping[int, int]) -> list[St
     """The state of the result of writing an update into an operand.
 
     Args:
-        operand, update: the states of both. whole: maps the operand's axes that the update covers whole to the update's
-        axes. Along the other axes nothing may move, and no move may depend on them, because positions in the update
-        differ there from those in the operand.
+        operand, update: the states of both.
+        whole: maps the operand's axes that the update covers whole to the update's axes. Along the other axes nothing
+            may move, and no move may depend on them, because positions in the update differ there from those in the
+            operand.
     """
     before = moved_axes(operand, {axis: axis for axis in whole})
     new = moved_axes(update, {own: axis for axis, own in whole.items()})
