@@ -1,5 +1,6 @@
 """The methods: how each finds the groups that stay, and its settings to tune."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,9 +116,9 @@ def hard(lab, keep, choice, seed, num_steps):
             f"^coupled/{name}$": ramda_jax.TopGroups(rising(share, RISE * num_steps), groups=0)
             for name, share in zip(best, zeros, strict=True)
         }
-        return groups.coupling.wrap(
-            staged_ramda(rate, groups.coupling.regularizer(regularizers), 1.0, num_steps, ends=())
-        )
+        # A hard target has no weights.
+        coupling = dataclasses.replace(groups.coupling, weights=None)
+        return coupling.wrap(staged_ramda(rate, coupling.regularizer(regularizers), 1.0, num_steps, ends=()))
 
     # The number of zeros is rounded up, so make the share a little smaller. Then float32 gives the intended number.
     numbers = choice.rate, *(max(1 - np.mean(one) - 1e-3, 0.0) for one in best.values())

@@ -1,6 +1,7 @@
 """The cost of a group, compared with what is saved when its unit is deleted."""
 
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -202,6 +203,22 @@ def test_patterns_of_a_coupling_have_its_weights():
     assert any(path.startswith("rest/") for path in weights({"": every}))
     with pytest.raises(ValueError, match="matches no leaf"):
         weights({"^coupled/": every, "^nothing": every})
+
+
+@pytest.mark.parametrize("given", [ramda_jax.TopGroups(0.5, groups=0), 2.0 * ramda_jax.L1(), ramda_jax.NofM(2, 4)])
+def test_a_coupling_with_weights_refuses_what_would_ignore_them(given):
+    function, params, x, _ = CASES["flax's layout"]
+    dims = trace_dims(function, params, x)
+    weighted, plain = couple(dims, params, weight="saving"), couple(dims, params)
+    inner = getattr(given, "regularizer", given)
+    for patterns in (given, {"^coupled/": given}):
+        with pytest.raises(ValueError, match=rf"got {re.escape(repr(inner))}, which would ignore them; use"):
+            weighted.regularizer(patterns)
+        assert given in plain.regularizer(patterns).values()
+    # What has no regularizer, and what is not coupled, has no weights to ignore.
+    for patterns in ({"^coupled/": None}, {"^coupled/": ramda_jax.Null(), "": given}):
+        assert weighted.regularizer(patterns) == patterns
+    assert weighted.regularizer(rest={"^rest/": given})["^rest/"] == given
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -146,12 +146,14 @@ class Coupling:
         Args:
             coupled: a regularizer with groups along the first axis, for the coupled arrays; None for
                 `GroupLasso(groups=0)`. Or a mapping of patterns on packed paths, such as `keep_group_weights` returns.
-                Groups without a weight of their own have the coupling's `weights`.
+                Groups without a weight of their own have the coupling's `weights`. `TopGroups`, and all others
+                whose groups have no weights, need a coupling without.
             rest: from patterns on the paths of the other parameters to their regularizers, such as `{"conv1/kernel":
                 GroupLasso("input")}` for the layer that reads the images.
 
         Raises:
             CompactionError: nothing is coupled, because no index can be removed, and `rest` is not given.
+            ValueError: the coupling has weights, and a regularizer of coupled arrays would ignore them.
         """
         if not self.parts and not rest:
             raise CompactionError(

@@ -9,20 +9,30 @@ import numpy as np
 from ramda_jax.compaction.grouping.parts import COUPLED
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
+from ramda_jax.regularizers.null import Null
 from ramda_jax.regularizers.scaled import Scaled
 from ramda_jax.structure.assignment import check_pattern
 
 
 def weighing(regularizer: Regularizer | None, weights: np.ndarray) -> Regularizer | None:
-    """The regularizer with these group weights `[size]`; the same object if it has other weights, or no groups."""
+    """A regularizer whose groups weigh these numbers `[size]`; the same object if it has weights of its own.
+
+    Raises:
+        ValueError: its groups have no weights.
+    """
     if isinstance(regularizer, Scaled):
         inner = weighing(regularizer.regularizer, weights)
         assert inner is not None
         return regularizer if inner is regularizer.regularizer else dataclasses.replace(regularizer, regularizer=inner)
-    if not isinstance(regularizer, GroupRegularizer) or regularizer.group_weight != "sqrt_size":
+    if regularizer is None or isinstance(regularizer, Null) or not len(weights):
+        return regularizer  # nothing is regularized, or nothing is left of the width
+    if not isinstance(regularizer, GroupRegularizer):
+        raise ValueError(
+            f"A coupling with weights must be given regularizers of group norms, got {regularizer!r}, which would "
+            "ignore them; use `GroupLasso(groups=0)`, or couple with `weight='size'`."
+        )
+    if regularizer.group_weight != "sqrt_size":
         return regularizer
-    if not len(weights):
-        return regularizer  # the width is empty
     is_same = np.ptp(weights) == 0
     return dataclasses.replace(regularizer, group_weight=float(weights[0]) if is_same else weights[:, None])
 

@@ -28,7 +28,8 @@ class TopGroups(TopBlocks, Grouped):
     regularizer, and the others exactly zero; of equal gains the lower index is kept. So the structured point has the
     share from the first step on, and so have the parameters if `averaging` is 1. All positive strengths mean the same.
     If the weight of the subproblem is 0 (strength or learning rate 0), there is no constraint. All groups count the
-    same, whatever their size. A `group_weight` would choose other groups, which are not a minimiser.
+    same, whatever their size. A `group_weight` would choose other groups, which are not a minimiser, so there is none,
+    and `weight="saving"` of `compaction.groups` and of couplings is refused with `TopGroups`.
 
     The number of zeros is rounded up: a share of 0.5 of 3 groups is 2. A share of 0.07 of 100 groups is 7, although
     0.07 * 100 is slightly above 7 in floating point. psi is not convex. The set of living groups is stable if there is
