@@ -1,19 +1,19 @@
-"""Measures whether a `Target` reaches its share, and at what accuracy.
+"""Does a `Target` reach its share, does what it finds stay, and at what accuracy?
 
-    python -m benchmarks.targets                                         # on the digits that scikit-learn ships
-    python -m benchmarks.targets --fashion DIR --mnist DIR               # and on these, if their files are there
+    python -m benchmarks.targets                                               # on the digits that scikit-learn ships
+    python -m benchmarks.targets --mnist DIR --fashion DIR --text DIR          # and on these, if their files are there
     python -m benchmarks.targets --problems digits_conv --shares 0.9 --seeds 5 --json targets.json
+    python -m benchmarks.targets --table docs/targets.json                     # prints the tables of these rows again
 
-Each run is RAMDA with the group LASSO, `stages(learning_rate, total_steps)` and `Target(share, start=start)`, for
-every seed and every start. A row has the shares of zero weights at the end, how many times lambda moved after it was
-held, how many groups changed in the last tenth of the steps, the lambdas found, and the test accuracy beside that of
-the same net without a regularizer.
+Each run is RAMDA (or RMDA) with the group LASSO, `stages(learning_rate, total_steps)` and `Target(share, start=start)`,
+for every seed and start. Shares, seeds and starts are traced: one program serves all runs of a problem. With `--sweep`
+there are runs with eleven constant lambdas too. docs/targets.md says what the columns are.
 """
 
 import argparse
 import functools
 import json
-from collections.abc import Callable, Sequence
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,196 +21,289 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from tabulate import tabulate
 
 import ramda_jax
-from examples.data.idx import read_idx
-from ramda_jax import metrics
+from benchmarks.small_problems import problems
+from benchmarks.target_tables import tables
+from ramda_jax import compaction, metrics
 
-REGULARIZER = ramda_jax.GroupLasso(-2)  # by input channel, including the images' single one
 SHARES = (0.5, 0.7, 0.9, 0.95)
 STARTS = (1e-7, 1e-4, 1e-1)
-BATCH = 64
-# The numbers of images of Fashion-MNIST and MNIST: enough to learn from, few enough for two cores.
-TRAINED_ON, TESTED_ON = 6_000, 2_000
+#: The number of lambdas of a sweep. It goes beyond what the targets have found by this factor, both ways.
+LAMBDAS, BEYOND = 11, 3
+#: A certificate's bound that is a promise: below it no zero group should become nonzero.
+SMALL_BOUND = 0.05
 
 
-class Problem(NamedTuple):
-    """A net and its data.
+class Setting(NamedTuple):
+    """How a problem is trained.
 
     Attributes:
-        widths: the widths of the dense layers, the output last; the first input is the output of the layers before.
-        channels: the channels of the convolutions before them.
-        learning_rate: of the first stage.
+        rates: the learning rate of the first stage, by method.
         num_steps: of a run.
-        data: gives (training images, test images, training labels, test labels), images of shape `[n, h, w, 1]`.
+        regularizer: what makes groups zero.
+        batch_size: None for that of the problem.
     """
 
-    widths: tuple[int, ...]
-    channels: tuple[int, ...]
-    learning_rate: float
+    rates: dict[str, float]
     num_steps: int
-    data: Callable[[], Sequence[Any]]
+    regularizer: Any = ramda_jax.GroupLasso(-2)  # by input channel or feature, the images' single one included
+    batch_size: int | None = None
 
 
-@functools.cache
-def digits():
-    """The digits of scikit-learn; a quarter is held out."""
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
-    return train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
+SETTINGS = {
+    "digits_logistic": Setting({"ramda": 3e-2, "rmda": 1.0}, 3_000),
+    "digits_conv": Setting({"ramda": 3e-2, "rmda": 0.3}, 1_500),
+    "fashion_mlp": Setting({"ramda": 1e-2, "rmda": 0.3}, 1_500),
+    "mnist_conv": Setting({"ramda": 1e-2, "rmda": 0.3}, 1_000),
+    # By name: hidden units, heads, and what else these leaves read.
+    "text_decoder": Setting({"ramda": 1e-2, "rmda": 0.3}, 1_000, ramda_jax.GroupLasso(), 4),
+}
 
 
-@functools.cache
-def idx_files(folder):
-    """The first images of the published files of MNIST or Fashion-MNIST."""
-    arrays = []
-    for part, count in (("train", TRAINED_ON), ("t10k", TESTED_ON)):
-        images = read_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz")[:count]
-        labels = read_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz")[:count]
-        arrays.append((images[..., None].astype(np.float32) / 255, labels.astype(np.int32)))
-    (images, labels), (test_images, test_labels) = arrays
-    return images, test_images, labels, test_labels
+class Found(NamedTuple):
+    """What is seen of a run."""
+
+    share: Any  # of the zero weights (or costs) of the parameters at the end
+    weights: Any  # the share of the zero weights, whatever the target counts
+    accuracy: Any
+    strength: Any  # lambda at the end
+    moved: Any  # the number of steps after `hold` whose lambda is not that of the step before
+    expected: Any  # the certificate's expected revivals at nine tenths of the run
+    revived: Any  # the number of groups that were zero then and are nonzero at a later step
+    revived_small: Any  # the same of those with a small bound
+    changed: Any  # the number of groups that are zero at one step of the last tenth and nonzero at another
 
 
-def problems(mnist, fashion):
-    """The problems whose data are there."""
-    found = {
-        "digits_logistic": Problem((10,), (), 3e-2, 8_000, digits),
-        "digits_conv": Problem((64, 10), (16, 32), 3e-2, 2_000, digits),
-    }
-    if fashion is not None:
-        found["fashion_mlp"] = Problem((96, 48, 10), (), 1e-2, 4_000, functools.partial(idx_files, fashion))
-    if mnist is not None:
-        found["mnist_mlp"] = Problem((96, 48, 10), (), 1e-2, 4_000, functools.partial(idx_files, mnist))
-        found["mnist_conv"] = Problem((64, 10), (8, 16), 1e-2, 4_000, functools.partial(idx_files, mnist))
-    return found
+def removable(problem):
+    """(a regularizer of the groups that can be removed, the FLOPs of each group by path)."""
+    params = problem.initial(jax.random.key(0))
+    inputs, _ = problem.batch(problem.data["train"], jnp.arange(1))
+    dims = compaction.trace_dims(problem.traced, params, inputs)
+    costs = {path: jnp.asarray(array) for path, array in compaction.costs(dims, "flops").items()}
+    return compaction.groups(dims), costs
 
 
-def initial(problem, key, image_shape):
-    """He's initial weights, by the names of Flax."""
-    params: dict[str, Any] = {}
-    height, width, fan_in = image_shape
-    for number, channels in enumerate(problem.channels):
-        shape = (3, 3, fan_in, channels)
-        params[f"conv{number}"] = {"kernel": shape, "bias": (channels,)}
-        height, width, fan_in = -(-height // 2), -(-width // 2), channels
-    fan_in *= height * width
-    for number, features in enumerate(problem.widths):
-        params[f"dense{number}"] = {"kernel": (fan_in, features), "bias": (features,)}
-        fan_in = features
-    keys = iter(jax.random.split(key, 2 * len(params)))
+def train(problem, setting, optimizer, held, share_of, data, key, start):
+    """The `Found` of one run.
 
-    def fill(shape):
-        scale = np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else 0.0
-        return scale * jax.random.normal(next(keys), shape)
-
-    return jax.tree.map(fill, params, is_leaf=lambda node: isinstance(node, tuple))
-
-
-def logits(params, images):
-    """Convolutions with stride 2, then dense layers, a ReLU between each."""
-    x = images
-    for name in sorted(params):
-        layer = params[name]
-        if name.startswith("conv"):
-            x = jax.lax.conv_general_dilated(
-                x, layer["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-        else:
-            x = x.reshape(len(x), -1) @ layer["kernel"]
-        x = x + layer["bias"]
-        if name != max(params):
-            x = jax.nn.relu(x)
-    return x
-
-
-def train(problem, optimizer, seed, start):
-    """(accuracy, share of zero weights, changed groups in the last tenth, lambda by step) of one run."""
-    images, test_images, labels, test_labels = map(jnp.asarray, problem.data())
-    key = jax.random.key(seed)
-    params = initial(problem, key, images.shape[1:])
+    Args:
+        problem, setting: what is trained, and how.
+        optimizer: with a regularizer, or without if held is None.
+        held: the 0-based step from which on lambda should be constant; None to look neither at lambda nor at groups.
+        share_of: the share of zeros of parameters.
+        data: the problem's.
+        key: of the initial parameters and of the batches.
+        start: lambda's.
+    """
+    regularizer, num_steps = setting.regularizer, setting.num_steps
+    params = problem.initial(key)
     state = optimizer.init(params)
-    if start is not None:
-        strength = optax.tree.get(state, "strength")
-        state = optax.tree.set(state, strength=strength._replace(next=start))
+    if held is not None:
+        state = optax.tree.set(state, strength=optax.tree.get(state, "strength")._replace(next=start))
 
-    def loss(params, batch):
-        return optax.softmax_cross_entropy_with_integer_labels(logits(params, images[batch]), labels[batch]).mean()
+    def alive(params):
+        return {path: jnp.ravel(one) for path, one in metrics.support(regularizer, params).items()}
 
-    def step(carry, key):
-        params, state, support = carry
-        batch = jax.random.randint(key, (BATCH,), 0, len(images))
-        updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
+    def step(number, carry):
+        params, state, moved, ever, always = carry
+        indices = jax.random.randint(jax.random.fold_in(key, number), (problem.batch_size,), 0, problem.counts["train"])
+        grads = jax.grad(problem.loss)(params, *problem.batch(data["train"], indices))
+        updates, after = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        now = metrics.support(REGULARIZER, params)
-        strength = jnp.zeros([]) if start is None else optax.tree.get(state, "strength").current
-        return (params, state, now), (metrics.changed_groups(support, now), strength)
+        if held is not None:
+            strengths = [optax.tree.get(one, "strength").current for one in (state, after)]
+            moved += (number > held) & (strengths[0] != strengths[1])
+            now = alive(params)
+            ever, always = jax.tree.map(jnp.logical_or, ever, now), jax.tree.map(jnp.logical_and, always, now)
+        return params, after, moved, ever, always
 
-    carry = params, state, metrics.support(REGULARIZER, params)
-    (params, _, _), (changes, strengths) = jax.lax.scan(
-        step, carry, jax.random.split(jax.random.fold_in(key, 1), problem.num_steps)
-    )
-    accuracy = jnp.mean(jnp.argmax(logits(params, test_images), -1) == test_labels)
-    share = metrics.weighted_group_sparsity(REGULARIZER, params)
-    return accuracy, share, jnp.sum(changes[-problem.num_steps // 10 :]), strengths
+    def segment(carry, bounds):
+        params, state, earlier, moved = carry
+        before = alive(params)
+        certificate = None if held is None else metrics.certificate(state, params, earlier)
+        seen = () if certificate is None else (certificate.expected_revivals, certificate.bound)
+        params, after, moved, ever, always = jax.lax.fori_loop(*bounds, step, (params, state, moved, before, before))
+        return (params, after, state, moved), (seen, before, ever, always)
+
+    # In the middle of the last stage, and before the last tenth, when the certificate is read: the state before each
+    # part of the run is `earlier` in the certificate of the next.
+    borders = jnp.asarray([0, 3 * num_steps // 4, num_steps - num_steps // 10, num_steps])
+    (params, state, _, moved), parts = jax.lax.scan(segment, (params, state, state, 0), (borders[:-1], borders[1:]))
+    seen, before, ever, always = jax.tree.map(lambda parts: parts[-1], parts)
+    inputs, labels = problem.batch(data["test"], jnp.arange(problem.counts["test"]))
+    accuracy = 100 * jnp.mean(jnp.argmax(problem.apply(params, inputs), -1) == labels)
+    weights = metrics.weighted_group_sparsity(regularizer, params)
+    if held is None:
+        return Found(share_of(params), weights, accuracy, *[0.0] * 6)
+    expected, bound = seen
+    revived = {path: ever[path] & ~before[path] for path in before}
+    small = {path: one & (jnp.ravel(bound[path]) <= SMALL_BOUND) for path, one in revived.items()}
+    changed = {path: ever[path] & ~always[path] for path in before}
+    counts = (sum(jnp.sum(one) for one in tree.values()) for tree in (revived, small, changed))
+    strength = optax.tree.get(state, "strength").current
+    return Found(share_of(params), weights, accuracy, strength, moved, expected, *counts)
 
 
-def row(name, problem, share, seeds):
-    """The results of all seeds and starts with a target, or without a regularizer if the share is None."""
-    settings = ramda_jax.stages(problem.learning_rate, total_steps=problem.num_steps)
-    if share is None:
-        optimizer = ramda_jax.ramda(**settings)
-        accuracy, *_ = jax.jit(jax.vmap(lambda seed: train(problem, optimizer, seed, None)))(jnp.arange(seeds))
-        return {"problem": name, "target": None, "accuracy": float(jnp.mean(accuracy))}
-    target = ramda_jax.Target(share)
-    optimizer = ramda_jax.ramda(regularizer=REGULARIZER, strength=target, **settings)
-    pairs = [(seed, start) for seed in range(seeds) for start in STARTS]
-    run = jax.jit(jax.vmap(lambda seed, start: train(problem, optimizer, seed, start)))
-    numbers, starts = (jnp.asarray(column) for column in zip(*pairs, strict=True))
-    accuracy, shares, changes, strengths = map(np.asarray, run(numbers, starts))
-    held = target.within(settings["restarts"]).held_from()
+class Lab:
+    """A problem and the programs that have been compiled for it.
+
+    Attributes:
+        name, problem, setting: what is trained, and how.
+        method: "ramda" or "rmda".
+        of: what a share counts.
+        costs: the `of` of a target.
+    """
+
+    def __init__(self, name, problem, setting, method, of="weights"):
+        self.name, self.problem, self.setting, self.method, self.of, self.costs = name, problem, setting, method, of, of
+        if setting.batch_size is not None:
+            self.problem = problem._replace(batch_size=setting.batch_size)
+        if of == "flops":
+            regularizer, self.costs = removable(problem)
+            self.setting = setting._replace(regularizer=regularizer)
+        self.settings = ramda_jax.stages(setting.rates[method], total_steps=setting.num_steps)
+        self._programs = {}
+
+    def found(self, kind, seeds, number, starts):
+        """The `Found` of the runs of all seeds and starts, of arrays.
+
+        Args:
+            kind: "target", "lambda" or "dense".
+            seeds: how many.
+            number: the share, or lambda.
+            starts: lambda's.
+        """
+        if kind not in self._programs:
+            self._programs[kind] = jax.jit(functools.partial(self._runs, kind))
+        pairs = [(seed, number, start) for seed in range(seeds) for start in starts]
+        columns = tuple(jnp.asarray(column) for column in zip(*pairs, strict=True))
+        return jax.tree.map(np.asarray, self._programs[kind](self.problem.data, columns))
+
+    def _runs(self, kind, data, columns):
+        restarts, regularizer = self.settings["restarts"], self.setting.regularizer
+        held = ramda_jax.Target(0.5).within(restarts).held_from() if kind == "target" else None
+
+        def run(column):
+            seed, number, start = column
+            strength = ramda_jax.Target(number, of=self.costs) if kind == "target" else number
+            method = ramda_jax.ramda if self.method == "ramda" else ramda_jax.rmda
+            optimizer: Any = method(
+                regularizer=None if kind == "dense" else regularizer, strength=strength, **self.settings
+            )
+            if self.method == "rmda":
+                # For the certificate.
+                optimizer = optax.chain(metrics.second_moments(regularizer, restarts=restarts), optimizer)
+            key = jax.random.key(seed)
+            return train(self.problem, self.setting, optimizer, held, self.share_of, data, key, start)
+
+        return jax.lax.map(run, columns)
+
+    def share_of(self, params):
+        """The share of zeros of parameters."""
+        if isinstance(self.costs, str):
+            return metrics.weighted_group_sparsity(self.setting.regularizer, params)
+        alive = metrics.support(self.setting.regularizer, params)
+        costs = {path: jnp.broadcast_to(self.costs[path], one.shape) for path, one in alive.items()}
+        zero = sum(jnp.sum(jnp.where(one, 0, costs[path])) for path, one in alive.items())
+        return zero / sum(jnp.sum(one) for one in costs.values())
+
+    def floor(self):
+        """The share of the weights that read pixels which are 0 in all training images."""
+        shapes = self.problem.shapes
+        if "dense0" not in shapes or "conv0" in shapes or not isinstance(self.costs, str):
+            return 0.0
+        images, _ = self.problem.data["train"]
+        return float(jnp.sum(jnp.all(images == 0, 0)) * shapes["dense0"]["kernel"][1] / self._sizes()[1])
+
+    def _sizes(self):
+        """(what the largest group counts, what all count)."""
+        params = jax.tree.map(jnp.ones_like, self.problem.initial(jax.random.key(0)))
+        alive = metrics.support(self.setting.regularizer, params)
+        if not isinstance(self.costs, str):
+            costs = [np.broadcast_to(self.costs[path], one.shape) for path, one in alive.items()]
+            return max(one.max() for one in costs), sum(one.sum() for one in costs)
+        sizes = {path: leaf.size for path, leaf in _named(params) if path in alive}
+        return max(size // alive[path].size for path, size in sizes.items()), sum(sizes.values())
+
+    def largest_group(self):
+        """The share that the largest group counts."""
+        largest, total = self._sizes()
+        return float(largest / total)
+
+
+def _named(params):
+    named, _ = jax.tree_util.tree_flatten_with_path(params)
+    return [("/".join(key.key for key in path), leaf) for path, leaf in named]
+
+
+def rows_of(lab, kind, seeds, number, starts):
+    """A row: the lists of what was found, over seeds and within them over starts."""
+    start = time.process_time()
+    found = lab.found(kind, seeds, number, starts)
     return {
-        "problem": name,
-        "target": share,
-        "runs": len(pairs),
-        "lowest share": float(shares.min()),
-        "highest share": float(shares.max()),
-        "within 1 point": int(np.sum(np.abs(shares - share) <= 0.01)),
-        "moved after hold": int(np.sum(strengths[:, held:] != strengths[:, held, None])),
-        "changed groups": int(changes.max()),
-        "lowest lambda": float(strengths[:, -1].min()),
-        "highest lambda": float(strengths[:, -1].max()),
-        "accuracy": float(accuracy.mean()),
-        "accuracy std": float(accuracy.std()),
-    }
+        "problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number,
+        "starts": list(starts),
+        "steps": lab.setting.num_steps, "floor": lab.floor(), "largest group": lab.largest_group(),
+        **{name: np.asarray(value, float).round(7).tolist() for name, value in found._asdict().items()},
+        "seconds": round(time.process_time() - start, 1),
+    }  # fmt: skip
 
 
-def main():
+def lambdas_around(rows):
+    """The lambdas of a sweep, around those that targets have found."""
+    found = [strength for row in rows for strength in row["strength"]]
+    return np.geomspace(min(found) / BEYOND, max(found) * BEYOND, LAMBDAS).tolist()
+
+
+def main(argv=None):
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four published files")
     parser.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST's")
-    parser.add_argument("--problems", nargs="+", help="names of problems (default: all)")
+    parser.add_argument("--text", metavar="DIR", help="folder of WikiText-2's")
+    parser.add_argument("--problems", nargs="+", choices=SETTINGS, help="all whose data are there by default")
+    parser.add_argument("--method", choices=("ramda", "rmda"), default="ramda")
+    parser.add_argument("--of", choices=("weights", "flops"), default="weights", help="what the share counts")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--starts", nargs="+", type=float, default=STARTS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--sweep", action="store_true", help="also eleven lambdas, around those that were found")
+    parser.add_argument("--small", action="store_true", help="only show that it runs")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="rows that it has already are not run again")
+    parser.add_argument("--table", metavar="FILE", type=Path, help="only print the tables of this file")
+    arguments = parser.parse_args(argv)
+    if arguments.table:
+        print(tables(json.loads(arguments.table.read_text())))
+        return
     rows = []
-    for name, problem in problems(arguments.mnist, arguments.fashion).items():
-        if arguments.problems and name not in arguments.problems:
+    if arguments.json and arguments.json.exists():
+        rows = json.loads(arguments.json.read_text())
+
+    def add(lab, kind, number, starts):
+        key = {"problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number}
+        if any(all(row[name] == value for name, value in key.items()) for row in rows):
+            return
+        rows.append(rows_of(lab, kind, arguments.seeds, number, starts))
+        print({name: rows[-1][name] for name in (*key, "share", "accuracy", "seconds")}, flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows).replace('{"problem"', '\n{"problem"') + "\n")
+
+    made = problems(arguments.mnist, arguments.fashion, arguments.text)
+    for name, setting in SETTINGS.items():
+        if name not in made or (arguments.problems and name not in arguments.problems):
             continue
-        if arguments.small:
-            problem = problem._replace(num_steps=80)
-        for share in (None, *arguments.shares):
-            rows.append(row(name, problem, share, arguments.seeds))
-            print(rows[-1], flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(tabulate(rows, headers="keys", floatfmt=".4g"))
+        setting = setting._replace(num_steps=80) if arguments.small else setting
+        lab = Lab(name, made[name](), setting, arguments.method, arguments.of)
+        add(lab, "dense", 0.0, (0.0,))
+        for share in arguments.shares:
+            add(lab, "target", share, arguments.starts)
+        if arguments.sweep:
+            mine = [row for row in rows if row["problem"] == name and row["method"] == arguments.method]
+            mine = [row for row in mine if row["of"] == arguments.of]
+            for number in lambdas_around([row for row in mine if row["kind"] == "target"]):
+                add(lab, "lambda", number, (0.0,))
+    print(tables(rows))
 
 
 if __name__ == "__main__":
