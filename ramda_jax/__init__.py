@@ -44,6 +44,7 @@ from ramda_jax.regularizers import (
 from ramda_jax.solvers import (
     ClosedForm,
     Context,
+    DouglasRachford,
     NewtonRaphson,
     ProximalGradient,
     SecularNewton,
@@ -63,6 +64,7 @@ __all__ = [
     "Box",
     "ClosedForm",
     "Context",
+    "DouglasRachford",
     "DualAveragingState",
     "GroupLasso",
     "GroupMCP",

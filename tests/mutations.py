@@ -1860,8 +1860,8 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/select.py",
-        "            ProximalGradient(max_steps=5, rtol=1e-3),\n",
-        "            ProximalGradient(),\n",
+        "kind(max_steps=5, rtol=1e-3)",
+        "kind()",
         ("tests/solvers/test_select.py::test_default_solver_follows_its_table",),
     ),
     Mutation(

@@ -10,7 +10,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.numerics import gradient_limit, limited, reachable, saturated
-from ramda_jax.solvers import ProximalGradient
+from ramda_jax.solvers import DouglasRachford, ProximalGradient
 from tests.tiny import apply_step
 
 pytestmark = pytest.mark.covering
@@ -26,13 +26,18 @@ REGULARIZERS = {
     "quantized": ramda_jax.Quantized((-1.0, 0.0, 1.0)),
 }
 # There is a leaf for each regularizer, so that one program covers them all. Group LASSO is also solved by proximal
-# gradient.
+# gradient, and the nuclear norm by its default solver.
 RULES = {name: regularizer for name, regularizer in REGULARIZERS.items() if regularizer is not None} | {
-    "inexact": ramda_jax.GroupLasso(0)
+    "inexact": ramda_jax.GroupLasso(0),
+    "splitting": ramda_jax.NuclearNorm(),
 }
 # Sorted, because JAX sorts the keys of a dict.
-LEAVES = tuple(sorted((*REGULARIZERS, "inexact")))
-SOLVERS = {"inexact": ProximalGradient(), "nuclear_norm": ProximalGradient(max_steps=3, tolerance=1e-3)}
+LEAVES = tuple(sorted((*REGULARIZERS, "inexact", "splitting")))
+SOLVERS = {
+    "inexact": ProximalGradient(),
+    "nuclear_norm": ProximalGradient(max_steps=3, tolerance=1e-3),
+    "splitting": DouglasRachford(max_steps=3),
+}
 ADAGRAD = {
     "transform": optax.scale_by_rss(0.0, eps=1e-7),
     "metric": lambda state: jax.tree.map(lambda s: jnp.sqrt(s + 1e-7), state.sum_of_squares),

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
     "ramda_jax": """
-        AdaptiveDualAveragingState Binary Box ClosedForm Context DualAveragingState GroupLasso GroupMCP
-        HoldZerosState IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null
+        AdaptiveDualAveragingState Binary Box ClosedForm Context DouglasRachford DualAveragingState GroupLasso
+        GroupMCP HoldZerosState IterateAveragingState L1 MCP ModelState NewtonRaphson NofM NuclearNorm Null
         PreconditionedState Projection ProximalGradient ProximalPointState QuadraticModel Quantized Regularizer
         Scaled SecularNewton Solution Solver SolverInfo SparseGroupLasso SparseGroupMCP Target TopEntries
         TopGroups adaptive_dual_averaging check_donation check_last compaction default_solver describe dual_averaging
@@ -39,8 +39,8 @@ PUBLIC = {
         Null Projection Quantized Regularizer Scaled SparseGroupLasso SparseGroupMCP TopEntries TopGroups
     """,
     "ramda_jax.solvers": """
-        ClosedForm Context NewtonRaphson ProximalGradient SecularNewton Solution Solver SolverInfo choose_solver
-        default_solver summable_tolerance
+        ClosedForm Context DouglasRachford NewtonRaphson ProximalGradient SecularNewton Solution Solver SolverInfo
+        choose_solver default_solver summable_tolerance
     """,
     "ramda_jax.structure": "Assignment adaptive_weights assign assignment named_leaves path_name regularized_leaves",
 }

@@ -2,6 +2,7 @@
 
 from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
 from ramda_jax.solvers.closed_form import ClosedForm
+from ramda_jax.solvers.douglas_rachford import DouglasRachford
 from ramda_jax.solvers.newton_raphson import NewtonRaphson
 from ramda_jax.solvers.proximal_gradient import ProximalGradient, summable_tolerance
 from ramda_jax.solvers.secular_newton import SecularNewton
@@ -10,6 +11,7 @@ from ramda_jax.solvers.select import choose_solver, default_solver
 __all__ = [
     "ClosedForm",
     "Context",
+    "DouglasRachford",
     "NewtonRaphson",
     "ProximalGradient",
     "SecularNewton",

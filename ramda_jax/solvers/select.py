@@ -6,6 +6,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Solver
 from ramda_jax.solvers.closed_form import ClosedForm
+from ramda_jax.solvers.douglas_rachford import DouglasRachford
 from ramda_jax.solvers.proximal_gradient import ProximalGradient
 from ramda_jax.solvers.secular_newton import SecularNewton
 from ramda_jax.typing import MetricKind
@@ -29,7 +30,8 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
     | a sum over single entries | `"diagonal"` (RAMDA, ProxAdamW) | `ClosedForm()` | one scalar prox per entry |
     | a hard target | `"diagonal"` | `ClosedForm()` | keeps the parts whose removal would cost most |
     | a function of the group norms | `"diagonal"` | `SecularNewton()` | one scalar equation per group, solved exactly |
-    | with an expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
+    | convex, expensive prox | `"diagonal"` | `DouglasRachford(max_steps=5, rtol=1e-3)` | an SVD: the scripts' five |
+    | not convex, expensive prox | `"diagonal"` | `ProximalGradient(max_steps=5, rtol=1e-3)` | the same five |
     | any other | `"diagonal"` | `ProximalGradient()` | needs nothing but the prox |
 
     Raises:
@@ -59,9 +61,9 @@ def choose_solver(regularizer: Regularizer, metric_kind: MetricKind) -> SolverCh
             SecularNewton(), "psi is a function of the group norms: one scalar equation per group, solved exactly"
         )
     if regularizer.expensive_prox:
+        kind = DouglasRachford if regularizer.convex else ProximalGradient
         return SolverChoice(
-            ProximalGradient(max_steps=5, rtol=1e-3),
-            "each iteration is an expensive prox, an SVD: the released scripts' five",
+            kind(max_steps=5, rtol=1e-3), "each iteration is an expensive prox, an SVD: the released scripts' five"
         )
     return SolverChoice(ProximalGradient(), "psi has a prox but no exact form in a diagonal metric")
 

@@ -12,6 +12,7 @@ from ramda_jax.numerics import sums_dtype
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 from ramda_jax.solvers.base import Context
+from ramda_jax.solvers.douglas_rachford import DouglasRachford
 from ramda_jax.solvers.proximal_gradient import ProximalGradient
 from ramda_jax.solvers.select import default_solver
 from ramda_jax.structure.assignment import assign
@@ -41,7 +42,8 @@ def prox(regularizer: RegularizerSpec, params: Any, strength: Scalar, metric: An
         strength: lambda >= 0, a number, which may be traced. With 0 the result is params.
         metric: the positive diagonal: None for 1; one number for all leaves; or a tree of the structure of params with,
             for each leaf, a number or an array of its shape. For a psi with no closed form and no secular equation,
-            such as `NuclearNorm`, an array means proximal gradient, at most 1,000 steps, down to rounding.
+            an array means iterations, at most 1,000, down to rounding: `DouglasRachford` for
+            `NuclearNorm`, else `ProximalGradient`.
 
     Returns:
         A tree like params, of its dtypes, computed in at least float32.
@@ -127,9 +129,11 @@ def _solved(regularizer, rhs, metric, weight, start):
     """The solution by the default solver."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     solver = default_solver(regularizer, "scalar" if metric.ndim == 0 else "diagonal")
+    # The default solver of a step stops early, because the next step continues. Here there is no next step.
     if isinstance(solver, ProximalGradient):
-        # The default solver of a step stops early, because the next step continues. Here there is no next step.
         solver = ProximalGradient(max_steps=1000, tolerance=0.0)
+    elif isinstance(solver, DouglasRachford):
+        solver = DouglasRachford(max_steps=1000, rtol=0.0)
     return solve_leaf(solver, regularizer, model, Context(start)).value
 
 

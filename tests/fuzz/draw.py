@@ -78,12 +78,14 @@ GOOD_REGULARIZERS = (
     ramda_jax.Projection(optax.projections.projection_non_negative),
 )  # fmt: skip
 GOOD_SOLVERS = (
-    None, ramda_jax.ClosedForm(), ramda_jax.SecularNewton(), ramda_jax.ProximalGradient(), ramda_jax.NewtonRaphson()
+    None, ramda_jax.ClosedForm(), ramda_jax.SecularNewton(), ramda_jax.ProximalGradient(), ramda_jax.NewtonRaphson(),
+    ramda_jax.DouglasRachford(),
 )  # fmt: skip
 SOLVERS = {
     ramda_jax.ClosedForm: (),
     ramda_jax.SecularNewton: ("max_steps",),
     ramda_jax.ProximalGradient: ("max_steps", "rtol", "tolerance", "accelerate", "stepsize"),
+    ramda_jax.DouglasRachford: ("max_steps", "rtol"),
     ramda_jax.NewtonRaphson: ("max_steps", "rtol", "atol"),
 }
 

@@ -437,7 +437,7 @@ def test_weight_just_over_the_largest_gives_bitwise_zero_and_one_just_under_does
     assert np.all(np.any(below != 0, axis=tuple(range(1, below.ndim))))
 
 
-SOLVERS = [rj.ClosedForm(), rj.SecularNewton(), rj.NewtonRaphson(), rj.ProximalGradient()]
+SOLVERS = [rj.ClosedForm(), rj.SecularNewton(), rj.NewtonRaphson(), rj.ProximalGradient(), rj.DouglasRachford()]
 
 
 @pytest.mark.parametrize("metric", ["scalar", "diagonal"])
@@ -450,6 +450,7 @@ def test_solver_that_does_not_fit_is_refused_by_name_with_the_remedy(name, solve
         rj.SecularNewton: case.is_grouped,
         rj.NewtonRaphson: case.is_grouped and case.regularizer.convex,
         rj.ProximalGradient: True,
+        rj.DouglasRachford: case.regularizer.convex,
     }[type(solver)]
     params = {"dense": {"kernel": jnp.ones(case.shape)}}
     diagonal = params if metric == "diagonal" else {"dense": {"kernel": jnp.ones([])}}

@@ -8,6 +8,7 @@ import pytest
 
 from ramda_jax import (
     ClosedForm,
+    DouglasRachford,
     GroupLasso,
     NuclearNorm,
     Null,
@@ -47,7 +48,7 @@ class Ridge(Regularizer):
         (GroupLasso(), "diagonal", SecularNewton(), "group norms"),
         (GroupLasso((0, 1), group_weight=2.0), "diagonal", SecularNewton(), "group norms"),
         (NuclearNorm(), "scalar", ClosedForm(), "multiple of the identity"),
-        (NuclearNorm(), "diagonal", ProximalGradient(max_steps=5, rtol=1e-3), "the released scripts' five"),
+        (NuclearNorm(), "diagonal", DouglasRachford(max_steps=5, rtol=1e-3), "the released scripts' five"),
         (Ridge(), "diagonal", ProximalGradient(), "a prox but no exact form"),
     ],
 )
