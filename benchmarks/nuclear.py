@@ -147,13 +147,12 @@ def markdown(found):
     lines = [f"| {header} |", "|---" * 7 + "|"]
     for solver in SOLVERS:
         for name in ("ramda", "prox_adamw"):
-            rows = {
-                study: next((r for r in found[study] if (r["method"], r["solver"]) == (name, solver)), None)
+            far, near, end = (
+                next((row for row in found[study] if (row["method"], row["solver"]) == (name, solver)), {})
                 for study in STUDIES
-            }
-            far, near, end = (rows[study] for study in ("golden", "recorded", "training"))
+            )
             after = ["", "", ""]
-            if end is not None:
+            if end:
                 after = [f"{end['distance']:.2g}", f"{100 * end['rank']:.0f} %", f"{100 * end['accuracy']:.0f} %"]
             first = [solver, name, f"{far['deviation']:.2g}", f"{near['median']:.2g} ({near['largest']:.2g})"]
             lines.append("| " + " | ".join(first + after) + " |")

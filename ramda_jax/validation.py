@@ -139,11 +139,11 @@ def checked_restarts(name: str, restarts: Any) -> tuple[int, ...]:
     return steps
 
 
-def checked_dtype(name: str, dtype: Any) -> np.dtype | None:
-    """`dtype` as a floating-point dtype that JAX has, or None."""
+def checked_dtype(name: str, dtype: Any, example: str = "float32") -> np.dtype | None:
+    """`dtype` as a floating-point dtype that JAX has, or None; `example` is what an error proposes."""
     if dtype is None:
         return None
-    remedy = "use `jnp.float32`, or its name where `optax.inject_hyperparams` would take it for a schedule."
+    remedy = f"use `jnp.{example}`, or its name where `optax.inject_hyperparams` would take it for a schedule."
     try:
         # An array has a dtype but is not one; `optax.inject_hyperparams` turns `jnp.float32` into an array.
         known = None if isinstance(dtype, (jax.Array, np.ndarray, np.generic)) else jnp.dtype(dtype)

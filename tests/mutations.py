@@ -1160,8 +1160,8 @@ MUTATIONS = [
     ),
     Mutation(
         "methods/ramda.py",
-        "adaptive_dual_averaging(learning_rate, eps, restarts)",
-        "adaptive_dual_averaging(learning_rate, restarts=restarts)",
+        "adaptive_dual_averaging(learning_rate, eps, restarts, anchor_dtype)",
+        "adaptive_dual_averaging(learning_rate, restarts=restarts, anchor_dtype=anchor_dtype)",
         ("tests/methods/test_equivalences.py::test_ramda_without_regularizer_is_madgrad[1.0]",),
     ),
     Mutation(
@@ -1175,8 +1175,8 @@ MUTATIONS = [
     ),
     Mutation(
         "methods/rmda.py",
-        "dual_averaging(learning_rate, restarts)",
-        "dual_averaging(learning_rate)",
+        "dual_averaging(learning_rate, restarts, anchor_dtype)",
+        "dual_averaging(learning_rate, anchor_dtype=anchor_dtype)",
         ("tests/test_golden.py::test_method_follows_golden_trajectory[rmda-glasso--None-1e-10]",),
     ),
     # metrics
@@ -1339,9 +1339,9 @@ MUTATIONS = [
         ("tests/builders/test_dual_averaging.py::test_sums_do_not_lose_float16_gradients_times_small_step_sizes",),
     ),
     Mutation(
-        "builders/dual_averaging.py",
-        "anchor=copy(params)",
-        "anchor=params",
+        "builders/restarts.py",
+        "jax.tree.map(narrowed, copy(params))",
+        "jax.tree.map(narrowed, params)",
         ("tests/builders/test_dual_averaging.py::test_anchor_shares_no_buffer_with_the_parameters[rmda]",),
     ),
     Mutation(
@@ -1856,6 +1856,21 @@ MUTATIONS = [
         "1.5 * relative",
         (
             "tests/solvers/test_secular_newton.py::test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems[mlp-0.0001]",
+        ),
+    ),
+    Mutation(
+        "solvers/douglas_rachford.py",
+        "jnp.maximum(metric, first_rho)",
+        "first_rho",
+        ("tests/test_huge_gradients.py::test_the_stage_after_a_huge_gradient_is_that_of_a_fresh_start",),
+    ),
+    Mutation(
+        "solvers/douglas_rachford.py",
+        "v = v + RELAXATION",
+        "v = RELAXATION",
+        (
+            "tests/solvers/test_douglas_rachford.py::"
+            "test_it_stops_by_the_reported_subgradient_which_bounds_the_distance_of_zero[0.01]",
         ),
     ),
     Mutation(

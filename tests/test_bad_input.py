@@ -123,6 +123,16 @@ def test_closed_form_is_refused_for_group_lasso_in_ramda_but_not_in_rmda():
             "must be 'block' or 'leaf', got 'row'; use 'block'.",
         ),
         (lambda: ProximalGradient(tolerance=jnp.ones([])), TypeError, "must be Python numbers or functions"),
+        (
+            lambda: ramda_jax.ramda(0.1, anchor_dtype=jnp.int8),
+            TypeError,
+            "`anchor_dtype` must be a floating-point dtype or None, got <class 'jax.numpy.int8'>; use `jnp.bfloat16`",
+        ),
+        (
+            lambda: ramda_jax.rmda(0.1, anchor_dtype=3),
+            TypeError,
+            "`anchor_dtype` must be a floating-point dtype or None",
+        ),
         (lambda: ramda_jax.proximal_point("l1"), TypeError, "A regularizer must be a `Regularizer` or None"),
     ],
 )

@@ -8,11 +8,18 @@ import optax
 
 from ramda_jax.builders.dual_averaging import next_step_size
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.builders.restarts import reset, starts_stage
-from ramda_jax.numerics import at_step, cbrt, copy, limited, next_count, saturated, scalars_dtype, zeros_for_sums
+from ramda_jax.builders.restarts import first_anchor, reset, starts_stage
+from ramda_jax.numerics import at_step, cbrt, limited, next_count, saturated, scalars_dtype, zeros_for_sums
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.validation import check_non_negative, check_params, check_positive, checked_restarts, require_params
+from ramda_jax.validation import (
+    check_non_negative,
+    check_params,
+    check_positive,
+    checked_dtype,
+    checked_restarts,
+    require_params,
+)
 from ramda_jax.xla.many_leaves import map_entries
 
 
@@ -26,7 +33,7 @@ class AdaptiveDualAveragingState(NamedTuple):
         epsilon: `[]`, the eps of the last step.
         grad_sum: V_t, the sum of s * gradient; the parameters' shapes, at least float32.
         grad_sq_sum: U_t, the sum of s * gradient^2; like `grad_sum`.
-        anchor: W_0, the parameters at the stage's start.
+        anchor: W_0, the parameters at the stage's start; in `anchor_dtype` if there is one.
     """
 
     model_step: jax.Array
@@ -81,6 +88,7 @@ def adaptive_dual_averaging(
     learning_rate: optax.ScalarOrSchedule,
     eps: optax.ScalarOrSchedule = 1e-6,
     restarts: tuple[int, ...] = (),
+    anchor_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Model builder of RAMDA: turns gradients into a `QuadraticModel`.
 
@@ -96,6 +104,9 @@ def adaptive_dual_averaging(
         eps: eps_t > 0, which is added to the metric; a scalar or a schedule.
         restarts: increasing 1-based step counts after which a stage ends. The first step of the next stage sets
             t, V, U and alpha to 0 and W_0 to the parameters it is given; schedules keep counting.
+        anchor_dtype: the dtype in which the state keeps W_0, where it is narrower than the parameters'; None for the
+            parameters' own. `jnp.bfloat16` saves 2 bytes a parameter of float32 (`docs/scale.md` has what it changes).
+            The steps of a stage then start from the rounded W_0, also with a learning rate of 0.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
@@ -103,7 +114,8 @@ def adaptive_dual_averaging(
     Raises:
         ValueError: learning_rate is negative, eps is not above 0, or restarts do not increase; in `update`, params are
             missing, or the gradients or the state do not belong to them.
-        TypeError: parameters or gradients are not real floating-point arrays.
+        TypeError: parameters or gradients are not real floating-point arrays; anchor_dtype is not a real
+            floating-point dtype.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -120,6 +132,7 @@ def adaptive_dual_averaging(
     check_non_negative("learning_rate", learning_rate)
     check_positive("eps", eps)
     restarts = checked_restarts("restarts", restarts)
+    kept_dtype = checked_dtype("anchor_dtype", anchor_dtype, "bfloat16")
 
     def init(params):
         check_params(named_leaves(params))
@@ -131,7 +144,7 @@ def adaptive_dual_averaging(
             epsilon=jnp.ones([], dtype),
             grad_sum=zeros_for_sums(params),
             grad_sq_sum=zeros_for_sums(params),
-            anchor=copy(params),
+            anchor=first_anchor(params, kept_dtype),
         )
 
     def update(updates, state, params=None, **extra_args):

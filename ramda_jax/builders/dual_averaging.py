@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from ramda_jax.builders.quadratic import QuadraticModel
-from ramda_jax.builders.restarts import reset, starts_stage
+from ramda_jax.builders.restarts import first_anchor, reset, starts_stage
 from ramda_jax.numerics import (
     add_evenly,
     at_step,
-    copy,
     limited,
     next_count,
     saturated,
@@ -20,7 +19,7 @@ from ramda_jax.numerics import (
 )
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
-from ramda_jax.validation import check_non_negative, check_params, checked_restarts, require_params
+from ramda_jax.validation import check_non_negative, check_params, checked_dtype, checked_restarts, require_params
 
 
 class DualAveragingState(NamedTuple):
@@ -31,7 +30,7 @@ class DualAveragingState(NamedTuple):
         stage_step: int32 `[]`, t, steps taken in this stage.
         step_size_sum: `[]`, alpha_t, the sum of the stage's step sizes s.
         grad_sum: V_t, the sum of s * gradient; the parameters' shapes, at least float32.
-        anchor: W_0, the parameters at the stage's start.
+        anchor: W_0, the parameters at the stage's start; in `anchor_dtype` if there is one.
     """
 
     model_step: jax.Array
@@ -49,7 +48,9 @@ class DualAveragingState(NamedTuple):
 
 
 def dual_averaging(
-    learning_rate: optax.ScalarOrSchedule, restarts: tuple[int, ...] = ()
+    learning_rate: optax.ScalarOrSchedule,
+    restarts: tuple[int, ...] = (),
+    anchor_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Model builder of RMDA: turns gradients into a `QuadraticModel`.
 
@@ -64,6 +65,9 @@ def dual_averaging(
         learning_rate: eta_t >= 0, a scalar or a schedule of the 0-based step.
         restarts: increasing 1-based step counts after which a stage ends. The first step of the next stage sets
             t, V and alpha to 0 and W_0 to the parameters it is given; schedules keep counting.
+        anchor_dtype: the dtype in which the state keeps W_0, where it is narrower than the parameters'; None for the
+            parameters' own. `jnp.bfloat16` saves 2 bytes a parameter of float32 (`docs/scale.md` has what it changes).
+            The steps of a stage then start from the rounded W_0, also with a learning rate of 0.
 
     Returns:
         A `GradientTransformationExtraArgs` whose updates are a `QuadraticModel` of trees.
@@ -71,7 +75,8 @@ def dual_averaging(
     Raises:
         ValueError: learning_rate is negative, or restarts do not increase; in `update`, params are missing, or the
             gradients or the state do not belong to them.
-        TypeError: parameters or gradients are not real floating-point arrays.
+        TypeError: parameters or gradients are not real floating-point arrays; anchor_dtype is not a real
+            floating-point dtype.
 
     Example:
         >>> import jax.numpy as jnp, ramda_jax
@@ -87,6 +92,7 @@ def dual_averaging(
     """
     check_non_negative("learning_rate", learning_rate)
     restarts = checked_restarts("restarts", restarts)
+    kept_dtype = checked_dtype("anchor_dtype", anchor_dtype, "bfloat16")
 
     def init(params):
         check_params(named_leaves(params))
@@ -95,7 +101,7 @@ def dual_averaging(
             stage_step=jnp.zeros([], jnp.int32),
             step_size_sum=jnp.zeros([], scalars_dtype(params)),
             grad_sum=zeros_for_sums(params),
-            anchor=copy(params),
+            anchor=first_anchor(params, kept_dtype),
         )
 
     def update(updates, state, params=None, **extra_args):

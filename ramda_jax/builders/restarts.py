@@ -1,10 +1,12 @@
-"""Stages: the steps at which dual averaging restarts from the current parameters."""
+"""Stages: the steps at which dual averaging restarts from the current parameters, and the anchor it starts from."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ramda_jax.numerics import copy
 from ramda_jax.typing import Tree, TreeT
 
 
@@ -23,3 +25,12 @@ def reset(is_reset: jax.Array | None, value: TreeT, fresh: Tree) -> TreeT:
     if is_reset is None:
         return value
     return jax.tree.map(lambda v, f: jnp.where(is_reset, jnp.asarray(f, v.dtype), v), value, fresh)
+
+
+def first_anchor(params: Tree, dtype: np.dtype | None) -> Tree:
+    """W_0 of the first stage: a copy of the parameters, in `dtype` where that has fewer bytes."""
+
+    def narrowed(p):
+        return p if dtype is None or dtype.itemsize >= p.dtype.itemsize else p.astype(dtype)
+
+    return jax.tree.map(narrowed, copy(params))

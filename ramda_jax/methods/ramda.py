@@ -24,6 +24,7 @@ def ramda(
     restarts: tuple[int, ...] = (),
     solver: SolverSpec = None,
     iterate_dtype: jax.typing.DTypeLike | None = None,
+    anchor_dtype: jax.typing.DTypeLike | None = None,
     fused: bool | Chip = False,
 ) -> optax.GradientTransformationExtraArgs:
     """RAMDA: dual averaging in an adaptive metric. Its iterates reach the structure of their limit and keep it.
@@ -58,9 +59,12 @@ def ramda(
         eps: eps_t > 0, added to the metric; a scalar or a schedule.
         restarts: 1-based step counts after which dual averaging starts again from where it is.
         solver: a `Solver` for all regularizers, a mapping of patterns to solvers, or None for each regularizer's
-            `default_solver`.
+            `default_solver`. This is exact, except for psi without a closed form or secular equation: `NuclearNorm`
+            then gets five SVDs a step, and `Projection` proximal gradient.
         iterate_dtype: the dtype in which the state keeps the iterate too, or None. Use `jnp.float32` for parameters in
             bfloat16 or float16 with a small c_t: otherwise their average stalls (`iterate_averaging`).
+        anchor_dtype: the dtype in which the state keeps W_0, where it is narrower than the parameters'; None for the
+            parameters' own. `jnp.bfloat16` saves 2 bytes a parameter (`dual_averaging`, `docs/scale.md`).
         fused: True to have one kernel do the whole step of a leaf where it can, on TPUs and NVIDIA's GPUs
             (`docs/scale.md`); on other devices nothing changes. `describe(..., fused="gpu")` shows which leaves have a
             kernel. `"tpu"` and `"gpu"` run the kernels of that chip in Pallas's interpreter on any device, which is
@@ -98,7 +102,7 @@ def ramda(
     check_solvable(regularizer, solver, "diagonal")
     strength = within_stages(strength, restarts)
     parts = (
-        adaptive_dual_averaging(learning_rate, eps, restarts),
+        adaptive_dual_averaging(learning_rate, eps, restarts, anchor_dtype),
         proximal_point(regularizer, strength, solver),
         iterate_averaging(averaging, iterate_dtype),
     )

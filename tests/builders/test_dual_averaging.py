@@ -48,10 +48,10 @@ def schedule(table):
     return lambda step: jnp.asarray(table)[step]
 
 
-def make(method, learning_rate, eps=1e-6, restarts=()):
+def make(method, learning_rate, eps=1e-6, restarts=(), anchor_dtype=None):
     if method == "rmda":
-        return dual_averaging(learning_rate, restarts)
-    return adaptive_dual_averaging(learning_rate, eps, restarts)
+        return dual_averaging(learning_rate, restarts, anchor_dtype)
+    return adaptive_dual_averaging(learning_rate, eps, restarts, anchor_dtype)
 
 
 def run(builder, parameters, gradients, jit=True):
@@ -278,6 +278,31 @@ def test_anchor_shares_no_buffer_with_the_parameters(method):
         return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)]
 
     assert not set(pointers(state.anchor)) & set(pointers(params))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_anchor_dtype_rounds_the_first_parameters_of_each_stage_and_nothing_else(method):
+    dtypes = {"bias": jnp.float16, "layer": {"kernel": jnp.float32, "scalar": jnp.float32}}
+    parameters, gradients = run_of_inputs(12, dtypes)
+
+    def rounded(params):
+        # Leaves that are as narrow keep their dtype.
+        return params | {"layer": jax.tree.map(lambda p: p.astype(jnp.bfloat16), params["layer"])}
+
+    builder = make(method, 0.3, 1e-3, restarts=(5,), anchor_dtype=jnp.bfloat16)
+    found = run(builder, parameters, gradients)
+    jax.tree.map(np.testing.assert_array_equal, builder.init(parameters[0]).anchor, rounded(parameters[0]))
+    # The sums are those of a run with the anchors in full, and the models those of a run from rounded parameters.
+    plain = make(method, 0.3, 1e-3, restarts=(5,))
+    in_full = run(plain, parameters, gradients)
+    nearby = run(plain, [jax.tree.map(lambda r, p: r.astype(p.dtype), rounded(p), p) for p in parameters], gradients)
+    for number, (model, state) in enumerate(found):
+        first = parameters[5 if number >= 5 else 0]
+        assert jax.tree.map(lambda x: x.dtype, state.anchor) == jax.tree.map(lambda x: x.dtype, rounded(first))
+        jax.tree.map(np.testing.assert_array_equal, state.anchor, rounded(first))
+        without = [given._replace(anchor=None) for given in (state, in_full[number][1])]
+        for one, other in (without, (model, nearby[number][0])):
+            jax.tree.map(lambda a, b: assert_close(a, np.asarray(b, float), rtol=1e-6, atol=1e-6), one, other)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -178,6 +178,18 @@ def test_what_two_passes_leave_is_bounded_and_the_next_steps_finish_it(two_passe
     assert state[1].info.converged
 
 
+@every_chip
+def test_an_anchor_of_a_narrower_dtype_is_read_and_written_as_such(chip):
+    settings = SETTINGS["scheduled"] | {"anchor_dtype": jnp.bfloat16}
+    plain, *with_kernels = paths(ROWS, chip, jnp.float32, num_steps=4, **settings)
+    for path in with_kernels:
+        for (params, state), (expected, of_chain) in zip(path[1:], plain[1:], strict=True):
+            assert {anchor.dtype for anchor in jax.tree.leaves(state[0].anchor)} == {jnp.dtype("bfloat16")}
+            jax.tree.map(np.testing.assert_array_equal, as_numpy(state[0].anchor), as_numpy(of_chain[0].anchor))
+            check_close(params, expected, 2e-6)
+            check_close(state[0], of_chain[0], 2e-6)
+
+
 def test_an_iterate_in_the_state_is_averaged_there():
     settings = {"iterate_dtype": jnp.float32, "averaging": 0.25}
     plain, *with_kernels = paths(ROWS, "gpu", jnp.bfloat16, num_steps=2, **settings)
