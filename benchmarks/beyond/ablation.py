@@ -16,6 +16,8 @@ TUNING_SEED, POWER = 100, 0.6
 STAGES = {False: ("constant", "falls", "in steps"), True: ("in steps", "falls at the end")}
 AVERAGINGS = ("1", "0.1", "growing by stage", "growing at the end")
 DEFAULT = "growing at the end"
+#: No averaging, at the rates that are best for that.
+OWN_RATE = "1, its own rate"
 
 
 def ends_of(num_steps):
@@ -45,7 +47,7 @@ def averagings_of(name, num_steps):
     if name == "growing at the end":  # as `stages`: 1 after a fifth of the last stage
         full = (num_steps - ends[-1]) // 5
         return np.where(step < ends[-1], 1, np.sqrt(np.clip(step - ends[-1] + 1, 1, full))) / np.sqrt(full)
-    return np.full(num_steps, float(name))
+    return np.full(num_steps, float(name.split(",")[0]))
 
 
 def trainer(task, method, restarts, solver):
@@ -65,27 +67,27 @@ def run_of(task, way, rate, averaging, seed):
     return Run(rates.astype(np.float32), averagings.astype(np.float32), seed, seed)
 
 
-def part(name, method, has_restarts, solver, found, small, seeds):
-    """The rows of one program: all averagings and all ways in which the rate goes on."""
-    task = TASKS[name](small)
-    restarts = ends_of(task.num_steps) if has_restarts else ()
-    ways = STAGES[has_restarts]
-    chosen = {
-        row["way"]: row["rate"]
-        for row in found
-        if (row["problem"], row["method"], row["restarts"]) == (name, method, has_restarts)
+def tuned(task, function, method, ways, averaging):
+    """For each way in which the rate goes on, the first rate with the lowest objective, of a seed of its own."""
+    tried = list(itertools.product(ways, RATES[method]))
+    results = many(function, [run_of(task, *pair, averaging, TUNING_SEED) for pair in tried])
+    objectives = {
+        pair: np.nan_to_num(result["objective"], nan=np.inf) for pair, result in zip(tried, results, strict=True)
     }
-    averagings = AVERAGINGS
+    return {way: min(RATES[method], key=lambda rate, way=way: objectives[way, rate]) for way in ways}
+
+
+def part(name, method, has_restarts, solver, averagings, found, small, seeds):
+    """The rows of one program: these averagings, and all ways in which the rate goes on."""
+    task, ways = TASKS[name](small), STAGES[has_restarts]
+    restarts = ends_of(task.num_steps) if has_restarts else ()
     function = trainer(task, method, restarts, None if solver == "exact" else ramda_jax.ProximalGradient())
     if solver == "exact":
-        tried = list(itertools.product(ways, RATES[method]))
-        results = many(function, [run_of(task, *pair, DEFAULT, TUNING_SEED) for pair in tried])
-        objectives = {
-            pair: np.nan_to_num(result["objective"], nan=np.inf) for pair, result in zip(tried, results, strict=True)
-        }
-        chosen = {way: min(RATES[method], key=lambda rate, way=way: objectives[way, rate]) for way in ways}
+        chosen = tuned(task, function, method, ways, DEFAULT if DEFAULT in averagings else averagings[0])
     else:
-        averagings = (DEFAULT,)  # the rates are those of the exact solver
+        own = (name, method, has_restarts, DEFAULT)
+        cells = [row for row in found if (row["problem"], row["method"], row["restarts"], row["averaging"]) == own]
+        chosen = {row["way"]: row["rate"] for row in cells}
     cells = list(itertools.product(ways, averagings, range(seeds)))
     results = many(function, [run_of(task, way, chosen[way], averaging, seed) for way, averaging, seed in cells])
     rows = []
@@ -100,27 +102,37 @@ def part(name, method, has_restarts, solver, found, small, seeds):
 
 
 def summary(name, results):
-    """Means over the seeds, and for logistic regression what is known of the minimiser."""
+    """Means over the seeds, and for logistic regression what is known of the minimiser; None for what diverged."""
     row = {
         key: float(np.mean([result[key] for result in results]))
         for key in ("accuracy", "objective", "zeros", "zeros_hat", "last_change", "last_change_hat", "late_changes_hat")
     }
+    if not np.isfinite(row["objective"]):
+        row["objective"] = None
     row["accuracy_std"] = float(np.std([result["accuracy"] for result in results], ddof=min(1, len(results) - 1)))
     if name == "logistic":
         lowest, living = tasks.minimum()
         right = [np.mean(result["alive_hat"]["dense0/kernel"].ravel() == living) for result in results]
-        row |= {"above_minimum": row["objective"] - lowest, "right": 100 * float(np.mean(right))}
+        above = None if row["objective"] is None else row["objective"] - lowest
+        row |= {"above_minimum": above, "right": 100 * float(np.mean(right))}
     return row
 
 
 def parts(small=False, seeds=5):
     """(name, function from the rows so far to new ones) of each program."""
-    for name, (method, solver), restarts in itertools.product(
-        TASKS, (("rmda", "exact"), ("ramda", "exact"), ("ramda", "proximal gradient")), (False, True)
-    ):
+    kinds = (("rmda", "exact"), ("ramda", "exact"), ("ramda", "proximal gradient"))
+    programs = [
+        (name, *kind, restarts, AVERAGINGS if kind[1] == "exact" else (DEFAULT,))
+        for name, kind, restarts in itertools.product(TASKS, kinds, (False, True))
+    ]
+    programs += [
+        (name, method, "exact", True, (OWN_RATE,)) for name, method in itertools.product(TASKS, ("rmda", "ramda"))
+    ]
+    for name, method, solver, restarts, averagings in programs:
         title = f"{name}, {method}, {solver}, {'restarts' if restarts else 'one sum'}"
+        title += f", c: {OWN_RATE}" if OWN_RATE in averagings else ""
 
-        def make(found, arguments=(name, method, restarts, solver)):
+        def make(found, arguments=(name, method, restarts, solver, averagings)):
             return part(*arguments, found, small, seeds)
 
         yield title, make

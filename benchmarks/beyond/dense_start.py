@@ -12,7 +12,7 @@ from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
 
 KEEPS, RATE = (0.3, 0.1), 3e-3
 #: RAMDA's learning rate over its usual one.
-SPEEDS = (1.0, 0.3, 0.1)
+SPEEDS = (1.0, 0.3)
 #: The shares of the steps of Adam on the whole net, of RAMDA, and of Adam with the zeros held.
 PLANS = {
     "RAMDA": (0.0, 1.0, 0.0),

@@ -8,8 +8,9 @@ from benchmarks.beyond.ablation import DEFAULT, TASKS, averagings_of, ends_of, s
 from benchmarks.beyond.runs import Run, many
 
 #: (factor of the first rate, power by which it falls) in the last stage; `stages` has the first one.
-SETTINGS = ((1e-3, 0.0), (1e-2, 0.0), (0.1, 0.0), (1.0, 0.0), (1.0, 0.6), (0.1, 0.6), (0.01, 0.6), (1.0, 0.9))
-RATES = {"rmda": (1.0, 0.3, 0.1), "ramda": (0.1, 0.03, 0.01)}
+SETTINGS = ((1e-3, 0.0), (0.1, 0.0), (1.0, 0.0), (1.0, 0.6), (0.1, 0.6))
+MORE = {"logistic": ((1e-2, 0.0), (0.01, 0.6), (1.0, 0.9)), "conv": ()}
+RATES = {"rmda": (10.0, 1.0, 0.1), "ramda": (0.3, 0.03, 0.003)}
 
 
 def rates_of(factor, power, num_steps):
@@ -25,7 +26,7 @@ def part(name, method, length, small, seeds):
     task = task._replace(num_steps=round(length * task.num_steps))
     steps = task.num_steps
     averagings = averagings_of(DEFAULT, steps).astype(np.float32)
-    pairs = list(itertools.product(RATES[method], SETTINGS[:5:4] if small else SETTINGS))
+    pairs = list(itertools.product(RATES[method], SETTINGS[::3] if small else SETTINGS + MORE[name]))
     cells = list(itertools.product(pairs, range(seeds)))
     runs = [
         Run((rate * rates_of(*setting, steps)).astype(np.float32), averagings, seed, seed)

@@ -5,24 +5,78 @@ import collections
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.beyond.ablation import AVERAGINGS, DEFAULT, OWN_RATE
+
 WAYS = {"constant": "constant", "falls": "falls", "in steps": "in steps", "falls at the end": "in steps, then falls"}
 
 
 def ablation(rows):
-    """A row of numbers for each cell."""
+    """Three tables: the way of the rate and restarts, the averaging, the solver."""
+    exact = [row for row in rows if row["solver"] == "exact"]
+    default = [row for row in exact if row["averaging"] == DEFAULT]
+    inexact = {_cell_of(row): row for row in rows if row["solver"] != "exact"}
+    pairs = [(row, inexact[_cell_of(row)]) for row in default if _cell_of(row) in inexact]
+    return "\n\n".join([_stages(default), _averaging(exact), _solvers(pairs)])
+
+
+def _cell_of(row):
+    return row["problem"], row["method"], row["restarts"], row["way"]
+
+
+def _named(row):
+    return [row["problem"], f"`{row['method']}`", "yes" if row["restarts"] else "no", WAYS[row["way"]]]
+
+
+def _accuracy(row):
+    return f"{row['accuracy']:.2f} ± {row['accuracy_std']:.2f}"
+
+
+def _stages(rows):
     cells = [
         [
-            row["problem"], f"`{row['method']}`", row["solver"], "yes" if row["restarts"] else "no", WAYS[row["way"]],
-            f"{row['rate']:g}", row["averaging"], f"{row['accuracy']:.2f} ± {row['accuracy_std']:.2f}", _objective(row),
-            f"{row['zeros']:.1f} / {row['zeros_hat']:.1f}", _right(row),
-            f"{row['last_change']:,.0f} / {row['last_change_hat']:,.0f}", f"{row['late_changes_hat']:,.0f}",
+            *_named(row), f"{row['rate']:g}", _accuracy(row), _objective(row), f"{row['zeros']:.1f}", _right(row),
+            f"{row['last_change_hat'] / row['steps']:.2f}", f"{row['late_changes_hat']:,.0f}",
         ]
         for row in rows
     ]  # fmt: skip
     heads = [
-        "problem", "method", "solver", "restarts", "rate", "first rate", "averaging", "accuracy", "objective",
-        "zeros of W / W_hat", "right groups", "last change of W / W_hat", "late changes",
+        "problem", "method", "restarts", "rate", "first rate", "accuracy", "objective", "zeros", "right groups",
+        "last change", "late changes",
     ]  # fmt: skip
+    return _table(cells, heads)
+
+
+def _averaging(rows):
+    found = collections.defaultdict(dict)
+    for row in rows:
+        found[_cell_of(row)][row["averaging"]] = row
+    cells = []
+    for own in found.values():
+        line = _named(own[DEFAULT])
+        for name in (*AVERAGINGS, OWN_RATE):
+            row = own.get(name)
+            rate = f"{row['rate']:g}: " if row and name == OWN_RATE else ""
+            line.append(
+                f"{rate}{_objective(row)}; {row['zeros']:.1f} / {row['zeros_hat']:.1f}; {row['accuracy']:.1f}"
+                if row
+                else ""
+            )
+        cells.append(line)
+    heads = ["problem", "method", "restarts", "rate", *(f"c: {name}" for name in (*AVERAGINGS, OWN_RATE))]
+    return _table(cells, heads)
+
+
+def _solvers(pairs):
+    cells = [
+        [
+            *_named(exact),
+            *(" / ".join(show(row) for row in (exact, inexact)) for show in (_accuracy, _objective)),
+            f"{exact['zeros']:.2f} / {inexact['zeros']:.2f}",
+            f"{exact['late_changes_hat']:,.0f} / {inexact['late_changes_hat']:,.0f}",
+        ]
+        for exact, inexact in pairs
+    ]
+    heads = ["problem", "method", "restarts", "rate", "accuracy, exact / inexact", "objective", "zeros", "late changes"]
     return _table(cells, heads)
 
 
@@ -50,6 +104,8 @@ def last_stage(rows):
 
 
 def _objective(row):
+    if row["objective"] is None:
+        return "diverged"
     return f"{row['above_minimum']:.1e}" if "above_minimum" in row else f"{row['objective']:.4f}"
 
 
@@ -63,15 +119,16 @@ def structure(rows):
         [
             row["net"], f"{row['target']:g}", row["groups"], row["of"], " ".join(map(str, row["widths"])),
             f"{row['overlap']:.2f} ({row['least']:.2f} to {row['most']:.2f})", f"{row['chance']:.2f}",
+            f"{row['chance_by_channel']:.2f}" if "chance_by_channel" in row else "",
             f"{row['by_variance']:.2f}" if "by_variance" in row else "",
             f"{row['similarity']:.2f}, {row['similarity_chance']:.2f}" if "similarity" in row else "",
             f"{row['accuracy']:.1f}",
         ]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row["net"] == "kernels", row["target"]))
     ]  # fmt: skip
     heads = [
-        "net", "target", "groups", "of", "alive, by seed", "overlap", "by chance", "with the largest variances",
-        "correlation, with untrained units", "accuracy",
+        "net", "target", "groups", "of", "alive, by seed", "overlap", "by chance", "by chance, channels kept",
+        "with the largest variances", "correlation, with untrained units", "accuracy",
     ]  # fmt: skip
     return _table(cells, heads)
 

@@ -11,7 +11,8 @@ from benchmarks.beyond import tasks
 from benchmarks.beyond.runs import many, train
 from ramda_jax import metrics
 
-TARGETS, RATE, DRAWS = (0.5, 0.8), 0.03, 20
+RATE, DRAWS = 0.03, 20
+TARGETS = {"mlp": (0.5, 0.65, 0.8), "kernels": (0.5, 0.8)}
 #: By net: what its leaves' groups are, and the axes of units that two runs number differently.
 NETS = {
     "mlp": (tasks.mlp, {"dense0/kernel": "inputs", "dense1/kernel": "hidden 1", "dense2/kernel": "hidden 2"}),
@@ -49,6 +50,23 @@ def shuffled(support, rng, fixed):
         flat = np.array(alive).ravel()
         flat[free] = rng.permutation(flat[free])
         found[path] = flat.reshape(alive.shape)
+    return found
+
+
+def rewired(alive, rng):
+    """A random matrix with as many alive in each row and in each column; two rows at a time trade what they differ in.
+
+    Strona and others, `A fast and unbiased procedure to randomize ecological binary matrices`, 2014.
+    """
+    rows = [set(np.flatnonzero(row)) for row in alive]
+    for _ in range(20 * len(rows)):
+        a, b = rng.choice(len(rows), 2, replace=False)
+        only, both = rows[a] - rows[b], rows[a] & rows[b]
+        mixed = rng.permutation(sorted(rows[a] ^ rows[b])).tolist()
+        rows[a], rows[b] = both | set(mixed[: len(only)]), both | set(mixed[len(only) :])
+    found = np.zeros_like(alive)
+    for row, own in zip(found, rows, strict=True):
+        row[sorted(own)] = True
     return found
 
 
@@ -102,11 +120,15 @@ def part(net, target, small, seeds):
     fixed = {"dense0/kernel": ~varies}
     similar = similarity(params, support, task, seeds) if net == "mlp" else {}
     rng = np.random.default_rng(0)
-    overlaps, chances = [], []
+    overlaps, chances, degrees = [], [], []
     for a, b in itertools.combinations(support, 2):
         overlaps.append(metrics.overlap(a, b, units=UNITS[net]).leaves)
         drawn = [metrics.overlap(a, shuffled(b, rng, fixed), units=UNITS[net]).leaves for _ in range(DRAWS)]
         chances.append({path: np.mean([one[path] for one in drawn]) for path in leaves})
+        if net == "kernels":
+            (path,) = leaves
+            drawn = [{path: rewired(b[path][0, 0], rng)[None, None]} for _ in range(DRAWS)]
+            degrees.append(np.mean([metrics.overlap(a, one, units=UNITS[net]).total for one in drawn]))
     rows = []
     for path, name in leaves.items():
         row = {
@@ -123,6 +145,8 @@ def part(net, target, small, seeds):
         }
         if name == "inputs":
             row["by_variance"] = float(np.mean([_by_variance(one[path].ravel(), variances) for one in support]))
+        if degrees:
+            row["chance_by_channel"] = float(np.mean(degrees))
         if name in similar:
             row["similarity"], row["similarity_chance"] = similar[name]
         rows.append(row)
@@ -137,7 +161,7 @@ def _by_variance(alive, variances):
 
 def parts(small=False, seeds=5):
     """(name, function from the rows so far to new ones) of each program."""
-    for net, target in itertools.product(NETS, TARGETS):
+    for net, target in ((net, target) for net, targets in TARGETS.items() for target in targets):
 
         def make(found, arguments=(net, target)):
             del found

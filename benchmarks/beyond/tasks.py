@@ -86,7 +86,7 @@ def conv(small=False, axes: Any = "input"):
 def mlp(small=False, width=1):
     """Three dense layers with `width` times 64 and 32 hidden units, a group for each input of a layer."""
     widths = (8 * width, 6 * width, 10) if small else (64 * width, 32 * width, 10)
-    return Task(net_shapes(8, (), widths), ramda_jax.GroupLasso("input"), 1e-3, 80 if small else 4_000)
+    return Task(net_shapes(8, (), widths), ramda_jax.GroupLasso("input"), 1e-3, 80 if small else 2_000)
 
 
 @functools.cache
