@@ -144,6 +144,7 @@ def widths(rows):
         [
             row["width"], row["groups"], row["of"], f"{row['alive']:.1f} ({row['alive_least']} to {row['alive_most']})",
             " ".join(f"{100 * margin:.0f}" for margin in row["margins"]), f"{row['degenerate']:.1f}",
+            f"{row['zero_activity']:.2f}" if "zero_activity" in row else "",
             f"{row['same_start_differ']:.1f}", f"{row['same_start_overlap']:.2f}, {row['same_start_chance']:.2f}",
             margin(row, "same_start"),
             f"{row['other_start_differ']:.1f}" if "other_start_differ" in row else "",
@@ -153,8 +154,8 @@ def widths(rows):
         for row in rows
     ]  # fmt: skip
     heads = [
-        "width", "groups", "of", "alive", "margins", "degenerate", "one start: differ", "overlap, chance",
-        "median margin of these, degenerate", "other starts: differ", "overlap, chance", "accuracy",
+        "width", "groups", "of", "alive", "margins", "degenerate", "activity of zero units", "one start: differ",
+        "overlap, chance", "median margin of these, degenerate", "other starts: differ", "overlap, chance", "accuracy",
     ]  # fmt: skip
     return _table(cells, heads)
 

@@ -70,15 +70,6 @@ def rewired(alive, rng):
     return found
 
 
-def hidden(params, images):
-    """Activations of the hidden layers of the net with three dense layers."""
-    x, found = images.reshape(len(images), -1), []
-    for name in sorted(params)[:-1]:
-        x = np.maximum(x @ params[name]["kernel"] + params[name]["bias"], 0)
-        found.append(x)
-    return found
-
-
 def matched(first, second):
     """The mean correlation of the units of two nets, paired so that it is largest; columns are units."""
     first, second = ((one - one.mean(0)) / np.maximum(one.std(0), 1e-12) for one in (first, second))
@@ -88,14 +79,14 @@ def matched(first, second):
 
 def similarity(params, support, task, seeds):
     """By hidden layer: the mean correlation of paired living units, and that with units of untrained nets."""
-    images = np.asarray(tasks.digits()[1])
+    images = tasks.digits()[1]
     living = (
         [support_of["dense1/kernel"].ravel() for support_of in support],
         [support_of["dense2/kernel"].ravel() for support_of in support],
     )
-    trained_units = [hidden(one, images) for one in params]
+    trained_units = [[np.asarray(x) for x in tasks.hidden(one, images)] for one in params]
     fresh = [jax.tree.map(np.asarray, task.initial(jax.random.key(1000 + seed))) for seed in range(seeds)]
-    fresh_units = [hidden(one, images) for one in fresh]
+    fresh_units = [[np.asarray(x) for x in tasks.hidden(one, images)] for one in fresh]
     found = {}
     for layer, alive in enumerate(living):
         pairs, by_chance = [], []

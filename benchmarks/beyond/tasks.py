@@ -89,6 +89,15 @@ def mlp(small=False, width=1):
     return Task(net_shapes(8, (), widths), ramda_jax.GroupLasso("input"), 1e-3, 80 if small else 2_000)
 
 
+def hidden(params, images):
+    """Activations of the hidden layers of `mlp`."""
+    x, found = images.reshape(len(images), -1), []
+    for name in sorted(params)[:-1]:
+        x = jax.nn.relu(x @ params[name]["kernel"] + params[name]["bias"])
+        found.append(x)
+    return found
+
+
 @functools.cache
 def minimum():
     """(the lowest objective of `logistic`, which groups are alive there)."""

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
 import ramda_jax
@@ -28,6 +29,7 @@ def part(width, small):
         return {
             "margins": found.margin,
             "norms": found.norms,
+            "squares": [jnp.mean(x**2, axis=0) for x in tasks.hidden(params, tasks.digits()[1])],
             "accuracy": task.accuracy(params),
             "late_changes": watched.late,
         }
@@ -59,6 +61,9 @@ def _row(task, width, path, results):
         "late_changes": float(np.mean([one["late_changes"] for one in results])),
     }
     row |= {f"same_start_{key}": value for key, value in _pairs(zero[one_start], margins[one_start]).items()}
+    if name != "inputs" and zero.any() and not zero.all():
+        squares = np.stack([one["squares"][int(name[-1]) - 1] for one in results])
+        row["zero_activity"] = 100 * float(np.sqrt(squares[zero].mean() / squares[~zero].mean()))
     if name == "inputs":  # the units of different starts have no common numbers
         row |= {f"other_start_{key}": value for key, value in _pairs(zero[starts], margins[starts]).items()}
     return row
