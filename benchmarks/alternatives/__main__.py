@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.alternatives import problems
-from benchmarks.alternatives.compare import DENSE, HELD, SCRATCH, first_choice, run, tune
+from benchmarks.alternatives.compare import DENSE, HELD, SCRATCH, check_rates, first_choice, run, tune
 from benchmarks.alternatives.methods import METHODS, Choice
 from benchmarks.alternatives.report import draw, tables
 from benchmarks.alternatives.training import Lab
@@ -23,18 +23,13 @@ from benchmarks.alternatives.training import Lab
 KEEPS = (0.5, 0.3, 0.15, 0.07)
 
 
-def experiment(problem_name, lab, methods, keeps, seeds, found, save, tuned):
-    """Runs all runs that are not in `found`, and appends their rows to it."""
+def experiment(problem_name, lab, methods, keeps, seeds, found, log, tuned):
+    """Runs all runs that are not in `found`, and logs their rows."""
     shapes = {
         (row["keep"], row["seed"]): row["shapes"]
         for row in found
         if row["problem"] == problem_name and row["method"] == HELD and "shapes" in row
     }
-
-    def log(row):
-        found.append({"problem": problem_name} | row)
-        save()
-        print({key: value for key, value in found[-1].items() if key != "shapes"}, file=sys.stderr, flush=True)
 
     for name in methods:
         own = [row for row in found if row["problem"] == problem_name and row["method"] == name]
@@ -67,13 +62,16 @@ def main(argv=None):
     parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--untuned", action="store_true", help="use the first value of each tuned setting")
+    parser.add_argument("--rates", action="store_true", help="only try rates of Adam and of RAMDA, with one seed")
     parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file of the rows; existing rows are kept")
     parser.add_argument("--png", type=Path, metavar="FILE", help="also draw the scores over the sizes into this file")
     args = parser.parse_args(argv)
     found = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
 
-    def save():
+    def log(problem_name, row):
+        found.append({"problem": problem_name} | row)
+        print({key: value for key, value in found[-1].items() if key != "shapes"}, file=sys.stderr, flush=True)
         if args.json:
             args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in found) + "\n]\n")
 
@@ -84,8 +82,13 @@ def main(argv=None):
         makers["text"] = functools.partial(problems.text, args.text, small=args.small)
     methods = args.methods or [DENSE, *METHODS, SCRATCH]
     for name, make in makers.items():
-        if args.problems is None or name in args.problems:
-            experiment(name, Lab(make()), methods, args.keeps, range(args.seeds), found, save, not args.untuned)
+        if args.problems is not None and name not in args.problems:
+            continue
+        own_log = functools.partial(log, name)
+        if args.rates:
+            check_rates(Lab(make()), own_log)
+        else:
+            experiment(name, Lab(make()), methods, args.keeps, range(args.seeds), found, own_log, not args.untuned)
     print(tables(found))
     if args.png:
         draw(found, args.png)

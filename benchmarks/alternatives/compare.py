@@ -7,9 +7,11 @@ import numpy as np
 
 from benchmarks.alternatives.methods import METHODS, Choice
 
-#: The seeds for tuning, and the share at which rate and split are tuned. Three seeds, because seeds differ more than
-#: rates.
-TUNING_SEEDS, TUNING_KEEP = (100, 101, 102), 0.15
+#: The seeds for tuning, and the share at which rate and split are tuned. Each seed has its own division of the images.
+#: There are twelve, because seeds differ more than rates.
+TUNING_SEEDS, TUNING_KEEP = tuple(range(100, 112)), 0.15
+#: The rates of Adam, and the multiples of it for RAMDA, that `check_rates` tries.
+CHECKED_RATES, CHECKED_RATIOS = (1e-3, 3e-3, 1e-2), (1.0, 3.0, 10.0, 30.0)
 SCRATCH, DENSE, HELD = "small from scratch", "dense", "RAMDA, zeros held"
 
 
@@ -76,7 +78,7 @@ def tune(lab, name, keeps, log):
 
     The criterion is the mean score on the tuning part of the data, over seeds that are not reported.
     """
-    method = METHODS.get(name)
+    whole, method = lab.problem, METHODS.get(name)
     rates = METHODS[HELD].rates if method is None else method.rates
     splits, owns = ((0.0,), (0.0,)) if method is None else (method.splits, method.owns)
     shapes = uniform_shapes(lab, TUNING_KEEP) if name == SCRATCH else None
@@ -84,10 +86,13 @@ def tune(lab, name, keeps, log):
 
     def score(keep, choice):
         if (keep, choice) not in seen:
-            rows = [run(lab, name, keep, choice, seed, "val", shapes)[0] for seed in TUNING_SEEDS]
+            rows = []
+            for seed in TUNING_SEEDS:
+                lab.problem = whole.divided(seed)
+                rows.append(run(lab, name, keep, choice, seed, "val", shapes)[0])
+                log(rows[-1] | {"tuning": True})
+            lab.problem = whole
             seen[keep, choice] = np.mean([row["score"] for row in rows])
-            for row in rows:
-                log(row | {"tuning": True})
         return seen[keep, choice]
 
     best = first_choice(name)
@@ -101,3 +106,21 @@ def tune(lab, name, keeps, log):
         else best
         for keep in keeps
     }
+
+
+def check_rates(lab, log):
+    """Scores rates on the tuning part: Adam's by gradual pruning, then RAMDA's as multiples of the best of these."""
+    whole, seed, score = lab.problem, TUNING_SEEDS[0], {}
+
+    def scored(name, rate):
+        ratio = {"ratio": lab.problem.ratio} if name == HELD else {}
+        row, _ = run(lab, name, TUNING_KEEP, Choice(rate, 0.5), seed, "val")
+        log(row | ratio | {"tuning": True, "check": True})
+        return row["score"]
+
+    for rate in CHECKED_RATES:
+        score[rate] = scored("gradual, by layer", rate)
+    for ratio in CHECKED_RATIOS:
+        lab.problem = whole._replace(ratio=ratio)
+        scored(HELD, max(score, key=score.__getitem__))
+    lab.problem = whole

@@ -3,6 +3,7 @@ images.
 
     python -m benchmarks.alternatives.diagnosis            # 12 splits
     python -m benchmarks.alternatives.diagnosis --small    # only show that it runs
+    python -m benchmarks.alternatives.diagnosis --first 200 --splits 24 --variants "RAMDA, zeros held"    # on others
 
 It does not use the test images of `python -m benchmarks.alternatives`. For each seed it divides the images for training
 and tuning in another way. So a choice from this table is a choice on validation images.
@@ -10,7 +11,6 @@ and tuning in another way. So a choice from this table is a choice on validation
 
 import argparse
 
-import jax.numpy as jnp
 import numpy as np
 from tabulate import tabulate
 
@@ -23,14 +23,6 @@ from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
 RATE, SPLIT, KEEPS = 6e-3, 0.5, (0.3, 0.07)
 FIRST_SEED = 100
 gradual, recipe = METHODS["gradual, by layer"].find, METHODS["RAMDA, zeros held"].find
-
-
-def divided(problem, seed):
-    """The problem with another division of the images into training and tuning."""
-    images, labels = (np.concatenate([problem.data[part][n] for part in ("train", "val")]) for n in (0, 1))
-    order, count = np.random.default_rng(10_000 + seed).permutation(len(labels)), problem.counts["train"]
-    parts = {"train": order[:count], "val": order[count:]}
-    return problem._replace(data={name: (jnp.asarray(images[i]), jnp.asarray(labels[i])) for name, i in parts.items()})
 
 
 def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None, warm=0.0):
@@ -49,7 +41,8 @@ def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None
             target = groups.target(rising(1 - keep, rise * length), hold=length - 1, total_steps=length)
             return groups.coupling.wrap(staged_ramda(speed * rate, psi, target, length, ends=at, factor=factor))
 
-        params = lab.found_by((name, num_steps), make, params, batches[before:], length, (choice.rate, keep))
+        numbers = lab.problem.ratio * choice.rate, keep
+        params = lab.found_by((name, num_steps), make, params, batches[before:], length, numbers)
         return params, groups.trimmed(params, keep)
 
     return find
@@ -91,17 +84,21 @@ def main(argv=None):
     """Prints the accuracy for each variant and size, and its difference from gradual pruning on the same splits."""
     parser = argparse.ArgumentParser(description="Why RAMDA is better or worse than gradual pruning.")
     parser.add_argument("--splits", type=int, default=12)
+    parser.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the first split; the others follow")
+    parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="rows")
     parser.add_argument("--small", action="store_true", help="tiny runs that only show that it works")
     args = parser.parse_args(argv)
     lab = Lab(digits(small=args.small))
     whole, steps, rows = lab.problem, round(SPLIT * lab.problem.num_steps), []
     first: dict[float, np.ndarray] = {}
-    for name, find in VARIANTS.items():
-        cells = []
-        for keep in KEEPS:
+    # The first variant is what the others are compared with.
+    for name in dict.fromkeys([next(iter(VARIANTS)), *args.variants]):
+        find, cells = VARIANTS[name], []
+        for keep in args.keeps:
             scores, widths = [], []
-            for seed in range(FIRST_SEED, FIRST_SEED + args.splits):
-                lab.problem = divided(whole, seed)
+            for seed in range(args.first, args.first + args.splits):
+                lab.problem = whole.divided(seed)
                 params, alive = find(lab, keep, Choice(RATE, SPLIT), seed, steps)
                 batches = lab.start(seed)[1]
                 params, _ = lab.adam(params, batches, steps, len(batches), RATE, alive, cosine=True)
@@ -113,7 +110,9 @@ def main(argv=None):
             cells.append(f"{np.mean(scores):.2f} ({gain.mean():+.2f} ± {error:.2f}), {shown}")
         rows.append([name, *cells])
         print("  ".join(rows[-1]), flush=True)
-    found = tabulate(rows, headers=["accuracy (gain ± standard error), widths", *map(str, KEEPS)], tablefmt="github")
+    found = tabulate(
+        rows, headers=["accuracy (gain ± standard error), widths", *map(str, args.keeps)], tablefmt="github"
+    )
     print(found)
     return found
 

@@ -16,7 +16,7 @@ class Choice(NamedTuple):
     """The tuned settings.
 
     Attributes:
-        rate: Adam's learning rate; RAMDA has ten times as much.
+        rate: Adam's learning rate; RAMDA has `Problem.ratio` times as much.
         split: the share of the steps in which the method finds the groups. The other steps train the remaining groups.
         own: a number that only this method has: the strength of a penalty.
     """
@@ -41,8 +41,6 @@ class Method(NamedTuple):
     owns: tuple[float, ...] = (0.0,)
 
 
-#: RAMDA's learning rate, as a multiple of Adam's.
-RAMDA_RATE = 10
 #: The number of times that gradual pruning prunes.
 TIMES = 10
 #: The number of factors of a gate, including the vector.
@@ -51,10 +49,10 @@ STRENGTHS = (1e-4, 3e-5, 3e-4)
 
 
 def staged_ramda(rate, regularizer, strength, num_steps, **staged):
-    """RAMDA for Adam's rate `rate`, with stages over `num_steps` steps; `ends` and `factor` are as in `stages`."""
+    """RAMDA with the learning rate `rate` and stages over `num_steps` steps; `ends` and `factor` are as in `stages`."""
     settings: Any = dict(ramda_jax.stages(1.0, total_steps=num_steps, **staged))
     shape = settings["learning_rate"]
-    settings["learning_rate"] = lambda step: RAMDA_RATE * rate * shape(step)
+    settings["learning_rate"] = lambda step: rate * shape(step)
     return ramda_jax.ramda(regularizer=regularizer, strength=strength, **settings)
 
 
@@ -70,7 +68,8 @@ def ramda_alone(lab, keep, choice, seed, num_steps):
     def make(rate, keep):
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, groups.target(1 - keep), num_steps))
 
-    params = lab.found_by(("ramda", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
+    numbers = lab.problem.ratio * choice.rate, keep
+    params = lab.found_by(("ramda", num_steps), make, *lab.start(seed), num_steps, numbers)
     return params, groups.trimmed(params, keep)
 
 
@@ -83,7 +82,8 @@ def ramda_held(lab, keep, choice, seed, num_steps):
         staged = {"ends": late_ends(num_steps), "factor": FACTOR}
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, num_steps, **staged))
 
-    params = lab.found_by(("ramda, held", num_steps), make, *lab.start(seed), num_steps, (choice.rate, keep))
+    numbers = lab.problem.ratio * choice.rate, keep
+    params = lab.found_by(("ramda, held", num_steps), make, *lab.start(seed), num_steps, numbers)
     return params, groups.trimmed(params, keep)
 
 
@@ -121,7 +121,7 @@ def hard(lab, keep, choice, seed, num_steps):
         return coupling.wrap(staged_ramda(rate, coupling.regularizer(regularizers), 1.0, num_steps, ends=()))
 
     # The number of zeros is rounded up, so make the share a little smaller. Then float32 gives the intended number.
-    numbers = choice.rate, *(max(1 - np.mean(one) - 1e-3, 0.0) for one in best.values())
+    numbers = lab.problem.ratio * choice.rate, *(max(1 - np.mean(one) - 1e-3, 0.0) for one in best.values())
     params = lab.found_by(("hard", num_steps), make, params, batches, num_steps, numbers)
     return params, groups.trimmed(params, keep)
 

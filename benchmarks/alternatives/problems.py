@@ -28,6 +28,7 @@ class Problem(NamedTuple):
         counts: the number of indices of each part.
         batch_size, epochs: of a training run.
         bits: whether the score is minus the bits per label; else it is the accuracy in percent.
+        ratio: RAMDA's learning rate, as a multiple of Adam's.
     """
 
     shapes: Any
@@ -39,6 +40,7 @@ class Problem(NamedTuple):
     batch_size: int
     epochs: int
     bits: bool = False
+    ratio: float = 10.0
 
     @property
     def epoch_steps(self):
@@ -55,6 +57,15 @@ class Problem(NamedTuple):
         shuffle, steps = np.random.default_rng(seed), self.epoch_steps
         epochs = [shuffle.permutation(self.counts["train"])[: steps * self.batch_size] for _ in range(self.epochs)]
         return jnp.asarray(np.concatenate(epochs).reshape(self.num_steps, self.batch_size), jnp.int32)
+
+    def divided(self, seed):
+        """The problem with another division of the images into training and tuning; for a text the problem itself."""
+        if not isinstance(self.data["train"], tuple):
+            return self
+        images, labels = (np.concatenate([self.data[part][n] for part in ("train", "val")]) for n in (0, 1))
+        order, count = np.random.default_rng(10_000 + seed).permutation(len(labels)), self.counts["train"]
+        parts = {"train": order[:count], "val": order[count:]}
+        return self._replace(data={name: (jnp.asarray(images[i]), jnp.asarray(labels[i])) for name, i in parts.items()})
 
     def initial(self, key, shapes=None):
         """He's initial weights of the whole net, or of a net with these shapes."""
@@ -184,16 +195,17 @@ def fashion(folder, small=False):
     return _images(28, (24, 48), (128, 10), parts, 128, 4 if small else 15)
 
 
-#: Of the text: the characters of a segment, and the number of different characters.
-LENGTH, VOCABULARY = 64, 96
+#: Of the text: the characters of a segment, the number of different characters, the segments of a batch, and the
+#: batches of the epoch.
+LENGTH, VOCABULARY, SEGMENTS, STEPS = 64, 96, 16, 600
 
 
 def text(folder, small=False):
-    """WikiText-2 by characters: segments of 64; 1.5 million for training, 100,000 each for tuning and testing."""
+    """WikiText-2 by characters: segments of 64; 614,400 for training, 100,000 each for tuning and testing."""
     train, valid, test = (
         (Path(folder) / f"wiki.{part}.tokens").read_text(encoding="utf-8") for part in ("train", "valid", "test")
     )
-    train, valid, test = train[:1_500_000], valid[:100_001], test[:100_001]
+    train, valid, test = train[: STEPS * SEGMENTS * LENGTH + 1], valid[:100_001], test[:100_001]
     found, counts = np.unique(list(train), return_counts=True)
     known = {character: number for number, character in enumerate(found[np.argsort(-counts)][: VOCABULARY - 1])}
     parts = {
@@ -210,4 +222,4 @@ def text(folder, small=False):
 
     data = {name: jnp.asarray(tokens) for name, tokens in parts.items()}
     shapes = decoder_shapes(VOCABULARY, 32, layers=2, heads=8, hidden=512, size=HEAD_SIZE)
-    return Problem(shapes, next_logits, next_logits, batch, data, counts, 16, 4 if small else 1, bits=True)
+    return Problem(shapes, next_logits, next_logits, batch, data, counts, SEGMENTS, 4 if small else 1, True, 30.0)

@@ -19,14 +19,16 @@ def gathered(rows):
 def _cell(rows):
     """The mean, and the scores in the order of the seeds; from four seeds on, the standard error and the count."""
     scores = [row["score"] for row in sorted(rows, key=lambda row: row["seed"])]
+    # Bits, which are negative, differ in the third digit.
+    places = 3 if min(scores) < 0 else 2
     if len(scores) > 3:
         error = np.std(scores, ddof=1) / len(scores) ** 0.5
-        return f"{np.mean(scores):.2f} ± {error:.2f} ({len(scores)})"
-    return f"{np.mean(scores):.2f} ({' '.join(f'{score:.2f}' for score in scores)})"
+        return f"{np.mean(scores):.{places}f} ± {error:.{places}f} ({len(scores)})"
+    return f"{np.mean(scores):.{places}f} ({' '.join(f'{score:.{places}f}' for score in scores)})"
 
 
 def tables(rows):
-    """The scores, and the remaining shares of parameters and FLOPs, in Markdown."""
+    """The scores, the remaining shares of parameters and FLOPs, and the rates that were tried, in Markdown."""
     parts = []
     for problem, methods in gathered(rows).items():
         keeps = sorted({keep for found in methods.values() for keep in found}, reverse=True)
@@ -41,6 +43,14 @@ def tables(rows):
         for title, table in (("score", scores), ("parameters", left), ("FLOPs", flops), ("rate, split, own", chosen)):
             headers = [f"{problem}: {title}", *keeps]
             parts.append(tabulate(table, headers=headers, tablefmt="github", disable_numparse=True))
+    checked = [row for row in rows if "check" in row]
+    if checked:
+        headers = ["rates tried on one tuning seed", "method", "Adam's rate", "own rate over Adam's", "score"]
+        shown = [
+            [row["problem"], row["method"], f"{row['rate']:.0e}", f"{row.get('ratio', 1):g}", f"{row['score']:.3f}"]
+            for row in checked
+        ]
+        parts.append(tabulate(shown, headers=headers, tablefmt="github", disable_numparse=True))
     return "\n\n".join(parts)
 
 

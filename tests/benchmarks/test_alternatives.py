@@ -10,7 +10,8 @@ import pytest
 import ramda_jax
 from benchmarks.alternatives import __main__ as command
 from benchmarks.alternatives import diagnosis
-from benchmarks.alternatives.methods import METHODS, RAMDA_RATE, TIMES, Choice
+from benchmarks.alternatives.compare import CHECKED_RATES, CHECKED_RATIOS, TUNING_SEEDS
+from benchmarks.alternatives.methods import METHODS, TIMES, Choice
 from benchmarks.alternatives.problems import digits, net_logits, net_shapes
 from benchmarks.alternatives.report import tables
 from benchmarks.alternatives.training import Lab
@@ -60,11 +61,13 @@ def test_a_training_is_batches_of_every_image_once_an_epoch(lab):
 
 
 @pytest.mark.slow
-def test_ramda_with_its_zeros_held_is_the_recipe_of_the_library(lab):
+def test_ramda_with_its_zeros_held_is_the_recipe_of_the_library(lab, monkeypatch):
     groups, (params, batches), steps = lab.groups, lab.start(0), 16
+    # RAMDA's learning rate is the problem's multiple of Adam's.
+    monkeypatch.setattr(lab, "problem", lab.problem._replace(ratio=4.0))
     found, alive = METHODS["RAMDA, zeros held"].find(lab, 0.3, Choice(3e-3, 0.5), 0, steps)
     target = ramda_jax.Target(0.7, of=groups.removed)
-    recipe = ramda_jax.ramda_then_hold(RAMDA_RATE * 3e-3, groups.regularizer, target, total_steps=2 * steps)
+    recipe = ramda_jax.ramda_then_hold(4.0 * 3e-3, groups.regularizer, target, total_steps=2 * steps)
 
     @jax.jit
     def step(params, state, batch):
@@ -80,16 +83,19 @@ def test_ramda_with_its_zeros_held_is_the_recipe_of_the_library(lab):
     assert 0 < sum(int(one.sum()) for one in alive.values()) < 18
 
 
-def test_the_diagnosis_divides_all_images_but_those_to_test_on(lab):
+def test_all_images_but_those_to_test_on_are_divided_again(lab):
     seen = [np.concatenate([lab.problem.data[part][0] for part in ("train", "val")])]
     for seed in (0, 1):
-        divided = diagnosis.divided(lab.problem, seed)
+        divided = lab.problem.divided(seed)
         assert divided.data.keys() == {"train", "val"} and len(divided.data["train"][0]) == 1000
         seen.append(np.concatenate([divided.data[part][0] for part in ("train", "val")]))
     assert np.any(seen[1] != seen[2])
     whole, *others = (np.sort(images.reshape(len(images), -1), axis=0) for images in seen)
     for other in others:
         np.testing.assert_array_equal(whole, other)
+    # A text is one array, whose parts are others' text.
+    text = lab.problem._replace(data={"train": np.arange(9), "val": np.arange(3)})
+    assert text.divided(0) is text
 
 
 @pytest.mark.slow
@@ -105,8 +111,12 @@ def test_rows_that_are_tuning_are_in_no_table():
     shown = tables([row, row | {"seed": 1, "score": 91.0}, row | {"score": 10.0, "tuning": True}])
     assert "90.50 (90.00 91.00)" in shown and "10.00" not in shown
     # With many seeds the table has the standard error of the mean.
+    # The rates that were tried have a table of their own.
+    checked = tables([row, row | {"score": 80.0, "ratio": 3.0, "tuning": True, "check": True}]).splitlines()[-1]
+    assert [cell.strip() for cell in checked.split("|")[1:-1]] == ["p", "m", "1e-03", "3", "80.000"]
     many = tables([row | {"seed": seed, "score": 90.0 + seed} for seed in range(5)])
     assert "92.00 ± 0.71 (5)" in many
+    assert "-3.321 (-3.321)" in tables([row | {"score": -3.321}])
 
 
 @pytest.mark.slow
@@ -119,8 +129,10 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
         (text / f"wiki.{part}.tokens").write_text("".join(rng.choice(list("abcde \n"), count)))
     arguments = ["--small", "--keeps", "0.3", "--seeds", "1", "--json", str(file), "--png", str(picture)]
     command.main([*arguments, "--problems", "digits", "--methods", "magnitude, by layer"])
-    # Tuning takes three learning rates and one more split, with three seeds each. Then one run is reported.
-    assert ["tuning" in row for row in json.loads(file.read_text())] == [True] * 12 + [False]
+    # Tuning takes three learning rates and one more split, with all of its seeds each. Then one run is reported.
+    tuned = json.loads(file.read_text())
+    assert ["tuning" in row for row in tuned] == [True] * 4 * len(TUNING_SEEDS) + [False]
+    assert [row["seed"] for row in tuned] == [*TUNING_SEEDS] * 4 + [0]
     command.main([*arguments, "--problems", "digits", "--untuned"])
     rows = json.loads(file.read_text())
     reported = [row for row in rows if "tuning" not in row]
@@ -133,6 +145,12 @@ def test_the_command_runs_every_method_and_goes_on_from_its_file(tmp_path, capsy
     added = json.loads(file.read_text())[len(rows) :]
     assert [row["problem"] for row in added] == ["text"] and added[0]["score"] < 0
     assert "text: score" in capsys.readouterr().out and picture.stat().st_size > 0
+    command.main([*arguments, "--problems", "digits", "--rates"])
+    checked = json.loads(file.read_text())[len(rows) + 1 :]
+    best = max(checked[: len(CHECKED_RATES)], key=lambda row: row["score"])["rate"]
+    assert [row["rate"] for row in checked] == [*CHECKED_RATES, *[best] * len(CHECKED_RATIOS)]
+    assert [row["ratio"] for row in checked[len(CHECKED_RATES) :]] == [*CHECKED_RATIOS]
+    assert all("tuning" in row for row in checked)
 
 
 @pytest.mark.slow
