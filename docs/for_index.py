@@ -8,7 +8,7 @@ import re
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)")
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?!\w+:)[^)\s]+\)\n\n(.+\n)*\n", re.MULTILINE)
 COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
-CHECKOUT = re.compile(r'pip install "\.(\[[\w,]+\])" +# in a checkout')
+CHECKOUT = re.compile(r'pip install "\.(\[[\w,]+\])"( \w+)? +# in a checkout.*')
 
 
 def for_index(text, version, repository=None):
@@ -16,7 +16,7 @@ def for_index(text, version, repository=None):
 
     A picture without an address goes with the paragraph below it.
     """
-    text = CHECKOUT.sub(r'pip install "ramda_jax\1"', COMMENT.sub("", text))
+    text = CHECKOUT.sub(r'pip install "ramda_jax\1"\2', COMMENT.sub("", text))
     if repository is None:
         return LINK.sub(r"\2", PICTURE.sub("", text))
     base = repository.rstrip("/")

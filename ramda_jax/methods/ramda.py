@@ -51,7 +51,8 @@ def ramda(
             `Regularizer` or None: `re.search` on the '/'-joined key path decides, the first match wins. Or a pytree of
             these, of the parameters' structure or a prefix of it. `describe` prints the result. Leaves without a
             regularizer are trained by the same method with psi = 0.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+        strength: lambda >= 0, the weight of psi: a scalar, or a schedule that changes at restarts only, since lambda
+            multiplies the weights of the whole stage; or a `Target`, the share that should be zero;
             or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule. Only at 1

@@ -34,7 +34,8 @@ def rmda(
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.
         regularizer: which leaf gets which psi, as in `ramda`.
-        strength: lambda >= 0, the weight of psi: a scalar or a schedule; or a `Target`, the share that should be zero;
+        strength: lambda >= 0, the weight of psi: a scalar, or a schedule that changes at restarts only, since lambda
+            multiplies the weights of the whole stage; or a `Target`, the share that should be zero;
             or a mapping of patterns on the leaves' paths to these, the first match wins.
             Required with a regularizer.
         averaging: c_t in (0, 1], the weight on the *new* point, 1 for no averaging; a scalar or a schedule.

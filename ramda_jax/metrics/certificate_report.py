@@ -118,7 +118,8 @@ class Certificate:
             yield "It has moved by less than half of every zero group's margin."
         unknown = [path for path, noise in self.noise.items() if not np.all(np.isfinite(noise))]
         if unknown:
-            yield f"The noise is not known at {unknown}: of RMDA `second_moments` keeps it, from the second step on."
+            known_by = "of RMDA `second_moments`, with the restarts of the method, keeps it, from the second step on."
+            yield f"The noise is not known at {unknown}: {known_by}"
         if self.left_out:
             yield f"Nothing is said of {list(self.left_out)}."
 

@@ -1,21 +1,24 @@
-"""The picture in README.md is what its command draws, and shows what the text below it says."""
+"""The pictures in README.md are what their commands draw, and show what the text below them says."""
 
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from docs import sparsity
+from docs import size, sparsity
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_picture_is_drawn_by_its_command_and_is_in_the_readme(tmp_path):
-    sparsity.main(tmp_path / "sparsity.png")
-    with Image.open(tmp_path / "sparsity.png") as drawn, Image.open(ROOT / "docs" / "sparsity.png") as kept:
+@pytest.mark.parametrize("picture", [size, sparsity], ids=["size", "sparsity"])
+def test_a_picture_is_drawn_by_its_command_and_is_in_the_readme(picture, tmp_path):
+    name = picture.__name__.removeprefix("docs.")
+    picture.main(tmp_path / "drawn.png")
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(ROOT / "docs" / f"{name}.png") as kept:
         assert drawn.size == kept.size
     text = (ROOT / "README.md").read_text()
-    assert "](docs/sparsity.png)" in text and "`python -m docs.sparsity`" in text
+    assert f"](docs/{name}.png)" in text and f"`python -m docs.{name}`" in text
 
 
 def test_one_method_keeps_its_zeros_at_the_same_accuracy():
