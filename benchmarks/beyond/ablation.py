@@ -1,6 +1,7 @@
 """What each part of the recipe does: averaging, stages, the metric, the last stage and the solver."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -70,15 +71,16 @@ def run_of(task, way, rate, averaging, seed):
 def tuned(task, function, method, ways, averaging):
     """For each way in which the rate goes on, the first rate with the lowest objective, of a seed of its own."""
     tried = list(itertools.product(ways, RATES[method]))
-    results = many(function, [run_of(task, *pair, averaging, TUNING_SEED) for pair in tried])
+    results = many(function, [run_of(task, way, rate, averaging, TUNING_SEED) for way, rate in tried])
     objectives = {
         pair: np.nan_to_num(result["objective"], nan=np.inf) for pair, result in zip(tried, results, strict=True)
     }
     return {way: min(RATES[method], key=lambda rate, way=way: objectives[way, rate]) for way in ways}
 
 
-def part(name, method, has_restarts, solver, averagings, found, small, seeds):
+def part(cell, averagings, found, small, seeds):
     """The rows of one program: these averagings, and all ways in which the rate goes on."""
+    name, method, has_restarts, solver = cell
     task, ways = TASKS[name](small), STAGES[has_restarts]
     restarts = ends_of(task.num_steps) if has_restarts else ()
     function = trainer(task, method, restarts, None if solver == "exact" else ramda_jax.ProximalGradient())
@@ -103,7 +105,7 @@ def part(name, method, has_restarts, solver, averagings, found, small, seeds):
 
 def summary(name, results):
     """Means over the seeds, and for logistic regression what is known of the minimiser; None for what diverged."""
-    row = {
+    row: dict[str, Any] = {
         key: float(np.mean([result[key] for result in results]))
         for key in ("accuracy", "objective", "zeros", "zeros_hat", "last_change", "last_change_hat", "late_changes_hat")
     }
@@ -132,7 +134,7 @@ def parts(small=False, seeds=5):
         title = f"{name}, {method}, {solver}, {'restarts' if restarts else 'one sum'}"
         title += f", c: {OWN_RATE}" if OWN_RATE in averagings else ""
 
-        def make(found, arguments=(name, method, restarts, solver, averagings)):
-            return part(*arguments, found, small, seeds)
+        def make(found, cell=(name, method, restarts, solver), averagings=averagings):
+            return part(cell, averagings, found, small, seeds)
 
         yield title, make

@@ -47,8 +47,8 @@ def parts(small=False, seeds=3):
     for name, method in itertools.product(TASKS, RATES):
         for length in lengths[name]:
 
-            def make(found, arguments=(name, method, length)):
+            def make(found, name=name, method=method, length=length):
                 del found
-                return part(*arguments, small, seeds)
+                return part(name, method, length, small, seeds)
 
             yield f"{name}, {method}, {length:g}", make

@@ -154,8 +154,8 @@ def parts(small=False, seeds=5):
     """(name, function from the rows so far to new ones) of each program."""
     for net, target in ((net, target) for net, targets in TARGETS.items() for target in targets):
 
-        def make(found, arguments=(net, target)):
+        def make(found, net=net, target=target):
             del found
-            return part(*arguments, small, seeds)
+            return part(net, target, small, seeds)
 
         yield f"{net}, {target:g}", make

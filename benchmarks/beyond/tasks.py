@@ -62,11 +62,11 @@ class Task(NamedTuple):
 
 
 @functools.cache
-def digits():
+def digits() -> tuple[Any, ...]:
     """(1,347 images to train on, 450 to test on, the labels of both)."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
-    return train_test_split(images, labels.astype(np.int32), test_size=450, stratify=labels, random_state=0)
+    return tuple(train_test_split(images, labels.astype(np.int32), test_size=450, stratify=labels, random_state=0))
 
 
 def logistic(small=False):
