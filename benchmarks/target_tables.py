@@ -11,9 +11,10 @@ def tables(rows):
     """All tables of rows, as text."""
     parts = []
     for (method, of), mine in _by(rows, "method", "of").items():
-        parts.append(f"{method}, of={of!r}: what was reached\n" + _table(map(_reached, _of_kind(mine, "target"))))
-        parts.append(f"{method}, of={of!r}: what stayed\n" + _table(map(_stayed, _of_kind(mine, "target"))))
-        parts.append(f"{method}, of={of!r}: accuracy\n" + _table(_accuracies(mine)))
+        targets = _of_kind(mine, "target")
+        parts.append(f"{method}, of={of!r}: what was reached\n\n" + _table(map(_reached, targets)))
+        parts.append(f"{method}, of={of!r}: what stayed\n\n" + _table(map(_stayed, targets)))
+        parts.append(f"{method}, of={of!r}: accuracy\n\n" + _table(_accuracies(mine)))
     return "\n\n".join(parts)
 
 
@@ -37,12 +38,17 @@ def reachable(row):
     return max(POINT, row["largest group"] / 2)
 
 
+def _target(row):
+    return f"{row['number']:g}" + (", rises" if row["rises"] else "")
+
+
 def _reached(row):
     share, target = np.asarray(row["share"]), row["number"]
     distance = np.abs(share - target)
     return {
         "problem": row["problem"],
-        "target": f"{target:g}",
+        "steps": str(row["steps"]),
+        "target": _target(row),
         "lowest, highest share": f"{share.min():.4f}, {share.max():.4f}",
         "within a point": f"{np.sum(distance <= POINT)} of {len(share)}",
         "or half the largest group": f"{np.sum(distance <= reachable(row))} of {len(share)}",
@@ -57,7 +63,8 @@ def _stayed(row):
     changed, revived, small = (np.asarray(row[name]) for name in ("changed", "revived", "revived_small"))
     return {
         "problem": row["problem"],
-        "target": f"{row['number']:g}",
+        "steps": str(row["steps"]),
+        "target": _target(row),
         "runs with a change": f"{np.sum(changed > 0)} of {len(changed)}",
         "groups changed, mean and most": f"{changed.mean():.2g}, {changed.max():.0f}",
         "revived, mean and most": f"{revived.mean():.2g}, {revived.max():.0f}",
@@ -68,14 +75,15 @@ def _stayed(row):
 
 
 def _accuracies(rows):
-    for (problem,), mine in _by(rows, "problem").items():
+    for (problem, steps), mine in _by(rows, "problem", "steps").items():
         dense = _of_kind(mine, "dense")
         sweep = _of_kind(mine, "lambda")
         for row in _of_kind(mine, "target"):
             yield {
                 "problem": problem,
-                "target": f"{row['number']:g}",
-                "accuracy": _mean(_default_start(row, "accuracy")),
+                "steps": str(steps),
+                "target": _target(row),
+                "accuracy": _mean(of_default_start(row, "accuracy")),
                 "without zeros": _mean(dense[0]["accuracy"]) if dense else "",
             } | (beside(row, sweep) if sweep else {})
 
@@ -84,7 +92,7 @@ def _mean(values):
     return f"{np.mean(values):.2f} ± {np.std(values):.2f}"
 
 
-def _default_start(row, name):
+def of_default_start(row, name):
     """What a row has of the runs with the default start of lambda, or with the first: one number for each seed."""
     starts = row["starts"]
     index = starts.index(1e-4) if 1e-4 in starts else 0
@@ -94,7 +102,7 @@ def _default_start(row, name):
 def beside(row, sweep):
     """A target's runs beside a sweep's, seed by seed: a line between the lambdas whose shares are around its own."""
     shares, accuracies = (np.array([one[name] for one in sweep]) for name in ("share", "accuracy"))
-    share, accuracy = (_default_start(row, name) for name in ("share", "accuracy"))
+    share, accuracy = (of_default_start(row, name) for name in ("share", "accuracy"))
     seeds = min(len(share), shares.shape[1])
     at_share = []
     for seed in range(seeds):

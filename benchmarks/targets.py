@@ -24,8 +24,9 @@ import optax
 
 import ramda_jax
 from benchmarks.small_problems import problems
-from benchmarks.target_tables import tables
+from benchmarks.target_tables import of_default_start, tables
 from ramda_jax import compaction, metrics
+from ramda_jax.phases.ramda_then_hold import rising
 
 SHARES = (0.5, 0.7, 0.9, 0.95)
 STARTS = (1e-7, 1e-4, 1e-1)
@@ -153,9 +154,11 @@ class Lab:
         method: "ramda" or "rmda".
         of: what a share counts.
         costs: the `of` of a target.
+        rises: whether the share of a target rises in the first stage.
     """
 
-    def __init__(self, name, problem, setting, method, of="weights"):
+    def __init__(self, name, problem, setting, method, of="weights", rises=False):
+        self.rises = rises
         self.name, self.problem, self.setting, self.method, self.of, self.costs = name, problem, setting, method, of, of
         if setting.batch_size is not None:
             self.problem = problem._replace(batch_size=setting.batch_size)
@@ -186,7 +189,10 @@ class Lab:
 
         def run(column):
             seed, number, start = column
-            strength = ramda_jax.Target(number, of=self.costs) if kind == "target" else number
+            strength = number
+            if kind == "target":
+                share = rising(number, restarts[0]) if self.rises else number
+                strength = ramda_jax.Target(share, of=self.costs)
             method = ramda_jax.ramda if self.method == "ramda" else ramda_jax.rmda
             optimizer: Any = method(
                 regularizer=None if kind == "dense" else regularizer, strength=strength, **self.settings
@@ -244,15 +250,16 @@ def rows_of(lab, kind, seeds, number, starts):
     return {
         "problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number,
         "starts": list(starts),
-        "steps": lab.setting.num_steps, "floor": lab.floor(), "largest group": lab.largest_group(),
-        **{name: np.asarray(value, float).round(7).tolist() for name, value in found._asdict().items()},
+        "steps": lab.setting.num_steps, "rises": lab.rises and kind == "target",
+        "floor": lab.floor(), "largest group": lab.largest_group(),
+        **{name: [float(f"{one:.6g}") for one in value] for name, value in found._asdict().items()},
         "seconds": round(time.process_time() - start, 1),
     }  # fmt: skip
 
 
 def lambdas_around(rows):
-    """The lambdas of a sweep, around those that targets have found."""
-    found = [strength for row in rows for strength in row["strength"]]
+    """The lambdas of a sweep, around those that targets have found from the default start."""
+    found = [strength for row in rows for strength in of_default_start(row, "strength")]
     return np.geomspace(min(found) / BEYOND, max(found) * BEYOND, LAMBDAS).tolist()
 
 
@@ -268,6 +275,8 @@ def main(argv=None):
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--starts", nargs="+", type=float, default=STARTS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--times", type=int, default=1, help="how many times as many steps")
+    parser.add_argument("--rise", action="store_true", help="the share rises in the first stage")
     parser.add_argument("--sweep", action="store_true", help="also eleven lambdas, around those that were found")
     parser.add_argument("--small", action="store_true", help="only show that it runs")
     parser.add_argument("--json", metavar="FILE", type=Path, help="rows that it has already are not run again")
@@ -282,6 +291,7 @@ def main(argv=None):
 
     def add(lab, kind, number, starts):
         key = {"problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number}
+        key |= {"steps": lab.setting.num_steps, "rises": lab.rises and kind == "target"}
         if any(all(row[name] == value for name, value in key.items()) for row in rows):
             return
         rows.append(rows_of(lab, kind, arguments.seeds, number, starts))
@@ -293,14 +303,14 @@ def main(argv=None):
     for name, setting in SETTINGS.items():
         if name not in made or (arguments.problems and name not in arguments.problems):
             continue
-        setting = setting._replace(num_steps=80) if arguments.small else setting
-        lab = Lab(name, made[name](), setting, arguments.method, arguments.of)
+        setting = setting._replace(num_steps=80 if arguments.small else arguments.times * setting.num_steps)
+        lab = Lab(name, made[name](), setting, arguments.method, arguments.of, arguments.rise)
         add(lab, "dense", 0.0, (0.0,))
         for share in arguments.shares:
             add(lab, "target", share, arguments.starts)
         if arguments.sweep:
             mine = [row for row in rows if row["problem"] == name and row["method"] == arguments.method]
-            mine = [row for row in mine if row["of"] == arguments.of]
+            mine = [row for row in mine if row["of"] == arguments.of and row["steps"] == setting.num_steps]
             for number in lambdas_around([row for row in mine if row["kind"] == "target"]):
                 add(lab, "lambda", number, (0.0,))
     print(tables(rows))

@@ -74,7 +74,8 @@ def ramda_then_hold(
     The optimizer then takes the model's own parameters, without `coupling.wrap`.
 
     Args:
-        learning_rate: RAMDA's learning rate in the first stage, >= 0; about ten times Adam's.
+        learning_rate: RAMDA's learning rate in the first stage, >= 0; about twice AdamW's best one, or ten times its
+            usual 1e-3.
         regularizer: which leaf gets which psi, as in `ramda`; or the regularizer of a `Coupling`.
         strength: as in `ramda`. The share of a `Target` rises, unless it is a schedule. Its `hold` is RAMDA's last
             step, unless it is given.
