@@ -2,13 +2,16 @@
 
     python -m benchmarks.decoder_at_scale [--sizes 1b 7b] [--chips 16 64 256] [--methods adamw ramda ...] [--json FILE]
 
+`--json docs/decoder_at_scale.json` only compiles the rows that the file does not have yet, and prints all.
+
 It needs an environment that has jax[tpu] (`make compiled` makes one, `.venv-tpu`). The decoder has grouped heads,
 rotary positions, a gated MLP and RMSNorm. Its layers are stacked and run by `lax.scan`, and each is computed again in
 the backward pass. Weights are float32, and the arithmetic is bfloat16. Parameters and optimizer state are sharded over
 all chips, and every chip has one sequence of 2,048 tokens. Nothing is allocated: XLA compiles ahead of time for a
 described machine. The table has
 
-memory       GiB per chip: the arguments, and the memory that the step needs in addition. A TPU v5e has 16.
+memory       GiB per chip: the arguments, and the memory that the step needs in addition. A TPU v5e has 16. If XLA
+             says that the step does not fit, the row has its message.
 collectives  the number in the program, and the number in the program of the gradients alone
 optimizer    GiB per chip that the optimizer's step alone moves, and its share of the sum of that and of what the
              gradients move, by XLA's own count. (XLA counts a loop's body once. The traffic of a layer is the
@@ -19,6 +22,7 @@ compile      seconds, which depend on the other load of the machine
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from functools import partial
@@ -174,22 +178,29 @@ def moved(program):
     return program.cost_analysis()["bytes accessed"]
 
 
-def measured(machine, size, methods):
-    """The rows of one size on one machine."""
-    params = shapes(size)
-    groups = groups_of(params)
-    params = machine.placed_tree(params)
-    tokens = jax.ShapeDtypeStruct((machine.count, TOKENS + 1), jnp.int32, sharding=machine.sharded("chips"))
-    places = jax.tree.map(lambda x: x.sharding, params)
+def gradients_of(machine, size):
+    """The function from (params, tokens) to sharded gradients."""
+    places = jax.tree.map(lambda x: x.sharding, machine.placed_tree(shapes(size)))
 
     def gradients(params, tokens, unroll=1):
         grads = jax.grad(partial(loss, batched=machine.batched, unroll=unroll))(params, tokens)
         return jax.tree.map(jax.lax.with_sharding_constraint, grads, places)
 
+    return gradients
+
+
+def measured(machine, size, methods, with_share=True):
+    """The rows of one size on one machine."""
+    params = shapes(size)
+    groups = groups_of(params)
+    params = machine.placed_tree(params)
+    tokens = jax.ShapeDtypeStruct((machine.count, TOKENS + 1), jnp.int32, sharding=machine.sharded("chips"))
+    gradients = gradients_of(machine, size)
     alone, _ = compiled(gradients, params, tokens)
-    backward = read_program(alone.as_text() or "")
-    by_two, _ = compiled(partial(gradients, unroll=2), params, tokens)
-    gradient_bytes = moved(alone) + (size.layers - 1) * (moved(by_two) - moved(alone))
+    backward = {"collectives_of_gradients": read_program(alone.as_text() or "").collectives}
+    if with_share:
+        by_two, _ = compiled(partial(gradients, unroll=2), params, tokens)
+        backward["gradient_bytes"] = moved(alone) + (size.layers - 1) * (moved(by_two) - moved(alone))
     for name in methods:
         optimizer = METHODS[name](groups)
         state = machine.placed_tree(jax.eval_shape(optimizer.init, params))
@@ -201,61 +212,106 @@ def measured(machine, size, methods):
         def step(params, state, tokens, update=update):
             return update(params, state, gradients(params, tokens))
 
-        whole, seconds = compiled(step, params, state, tokens, donate=(0, 1))
-        program = read_program(whole.as_text() or "")
-        only, _ = compiled(update, params, state, params, donate=(0, 1))
-        memory = whole.memory_analysis()
-        yield {
+        row = {
             "method": name,
             "chips": machine.count,
             "parameters": sum(x.size for x in jax.tree.leaves(params)),
             "jax": jax.__version__,
-            "arguments": memory.argument_size_in_bytes,  # pyright: ignore[reportOptionalMemberAccess]
-            "temporaries": memory.temp_size_in_bytes,  # pyright: ignore[reportOptionalMemberAccess]
-            "collectives": program.collectives,
-            "collectives_of_gradients": backward.collectives,
-            "optimizer_bytes": moved(only),
-            "gradient_bytes": gradient_bytes,
-            "seconds": seconds,
         }
+        try:
+            whole, seconds = compiled(step, params, state, tokens, donate=(0, 1))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            yield row | {"does_not_fit": shortage(str(error))}
+            continue
+        only, _ = compiled(update, params, state, params, donate=(0, 1))
+        memory = whole.memory_analysis()
+        yield (
+            row
+            | backward
+            | {
+                "arguments": memory.argument_size_in_bytes,  # pyright: ignore[reportOptionalMemberAccess]
+                "temporaries": memory.temp_size_in_bytes,  # pyright: ignore[reportOptionalMemberAccess]
+                "collectives": read_program(whole.as_text() or "").collectives,
+                "optimizer_bytes": moved(only),
+                "seconds": seconds,
+            }
+        )
+
+
+def shortage(message):
+    """What XLA says of the memory that is missing: the sentence of its message that has the sizes."""
+    sizes = re.search(r"Used [^.]*\d\.\d+[A-Z] of \d+\.\d+[A-Z] \w+", message)
+    return sizes.group(0) if sizes else message.splitlines()[0]
 
 
 def line(row):
     """A row as printed."""
+    start = f"{row['size']:5s} {row['chips']:5d} {row['method']:8s} "
+    if "does_not_fit" in row:
+        return start + f"does not fit: {row['does_not_fit']}"
     gib = 1 / 2**30
     counts = sum(row["collectives"].values()), sum(row["collectives_of_gradients"].values())
     own = row["optimizer_bytes"]
+    share = f"{100 * own / (own + row['gradient_bytes']):6.1f} %" if "gradient_bytes" in row else f"{'-':>8s}"
     return (
-        f"{row['size']:5s} {row['chips']:5d} {row['method']:8s} {row['arguments'] * gib:9.2f} "
-        f"{row['temporaries'] * gib:11.2f} {counts[0]:12d} {counts[1]:12d} {own * gib:13.2f} "
-        f"{100 * own / (own + row['gradient_bytes']):6.1f} % {row['seconds']:9.0f}"
+        f"{start}{row['arguments'] * gib:9.2f} "
+        f"{row['temporaries'] * gib:11.2f} {counts[0]:12d} {counts[1]:12d} {own * gib:13.2f} {share} "
+        f"{row['seconds']:9.0f}"
     )
 
 
-def main():
+def cells(row):
+    """A row as cells of the table in `docs/scale.md`, from the number of chips on."""
+    name = {"adamw": "AdamW"}.get(row["method"], row["method"].upper())
+    if "does_not_fit" in row:
+        return [str(row["chips"]), name, f"does not fit: {row['does_not_fit']}"]
+    gib, own = 1 / 2**30, row["optimizer_bytes"]
+    share = f" ({100 * own / (own + row['gradient_bytes']):.1f} %)" if "gradient_bytes" in row else ""
+    counts = ", ".join(str(sum(row[key].values())) for key in ("collectives", "collectives_of_gradients"))
+    memory = [f"{row[key] * gib:.2f}" for key in ("arguments", "temporaries")]
+    return [str(row["chips"]), name, *memory, counts, f"{own * gib:.2f}{share}"]
+
+
+def main(argv=None):
     """Compiles and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["1b", "7b"])
     parser.add_argument("--chips", nargs="+", type=int, choices=CHIPS, default=list(CHIPS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["adamw", "ramda"])
+    parser.add_argument("--without-share", action="store_true", help="one program less, and no share of the traffic")
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    rows = []
+    rows = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     print("size  chips method   arguments temporaries  collectives of gradients  optimizer GiB  share   compile s")
     for name in args.sizes:
         for count in args.chips:
+            known = [row for row in rows if (row["size"], row["chips"]) == (name, count)]
+            print("".join(line(row) + "\n" for row in known if row["method"] in args.methods), end="", flush=True)
+            missing = [method for method in args.methods if method not in [row["method"] for row in known]]
+            if not missing:
+                continue
             try:
                 devices = topologies.get_topology_desc(platform="tpu", topology_name=CHIPS[count]).devices
             except (ImportError, RuntimeError) as error:
                 sys.exit(
                     f"This environment cannot compile for TPUs: {error}; use the one of `make compiled`, .venv-tpu."
                 )
-            for row in measured(Machine(devices), SIZES[name], args.methods):
-                rows.append({"size": name} | row)
+            # The program of the gradients is the same for all methods.
+            traffic = next(({key: row[key]} for row in known for key in ["gradient_bytes"] if key in row), {})
+            with_share = not args.without_share and not traffic
+            for row in measured(Machine(devices), SIZES[name], missing, with_share):
+                rows.append({"size": name} | row | traffic)
                 print(line(rows[-1]), flush=True)
-                if args.json:
-                    args.json.write_text(json.dumps(rows, indent=1) + "\n")
+                if args.json:  # after every row, so that an interrupted run keeps its rows
+                    args.json.write_text(json.dumps(sorted(rows, key=place), indent=1) + "\n")
+
+
+def place(row):
+    """The key by which rows are sorted."""
+    return list(SIZES).index(row["size"]), row["chips"], list(METHODS).index(row["method"])
 
 
 if __name__ == "__main__":

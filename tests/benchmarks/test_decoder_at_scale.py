@@ -1,12 +1,14 @@
 """The decoder whose training step is compiled for many chips, here on a single device."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import decoder_at_scale
-from benchmarks.decoder_at_scale import SIZES, Machine, decoder, groups_of, line, measured, shapes
+from benchmarks.decoder_at_scale import SIZES, Machine, decoder, groups_of, line, main, measured, shapes, shortage
 
 
 def small_params():
@@ -49,3 +51,20 @@ def test_a_row_has_what_is_printed(monkeypatch):
     assert 0 < adamw["optimizer_bytes"] < ramda["optimizer_bytes"]
     assert adamw["gradient_bytes"] > 0
     assert line(adamw).startswith("tiny      1 adamw")
+
+
+def test_a_step_that_does_not_fit_is_a_row_with_what_xla_says():
+    message = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 17.34G of "
+        "15.75G hbm. Exceeded hbm capacity by 1.59G.\n\nTotal hbm usage >= 17.59G:\n"
+    )
+    row = {"size": "7b", "chips": 16, "method": "ramda", "does_not_fit": shortage(message)}
+    assert line(row).split(maxsplit=3) == ["7b", "16", "ramda", "does not fit: Used 17.34G of 15.75G hbm"]
+
+
+def test_rows_of_the_file_are_printed_and_not_compiled_again(tmp_path, capsys):
+    rows = [{"size": "1b", "chips": 64, "method": method, "does_not_fit": method} for method in ("adamw", "ramda")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    # No environment of the tests can compile for TPUs.
+    main(["--sizes", "1b", "--chips", "64", "--json", str(tmp_path / "rows.json")])
+    assert [text.split()[2] for text in capsys.readouterr().out.splitlines()[1:]] == ["adamw", "ramda"]
