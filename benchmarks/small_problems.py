@@ -151,7 +151,7 @@ def text_decoder(folder):
 
 def problems(mnist=None, fashion=None, text=None) -> dict[str, Callable[[], Any]]:
     """Functions that make the problems whose data are there."""
-    found = {
+    found: dict[str, Callable[[], Any]] = {
         "digits_logistic": functools.partial(plain, digits, (), (10,)),
         "digits_conv": functools.partial(plain, digits, (16, 32), (64, 10)),
     }

@@ -124,7 +124,9 @@ def train(problem, setting, optimizer, held, share_of, data, key, start):
         before = alive(params)
         certificate = None if held is None else metrics.certificate(state, params, earlier)
         seen = () if certificate is None else (certificate.expected_revivals, certificate.bound)
-        params, after, moved, ever, always = jax.lax.fori_loop(*bounds, step, (params, state, moved, before, before))
+        params, after, moved, ever, always = jax.lax.fori_loop(
+            bounds[0], bounds[1], step, (params, state, moved, before, before)
+        )
         return (params, after, state, moved), (seen, before, ever, always)
 
     # In the middle of the last stage, and before the last tenth, when the certificate is read: the state before each
@@ -157,9 +159,11 @@ class Lab:
         rises: whether the share of a target rises in the first stage.
     """
 
-    def __init__(self, name, problem, setting, method, of="weights", rises=False):
+    def __init__(self, name, problem, setting, method, of: Any = "weights", rises=False):
         self.rises = rises
-        self.name, self.problem, self.setting, self.method, self.of, self.costs = name, problem, setting, method, of, of
+        self.name, self.problem, self.setting, self.method = name, problem, setting, method
+        self.of: Any = of
+        self.costs: Any = of
         if setting.batch_size is not None:
             self.problem = problem._replace(batch_size=setting.batch_size)
         if of == "flops":

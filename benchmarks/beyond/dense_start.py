@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.alternatives.methods import RAMDA_RATE, staged_ramda
+from benchmarks.alternatives.methods import staged_ramda
 from benchmarks.alternatives.problems import digits
 from benchmarks.alternatives.training import Lab
 from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
@@ -41,7 +41,7 @@ def run(lab, plan, speed, keep, seed):
             target, staged = groups.target(1 - keep), {}
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, found, **staged))
 
-    params = lab.found_by((plan, found), make, params, batches[dense:], found, (speed * RATE, keep))
+    params = lab.found_by((plan, found), make, params, batches[dense:], found, (lab.problem.ratio * speed * RATE, keep))
     left = groups.count({name: norms > 0 for name, norms in groups.norms(params).items()}) / groups.whole
     alive = groups.trimmed(params, keep)
     if held:
@@ -50,7 +50,7 @@ def run(lab, plan, speed, keep, seed):
     return {
         "plan": plan,
         "keep": keep,
-        "rate": RAMDA_RATE * speed * RATE,
+        "rate": lab.problem.ratio * speed * RATE,
         "seed": seed,
         "accuracy": lab.problem.score(groups.held(params, alive), "test"),
         "left_before": left,
