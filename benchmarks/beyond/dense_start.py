@@ -10,9 +10,9 @@ from benchmarks.alternatives.problems import digits
 from benchmarks.alternatives.training import Lab
 from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
 
-KEEPS, RATE = (0.3, 0.1), 3e-3
-#: RAMDA's learning rate over its usual one.
-SPEEDS = (1.0, 0.3)
+KEEPS, ADAM_RATE = (0.3, 0.1), 3e-3
+#: RAMDA's learning rates.
+RATES = (3e-2, 9e-3)
 #: The shares of the steps of Adam on the whole net, of RAMDA, and of Adam with the zeros held.
 PLANS = {
     "RAMDA": (0.0, 1.0, 0.0),
@@ -22,14 +22,14 @@ PLANS = {
 }
 
 
-def run(lab, plan, speed, keep, seed):
+def run(lab, plan, rate, keep, seed):
     """A row. What RAMDA does is that of `stages`, or if zeros are held that of `ramda_then_hold`."""
     groups, (params, batches) = lab.groups, lab.start(seed)
     dense, found, held = (round(share * len(batches)) for share in PLANS[plan])
     if dense:
 
         def adam():
-            return lab.adam(params, batches, 0, dense, RATE)[0]
+            return lab.adam(params, batches, 0, dense, ADAM_RATE)[0]
 
         params = lab.once(("adam", dense, seed), adam)
 
@@ -41,16 +41,16 @@ def run(lab, plan, speed, keep, seed):
             target, staged = groups.target(1 - keep), {}
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, found, **staged))
 
-    params = lab.found_by((plan, found), make, params, batches[dense:], found, (lab.problem.ratio * speed * RATE, keep))
+    params = lab.found_by((plan, found), make, params, batches[dense:], found, (rate, keep))
     left = groups.count({name: norms > 0 for name, norms in groups.norms(params).items()}) / groups.whole
     alive = groups.trimmed(params, keep)
     if held:
-        params, _ = lab.adam(params, batches, dense + found, len(batches), RATE, alive, cosine=True)
+        params, _ = lab.adam(params, batches, dense + found, len(batches), ADAM_RATE, alive, cosine=True)
     zero = 1 - np.mean(np.concatenate(list(alive.values())))
     return {
         "plan": plan,
         "keep": keep,
-        "rate": lab.problem.ratio * speed * RATE,
+        "rate": rate,
         "seed": seed,
         "accuracy": lab.problem.score(groups.held(params, alive), "test"),
         "left_before": left,
@@ -67,7 +67,7 @@ def parts(small=False, seeds=3):
 
         def make(found, plan=plan, keep=keep):
             del found
-            pairs = itertools.product(SPEEDS[:1] if small else SPEEDS, range(seeds))
-            return [run(lab(), plan, speed, keep, seed) for speed, seed in pairs]
+            pairs = itertools.product(RATES[:1] if small else RATES, range(seeds))
+            return [run(lab(), plan, rate, keep, seed) for rate, seed in pairs]
 
         yield f"{plan}, {keep:g}", make

@@ -170,6 +170,9 @@ def dense_start(rows):
     for (plan, rate), own in found.items():
         line = [plan, f"{rate:.0e}"]
         for keep in keeps:
+            if keep not in own:
+                line += ["", "", ""]
+                continue
             accuracies = [row["accuracy"] for row in own[keep]]
             line += [f"{np.mean(accuracies):.2f} ({' '.join(f'{one:.2f}' for one in accuracies)})"]
             means = (np.mean([row[name] for row in own[keep]]) for name in ("left_before", "left"))
