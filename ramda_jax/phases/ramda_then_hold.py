@@ -62,10 +62,10 @@ def ramda_then_hold(
         switch + 1 to total_steps: adam(cosine from learning_rate / 10 to 0), zeros held
 
     It is `hold_zeros` with two optimizers that fit each other. A `Target` gives the share of zeros. This share rises
-    from 0, as in gradual pruning, and lambda follows it to the switch, so that the share is met there. The stages end
-    later than by default in `stages`: zeros that are held need not settle, and more steps at the full learning rate
-    make the network more accurate. If a channel is read in several places, for example after a flatten, use coupled
-    groups with weights by savings:
+    from 0, as in gradual pruning, and lambda follows it to the switch, so that the share is met there; only a large
+    unit that revives in the last few steps can leave it unmet. The stages end later than by default in `stages`: zeros
+    that are held need not settle, and more steps at the full learning rate make the network more accurate. If a
+    channel is read in several places, for example after a flatten, use coupled groups with weights by savings:
 
         coupling = compaction.couple_model(model, images, weight="saving")
         removed = compaction.share_removed(dims, "parameters", coupling.regularizer())
