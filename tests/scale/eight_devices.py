@@ -226,7 +226,7 @@ def types_of(tree):
     return jax.tree.map(lambda leaf: str(jax.typeof(leaf)), tree)
 
 
-def check_explicit(factory, regularizer, spec):
+def check_explicit(factory, regularizer, spec, tolerance=1e-5):
     mesh = mesh_of(8, explicit=True)
     optimizer = make_optimizer(factory, regularizer)
     params = {"a": {"kernel": jax.random.normal(jax.random.key(0), (16, 24))}, "b": {"kernel": jnp.ones((16, 24))}}
@@ -242,7 +242,7 @@ def check_explicit(factory, regularizer, spec):
         assert types_of(structured) == types[0]
     expected_structured = jax.jit(ramda_jax.eval_params)(expected[1], expected[0])
     actual, structured, expected = jax.device_get((result[0], structured, expected))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual, expected[0])
     np.testing.assert_array_equal(structured["a"]["kernel"] == 0, expected_structured["a"]["kernel"] == 0)
 
 
@@ -251,6 +251,11 @@ def check_explicit(factory, regularizer, spec):
 def test_explicit_sharding_keeps_the_types_for_every_regularizer(name, spec):
     if spec == P(None, "x") and "Group" not in name and name != "NuclearNorm":
         pytest.skip("has no axes to tell apart")
+    if name == "NuclearNorm":
+        # Its iterations carry the rounding of the sums further, so that float32 says little.
+        with jax.enable_x64(True):
+            check_explicit(FACTORIES[0], REGULARIZERS[name], spec, tolerance=1e-10)
+        return
     check_explicit(FACTORIES[0], REGULARIZERS[name], spec)
 
 
