@@ -45,7 +45,7 @@ class Step:
     Attributes:
         params, state: the current parameters and state.
         iterations: one number per step; empty for other optimizers.
-        compile_seconds: the time of tracing and compiling.
+        compile_seconds: the processor time of tracing and compiling, which other load does not change much.
         temporaries, peak: bytes / bytes of the parameters, by XLA's memory analysis: the allocations in addition to
             inputs and outputs, and all allocations with donated buffers counted once.
         fusions, loops: their numbers in the compiled program, with those inside loops and branches.
@@ -63,10 +63,10 @@ class Step:
             return optax.apply_updates(params, updates), state, iterations(state)
 
         with no_compilation_cache():
-            start = time.perf_counter()
+            start = time.process_time()
             lowered = jax.jit(step, donate_argnums=(0, 1)).lower(self.params, self.state, tree.gradients[0])
             self.compiled = lowered.compile()
-            self.compile_seconds = time.perf_counter() - start
+            self.compile_seconds = time.process_time() - start
         memory, program = self.compiled.memory_analysis(), self.compiled.as_text()
         assert memory is not None and program is not None
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))

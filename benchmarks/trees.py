@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from sklearn.datasets import load_digits, load_sample_images
 
+from examples.digits import ConvNet
 from examples.models import MLP, ResNet50, TransformerXL
 
 GRADIENTS = 4
@@ -126,6 +127,12 @@ def mlp(small=False):
     return recorded(model, cross_entropy, digits(28)[:GRADIENTS], "of training steps on 128 enlarged digits each")
 
 
+def demo(small=False):
+    """The convolutional net of `make demo`: 151,306 parameters."""
+    del small
+    return recorded(ConvNet(nnx.Rngs(0)), cross_entropy, digits(8)[:GRADIENTS], "of training steps on 128 digits each")
+
+
 def text(batch, length, count):
     """`count` batches (tokens, targets), int32 `[batch, length]`: bytes of the digits data's description."""
     description: str = cast(Any, load_digits()).DESCR
@@ -177,6 +184,7 @@ TREES = {
     "resnet50": resnet50,
     "transformer_xl": transformer_xl,
     "mlp": mlp,
+    "demo": demo,
     "matrix_4096": matrix_4096,
     "small_2000": small_2000,
 }
