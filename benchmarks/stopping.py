@@ -75,9 +75,8 @@ class Net(NamedTuple):
 
 
 NETS = {
-    "mlp": Net("fashion_mlp", "fashion", {"ramda": 1e-3, "prox_adamw": 1e-3}, 235),
-    "lenet5": Net("lenet5_mnist_iclr", "mnist", {"ramda": 1e-3, "prox_adamw": 1e-3}, 235),
-    "lenet5_small": Net("lenet5_small_glasso_iclr", "mnist", {"ramda": 1e-3, "prox_adamw": 1e-3}, 469),
+    "mlp": Net("fashion_mlp", "fashion", {"ramda": 7e-5, "prox_adamw": 5e-5}, 235),
+    "lenet5_small": Net("lenet5_small_glasso_iclr", "mnist", {"ramda": 3e-5, "prox_adamw": 5e-5}, 235),
 }
 
 
@@ -124,7 +123,7 @@ def table(rows):
             "net, steps": f"{row['net']}, {row['steps']}",
             "method": row["method"],
             "solver": row["solver"],
-            "accuracy": f"{row['accuracy']:.2f}",
+            "accuracy": f"{100 * row['accuracy']:.2f}",
             "weighted sparsity, W / W_hat": f"{100 * row['W']:.2f} / {100 * row['W_hat']:.2f}",
             "processor seconds per epoch": f"{row['seconds_per_epoch']:.1f}",
         }
