@@ -16,12 +16,12 @@ DOCS = Path(__file__).parent
 PROBLEMS = {
     "digits": ("digits, conv net", "test accuracy, %"),
     "fashion": ("Fashion-MNIST, conv net", "test accuracy, %"),
-    "text": ("WikiText-2, small decoder", "bits a character (lower is better)"),
+    "text": ("WikiText-2, small decoder", "bits (lower is better)"),
 }
 METHODS = {
     "RAMDA, zeros held": ("RAMDA, then its zeros held", "#d62728"),
     "gradual, by layer": ("gradual magnitude pruning", "#1f77b4"),
-    "penalty": ("penalty in the loss, tuned", "#2ca02c"),
+    "penalty": ("penalty in the loss", "#2ca02c"),
     "magnitude, by layer": ("one-shot magnitude pruning", "#7f7f7f"),
 }
 TICKS = (0.07, 0.15, 0.3, 0.5)
