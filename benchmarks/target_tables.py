@@ -39,7 +39,8 @@ def reachable(row):
 
 
 def _target(row):
-    return f"{row['number']:g}" + (", rises" if row["rises"] else "")
+    held = row.get("hold")
+    return f"{row['number']:g}" + (", rises" if row["rises"] else "") + (f", held from {held}" if held else "")
 
 
 def _reached(row):

@@ -157,10 +157,11 @@ class Lab:
         of: what a share counts.
         costs: the `of` of a target.
         rises: whether the share of a target rises in the first stage.
+        hold: of a target.
     """
 
-    def __init__(self, name, problem, setting, method, of: Any = "weights", rises=False):
-        self.rises = rises
+    def __init__(self, name, problem, setting, method, of: Any = "weights", rises=False, hold=None):
+        self.rises, self.hold = rises, hold
         self.name, self.problem, self.setting, self.method = name, problem, setting, method
         self.of: Any = of
         self.costs: Any = of
@@ -189,14 +190,14 @@ class Lab:
 
     def _runs(self, kind, data, columns):
         restarts, regularizer = self.settings["restarts"], self.setting.regularizer
-        held = ramda_jax.Target(0.5).within(restarts).held_from() if kind == "target" else None
+        held = ramda_jax.Target(0.5, hold=self.hold).within(restarts).held_from() if kind == "target" else None
 
         def run(column):
             seed, number, start = column
             strength = number
             if kind == "target":
                 share = rising(number, restarts[0]) if self.rises else number
-                strength = ramda_jax.Target(share, of=self.costs)
+                strength = ramda_jax.Target(share, of=self.costs, hold=self.hold)
             method = ramda_jax.ramda if self.method == "ramda" else ramda_jax.rmda
             optimizer: Any = method(
                 regularizer=None if kind == "dense" else regularizer, strength=strength, **self.settings
@@ -254,7 +255,8 @@ def rows_of(lab, kind, seeds, number, starts):
     return {
         "problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number,
         "starts": list(starts),
-        "steps": lab.setting.num_steps, "rises": lab.rises and kind == "target",
+        "steps": lab.setting.num_steps,
+        "hold": lab.hold if kind == "target" else None, "rises": lab.rises and kind == "target",
         "floor": lab.floor(), "largest group": lab.largest_group(),
         **{name: [float(f"{one:.6g}") for one in value] for name, value in found._asdict().items()},
         "seconds": round(time.process_time() - start, 1),
@@ -280,6 +282,7 @@ def main(argv=None):
     parser.add_argument("--starts", nargs="+", type=float, default=STARTS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--times", type=int, default=1, help="how many times as many steps")
+    parser.add_argument("--hold", type=float, metavar="SHARE", help="lambda is held after this share of the run")
     parser.add_argument("--rise", action="store_true", help="the share rises in the first stage")
     parser.add_argument("--sweep", action="store_true", help="also eleven lambdas, around those that were found")
     parser.add_argument("--small", action="store_true", help="only show that it runs")
@@ -296,7 +299,8 @@ def main(argv=None):
     def add(lab, kind, number, starts):
         key = {"problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number}
         key |= {"steps": lab.setting.num_steps, "rises": lab.rises and kind == "target"}
-        if any(all(row[name] == value for name, value in key.items()) for row in rows):
+        key |= {"hold": lab.hold} if kind == "target" else {}
+        if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
             return
         rows.append(rows_of(lab, kind, arguments.seeds, number, starts))
         print({name: rows[-1][name] for name in (*key, "share", "accuracy", "seconds")}, flush=True)
@@ -308,7 +312,8 @@ def main(argv=None):
         if name not in made or (arguments.problems and name not in arguments.problems):
             continue
         setting = setting._replace(num_steps=80 if arguments.small else arguments.times * setting.num_steps)
-        lab = Lab(name, made[name](), setting, arguments.method, arguments.of, arguments.rise)
+        hold = None if arguments.hold is None else round(arguments.hold * setting.num_steps)
+        lab = Lab(name, made[name](), setting, arguments.method, arguments.of, arguments.rise, hold)
         add(lab, "dense", 0.0, (0.0,))
         for share in arguments.shares:
             add(lab, "target", share, arguments.starts)
