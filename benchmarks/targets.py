@@ -320,8 +320,10 @@ def main(argv=None):
         if arguments.sweep:
             mine = [row for row in rows if row["problem"] == name and row["method"] == arguments.method]
             mine = [row for row in mine if row["of"] == arguments.of and row["steps"] == setting.num_steps]
-            for number in lambdas_around([row for row in mine if row["kind"] == "target"]):
-                add(lab, "lambda", number, (0.0,))
+            plain = [row for row in mine if row["kind"] == "target" and not row["rises"] and not row.get("hold")]
+            if sum(row["kind"] == "lambda" for row in mine) < LAMBDAS:
+                for number in lambdas_around(plain):
+                    add(lab, "lambda", number, (0.0,))
     print(tables(rows))
 
 
