@@ -53,7 +53,7 @@ class Certificate:
 
     @property
     def expected_revivals(self) -> jax.Array:
-        """The sum of the bounds of all zero groups: a bound on the expected number of revivals, a scalar."""
+        """The sum of the bounds of all zero groups, a scalar: an upper estimate of the expected number of revivals."""
         sums = [jnp.sum(jnp.where(zero, self.bound[path], 0)) for path, zero in self.zero.items()]
         return jnp.asarray(sum(sums))
 
