@@ -119,6 +119,7 @@ check: ## everything CI runs
 	bash .ci/run
 
 docs: $(VENV)/.installed-docs out/notebooks/.executed ## the site, into out/docs, and its tests
+	rm -rf docs/api/generated  # pages of names that no longer exist are errors
 	$(VENV_PYTHON) -m sphinx -b html -n -W --keep-going -q -c docs -d out/doctrees . out/docs
 	$(VENV_PYTHON) -m pytest docs/tests
 
