@@ -30,8 +30,8 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
     Here omega_g is the group's weight. A group is zero at step t iff its margin is not negative. `worst_margin` uses
     the larger of |rhs| and |V|, entry by entry, instead of |rhs|: the part of the anchor in rhs fades, and V does not
     contain it. The bound is that of Hajek and Renyi for the weighted average of the gradients. It is applied to half of
-    the margin, because the observed margin has an error itself (docs/certificate.md has every step, and says which one is
-    an estimate).
+    the margin, because the observed margin has an error itself (docs/certificate.md has every step, and which one is an
+    estimate).
 
     The promise is: if the mean gradient does not change, a zero group whose bound is at most b becomes nonzero with a
     probability of at most b. The sum of the bounds, `expected_revivals`, is the statement for the whole network. It is
