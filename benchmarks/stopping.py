@@ -81,7 +81,7 @@ NETS = {
 
 
 def make_trainer(net, method, solver, steps, data_dir):
-    """A training of so many steps."""
+    """A training of this many steps."""
     config = CONFIGS[net.experiment].with_method(
         method, solver=solver, strength=net.strengths[method], source="ours, for a short run"
     )
