@@ -1860,9 +1860,9 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/douglas_rachford.py",
-        "jnp.maximum(metric, first_rho)",
-        "first_rho",
-        ("tests/test_huge_gradients.py::test_the_stage_after_a_huge_gradient_is_that_of_a_fresh_start",),
+        "first_v = start - (rhs",
+        "first_v = start + (rhs",
+        ("tests/solvers/test_douglas_rachford.py::test_a_solution_stays_one",),
     ),
     Mutation(
         "solvers/douglas_rachford.py",

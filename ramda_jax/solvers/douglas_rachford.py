@@ -26,8 +26,9 @@ class DouglasRachford(Solver):
 
         X = (rhs + rho V) / (metric + rho),   Z = prox_{weight psi / rho}(2 X - V),   V+ = V + 1.3 (Z - X)
 
-    The result is Z. The start is `V = W + (rhs - metric W) / max(metric, rho)`, with the geometric mean of the metric
-    as rho, one number per block of psi. An iteration takes one prox, as in `ProximalGradient`. But that has the step
+    The result is Z. The start is `V = W - (rhs - metric W) / rho`, with the largest entry of the metric as rho, one
+    number per block of psi. So X = W, the first Z is that of proximal gradient, and a solution W stays one: a method
+    that converges is not kept from its limit by the iterations that are left out. An iteration takes one prox, as in `ProximalGradient`. But that has the step
     1 / (largest entry of the metric) for all entries, while here X minimises the quadratic exactly, however far the
     entries of the metric are apart. So the same number of iterations leads much closer to the solution, and this is the
     default for the nuclear norm, whose prox is an SVD.
@@ -96,9 +97,10 @@ class DouglasRachford(Solver):
         positive = jnp.where(metric == 0, 1, metric)
         lowest = jnp.min(positive, axis=blocks, keepdims=True, initial=jnp.inf)
         highest = jnp.max(positive, axis=blocks, keepdims=True, initial=0)
-        first_rho = jnp.exp(jnp.mean(jnp.log(positive), axis=blocks, keepdims=True))
-        # With rho as the divisor of every entry, an entry of a much larger metric would go far beyond the minimum.
-        first_v = start + (rhs - metric * start) / jnp.maximum(metric, first_rho)
+        first_rho = highest
+        # The fixed point if `start` is the solution. A smaller rho would take entries of a much larger metric far beyond
+        # the minimum.
+        first_v = start - (rhs - metric * start) / first_rho
         rtol = at_step(self.rtol, context.step, rhs.dtype)
         target = jnp.maximum(rtol, 10 * jnp.finfo(rhs.dtype).eps) * norm(rhs)
 
