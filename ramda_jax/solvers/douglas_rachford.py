@@ -28,10 +28,10 @@ class DouglasRachford(Solver):
 
     The result is Z. The start is `V = W - (rhs - metric W) / rho`, with the largest entry of the metric as rho, one
     number per block of psi. So X = W, the first Z is that of proximal gradient, and a solution W stays one: a method
-    that converges is not kept from its limit by the iterations that are left out. An iteration takes one prox, as in `ProximalGradient`. But that has the step
-    1 / (largest entry of the metric) for all entries, while here X minimises the quadratic exactly, however far the
-    entries of the metric are apart. So the same number of iterations leads much closer to the solution, and this is the
-    default for the nuclear norm, whose prox is an SVD.
+    that converges is not kept from its limit by the iterations that are left out. An iteration takes one prox, as in
+    `ProximalGradient`. But that has the step 1 / (largest entry of the metric) for all entries, while here X minimises
+    the quadratic exactly, however far the entries of the metric are apart. So the same number of iterations leads much
+    closer to the solution, and this is the default for the nuclear norm, whose prox is an SVD.
 
     In the first 30 iterations rho adapts to the problem, and V is changed so that the iteration goes on from the same Z
     and the same `Y = rho (2 X - V - Z)`, which is `weight` times a subgradient of psi at Z:
@@ -97,10 +97,9 @@ class DouglasRachford(Solver):
         positive = jnp.where(metric == 0, 1, metric)
         lowest = jnp.min(positive, axis=blocks, keepdims=True, initial=jnp.inf)
         highest = jnp.max(positive, axis=blocks, keepdims=True, initial=0)
-        first_rho = highest
-        # The fixed point if `start` is the solution. A smaller rho would take entries of a much larger metric far beyond
-        # the minimum.
-        first_v = start - (rhs - metric * start) / first_rho
+        # The fixed point if `start` is the solution. A smaller rho would take entries of a much larger metric far
+        # beyond the minimum.
+        first_v = start - (rhs - metric * start) / highest
         rtol = at_step(self.rtol, context.step, rhs.dtype)
         target = jnp.maximum(rtol, 10 * jnp.finfo(rhs.dtype).eps) * norm(rhs)
 
@@ -129,8 +128,8 @@ class DouglasRachford(Solver):
         first = (
             first_v,
             start,
-            first_rho * (start - first_v),
-            first_rho,
+            highest * (start - first_v),
+            highest,
             jnp.zeros([], rhs.dtype),
             jnp.zeros([], bool),
             jnp.zeros([], jnp.int32),
