@@ -40,7 +40,8 @@ def reachable(row):
 
 def _target(row):
     held = row.get("hold")
-    return f"{row['number']:g}" + (", rises" if row["rises"] else "") + (f", held from {held}" if held else "")
+    notes = [", rises"] * row["rises"] + [f", held from {held}"] * bool(held) + [", exact"] * row.get("is_exact", False)
+    return f"{row['number']:g}" + "".join(notes)
 
 
 def _reached(row):

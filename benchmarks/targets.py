@@ -158,10 +158,11 @@ class Lab:
         costs: the `of` of a target.
         rises: whether the share of a target rises in the first stage.
         hold: of a target.
+        is_exact: whether a target is met in the last step, by `exact_at`.
     """
 
-    def __init__(self, name, problem, setting, method, of: Any = "weights", rises=False, hold=None):
-        self.rises, self.hold = rises, hold
+    def __init__(self, name, problem, setting, method, of: Any = "weights", rises=False, hold=None, is_exact=False):
+        self.rises, self.hold, self.is_exact = rises, hold, is_exact
         self.name, self.problem, self.setting, self.method = name, problem, setting, method
         self.of: Any = of
         self.costs: Any = of
@@ -197,7 +198,8 @@ class Lab:
             strength = number
             if kind == "target":
                 share = rising(number, restarts[0]) if self.rises else number
-                strength = ramda_jax.Target(share, of=self.costs, hold=self.hold)
+                exact_at = self.setting.num_steps - 1 if self.is_exact else None
+                strength = ramda_jax.Target(share, of=self.costs, hold=self.hold, exact_at=exact_at)
             method = ramda_jax.ramda if self.method == "ramda" else ramda_jax.rmda
             optimizer: Any = method(
                 regularizer=None if kind == "dense" else regularizer, strength=strength, **self.settings
@@ -257,6 +259,7 @@ def rows_of(lab, kind, seeds, number, starts):
         "starts": list(starts),
         "steps": lab.setting.num_steps,
         "hold": lab.hold if kind == "target" else None, "rises": lab.rises and kind == "target",
+        "is_exact": lab.is_exact and kind == "target",
         "floor": lab.floor(), "largest group": lab.largest_group(),
         **{name: [float(f"{one:.6g}") for one in value] for name, value in found._asdict().items()},
         "seconds": round(time.process_time() - start, 1),
@@ -284,6 +287,7 @@ def main(argv=None):
     parser.add_argument("--times", type=int, default=1, help="how many times as many steps")
     parser.add_argument("--hold", type=float, metavar="SHARE", help="lambda is held after this share of the run")
     parser.add_argument("--rise", action="store_true", help="the share rises in the first stage")
+    parser.add_argument("--exact", action="store_true", help="the share is met in the last step")
     parser.add_argument("--sweep", action="store_true", help="also eleven lambdas, around those that were found")
     parser.add_argument("--small", action="store_true", help="only show that it runs")
     parser.add_argument("--json", metavar="FILE", type=Path, help="rows that it has already are not run again")
@@ -300,7 +304,8 @@ def main(argv=None):
         key = {"problem": lab.name, "method": lab.method, "kind": kind, "of": lab.of, "number": number}
         key |= {"steps": lab.setting.num_steps, "rises": lab.rises and kind == "target"}
         key |= {"hold": lab.hold} if kind == "target" else {}
-        if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
+        key |= {"is_exact": lab.is_exact and kind == "target"}
+        if any(all(row.get(name, False) == value for name, value in key.items()) for row in rows):
             return
         rows.append(rows_of(lab, kind, arguments.seeds, number, starts))
         print({name: rows[-1][name] for name in (*key, "share", "accuracy", "seconds")}, flush=True)
@@ -313,14 +318,15 @@ def main(argv=None):
             continue
         setting = setting._replace(num_steps=80 if arguments.small else arguments.times * setting.num_steps)
         hold = None if arguments.hold is None else round(arguments.hold * setting.num_steps)
-        lab = Lab(name, made[name](), setting, arguments.method, arguments.of, arguments.rise, hold)
+        lab = Lab(name, made[name](), setting, arguments.method, arguments.of, arguments.rise, hold, arguments.exact)
         add(lab, "dense", 0.0, (0.0,))
         for share in arguments.shares:
             add(lab, "target", share, arguments.starts)
         if arguments.sweep:
             mine = [row for row in rows if row["problem"] == name and row["method"] == arguments.method]
             mine = [row for row in mine if row["of"] == arguments.of and row["steps"] == setting.num_steps]
-            plain = [row for row in mine if row["kind"] == "target" and not row["rises"] and not row.get("hold")]
+            plain = [row for row in mine if row["kind"] == "target" and not (row["rises"] or row.get("hold"))]
+            plain = [row for row in plain if not row.get("is_exact")]
             if sum(row["kind"] == "lambda" for row in mine) < LAMBDAS:
                 for number in lambdas_around(plain):
                     add(lab, "lambda", number, (0.0,))

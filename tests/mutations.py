@@ -1032,6 +1032,24 @@ MUTATIONS = [
     ),
     Mutation(
         "subproblem/strengths/law.py",
+        "jnp.where(is_exact & jnp.isfinite(cap), cap * (1 + ROUNDING * jnp.finfo(dtype).eps), weight)",
+        "weight",
+        (
+            "tests/subproblem/test_target.py::"
+            "test_the_share_is_met_in_the_step_that_is_to_be_exact_whatever_the_gradient_does[ramda]",
+        ),
+    ),
+    Mutation(
+        "phases/ramda_then_hold.py",
+        "exact_at=switch - 1 if",
+        "exact_at=switch if",
+        (
+            "tests/phases/test_hold_zeros.py::"
+            "test_the_share_is_met_at_the_switch_also_if_large_groups_revive_just_before_it[0.7]",
+        ),
+    ),
+    Mutation(
+        "subproblem/strengths/law.py",
         "_replace(share=share, mean_share=mean_share,",
         "_replace(share=mean_share, mean_share=mean_share,",
         ("tests/subproblem/test_target.py::test_a_share_that_rises_is_followed_to_the_step_that_holds",),

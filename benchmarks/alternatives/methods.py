@@ -57,8 +57,9 @@ def staged_ramda(rate, regularizer, strength, num_steps, **staged):
 
 
 def _rising_target(groups, keep, num_steps):
-    """A rising target that is followed to the end, as in `ramda_then_hold`."""
-    return groups.target(rising(1 - keep, RISE * num_steps), hold=num_steps - 1, total_steps=num_steps)
+    """A rising target that is followed to the end and met there, as in `ramda_then_hold`."""
+    last = num_steps - 1
+    return groups.target(rising(1 - keep, RISE * num_steps), hold=last, exact_at=last, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):

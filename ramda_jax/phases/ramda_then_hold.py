@@ -62,10 +62,10 @@ def ramda_then_hold(
         switch + 1 to total_steps: adam(cosine from learning_rate / 10 to 0), zeros held
 
     It is `hold_zeros` with two optimizers that fit each other. A `Target` gives the share of zeros. This share rises
-    from 0, as in gradual pruning, and lambda follows it to the switch, so that the share is met there; only a large
-    unit that revives in the last few steps can leave it unmet. The stages end later than by default in `stages`: zeros
-    that are held need not settle, and more steps at the full learning rate make the network more accurate. If a
-    channel is read in several places, for example after a flatten, use coupled groups with weights by savings:
+    from 0, as in gradual pruning, and lambda follows it to the switch. In the last step before it the weight of psi is the one
+    at which the share is met (`Target.exact_at`). The stages end later than by default in `stages`: zeros that are held
+    need not settle, and more steps at the full learning rate make the network more accurate. If a channel is read in
+    several places, for example after a flatten, use coupled groups with weights by savings:
 
         coupling = compaction.couple_model(model, images, weight="saving")
         removed = compaction.share_removed(dims, "parameters", coupling.regularizer())
@@ -85,8 +85,8 @@ def ramda_then_hold(
         averaging, ends, factor, eps: as in `stages`, for RAMDA's steps; `ends=None` for the ends above.
         solver: as in `ramda`.
         rise: the share of RAMDA's steps in which the share of a `Target` rises, in [0, 1]; it rises in at most 0.8 of
-            the steps before `hold`. With 0 a target is not changed: it has the whole share from the first step on, and
-            lambda is held from the middle of the last stage.
+            the steps before `hold`. With 0 a target has the whole share from the first step on, and lambda is held
+            from the middle of the last stage; the share is met at the switch all the same.
 
     Returns:
         A `GradientTransformationExtraArgs`, as from `hold_zeros`. Its state holds five buffers of the parameters' size,
@@ -136,8 +136,7 @@ def ramda_then_hold(
     settings: Any = stages(
         learning_rate, averaging, late_ends(switch) if ends is None else ends, factor, eps, total_steps=switch
     )
-    if rise:
-        strength = _rising_targets(strength, rise * switch, switch)
+    strength = _fitted_targets(strength, rise * switch, switch)
     method = ramda(regularizer=regularizer, strength=strength, solver=solver, **settings)
     packing: Any = packing_of(regularizer)
     if tuner is None:
@@ -145,11 +144,17 @@ def ramda_then_hold(
     return hold_zeros(method if packing is None else packing.wrap(method), tuner, switch, regularizer)
 
 
-def _rising_targets(strength: Any, num_steps: float, switch: int) -> Any:
-    """A strength whose targets with a constant share rise to it in `num_steps`, and are followed until the switch."""
+def _fitted_targets(strength: Any, num_steps: float, switch: int) -> Any:
+    """A strength whose targets are met in the step before the switch.
+
+    If `num_steps` is above 0, constant shares rise in this number of steps, and are followed until the switch.
+    """
     if isinstance(strength, Mapping):
-        return {pattern: _rising_targets(own, num_steps, switch) for pattern, own in strength.items()}
+        return {pattern: _fitted_targets(own, num_steps, switch) for pattern, own in strength.items()}
     if not isinstance(strength, Target):
+        return strength
+    strength = dataclasses.replace(strength, exact_at=switch - 1 if strength.exact_at is None else strength.exact_at)
+    if not num_steps:
         return strength
     hold = switch - 1 if strength.hold is None else strength.hold
     share = strength.share if callable(strength.share) else rising(strength.share, min(num_steps, 0.8 * hold))

@@ -215,6 +215,7 @@ def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switc
         lambda step: 0.4 * (1 - jnp.maximum(1 - step / length, 0.0) ** 3),
         start=0.05,
         hold=SWITCH - 1 if hold is None else hold,
+        exact_at=SWITCH - 1,
     )
     method = ramda_jax.ramda(regularizer=REGULARIZER, strength={"kernel": rising}, **settings)
     wanted = ramda_jax.hold_zeros(method, optax.adam(0.01), SWITCH, REGULARIZER)
@@ -223,6 +224,20 @@ def test_the_share_of_a_target_rises_in_late_stages_and_is_followed_to_the_switc
         0.1, REGULARIZER, strength, total_steps=TOTAL, switch=SWITCH, tuner=optax.adam(0.01), **given
     )
     close(after(recipe, TOTAL)[0], after(wanted, TOTAL)[0])
+
+
+@pytest.mark.parametrize("rise", [0.7, 0])
+def test_the_share_is_met_at_the_switch_also_if_large_groups_revive_just_before_it(rise):
+    recipe = ramda_jax.ramda_then_hold(
+        0.1, REGULARIZER, Target(0.5, of="groups", start=0.05), total_steps=TOTAL, switch=SWITCH, rise=rise
+    )
+    params, state = after(recipe, SWITCH - 2)
+    step = jax.jit(functools.partial(tiny.apply_step, recipe))
+    for _ in range(2):
+        # All 11 groups get a large gradient.
+        grads = jax.tree.map(lambda p, t: p - t, params, tiny.normal_tree(SHAPES, seed=2))
+        params, state = step(jax.tree.map(lambda g: 30 * g, grads), state, params)
+    assert sum(not any_alive for leaf in ("first", "second") for any_alive in tiny.alive(params[leaf]["kernel"])) == 6
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import ramda_jax
 from ramda_jax import GroupLasso, Target, metrics
 from tests.regularizers.cases import CASES
-from tests.tiny import advance
+from tests.tiny import advance, apply_step
 
 GROUPS, WIDTH, STEPS = 60, 4, 800
 ENDS, HOLD = (200, 300, 400), 600
@@ -133,6 +133,28 @@ def test_a_share_that_rises_is_followed_to_the_step_that_holds():
 
 
 COSTS = {"kernel": np.arange(1.0, GROUPS + 1)[:, None]}
+
+
+@pytest.mark.parametrize("name", ["ramda", "rmda", "prox_adamw"])
+def test_the_share_is_met_in_the_step_that_is_to_be_exact_whatever_the_gradient_does(name):
+    averaging = {} if name == "prox_adamw" else {"averaging": 1.0}
+    shares = {}
+    for exact_at in (None, 20, 21):
+        target = Target(0.6, start=0.01, hold=15, exact_at=exact_at, total_steps=100)
+        optimizer = getattr(ramda_jax, name)(0.1, GroupLasso(), target, **averaging)
+        step = jax.jit(functools.partial(apply_step, optimizer))
+        params, state = PARAMS, optimizer.init(PARAMS)
+        shares[exact_at] = []
+        for count in range(23):
+            # All groups get a large gradient in two steps, and revive.
+            truth = 30 * TRUTH[::-1] if count in (20, 21) else TRUTH
+            params, state = step({"kernel": params["kernel"] - truth, "bias": params["bias"]}, state, params)
+            shares[exact_at].append(float(optax.tree.get(state, "strength").share))
+            assert np.mean(np.asarray(params["kernel"]) == 0) == pytest.approx(shares[exact_at][-1], abs=1e-6)
+    for exact_at in (20, 21):
+        assert shares[exact_at][:exact_at] == shares[None][:exact_at]
+        assert 0.6 <= shares[exact_at][exact_at] + 1e-6 <= 0.6 + 1 / GROUPS + 2e-6
+        assert not 0.5 < shares[None][exact_at] < 0.7  # the case is one in which the share would be missed
 
 
 @pytest.mark.slow_except("weights")
@@ -283,6 +305,8 @@ def test_the_state_of_a_number_is_refused_by_a_target_and_the_other_way_round():
             r"`ends` must be below `total_steps`, got \(100,\) and 50; use",
         ),
         ({"hold": 50, "total_steps": 50}, ValueError, "`hold` must be below `total_steps`, got 50 and 50; use"),
+        ({"exact_at": 50, "total_steps": 50}, ValueError, "`exact_at` must be below `total_steps`, got 50 and 50; use"),
+        ({"exact_at": 1.5}, TypeError, "`exact_at` must be a whole number, got 1.5; use an int"),
     ],
 )
 def test_costs_and_steps_that_say_nothing_are_refused_by_name(settings, error, message):

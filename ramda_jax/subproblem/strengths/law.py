@@ -19,6 +19,8 @@ from ramda_jax.typing import StrengthSpec
 MEMORY = 10
 # The largest change of log lambda in a step. It matters for stages of a few steps.
 LARGEST_STEP = 0.2
+# In the step `exact_at` the weight is q_t times 1 + ROUNDING machine epsilons.
+ROUNDING = 16
 # The number of a leaf's scores in the quantile; a larger leaf is sampled.
 SAMPLE = 2**16
 
@@ -109,12 +111,15 @@ def strength_at_step(
     is_first = (step == 0) | (model_weight < state.model_weight) | ~jnp.asarray(model.weight_is_sum)
     is_constant = is_first | (state.is_constant & (value == state.current))
     grown = state.weight + (model_weight - state.model_weight) * value
+    is_exact = jnp.zeros([], bool) if strength.exact_at is None else step == strength.exact_at
     cap = jax.lax.cond(
-        step < strength.held_from(),
+        (step < strength.held_from()) | is_exact,
         lambda: zeroing_weight(problems(), strength).astype(dtype),
         lambda: jnp.asarray(jnp.inf, dtype),
     )
     weight = jnp.minimum(jnp.where(is_constant, constant_weight, grown), cap)
+    # The solver may take the sum of a group in another order, so the border group needs a little more than its norm.
+    weight = jnp.where(is_exact & jnp.isfinite(cap), cap * (1 + ROUNDING * jnp.finfo(dtype).eps), weight)
     is_constant &= weight == constant_weight
     return state._replace(current=value, weight=weight, model_weight=model_weight, is_constant=is_constant), cap
 

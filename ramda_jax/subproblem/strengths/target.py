@@ -51,13 +51,17 @@ class Target:
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.
+        exact_at: a 0-based step in which the weight of psi is q_t itself, whatever lambda is. So the share of W_hat is
+            the wanted one in this step, or up to one group above it (in leaves of more than 65,536 groups, of which
+            a sample counts, to about 1e-4). It is for the last step before zeros are held, as in `ramda_then_hold`.
+            From this step to the next restart the weight is not that of a constant lambda.
         ends: 1-based step counts after which a stage ends; `ramda` and `rmda` fill in their `restarts`.
         total_steps: the length of the run; `stages(total_steps=...)` fills it in.
 
     Raises:
-        ValueError: share is outside (0, 1); start is not above 0; hold is 0, or the run does not reach it; ends are
-            beyond the run; costs are negative, infinite or NaN, or all 0; in a method, hold, ends and total_steps are
-            all missing.
+        ValueError: share is outside (0, 1); start is not above 0; hold is 0, or the run does not reach it; the run does
+            not reach exact_at; ends are beyond the run; costs are negative, infinite or NaN, or all 0; in a method,
+            hold, ends and total_steps are all missing.
         TypeError: a number is of the wrong kind; `of` is neither a name nor a mapping of arrays of real numbers nor a
             function.
 
@@ -71,6 +75,7 @@ class Target:
     of: Literal["weights", "groups"] | Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] = "weights"
     start: float = 1e-4
     hold: int | None = None
+    exact_at: int | None = None
     ends: tuple[int, ...] = ()
     total_steps: int | None = None
 
@@ -93,11 +98,12 @@ class Target:
                 "for the regularized weights."
             )
         check_positive("start", self.start, schedules=False)
-        for name in ("hold", "total_steps"):
+        for name, least in (("hold", 1), ("exact_at", 0), ("total_steps", 1)):
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 1)
+                check_count(name, getattr(self, name), least)
         object.__setattr__(self, "ends", checked_restarts("ends", self.ends))
-        for name, step in (("ends", self.ends[-1] if self.ends else 0), ("hold", self.hold or 0)):
+        last_end = self.ends[-1] if self.ends else 0
+        for name, step in (("ends", last_end), ("hold", self.hold or 0), ("exact_at", self.exact_at or 0)):
             if self.total_steps is not None and step >= self.total_steps:
                 raise ValueError(
                     f"`{name}` must be below `total_steps`, got {getattr(self, name)!r} and {self.total_steps!r}; use "
