@@ -61,11 +61,12 @@ def ramda_then_hold(
                                    target's share at step t: share (1 - max(1 - t / (0.7 switch), 0)^3)
         switch + 1 to total_steps: adam(cosine from learning_rate / 10 to 0), zeros held
 
-    It is `hold_zeros` with two optimizers that fit each other. A `Target` gives the share of zeros. This share rises
-    from 0, as in gradual pruning, and lambda follows it to the switch. In the last step before it the weight of psi is the one
-    at which the share is met (`Target.exact_at`). The stages end later than by default in `stages`: zeros that are held
-    need not settle, and more steps at the full learning rate make the network more accurate. If a channel is read in
-    several places, for example after a flatten, use coupled groups with weights by savings:
+    It is `hold_zeros` with two optimizers that fit each other. A `Target` gives the share of zeros. This share
+    rises from 0, as in gradual pruning, and lambda follows it to the switch. In the last step before it the weight
+    of psi is the one at which the share is met (`Target.exact_at`). The stages end later than by default in
+    `stages`: zeros that are held need not settle, and more steps at the full learning rate make the network more
+    accurate. If a channel is read in several places, for example after a flatten, use coupled groups with weights
+    by savings:
 
         coupling = compaction.couple_model(model, images, weight="saving")
         removed = compaction.share_removed(dims, "parameters", coupling.regularizer())
