@@ -38,7 +38,8 @@ def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None
         def make(rate, keep):
             at = late_ends(length) if ends is None else tuple(round(end * length) for end in ends)
             psi = groups.regularizer if regularizer is None else groups.coupling.regularizer(regularizer)
-            target = groups.target(rising(1 - keep, rise * length), hold=length - 1, total_steps=length)
+            last = length - 1
+            target = groups.target(rising(1 - keep, rise * length), hold=last, exact_at=last, total_steps=length)
             return groups.coupling.wrap(staged_ramda(speed * rate, psi, target, length, ends=at, factor=factor))
 
         numbers = lab.problem.ratio * choice.rate, keep

@@ -16,9 +16,9 @@ class Choice(NamedTuple):
     """The tuned settings.
 
     Attributes:
-        rate: Adam's learning rate; RAMDA has `Problem.ratio` times as much.
+        rate: Adam's learning rate; RAMDA has `Problem.ratio` times as much, or `own` of this.
         split: the share of the steps in which the method finds the groups. The other steps train the remaining groups.
-        own: a number that only this method has: the strength of a penalty.
+        own: a number that only this method has: the strength of a penalty, or a share of RAMDA's usual learning rate.
     """
 
     rate: float
@@ -46,6 +46,7 @@ TIMES = 10
 #: The number of factors of a gate, including the vector.
 DEPTH = 3
 STRENGTHS = (1e-4, 3e-5, 3e-4)
+SLOWER = (1.0, 0.5, 0.25)
 
 
 def staged_ramda(rate, regularizer, strength, num_steps, **staged):
@@ -83,7 +84,7 @@ def ramda_held(lab, keep, choice, seed, num_steps):
         staged = {"ends": late_ends(num_steps), "factor": FACTOR}
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, num_steps, **staged))
 
-    numbers = lab.problem.ratio * choice.rate, keep
+    numbers = (choice.own or 1.0) * lab.problem.ratio * choice.rate, keep
     params = lab.found_by(("ramda, held", num_steps), make, *lab.start(seed), num_steps, numbers)
     return params, groups.trimmed(params, keep)
 
@@ -215,7 +216,7 @@ def gates(lab, keep, choice, seed, num_steps):
 
 
 METHODS = {
-    "RAMDA, zeros held": Method(ramda_held),
+    "RAMDA, zeros held": Method(ramda_held, owns=SLOWER),
     "magnitude, by layer": Method(one_shot("layer")),
     "magnitude, all": Method(one_shot("all")),
     "penalty": Method(penalty, owns=STRENGTHS),

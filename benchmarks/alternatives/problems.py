@@ -29,6 +29,7 @@ class Problem(NamedTuple):
         batch_size, epochs: of a training run.
         bits: whether the score is minus the bits per label; else it is the accuracy in percent.
         ratio: RAMDA's learning rate, as a multiple of Adam's.
+        divisions: the number of seeds for tuning.
     """
 
     shapes: Any
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
     epochs: int
     bits: bool = False
     ratio: float = 10.0
+    divisions: int = 12
 
     @property
     def epoch_steps(self):
@@ -192,7 +194,7 @@ def fashion(folder, small=False):
         "val": (images[50_000:55_000], labels[50_000:55_000]),
         "test": read("t10k"),
     }
-    return _images(28, (24, 48), (128, 10), parts, 128, 4 if small else 15)
+    return _images(28, (24, 48), (128, 10), parts, 128, 4 if small else 15)._replace(divisions=3)
 
 
 #: Of the text: the characters of a segment, the number of different characters, the segments of a batch, and the

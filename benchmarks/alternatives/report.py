@@ -55,7 +55,7 @@ def tables(rows):
 
 
 def _choice(row):
-    return f"{row['rate']:.0e}, {row['split']:g}" + (f", {row['own']:.0e}" if row["own"] else "")
+    return f"{row['rate']:.0e}, {row['split']:g}" + (f", {row['own']:.2g}" if row["own"] else "")
 
 
 STYLES = {

@@ -35,7 +35,8 @@ def run(lab, plan, rate, keep, seed):
 
     def make(rate, keep):
         if held:
-            target = groups.target(rising(1 - keep, RISE * found), hold=found - 1, total_steps=found)
+            last = found - 1
+            target = groups.target(rising(1 - keep, RISE * found), hold=last, exact_at=last, total_steps=found)
             staged = {"ends": late_ends(found), "factor": FACTOR}
         else:
             target, staged = groups.target(1 - keep), {}
