@@ -22,7 +22,7 @@ import optax
 from tabulate import tabulate
 
 import ramda_jax
-from benchmarks.small_problems import problems
+from benchmarks.small_problems import add_data_options, problems
 
 #: The methods and the range of their grids, as exponents of 10. Neighbours differ by a factor of 1.78.
 GRIDS = {"adamw": (-3.75, -1.25), "sgd": (-2.25, 0.25), "ramda": (-3.25, -0.5), "rmda": (-2, 0.75)}
@@ -147,9 +147,7 @@ def tables(rows):
 def main(argv=None):
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four published files")
-    parser.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST's")
-    parser.add_argument("--text", metavar="DIR", help="folder of WikiText-2's")
+    add_data_options(parser)
     parser.add_argument("--problems", nargs="+", help="names of problems; all by default")
     parser.add_argument("--methods", nargs="+", choices=GRIDS, default=tuple(GRIDS))
     parser.add_argument("--steps", type=int, default=NUM_STEPS)

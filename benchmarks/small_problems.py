@@ -1,5 +1,6 @@
 """Small problems of several architectures, as functions of their parameters: what whole sweeps can be run on."""
 
+import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,13 @@ def text_decoder(folder):
     counts = {"train": (len(train) - 1) // LENGTH, "test": (len(test) - 1) // LENGTH}
     shapes = decoder_shapes(VOCABULARY, 32, layers=2, heads=4, hidden=128, size=HEAD_SIZE)
     return problem_of(shapes, next_logits, train, test, batch, counts, batch_size=8)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for the folders that `problems` takes."""
+    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four published files")
+    parser.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST's")
+    parser.add_argument("--text", metavar="DIR", help="folder of WikiText-2's")
 
 
 def problems(mnist=None, fashion=None, text=None) -> dict[str, Callable[[], Any]]:

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import ramda_jax
-from benchmarks.small_problems import problems
+from benchmarks.small_problems import add_data_options, problems
 from benchmarks.target_tables import of_default_start, tables
 from ramda_jax import compaction, metrics
 from ramda_jax.phases.ramda_then_hold import rising
@@ -275,9 +275,7 @@ def lambdas_around(rows):
 def main(argv=None):
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four published files")
-    parser.add_argument("--fashion", metavar="DIR", help="folder of Fashion-MNIST's")
-    parser.add_argument("--text", metavar="DIR", help="folder of WikiText-2's")
+    add_data_options(parser)
     parser.add_argument("--problems", nargs="+", choices=SETTINGS, help="all whose data are there by default")
     parser.add_argument("--method", choices=("ramda", "rmda"), default="ramda")
     parser.add_argument("--of", choices=("weights", "flops"), default="weights", help="what the share counts")
