@@ -73,8 +73,8 @@ def first_choice(name):
 
 
 def tune(lab, name, keeps, log):
-    """The choice for each of `keeps`. Tunes first the rate and then the split at one size, then the method's own number
-    at each size.
+    """The choice for each of `keeps`. The method's own number, the rate and the split are tuned at one size, in this
+    order, and at last the own number at each size.
 
     The criterion is the mean score on the tuning part of the data, over seeds that are not reported.
     """
@@ -97,7 +97,7 @@ def tune(lab, name, keeps, log):
 
     best = first_choice(name)
     size = 1.0 if name == DENSE else TUNING_KEEP
-    for field, values in (("rate", rates), ("split", splits)):
+    for field, values in (("own", owns), ("rate", rates), ("split", splits)):
         if len(values) > 1:
             best = max((best._replace(**{field: value}) for value in values), key=lambda choice: score(size, choice))
     return {
