@@ -8,8 +8,10 @@ import optax
 from ramda_jax.builders.adaptive_dual_averaging import AdaptiveDualAveragingState
 from ramda_jax.builders.dual_averaging import DualAveragingState
 from ramda_jax.metrics.certificate_report import Certificate
-from ramda_jax.metrics.group_numbers import GroupNumbers, is_known
+from ramda_jax.metrics.group_numbers import GroupNumbers, LeafNumbers, is_known
 from ramda_jax.metrics.second_moments import SecondMomentsState
+from ramda_jax.metrics.spectral_numbers import SpectralNumbers
+from ramda_jax.regularizers.nuclear_norm import NuclearNorm
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.subproblem.find_states import find_states, paired_states, plain_state
 from ramda_jax.subproblem.packed import leaves_seen
@@ -37,6 +39,17 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
     probability of at most b. The sum of the bounds, `expected_revivals`, is the statement for the whole network. It is
     about W_hat, and so about W if c_t is 1. The learning rate and the strength must not change either.
 
+    With the nuclear norm the groups are the singular values of W_hat, and a revival is a growth of the rank:
+
+        slope G    = (rhs - metric W_hat) / alpha_t, its part outside of the row and column spaces of W_hat
+        margin m_q = lambda - the q-th singular value of G
+        distance   = (m_1^2 + ... + m_q^2)^(1/2), less what the anchor and the solver's error may do
+        bound      = min(1, (27/2) noise / (t (distance - drift)^2)), of a rank that is larger by q
+
+    `noise` and `drift` are of the whole matrix, in RAMDA with the weights max(D) / D of its metric D. For RMDA this is
+    exact, and uses nothing but the premise. For RAMDA it also supposes that D keeps its proportions, and that later
+    solves are not less exact than this one (docs/certificate.md, "The rank").
+
     The premise is an assumption. With `earlier` it is examined: the mean gradients of the two parts of the stage,
     before and after `earlier`, are compared. The part of their difference that noise does not explain (`drift`) is
     subtracted from the margin once more. Groups for which it is half of the margin or more are `drifting`.
@@ -51,10 +64,11 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
 
     Returns:
         A `Certificate`, by the paths of regularized leaves. It has the leaves with `GroupLasso`, `SparseGroupLasso`
-        (and other convex group norms) and `L1`; `left_out` has the paths of the others. It is a pytree. Call
-        `certificate` under `jax.jit`. It reads V, U, the anchor and the parameters, also those of `earlier`, and
+        (and other convex group norms), `L1` and `NuclearNorm`; `left_out` has the paths of the others. It is a pytree.
+        Call `certificate` under `jax.jit`. It reads V, U, the anchor and the parameters, also those of `earlier`, and
         computes one number per group. It needs no gradient, and no solve if the solver keeps radii. It takes as long as
-        one or two steps of the optimizer, or two or three with `earlier`.
+        one or two steps of the optimizer, or two or three with `earlier`; for the nuclear norm a solve and three SVDs,
+        or two solves and four SVDs.
 
     Raises:
         ValueError: there is no state of `ramda` or `rmda` in `state`; a state belongs to other parameters; no leaf has
@@ -90,24 +104,26 @@ def certificate(state: Any, params: optax.Params, earlier: Any = None) -> Certif
         )
     moments = [plain_state(found) for _, found in find_states(state, SecondMomentsState)]
     current = leaves_seen(state, params)
-    leaves, left_out = {}, []
+    leaves, left_out, spectral = {}, [], []
     for pair, earlier_pair in zip(pairs, before, strict=True):
-        for path, found in _of_pair(pair, earlier_pair, moments, current):
-            if found is None:
+        for path, leaf, found in _of_pair(pair, earlier_pair, moments, current):
+            if leaf is None:
                 left_out.append(path)
-            else:
-                leaves[path] = found
+                continue
+            leaves[path] = found
+            if isinstance(leaf, SpectralNumbers):
+                spectral.append(path)
     if not leaves:
         raise ValueError(
-            "A certificate needs a leaf with a convex group norm or `L1`, got none; those with other regularizers are "
-            f"{left_out}; use `StructureHistory` for these."
+            "A certificate needs a leaf with a convex group norm, `L1` or `NuclearNorm`, got none; those with other "
+            f"regularizers are {left_out}; use `StructureHistory` for these."
         )
     names = ("margin", "worst_margin", "noise", "bound", "norms", "drift", "movement")
     fields: dict[str, Any] = {name: {path: found[name] for path, found in leaves.items()} for name in names}
     if earlier is None:
         fields |= {"drift": None, "movement": None}
     steps = jnp.stack([model.stage_step for model, _ in pairs])
-    return Certificate(stage_step=jnp.min(steps), left_out=tuple(left_out), **fields)
+    return Certificate(stage_step=jnp.min(steps), left_out=tuple(left_out), spectral=tuple(spectral), **fields)
 
 
 def _dual_averaging(state) -> list[tuple[Any, Any]]:
@@ -121,7 +137,7 @@ def _dual_averaging(state) -> list[tuple[Any, Any]]:
 
 
 def _of_pair(pair, earlier_pair, moments, current):
-    """(path, the leaf's numbers by field) of the regularized leaves of one optimizer; None for an unknown psi."""
+    """(path, numbers, the same by field) of the regularized leaves of an optimizer; None for a psi not covered."""
     state, proximal = pair
     old, old_proximal = earlier_pair
     model = state.quadratic_model()
@@ -135,19 +151,18 @@ def _of_pair(pair, earlier_pair, moments, current):
     for path, leaf_model, regularized, _ in last_problems(proximal, model, starts):
         if regularized is None:
             continue
-        if not is_known(regularized.regularizer):
-            yield path, None
+        leaf = _numbers(regularized.regularizer, state, leaf_model, solution[path])
+        if leaf is None:
+            yield path, None, None
             continue
-        leaf = GroupNumbers(regularized.regularizer, state, leaf_model)
         mean = leaf_model.linear / leaf.alpha
         second = _second_moment(leaf, state, squares.get(path), moments, path)
         noise = leaf.noise(second, mean)
-        found = leaf.margins() | {"noise": noise, "norms": leaf.norms(solution[path])}
+        found = leaf.margins() | {"noise": noise, "norms": leaf.norms()}
         drift = jnp.zeros_like(noise)
         if old is not None:
             drift = leaf.drift(old, old_sums[path], noise)
-            moved = leaf.norms(solution[path].astype(mean.dtype) - old_solution[path].astype(mean.dtype))
-            found |= {"drift": drift, "movement": moved}
+            found |= {"drift": drift, "movement": leaf.movement(old_solution[path])}
         else:
             found |= {"drift": None, "movement": None}
         # A NaN is not above 0, so its bound is 1.
@@ -155,7 +170,14 @@ def _of_pair(pair, earlier_pair, moments, current):
         ratio = jnp.sqrt(CONSTANT / leaf.steps) * jnp.sqrt(noise) / jnp.where(left > 0, left, 1)
         is_bounded = (found["norms"] == 0) & (left > 0) & (ratio < 1)
         found["bound"] = jnp.where(is_bounded, jnp.square(ratio), 1)
-        yield path, found
+        yield path, leaf, found
+
+
+def _numbers(regularizer, *leaf) -> LeafNumbers | None:
+    """The numbers of a leaf, from its state, model and solution; None for a regularizer that is not covered."""
+    if isinstance(regularizer, NuclearNorm):
+        return SpectralNumbers(regularizer, *leaf)
+    return GroupNumbers(regularizer, *leaf) if is_known(regularizer) else None
 
 
 def _second_moment(leaf, state, squares, moments, path):
@@ -167,5 +189,5 @@ def _second_moment(leaf, state, squares, moments, path):
             # Both must have the same restarts; otherwise the sum is over other steps.
             is_same = moment.stage_step == state.stage_step
             sums = moment.grad_sq_sum[path]
-            return jnp.where(is_same, sums / moment.weight_sum.astype(sums.dtype), jnp.inf)
+            return leaf.of_blocks(jnp.where(is_same, sums / moment.weight_sum.astype(sums.dtype), jnp.inf))
     return None

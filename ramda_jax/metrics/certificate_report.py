@@ -15,25 +15,30 @@ from ramda_jax.tables import text_table
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["stage_step", "margin", "worst_margin", "noise", "bound", "norms", "drift", "movement"],
-    meta_fields=["left_out"],
+    meta_fields=["left_out", "spectral"],
 )
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """The result of `certificate`. Printing it gives a table.
 
-    Each field except the first and the last is a dict from the paths of regularized leaves to arrays of one number per
-    group, of the leaf's rank with length one along the axes inside a group (for `L1` one number per entry).
+    Each field except the first and the last two is a dict from the paths of regularized leaves to arrays of one number
+    per group, of the leaf's rank with length one along the axes inside a group (for `L1` one number per entry). A leaf
+    with `NuclearNorm` has singular values for groups: an array `[min(rows, columns)]`, in descending order.
 
     Attributes:
         stage_step: int32 `[]`, t, the number of steps of the stage (the smallest of several optimizers).
-        margin: lambda omega_g - ||rhs|| / alpha_t, in units of the gradient; at least 0 iff the group is zero.
-        worst_margin: the smallest margin that is possible while the anchor's part fades.
-        noise: sigma^2, the variance of one gradient, summed over the group; infinite if it is not known.
+        margin: lambda omega_g - ||rhs|| / alpha_t, in units of the gradient; at least 0 iff the group is zero. For a
+            singular value lambda minus that of the slope (`certificate`).
+        worst_margin: the smallest margin that is possible while the anchor's part fades. For a singular value that is
+            zero: how far the slope must move until the rank includes it, less what the anchor and the solver may do.
+        noise: sigma^2, the variance of one gradient, summed over the group (over the whole matrix for a singular
+            value); infinite if it is not known.
         bound: the bound on the probability that the group is ever nonzero again in this stage; 1 for a living group.
-        norms: the norms of the groups of W_hat, exactly 0 for a zero group.
+        norms: the norms of the groups of W_hat, or its singular values; exactly 0 for what is zero.
         drift: the change of the mean gradient between the stage's two parts, beyond noise; None without `earlier`.
         movement: the change of W_hat since `earlier`; None without it.
         left_out: the paths of leaves with regularizers that are not covered.
+        spectral: the paths of leaves with singular values for groups.
     """
 
     stage_step: Any
@@ -45,6 +50,7 @@ class Certificate:
     drift: dict[str, Any] | None
     movement: dict[str, Any] | None
     left_out: tuple[str, ...]
+    spectral: tuple[str, ...] = ()
 
     @property
     def zero(self) -> dict[str, jax.Array]:
@@ -56,6 +62,13 @@ class Certificate:
         """The sum of the bounds of all zero groups, a scalar: an upper estimate of the expected number of revivals."""
         sums = [jnp.sum(jnp.where(zero, self.bound[path], 0)) for path, zero in self.zero.items()]
         return jnp.asarray(sum(sums))
+
+    @property
+    def rank_growth(self) -> dict[str, jax.Array]:
+        """A bound on the probability that the rank ever grows in this stage, for each path in `spectral`; 0 at full
+        rank."""
+        zero = self.zero
+        return {path: jnp.max(self.bound[path], initial=0, where=zero[path]) for path in self.spectral}
 
     @property
     def drifting(self) -> dict[str, jax.Array] | None:
@@ -120,11 +133,24 @@ class Certificate:
         if unknown:
             known_by = "of RMDA `second_moments`, with the restarts of the method, keeps it, from the second step on."
             yield f"The noise is not known at {unknown}: {known_by}"
+        for path, growth in self.rank_growth.items():
+            alive = ~np.asarray(self.zero[path])
+            rank = f"'{path}' has singular values for groups: its rank is {int(np.sum(alive))}"
+            yield rank + (
+                ", which is the largest possible."
+                if np.all(alive)
+                else f", and grows with a probability of at most {float(growth):.3g}."
+            )
         if self.left_out:
             yield f"Nothing is said of {list(self.left_out)}."
 
+    def _kind(self, name):
+        return "\n(singular values)" if name in self.spectral else ""
+
     def draw(self, path: str | Path) -> None:
         """Draws the bounds of the zero groups, and norms and movement of the living ones, to a PNG file.
+
+        For a leaf with the nuclear norm the groups are its singular values.
 
         Args:
             path: the path of the file.
@@ -149,7 +175,8 @@ class Certificate:
         left.axvline(0.05, color="lightgrey", zorder=0)
         left.set(xscale="log", xlim=(5e-9, 2), xlabel="zero groups: bound on the probability to come back")
         right.set(xscale="log", xlabel="living groups: norm (|: how far W_hat has moved)")
-        left.set_yticks(range(len(self.norms)), [name or "(the array)" for name in self.norms])
+        labels = [(name or "(the array)") + self._kind(name) for name in self.norms]
+        left.set_yticks(range(len(self.norms)), labels)
         left.invert_yaxis()
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)

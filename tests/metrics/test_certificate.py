@@ -234,7 +234,7 @@ def test_what_is_not_known_is_left_out_or_refused():
     found = metrics.certificate(optimizer.init(params), params)
     assert list(found.bound) == ["a/kernel"] and found.left_out == ("b/kernel",)
     only = ramda_jax.ramda(0.1, GroupMCP(omega=1.0), strength=0.1)
-    with pytest.raises(ValueError, match="needs a leaf with a convex group norm or `L1`"):
+    with pytest.raises(ValueError, match="needs a leaf with a convex group norm, `L1` or `NuclearNorm`"):
         metrics.certificate(only.init(params), params)
     with pytest.raises(ValueError, match=r"must be of `ramda` or `rmda`, got .*; use"):
         metrics.certificate(ramda_jax.prox_sgd(0.1, GroupLasso(), strength=0.1).init(params), params)

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ramda_jax
+from ramda_jax import metrics
 from tests.factories import FACTORIES, factory_id
 from tests.scale.problem import REGULARIZERS, batches, loss, make_params
 
@@ -281,6 +282,32 @@ def test_nuclear_norm_of_sharded_leaves_is_that_of_one_device():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *jax.device_get((actual[0], expected[0]))
     )
+
+
+@pytest.mark.parametrize("explicit", [False, True], ids=["auto", "explicit"])
+@pytest.mark.parametrize("name", ["GroupLasso", "NuclearNorm"])
+def test_certificate_of_a_sharded_leaf_is_that_of_one_device(name, explicit):
+    def few_rows(params, batch):
+        pulled = (jnp.arange(16) % 3 == 0).astype(jnp.float32)[:, None]
+        return jnp.sum((params["kernel"] - pulled - jnp.mean(batch[1])) ** 2) / 2
+
+    optimizer = FACTORIES[0](REGULARIZERS[name], 0.3)
+    mesh = mesh_of(8, explicit=explicit)
+    params = {"kernel": jnp.zeros((16, 24))}
+    step = jax.jit(make_step(optimizer, loss=few_rows))
+    expected = train(step, params, optimizer.init(params))
+    wanted = jax.jit(metrics.certificate)(expected[1], expected[0], expected[1])
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, NamedSharding(mesh, P("x")))
+        params, state = train(step, sharded, optimizer.init(sharded))
+        found = jax.jit(metrics.certificate)(state, params, state)
+    found, wanted = jax.device_get((found, wanted))
+    assert np.any(wanted.zero["kernel"]) and not np.all(wanted.zero["kernel"])
+    np.testing.assert_array_equal(found.zero["kernel"], wanted.zero["kernel"])
+    for name in ("margin", "worst_margin", "noise", "movement"):
+        np.testing.assert_allclose(
+            getattr(found, name)["kernel"], getattr(wanted, name)["kernel"], rtol=1e-3, atol=1e-3
+        )
 
 
 # Checkpoints move between shardings.
