@@ -74,6 +74,9 @@ def test_one_call_couples_a_conv_net_with_a_flatten():
     same = couple(trace_dims(model, IMAGES), params)
     assert coupling == same and hash(coupling) == hash(same)
     assert str(coupling).splitlines()[2].split() == ["d3", "8", "48", "dense1/kernel[0]", "x4"]
+    assert str(coupling).splitlines()[4:] == [
+        "without groups: d1 d2 d4 d5 (conv_general_dilated slides over it); d7 (the model's output)"
+    ]
     assert repr(coupling) == "Coupling(d0: 6 groups of 72, d3: 8 groups of 48, d6: 12 groups of 3)"
     assert coupling != couple_model(model, IMAGES, overrides={"conv1/bias": ("frozen",)})
 
@@ -281,6 +284,26 @@ def test_a_group_that_something_uncoupled_reads_as_well_is_none():
     params = {"in": jnp.ones((5, 8)), "a": jnp.ones((8, 4)), "b": jnp.ones((4, 3))}
     coupling = couple_model(net, jnp.ones((2, 5)), variables=params)
     assert [str(part) for parts in coupling.parts.values() for part in parts] == ["b[0]"]
+    assert "d0 (something without groups reads it too)" in str(coupling)
+
+
+def test_the_print_says_which_widths_have_no_groups_and_why():
+    def net(params, x):
+        h = jnp.tanh(x @ params["in"])
+        scores = jnp.einsum("bd,bd->b", x @ params["q"], x @ params["k"])[:, None]
+        return h @ params["out"] + scores + h.sum(-1, keepdims=True) + jnp.tanh(x @ params["up"]) @ params["down"]
+
+    shapes = {"in": (5, 8), "out": (8, 3), "q": (5, 6), "k": (5, 6), "up": (5, 9), "down": (9, 3)}
+    params = tiny.normal_tree(shapes)
+    dims = trace_dims(net, params, jnp.ones((2, 5)))
+    text = str(couple(dims, params))
+    made = {str(member): width.name for width in dims.widths for member in width.members}
+    for axis, reason in (("in[1]", "reduce_sum runs over it"), ("q[1]", "no parameter alone reads it")):
+        assert f"{made[axis]} ({reason})" in " ".join(text.split())
+    # Without `down` among the parameters, nothing among them reads its width.
+    part = {name: leaf for name, leaf in params.items() if name != "down"}
+    assert f"{made['up[1]']} (what reads it is not among the parameters)" in couple(dims, part).left_out
+    assert all(len(line) <= 120 for line in text.splitlines()) and len(text.splitlines()) == 4
 
 
 def test_linens_parameters_are_those_of_their_collection():

@@ -2,16 +2,19 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from ramda_jax.compaction.errors import CompactionError
 from ramda_jax.compaction.grouping.costs import PARAMS, leaf_costs, root_weight
+from ramda_jax.compaction.grouping.parts import Part
 from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.group_axes import group_axis_of
 from ramda_jax.compaction.tracing.units.savings import savings
+from ramda_jax.compaction.tracing.widths import few
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import Grouped, GroupLasso, GroupRegularizer
 from ramda_jax.regularizers.scaled import Scaled
@@ -126,6 +129,41 @@ def reasons(dims: Dims, limit: int = 6) -> str:
     found = [*free, *frozen]
     more = f", and {len(found) - limit} more" if len(found) > limit else ""
     return f"no index of the parameters can go by zeros ({'; '.join(found[:limit])}{more}); print the trace for all"
+
+
+def left_out(
+    dims: Dims, own: Mapping[str, str], parts: Mapping[str, tuple[Part, ...]], shared: Collection[str], limit: int = 6
+) -> str:
+    """The widths that a coupling leaves out, by reason; "" if it has all.
+
+    Args:
+        dims: the trace.
+        own: a dict from traced paths to those of the parameters.
+        parts: the coupling's.
+        shared: the names of free widths that something without groups reads too.
+        limit: how many reasons are given.
+    """
+    names: dict[str, list[str]] = {}
+    for width in dims.widths:
+        if width.name not in parts:
+            reason = width.reason or _why_free_is_left_out(width, own, parts, shared)
+            names.setdefault(textwrap.shorten(reason, 60, placeholder=" ..."), []).append(width.name)
+    found = [f"{few(own_names)} ({reason})" for reason, own_names in names.items()]
+    more = [f"{len(found) - limit} more reasons: print the trace"] if len(found) > limit else []
+    return "; ".join([*found[:limit], *more])
+
+
+def _why_free_is_left_out(width, own, parts, shared):
+    if width.name in shared:
+        return "something without groups reads it too"
+    if not width.readers:
+        return "no parameter alone reads it"
+    paths = {own.get(member.path) for member in width.readers}
+    if paths == {None}:
+        return "what reads it is not among the parameters"
+    if any(part.path in paths for found in parts.values() for part in found):
+        return "what reads it is in the groups of another width"
+    return "what reads it has unequal numbers of rows for its indices"
 
 
 def _along(regularizer, axis):

@@ -9,7 +9,7 @@ import numpy as np
 from ramda_jax.compaction.adapters.choose import adapter_for, check_inputs, other_calls, params_of
 from ramda_jax.compaction.adapters.trace_dims import trace_calls
 from ramda_jax.compaction.errors import CompactionError
-from ramda_jax.compaction.grouping.by_leaf import check_weight, reasons
+from ramda_jax.compaction.grouping.by_leaf import check_weight, left_out, reasons
 from ramda_jax.compaction.grouping.costs import coupled_costs
 from ramda_jax.compaction.grouping.coupling import Coupling
 from ramda_jax.compaction.grouping.makers import can_do_without, maker_parts
@@ -58,6 +58,7 @@ def couple(dims: Dims, params: Any, weight: Literal["size", "saving"] | Mapping[
         >>> print(coupling)
         width  groups  size  rows of
         d0          8     6  a[0] b[0]
+        without groups: d1 (the model's output); d2 (the model's input)
         >>> optimizer = coupling.wrap(ramda_jax.ramda(0.1, coupling.regularizer(), strength=0.1))
     """
     check_dims(dims)
@@ -96,7 +97,8 @@ def _couple(dims, params, weight, can_go=None):
         if len(left):
             rest[path] = (axis, left)
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params)}
-    coupling = Coupling(parts, rest, shapes, why="" if parts else reasons(dims))
+    why = "" if parts else reasons(dims)
+    coupling = Coupling(parts, rest, shapes, why=why, left_out=left_out(dims, own, parts, useless))
     if weight == "size":
         return coupling
     found = coupled_costs(dims, coupling, savings(dims, "parameters")) if weight == "saving" else weight

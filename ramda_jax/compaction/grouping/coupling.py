@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ class Coupling:
         shapes: the shapes of the parameters by path.
         weights: a dict from widths to arrays `[size]` of their groups' weights; None for the roots of the sizes.
         why: the reason if there are no parts, else "".
+        left_out: the traced widths that have no part, and why, as a text; "" if there are none or it is not known.
     """
 
     parts: dict[str, tuple[Part, ...]]
@@ -57,6 +59,7 @@ class Coupling:
     shapes: dict[str, tuple[int, ...]]
     weights: dict[str, np.ndarray] | None = None
     why: str = ""
+    left_out: str = ""
 
     @functools.cached_property
     def _digest(self):
@@ -213,7 +216,9 @@ class Coupling:
     def __str__(self) -> str:
         if not self.parts:
             return f"nothing is coupled: {self.why}"
-        return "\n".join(text_table([("width", "groups", "size", "rows of"), *self._rows()], right=(1, 2)))
+        table = text_table([("width", "groups", "size", "rows of"), *self._rows()], right=(1, 2))
+        others = f"without groups: {self.left_out}" if self.left_out else ""
+        return "\n".join([*table, *textwrap.wrap(others, 120, subsequent_indent="  ")])
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {groups} groups of {size}" for name, groups, size, _ in self._rows())
