@@ -1,6 +1,7 @@
 """The benchmark of targets runs; what its tables say follows from the runs."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from benchmarks.small_problems import problems
 from benchmarks.target_tables import beside, reachable, tables
 from benchmarks.targets import SETTINGS, Lab, lambdas_around, main
 
+DOCS = Path(__file__).parents[2] / "docs"
 FOUND = ("share", "accuracy", "strength", "moved", "expected", "revived", "revived_small", "changed")
 
 
@@ -42,6 +44,23 @@ def test_tables_count_runs():
     assert "1 of 2" in reached and "2 of 2" in reached and "0.3850, 0.4100" in reached
     cells = [cell.strip() for cell in stayed.splitlines()[-1].split("|")]
     assert cells[4:6] == ["1 of 2", "2, 4"] and cells[-3] == "1"
+
+
+def cells(line):
+    """The cells of a row of a Markdown table."""
+    return tuple(cell.strip() for cell in line.split("|")[1:-1])
+
+
+def test_the_page_has_the_tables_of_the_rows():
+    """All but the runs with `exact_at`, which have their own table, and what stayed of the shares of FLOPs."""
+    rows = [row for row in json.loads((DOCS / "targets.json").read_text()) if not row.get("is_exact")]
+    page = {cells(line) for line in (DOCS / "targets.md").read_text().splitlines() if line.startswith("|")}
+    before = ""
+    for part in tables(rows).split("\n\n"):
+        if part.startswith("|") and not (before.startswith("ramda, of='flops'") and before.endswith("what stayed")):
+            missing = [line for line in part.splitlines()[2:] if cells(line) not in page]
+            assert not missing, f"{before}: not in docs/targets.md: {missing}"
+        before = part
 
 
 def test_sweeps_go_beyond_what_targets_have_found():
