@@ -26,7 +26,8 @@ from benchmarks.reference import Exact
 from benchmarks.timing import alternate, ratios
 from ramda_jax import NewtonRaphson, ProximalGradient, SecularNewton, metrics
 
-# epsilon_1 of condition (7), in the units of the papers' objective: about a hundredth of the first step's ||rhs||.
+# epsilon_1 of condition (7), in the units of the NeurIPS paper's objective: about a hundredth of the first step's
+# ||rhs||.
 EPSILON = {"ramda": 1e-3, "prox_adamw": 0.3}
 EXACT, EARLY, FIXED, CONDITION = "secular Newton", "PG, early stop", "PG, 100 iterations", "PG, condition (7)"
 

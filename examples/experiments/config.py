@@ -17,7 +17,7 @@ ICLR = "ICLR 2022"
 OWN = "the paper's"
 #: The groups are the inputs of layers: pixels, features or channels.
 LASSO = ramda_jax.GroupLasso("input")
-#: The solver of the papers' experiments with the nuclear norm; each iteration takes an SVD.
+#: The solver of the NeurIPS paper's scripts with the nuclear norm; each iteration takes an SVD.
 FIVE_SVDS = ramda_jax.ProximalGradient(max_steps=5, rtol=1e-3)
 
 
@@ -143,7 +143,7 @@ def complete(own: Mapping[str, Method], length: int, milestones: tuple[int, ...]
     def borrow(name, method, source):
         methods.setdefault(name, dataclasses.replace(method, source=source))
 
-    # In every experiment of the NeurIPS paper's Table 7 RAMDA has a tenth of RMDA's learning rate and c = 0.01.
+    # In the code of all experiments of the NeurIPS paper's Table 7 RAMDA has a tenth of RMDA's learning rate, c = 0.01.
     ramda = dataclasses.replace(rmda, learning_rate=rmda.learning_rate / 10, averaging=0.01, growth="sqrt")
     borrow(
         "ramda", ramda, "a tenth of RMDA's learning rate and c = 0.01, as in the NeurIPS paper's Table 7; its strength"

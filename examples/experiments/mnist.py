@@ -130,7 +130,7 @@ lenet5_fashion_iclr = _lenet5(
 )
 
 # The regularizer study weights a group by the root of its *layer's* size. The strength and the ratio give l1 the weight
-# 1e-4 and the groups 1e-5. The papers' gamma of 64 multiplies lambda (see `GroupMCP`).
+# 1e-4 and the groups 1e-5. The ICLR paper's gamma of 64 multiplies lambda (see `GroupMCP`).
 _BOTH, _RATIO = 1.1e-4, 1e-4 / 1.1e-4
 _STUDY = {
     "glasso": (ramda_jax.GroupLasso(-2, "sqrt_layer_size"), 1e-5, ("99.11", "45.33")),

@@ -98,9 +98,9 @@ def stages(
     multiplied by `factor`. In the last stage the averaging grows as `sqrt_growth`.
 
     With `total_steps` only the length T of the run must be known. Stages end after T/4, 3T/8 and T/2 steps, so that the
-    last stage is half of the run, as in the ICLR paper. c is chosen so that c_t reaches 1 after a fifth of the last
-    stage; from then on the parameters have exact zeros. `print(stages(...))` shows what was chosen. A `Target` as
-    strength learns from the result when to hold its lambda.
+    last stage is half of the run (50 to 60 % in the ICLR paper). c is chosen so that c_t reaches 1 after a fifth of
+    the last stage; from then on the parameters have exact zeros. `print(stages(...))` shows what was chosen. A `Target`
+    as strength learns from the result when to hold its lambda.
 
     Args:
         learning_rate: eta >= 0, the learning rate of the first stage. It may be traced, as may eps: one program then

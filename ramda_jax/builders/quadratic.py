@@ -22,9 +22,9 @@ class QuadraticModel(NamedTuple):
         metric: the positive diagonal of the quadratic. For each leaf an array of its shape, or of shape `[]` for a
             multiple of the identity.
         weight: the multiplier of psi, a scalar >= 0. The builder gives it for `strength = 1`.
-        objective_scale: the factor between the model and the papers' objective, a scalar. A tolerance on the gradient
-            of the papers' objective is multiplied by it. 1 for dual averaging, eta_t for the methods that step from the
-            last iterate.
+        objective_scale: the factor between the model and the NeurIPS paper's objective (equations (4) and (6)), a
+            scalar. A tolerance on the gradient of that objective is multiplied by it. 1 for dual averaging, eta_t for
+            the methods that step from the last iterate.
         linear_factor: the multiplier of `linear`, a scalar. With it `linear` may be an array that a state holds anyway;
             the product would be one more array in memory.
         weight_is_sum: whether `weight` is a sum over the steps of a stage, as in dual averaging. A strength that moves

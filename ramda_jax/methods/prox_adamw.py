@@ -28,9 +28,10 @@ def prox_adamw(
         W_t = argmin_W <eta_t m_t / (1 - b1^t), W> + 1/2 ||W - (1 - eta_t wd) W_{t-1}||^2_{D_t} + strength eta_t psi(W)
 
     Weight decay comes before the step, and the metric is bias-corrected; `prox_ssi` does both differently. By default
-    the subproblem is solved exactly if it has an exact solver. `solver=ProximalGradient(tolerance=...)` is the papers'
-    inexact solution (Algorithm 3, Theorem 4). Without a regularizer the method is `optax.adamw`, and with `amsgrad` it
-    is AMSGrad as in Optax, with the largest of the bias-corrected v.
+    the subproblem is solved exactly if it has an exact solver. `solver=ProximalGradient(tolerance=...)` is the NeurIPS
+    paper's inexact solution (Algorithm 3). Its Theorem 4 asks for a momentum that decays, which a constant b1 is not.
+    Without a regularizer the method is `optax.adamw`, and with `amsgrad` it is AMSGrad as in Optax, with the largest of
+    the bias-corrected v.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.

@@ -30,7 +30,7 @@ def prox_gen(
 
     Here u_t is the output of `transform` for the gradient, and D_t is `metric` of its state; `preconditioned` has a
     table of transformations and metrics. The iterate is exactly structured at every step. But the noise of the last
-    gradients may change its structure at every step; with `ramda` it settles.
+    gradients may change its structure at every step. That of `ramda` settles where its iterates converge.
 
     Args:
         learning_rate: eta_t >= 0; a scalar or a schedule of the 0-based step.

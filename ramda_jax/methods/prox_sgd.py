@@ -21,8 +21,8 @@ def prox_sgd(
         W_t = argmin_W <eta_t m_t, W> + 1/2 ||W - W_{t-1}||^2 + strength eta_t psi(W)
 
     The new iterate is the minimiser itself, as in the RAMDA papers' code; the paper of ProxSGD averages it with the
-    last iterate. Unlike `rmda`, the method steps from the last iterate along the last gradients. Their noise does not
-    vanish, and so its zeros come and go. Without a regularizer it is `optax.chain(optax.ema(b1, debias=False),
+    last iterate. Unlike `rmda`, the method steps from the last iterate along the last gradients. Where their noise does
+    not vanish, its zeros come and go. Without a regularizer it is `optax.chain(optax.ema(b1, debias=False),
     optax.sgd(learning_rate))`.
 
     Args:

@@ -27,7 +27,7 @@ def ramda(
     anchor_dtype: jax.typing.DTypeLike | None = None,
     fused: bool | Chip = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """RAMDA: dual averaging in an adaptive metric. Where it converges, it keeps the structure of its limit.
+    """RAMDA: dual averaging in an adaptive metric. Where it converges, it finds the structure of its limit.
 
         s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   U_t = U_{t-1} + s_t g_t^2,   alpha_t = alpha_{t-1} + s_t
         W_hat = argmin_W <V_t, W> + 1/2 ||W - W_0||^2_{cbrt(U_t) + eps_t} + strength alpha_t psi(W)

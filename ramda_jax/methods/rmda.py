@@ -22,7 +22,7 @@ def rmda(
     iterate_dtype: jax.typing.DTypeLike | None = None,
     anchor_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """RMDA: dual averaging in the Euclidean metric. Where it converges, it keeps the structure of its limit.
+    """RMDA: dual averaging in the Euclidean metric. Where it converges, it finds the structure of its limit.
 
         s_t   = eta_t sqrt(t),   V_t = V_{t-1} + s_t g_t,   alpha_t = alpha_{t-1} + s_t
         W_hat = argmin_W <V_t, W> + 1/2 sqrt(t) ||W - W_0||^2 + strength alpha_t psi(W)

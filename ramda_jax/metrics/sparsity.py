@@ -53,7 +53,7 @@ def group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
 
 
 def weighted_group_sparsity(regularizer: RegularizerSpec, params: Tree) -> jax.Array:
-    """The share of regularized entries in groups that are exactly zero: the papers' main measure.
+    """The share of regularized entries in groups that are exactly zero: the NeurIPS paper's measure.
 
         1 - sum_g [g has a nonzero] |g| / sum_g |g|
 
@@ -133,7 +133,7 @@ def low_rank_level(regularizer: RegularizerSpec, params: Tree, rtol: float | Non
 
         1 - (number of nonzero singular values) / (number of singular values)
 
-    The papers measure it on W_hat: pass the result of `eval_params`. The iterate itself is W + (W_hat - W). Its
+    The released code measures it on W_hat: pass the result of `eval_params`. The iterate itself is W + (W_hat - W). Its
     rounding error has full rank, so only its numerical rank is small.
 
     Args:

@@ -48,7 +48,7 @@ def stationarity(
         0.51
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, section 4.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, appendix B, the proof of Theorem 3.
     """
     check_belongs("Gradients", grads, "the parameters", params, "give the gradient at these parameters.")
     distances = [jnp.zeros([])]

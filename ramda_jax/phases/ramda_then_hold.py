@@ -128,7 +128,7 @@ def ramda_then_hold(
             f"`switch` must be below `total_steps`, got {switch!r} and {total_steps!r}; use for example half of them."
         )
     remedy = (
-        "give RAMDA's first rate, about ten times Adam's; your own schedule goes into `tuner=optax.adam(schedule)`."
+        "give RAMDA's first rate, about twice AdamW's best; your own schedule goes into `tuner=optax.adam(schedule)`."
     )
     check_no_schedule("learning_rate", learning_rate, remedy)
     check_non_negative("learning_rate", learning_rate)

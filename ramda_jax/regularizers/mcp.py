@@ -21,7 +21,7 @@ class MCP(ElementwiseRegularizer):
         psi(w) = sum_i |w_i| - w_i^2 / (2 omega)  where |w_i| <= omega,   omega / 2 beyond
 
     Entries beyond omega are not shrunk at all. The penalty is not convex. `ClosedForm` finds the global minimiser of
-    the subproblem in any diagonal metric. The papers have the strength inside: their lambda |w| - w^2 / (2 omega') is
+    the subproblem in any diagonal metric. The ICLR paper has the strength inside: its lambda |w| - w^2 / (2 omega') is
     `strength = lambda, omega = lambda * omega'`.
 
     Args:
@@ -37,7 +37,8 @@ class MCP(ElementwiseRegularizer):
         Array([0., 2., 6.], dtype=float32)
 
     References:
-        Zhang, `Nearly unbiased variable selection under minimax concave penalty`, 2010.
+        Zhang, `Nearly unbiased variable selection under minimax concave penalty`, 2010. Huang and Lee, ICLR 2022,
+        arXiv:2112.02612, appendix E.
     """
 
     omega: float
@@ -129,10 +130,10 @@ class GroupMCP(_GroupConcave):
 
     Here omega_g is the group's weight, and the knee is `omega` times that weight. Groups beyond the knee are not shrunk
     at all. The penalty is not convex. `SecularNewton` finds the global minimiser of the subproblem in any diagonal
-    metric. `ProximalGradient`, the papers' solver, finds a stationary point, with half the step.
+    metric. `ProximalGradient`, the NeurIPS paper's solver, finds a stationary point, with half the step.
 
-    The papers have the strength inside: lambda_g r - r^2 / (2 omega') with lambda_g = lambda omega_g. This is
-    `strength = lambda, omega = lambda * omega'`. Where their omega' is gamma' omega_g, it is `strength = lambda, gamma
+    The ICLR paper has the strength inside: lambda_g r - r^2 / (2 omega') with lambda_g = lambda omega_g. This is
+    `strength = lambda, omega = lambda * omega'`. Where its omega' is gamma' omega_g, it is `strength = lambda, gamma
     = lambda * gamma'`.
 
     Args:

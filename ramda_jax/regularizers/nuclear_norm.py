@@ -20,7 +20,7 @@ class NuclearNorm(Regularizer):
     A leaf of more than two axes is taken as a matrix. Its rows are all axes before `split`, its columns the others:
     with -1 a Flax kernel maps inputs (and offsets) to outputs. The prox soft-thresholds the singular values, which
     takes one SVD. In a diagonal metric there is no closed form. The default solver is then `DouglasRachford` from the
-    current parameters with at most 5 SVDs a step, as many as the papers' released scripts take. It is not exact: give
+    current parameters with at most 5 SVDs a step, as many as the NeurIPS paper's scripts take. It is not exact: give
     `solver=DouglasRachford(max_steps=20, rtol=1e-5)` where that matters (`docs/tuning.md` has the figures). `support`
     has the singular values above rounding. A sharded leaf is gathered for its SVDs, which every device computes in
     full, and sharded again.

@@ -1,4 +1,4 @@
-"""Proximal gradient: the papers' own solver, which works for every regularizer."""
+"""Proximal gradient: the NeurIPS paper's own solver, which works for every regularizer."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ class ProximalGradient(Solver):
         accelerate: whether to use FISTA with gradient restart, which needs far fewer iterations for the nuclear norm.
             It does not descend monotonically, so the released rule uses the absolute value of the change of Q.
         stepsize: `"block"` for one theta per block of psi (per group), as in the released code; `"leaf"` for one theta
-            per leaf, as in the paper, which is up to hundreds of times slower.
+            per leaf, which is up to hundreds of times slower. (The paper has one theta for all leaves.)
 
     Raises:
         ValueError: max_steps is below 2; rtol or tolerance is negative; stepsize is unknown.
@@ -186,7 +186,7 @@ def summable_tolerance(scale: float, power: float = 0.75) -> optax.Schedule:
         0.0001
 
     References:
-        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, equation (7) and Theorem 2.
+        Huang and Lee, NeurIPS 2024, arXiv:2403.14398, equation (8), Theorems 2 and 4.
     """
     check_number_above("scale", scale, 0, "use for example 1e-3.")
     check_number_above("power", power, 0.5, "use 0.75, for a finite sum of squares.")
