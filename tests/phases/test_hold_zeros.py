@@ -267,6 +267,8 @@ def test_what_does_not_fit_is_refused():
         ramda_jax.ramda_then_hold(0.1, REGULARIZER, 1e-3, total_steps=40, switch=40)
     with pytest.raises(ValueError, match=r"`rise` must be a number in \[0, 1\], got 2; use 0"):
         ramda_jax.ramda_then_hold(0.1, REGULARIZER, 1e-3, total_steps=40, rise=2)
+    with pytest.raises(TypeError, match="about twice AdamW's best"):  # the rule of docs/tuning.md
+        ramda_jax.ramda_then_hold(optax.constant_schedule(0.1), REGULARIZER, 1e-3, total_steps=40)
     state = optimizer.init(PARAMS)
     with pytest.raises(ValueError, match="params"):
         optimizer.update(PARAMS, state)
