@@ -99,9 +99,8 @@ class FolderData:
         self.batch_size, self.side, self.threads = batch_size, side, threads
         self.classes = len(self.train[2])
         self.count = len(self.train[0])
-        self.steps_per_epoch = (
-            self.count // batch_size
-        )  # drop_last, as the batch is spread over the NeurIPS paper's 8 GPUs
+        # The rest is dropped, because the batch is spread over the NeurIPS paper's 8 GPUs.
+        self.steps_per_epoch = self.count // batch_size
 
     def _read(self, paths):
         return grain.ReadOptions(num_threads=min(self.threads, len(paths)), prefetch_buffer_size=2 * self.batch_size)
