@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import ramda_jax
-from benchmarks.certificate import digits
+from benchmarks.certificate_problems import digits
 from benchmarks.logistic import Problem, solve
 
 SAMPLES, BATCH, EVERY = 1792, 32, 56  # 56 batches make a pass; measures that cost a pass are taken once a pass
