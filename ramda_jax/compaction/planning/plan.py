@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def num_params(self) -> tuple[int, int]:
-        """The numbers of entries of all leaves, before and after."""
+        """The numbers of entries of all leaves, before and after; running statistics that were traced count too."""
         leaves = self.leaves.values()
         return sum(math.prod(leaf.shape) for leaf in leaves), sum(math.prod(leaf.small_shape) for leaf in leaves)
 
