@@ -1199,6 +1199,30 @@ MUTATIONS = [
     ),
     # metrics
     Mutation(
+        "metrics/spectral_numbers.py",
+        "jnp.roll(sizes, rank)",
+        "sizes",
+        ("tests/metrics/test_certificate_rank.py::test_the_certificate_of_a_rank_is_that_of_the_gradients[rmda]",),
+    ),
+    Mutation(
+        "metrics/spectral_numbers.py",
+        " - self.fade - 2",
+        " - 2",
+        ("tests/metrics/test_certificate_rank.py::test_the_certificate_of_a_rank_is_that_of_the_gradients[ramda]",),
+    ),
+    Mutation(
+        "metrics/spectral_numbers.py",
+        " - 2 * self.error",
+        "",
+        ("tests/metrics/test_certificate_rank.py::test_an_inexact_solve_has_a_smaller_worst_margin",),
+    ),
+    Mutation(
+        "metrics/spectral_numbers.py",
+        "return self.largest / self.metric",
+        "return jnp.ones_like(self.metric)",
+        ("tests/metrics/test_certificate_rank.py::test_the_certificate_of_a_rank_is_that_of_the_gradients[ramda]",),
+    ),
+    Mutation(
         "metrics/sparsity.py",
         "supports = [given.support(leaf) for leaf, given in leaves]\n    return _share([count(~alive)",
         "supports = [given.support(leaf) for leaf, given in leaves]\n    return _share([count(alive)",

@@ -59,9 +59,11 @@ class SpectralNumbers(LeafNumbers):
         return self._spread(jnp.reshape(sums, []))
 
     def margins(self) -> dict[str, Any]:
-        margin = jnp.where(self.alive, -self.largest * self.values / self.alpha, self.lam - self.sizes)
+        # What an inexact solve leaves above lambda is in the error.
+        missing = jnp.where(self.alive, 0, jnp.maximum(self.lam - self.sizes, 0))
+        margin = jnp.where(self.alive, -self.largest * self.values / self.alpha, missing)
         # By Mirsky, the matrix must move by the root of this sum until the value at this place is lambda.
-        squares = jnp.where(self.alive, 0, jnp.square(jnp.maximum(self.lam - self.sizes, 0)))
+        squares = jnp.square(missing)
         distance = jnp.sqrt(jnp.cumsum(squares)) - self.fade - 2 * self.error
         return {"margin": margin, "worst_margin": jnp.where(self.alive, margin, distance)}
 

@@ -184,6 +184,7 @@ def test_an_inexact_solve_has_a_smaller_worst_margin():
     exact = certify(*reversed(trained("ramda")[:2]))
     few = certify(*reversed(trained("ramda", solver=DouglasRachford(max_steps=2))[:2]))
     assert few.worst_margin["kernel"][2] < exact.worst_margin["kernel"][2] - 1e-4
+    assert np.all((few.margin["kernel"] >= 0) == few.zero["kernel"])
     assert few.margin["kernel"][2] == pytest.approx(float(exact.margin["kernel"][2]), rel=0.05)
 
 
