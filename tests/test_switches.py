@@ -1,7 +1,7 @@
 """JAX's debugging switches, which find silent faults, over all methods, regularizers and functions of a training run.
 
-JAX refuses rank and dtype promotion when a step is traced, so these tests only trace. `OPTAX_PROMOTES` lists where
-Optax itself promotes.
+JAX refuses rank and dtype promotion, and finds leaked tracers, when a step is traced. So each program is traced once
+under all of these switches. `OPTAX_PROMOTES` lists where Optax itself promotes.
 """
 
 import gc
@@ -17,6 +17,7 @@ import ramda_jax
 from ramda_jax import metrics
 from tests.factories import FACTORIES
 from tests.regularizers.cases import CASES
+from tests.tiny import apply_step
 
 slow = pytest.mark.slow
 #: Optax itself promotes in these: its Adam raises a float to an integer power, and its projection onto the simplex,
@@ -68,10 +69,9 @@ def functions(factory, name):
     optimizer, _ = make(factory, name)
     found = {
         "init": lambda grads, state, params: optimizer.init(params),
-        "update": optimizer.update,
+        "step": lambda grads, state, params: apply_step(optimizer, grads, state, params),
         "eval_params": lambda grads, state, params: ramda_jax.eval_params(state, params),
         "solver_info": lambda grads, state, params: ramda_jax.solver_info(state),
-        "apply": lambda grads, state, params: optax.apply_updates(params, optimizer.update(grads, state, params)[0]),
     }
     return found | (measures(name) if factory is FACTORIES[0] else {})
 
@@ -95,14 +95,15 @@ def measures(name):
     }
 
 
-def failures(promotion, factory, name, dtype):
-    """A dict from functions to their errors under a switch, and whether errors inside Optax were left out of it."""
-    optimizer, params = make(factory, name, dtype)
+@every_pair
+def test_no_dtype_is_promoted(factory, name):
+    """The parameters are in bfloat16, and the sums in float32."""
+    optimizer, params = make(factory, name, jnp.bfloat16)
     state = jax.eval_shape(optimizer.init, params)
     failed, in_optax = {}, False
     for what, function in functions(factory, name).items():
         try:
-            with promotion():
+            with jax.numpy_dtype_promotion("strict"):
                 jax.eval_shape(function, params, state, params)
         except (TypeError, ValueError) as error:
             files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
@@ -110,45 +111,32 @@ def failures(promotion, factory, name, dtype):
                 in_optax = True
             else:
                 failed[what] = str(error)[:200]
-    return failed, in_optax
-
-
-@every_pair
-def test_no_rank_is_promoted(factory, name):
-    assert failures(lambda: jax.numpy_rank_promotion("raise"), factory, name, jnp.float32) == ({}, False)
-
-
-@every_pair
-def test_no_dtype_is_promoted(factory, name):
-    """The parameters are in bfloat16, and the sums in float32."""
-    failed, in_optax = failures(lambda: jax.numpy_dtype_promotion("strict"), factory, name, jnp.bfloat16)
     assert failed == {}
     assert in_optax == (factory.name in OPTAX_PROMOTES or name in OPTAX_PROMOTES)
 
 
-@every_pair
-def test_no_tracer_leaks_and_every_program_is_well_formed(factory, name):
-    optimizer, params = make(factory, name)
-    state = jax.eval_shape(optimizer.init, params)
-    with jax.checking_leaks(), jax.enable_checks(True):
-        for function in functions(factory, name).values():
-            jax.eval_shape(function, params, state, params)
+def compile_checked(function, *args):
+    """Compiles a function; its trace promotes no rank, leaks no tracer and is well-formed, or the switches raise."""
+    with jax.numpy_rank_promotion("raise"), jax.checking_leaks(), jax.enable_checks(True):
+        traced = jax.jit(function).trace(*args)
+    return traced.lower().compile()
 
 
 @every_pair
-def test_steps_move_nothing_between_host_and_device_and_make_no_nan(factory, name):
+def test_steps_promote_no_rank_leak_nothing_move_nothing_and_make_no_nan(factory, name):
     """One program has all functions. The first step has gradients of 0 at parameters of 0, and three more follow."""
     optimizer, params = make(factory, name)
     every = functions(factory, name)
 
-    @jax.jit
     def step(grads, state, params):
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        return params, state, [function(grads, state, params) for what, function in every.items() if what != "init"]
+        params, state = every["step"](grads, state, params)
+        return params, state, [every[what](grads, state, params) for what in every if what not in ("init", "step")]
 
+    init = compile_checked(optimizer.init, params)
+    state = init(params)
+    step = compile_checked(step, params, state, params)
     zeros = params if name in NOT_AT_ZERO else jax.tree.map(jnp.zeros_like, params)
-    state, at_zero = jax.jit(optimizer.init)(params), jax.jit(optimizer.init)(zeros)
+    at_zero = init(zeros)
     with jax.transfer_guard("disallow"), jax.debug_nans(True):
         jax.block_until_ready(step(zeros, at_zero, zeros))
         for _ in range(3):
@@ -173,14 +161,15 @@ def test_eager_steps_make_no_nan_on_the_way(factory, name):
 
 def test_each_switch_finds_what_it_is_for():
     vector, matrix = jnp.ones(2), jnp.ones((2, 2))
-    with pytest.raises(ValueError, match="rank"), jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(jnp.add, vector, matrix)
+    with pytest.raises(ValueError, match="rank"):
+        compile_checked(jnp.add, vector, matrix)
     with pytest.raises(Exception, match="promotion"), jax.numpy_dtype_promotion("strict"):
         jax.eval_shape(jnp.add, vector, vector.astype(jnp.bfloat16))
-    with pytest.raises(FloatingPointError), jax.debug_nans(True):
-        jax.jit(jnp.log)(-vector)
+    log, sin = compile_checked(jnp.log, vector), compile_checked(jnp.sin, vector)
+    with pytest.raises(Exception, match="nan"), jax.debug_nans(True):  # `jit` would raise FloatingPointError
+        log(-vector)
     with pytest.raises(Exception, match="Disallowed host-to-device"), jax.transfer_guard("disallow"):
-        jax.jit(jnp.sin)(np.ones(2))
+        sin(np.ones(2, np.float32))
     leaked = []
-    with pytest.raises(Exception, match="Leaked"), jax.checking_leaks():
-        jax.eval_shape(lambda x: leaked.append(x) or x, vector)
+    with pytest.raises(Exception, match="Leaked"):
+        compile_checked(lambda x: leaked.append(x) or x, vector)
