@@ -10,9 +10,6 @@ gradients, saves it, and rebuilds it in another process. Then it measures three 
 import argparse
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,27 +17,25 @@ from tabulate import tabulate
 
 from benchmarks.zoo import tables
 from benchmarks.zoo.check import check_entry
+from benchmarks.zoo.elsewhere import another_process
 from benchmarks.zoo.entries import ENTRIES, FAMILIES
 from benchmarks.zoo.times import measure
 
-ROOT = Path(__file__).parents[2]
 #: One architecture of each library.
 FEW = ("MLP", "MLP, two outputs", "deep sets", "experts, dispatched")
 
 
-def check_all(names, folder):
-    """A row for each architecture; another process rebuilds all of them."""
+def check_all(names, folder, elsewhere):
+    """A row for each architecture; another process rebuilds all of them (`elsewhere.another_process`)."""
     rows = []
     for name in names:
         family, entry = ENTRIES[name]
         row = check_entry(family, name, entry, folder / name)
         print(f"{name}: {row.entries} entries, {row.left} left, at least {row.least}", row.wrong, flush=True)
         rows.append(row)
-    command = [sys.executable, "-m", "benchmarks.zoo.elsewhere", str(folder)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
-    elsewhere = json.loads((folder / "elsewhere.json").read_text())
+    errors = elsewhere(folder)
     for row in rows:
-        found = elsewhere.get(row.name)
+        found = errors.get(row.name)
         if isinstance(found, str):
             row.wrong = row.wrong or f"in another process: {found}"
         elif found is not None:
@@ -80,8 +75,8 @@ def main(arguments=None):
         names = FEW if options.small else list(ENTRIES)
     rows = []
     if names:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = check_all(names, Path(folder))
+        with tempfile.TemporaryDirectory() as folder, another_process() as elsewhere:
+            rows = check_all(names, Path(folder), elsewhere)
     if options.times or not chosen:
         rows += [{"study": "time", **dataclasses.asdict(one)} for one in measure(options.small)]
     print_tables(rows)

@@ -1,9 +1,15 @@
 """Rebuilds the small models, in a separate process, from their code and the saved files, and compares.
 
-python -m benchmarks.zoo.elsewhere FOLDER
+    python -m benchmarks.zoo.elsewhere
+
+It reads folders, one a line, and prints a line with the differences in each as JSON. So one process serves many
+folders, because it takes longer to start than most models take to rebuild.
 """
 
+import contextlib
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +22,8 @@ from benchmarks.zoo.check import FRESH, OTHER, difference
 from benchmarks.zoo.entries import ENTRIES
 from benchmarks.zoo.entry import EQUINOX, FUNCTION, LINEN, NNX
 from ramda_jax.compaction import load_compact, rebuild
+
+ROOT = Path(__file__).parents[2]
 
 
 def rebuilt_error(entry, folder):
@@ -49,8 +57,8 @@ def output(entry, model, variables, inputs):
     return found if entry.compared is None else entry.compared(found)
 
 
-def main(folder):
-    """Writes the differences, or what was raised, by name."""
+def errors(folder):
+    """The differences, or what was raised, by name."""
     found = {}
     for name, (_, entry) in ENTRIES.items():
         if (folder / name / "whole.npz").exists():
@@ -58,8 +66,35 @@ def main(folder):
                 found[name] = rebuilt_error(entry, folder / name)
             except Exception as error:  # whatever it is, the table shows it
                 found[name] = f"{type(error).__name__}: {error}"
-    (folder / "elsewhere.json").write_text(json.dumps(found))
+    return found
+
+
+@contextlib.contextmanager
+def another_process():
+    """A function like `errors` that another process computes, which ends with the context."""
+    command, environment = [sys.executable, "-m", "benchmarks.zoo.elsewhere"], os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def errors_there(folder):
+            assert process.stdin is not None and process.stdout is not None
+            print(folder.resolve(), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the process that rebuilds the small models has ended with {process.wait()}.")
+            return json.loads(line)
+
+        yield errors_there
+
+
+def main():
+    """Answers each line of the input."""
+    for line in sys.stdin:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = errors(Path(line.rstrip("\n")))
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
