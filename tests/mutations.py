@@ -1214,7 +1214,7 @@ MUTATIONS = [
         "metrics/spectral_numbers.py",
         " - 2 * self.error",
         "",
-        ("tests/metrics/test_certificate_rank.py::test_an_inexact_solve_has_a_smaller_worst_margin",),
+        ("tests/metrics/test_certificate_rank.py::test_the_worst_margin_of_an_inexact_solve_lacks_twice_its_error",),
     ),
     Mutation(
         "metrics/spectral_numbers.py",
