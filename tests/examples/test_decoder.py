@@ -86,28 +86,16 @@ def check_story(rows, printed, tmp_path):
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
 
 
-def run(tmp_path):
-    """Trains for such a short time that the small decoder has only roughly the size asked for."""
-    files = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
-    return decoder.main(["--keep", "0.75", "--steps", "160", *TINY, *files])
-
-
 @pytest.mark.slow
-def test_the_example_goes_from_text_to_a_small_decoder_that_is_rebuilt(tmp_path, monkeypatch, capsys):
-    def decode_here(folder, count):
-        return decoder.main(["--decode", str(folder), "--count", str(count)])
-
-    # The next test starts another process; this test decodes in its own process.
-    monkeypatch.setattr(decoder, "decode_elsewhere", decode_here)
-    monkeypatch.setattr(decoder, "MEASURED", 16)
-    check_story(run(tmp_path), capsys.readouterr().out, tmp_path)
+def test_the_example_goes_from_text_to_a_small_decoder_that_another_process_rebuilds_and_continues_alike(
+    tmp_path, capsys
+):
+    """It trains for such a short time that the small decoder has only roughly the size asked for."""
+    files = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
+    rows = decoder.main(["--keep", "0.75", "--steps", "160", *TINY, *files])
+    check_story(rows, capsys.readouterr().out, tmp_path)
     decoder.main(["--decode", str(tmp_path / "out" / "0.75"), "--prompt", "The first", "--count", "5"])
     assert "The first|" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_another_process_rebuilds_the_decoder_and_goes_on_alike(tmp_path, capsys):
-    check_story(run(tmp_path), capsys.readouterr().out, tmp_path)
 
 
 @pytest.mark.parametrize(
