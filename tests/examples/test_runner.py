@@ -272,20 +272,36 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_in_float32(data):
 # Runs
 
 
+def one_trainer():
+    """A function that makes a trainer at the first call, and returns it at the others."""
+    made = []
+
+    def trainer(*args, **settings):
+        if not made:
+            made.append((args, settings, Trainer(*args, **settings)))
+        assert (args, settings) == made[0][:2]
+        return made[0][2]
+
+    return trainer
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "stops"), [("vgg19_cifar10", "ramda", (9,)), ("transformer_xl_small", "rmda", (7,))]
 )
-def test_a_run_that_is_stopped_and_continued_ends_where_it_would_have(name, method, stops, data, tmp_path):
+def test_a_run_that_is_stopped_and_continued_ends_where_it_would_have(name, method, stops, data, tmp_path, monkeypatch):
     run = runner.Run(name, method, scale=3e-3 if "vgg" in name else 1e-3, batch_size=BATCH, seed=3)
     config = dataclasses.replace(tiny(name), length=1000 if "vgg" in name else 20_000, evaluate_every=1)
     if "transformer" in name:
         config = dataclasses.replace(config, evaluate_every=5)
-    whole = runner.train(run, data(name), tmp_path / "whole", config)
     stopped = tmp_path / "stopped"
-    for asked in stops:
-        assert runner.train(run, data(name), stopped, config, StopAfter(asked)) is None
-        assert not (stopped / "report.json").exists()
+    with monkeypatch.context() as patch:
+        # One trainer, and so one compilation, for both beginnings. A fresh one continues the run.
+        patch.setattr(runner, "Trainer", one_trainer())
+        whole = runner.train(run, data(name), tmp_path / "whole", config)
+        for asked in stops:
+            assert runner.train(run, data(name), stopped, config, StopAfter(asked)) is None
+            assert not (stopped / "report.json").exists()
     continued = runner.train(run, data(name), stopped, config)
     assert whole["steps"] == continued["steps"] >= 15
     for key in (whole["metric"], "training_loss", "sparsity_W", "sparsity_W_hat", "last_change_step_W"):
