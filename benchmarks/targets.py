@@ -34,6 +34,8 @@ STARTS = (1e-7, 1e-4, 1e-1)
 LAMBDAS, BEYOND = 11, 3
 #: A certificate's bound that is a promise: below it no zero group should become nonzero.
 SMALL_BOUND = 0.05
+#: What a row is that was written before rows had this field.
+EARLIER = {"hold": None, "is_exact": False}
 
 
 class Setting(NamedTuple):
@@ -303,7 +305,7 @@ def main(argv=None):
         key |= {"steps": lab.setting.num_steps, "rises": lab.rises and kind == "target"}
         key |= {"hold": lab.hold} if kind == "target" else {}
         key |= {"is_exact": lab.is_exact and kind == "target"}
-        if any(all(row.get(name, False) == value for name, value in key.items()) for row in rows):
+        if any(all(row.get(name, EARLIER.get(name)) == value for name, value in key.items()) for row in rows):
             return
         rows.append(rows_of(lab, kind, arguments.seeds, number, starts))
         print({name: rows[-1][name] for name in (*key, "share", "accuracy", "seconds")}, flush=True)

@@ -63,6 +63,17 @@ def test_the_page_has_the_tables_of_the_rows():
         before = part
 
 
+def test_rows_without_the_newer_fields_are_not_run_again(tmp_path, monkeypatch):
+    path = tmp_path / "rows.json"
+    mine = {"problem": "digits_logistic", "steps": 80}
+    path.write_text(json.dumps([row("dense", 0.0) | mine, row("target", 0.7) | mine]))
+    monkeypatch.setattr(targets, "rows_of", None)
+    arguments = ["--small", "--problems", "digits_logistic", "--shares", "0.7", "--json", str(path)]
+    main(arguments)
+    with pytest.raises(TypeError, match="not callable"):
+        main([*arguments, "--hold", "0.9"])
+
+
 def test_sweeps_go_beyond_what_targets_have_found():
     found = lambdas_around([row("target", 0.5, strength=[1e-3, 2e-3]), row("target", 0.9, strength=[1e-2, 4e-3])])
     assert len(found) == 11 and found[0] == pytest.approx(1e-3 / 3) and found[-1] == pytest.approx(3e-2)
