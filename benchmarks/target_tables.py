@@ -10,11 +10,15 @@ POINT = 0.01
 def tables(rows):
     """All tables of rows, as text."""
     parts = []
+    exact = [row for row in rows if row.get("is_exact")]
+    rows = [row for row in rows if not row.get("is_exact")]
     for (method, of), mine in _by(rows, "method", "of").items():
         targets = _of_kind(mine, "target")
         parts.append(f"{method}, of={of!r}: what was reached\n\n" + _table(map(_reached, targets)))
         parts.append(f"{method}, of={of!r}: what stayed\n\n" + _table(map(_stayed, targets)))
         parts.append(f"{method}, of={of!r}: accuracy\n\n" + _table(_accuracies(mine)))
+    if exact:
+        parts.append("met in the last step\n\n" + _table(_exact(row, rows) for row in exact))
     return "\n\n".join(parts)
 
 
@@ -40,8 +44,7 @@ def reachable(row):
 
 def _target(row):
     held = row.get("hold")
-    notes = [", rises"] * row["rises"] + [f", held from {held}"] * bool(held) + [", exact"] * row.get("is_exact", False)
-    return f"{row['number']:g}" + "".join(notes)
+    return f"{row['number']:g}" + (", rises" if row["rises"] else "") + (f", held from {held}" if held else "")
 
 
 def _reached(row):
@@ -59,6 +62,16 @@ def _reached(row):
         "lambdas": f"{min(row['strength']):.2g} to {max(row['strength']):.2g}",
         "moves after hold": f"{int(np.sum(row['moved']))}",
     }
+
+
+def _exact(row, others):
+    """A row with `exact_at`, beside the row that is the same without it."""
+    names = ("problem", "method", "kind", "of", "number", "steps", "rises")
+    other = next(one for one in others if all(one[name] == row[name] for name in names) and not one.get("hold"))
+    reached = _reached(row)
+    shown = {name: reached[name] for name in ("problem", "target", "lowest, highest share", "within a point")}
+    accuracies = [_mean(of_default_start(one, "accuracy")) for one in (row, other)]
+    return shown | dict(zip(("accuracy", "without `exact_at`"), accuracies, strict=True))
 
 
 def _stayed(row):
