@@ -9,6 +9,8 @@ other groups. There are four studies, each with several seeds in one program:
     constant    at a constant learning rate: which groups change and how far, compared with the theorems
     reshuffled  the average over shuffled passes, compared with samples drawn with replacement
     last_stage  does a learning rate that decreases in the last stage settle groups that a constant rate does not?
+
+`identification_claims` has four more, on small problems of their own. `--claims` runs these alone.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from scipy.special import ndtr
 from tabulate import tabulate
 
 import ramda_jax
+from benchmarks.identification_claims import compositions, no_limit, ramda_convex, robust
 from benchmarks.noise_ball import linear_model
 from benchmarks.watched_runs import (
     BATCH,
@@ -173,13 +176,36 @@ def last_stages(given, passes, seeds):
     return rows
 
 
+def claims(small):
+    """The rows of the studies of `identification_claims`, by their names."""
+    return {
+        "no_limit": no_limit(512 if small else 16384, 2 if small else 8),
+        "ramda_convex": ramda_convex(256 if small else 16384, 2 if small else 4),
+        "compositions": compositions(128 if small else 2048, 16),
+        "robust": robust(128 if small else 1024, 2),
+    }
+
+
+def write(tables, path):
+    """Prints the tables, and adds them to those in the file."""
+    for name, rows in tables.items():
+        print(f"\n{name}\n" + tabulate(rows, headers="keys", floatfmt=".3g"))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(old | tables, indent=1) + "\n")
+
+
 def main(argv=None):
     """Runs the studies, prints the tables, and writes them."""
     parser = argparse.ArgumentParser(description="Predicted and observed identification.")
     parser.add_argument("--seeds", type=int, default=8, help="default: 8")
     parser.add_argument("--small", action="store_true", help="only shows that it runs")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--claims", action="store_true", help="only the studies on small problems")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file, beside those of other studies")
     args = parser.parse_args(argv)
+    if args.claims:
+        return write(claims(args.small), args.json)
     given = setting()
     seeds, passes = (2, 64) if args.small else (args.seeds, 704)
     norms = np.linalg.norm(given.kernel, axis=1)
@@ -200,11 +226,7 @@ def main(argv=None):
     for name in studies if not args.small else ("reshuffled",):
         tables[name] = studies[name]()
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    for name, rows in tables.items():
-        print(f"\n{name}\n" + tabulate(rows, headers="keys", floatfmt=".3g"))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(tables, indent=1) + "\n")
+    write(tables if args.small else tables | claims(small=False), args.json)
 
 
 if __name__ == "__main__":
