@@ -9,6 +9,7 @@
 """
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def ramda_convex(steps, seeds, powers=(0.0, 0.3, 0.6, 0.9, 1.2), rate=0.03):
                 cost = s**2 * jnp.sum((g + STRENGTH * u) ** 2 / (2 * D))
                 gaps, zeros = gaps + s * (objective(w) - objective(minimiser)), zeros + s * jnp.any(w[living] == 0)
                 updates, state = optimizer.update(g, state, w)
-                new = optax.apply_updates(w, updates)
+                new: Any = optax.apply_updates(w, updates)
                 V, U, alpha = V + s * g, U + s * g * g, alpha + s
                 D = jnp.cbrt(U) + EPSILON
                 # The inequality starts at T = 1, so the terms of the first step enter as they are.
