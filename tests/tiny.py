@@ -12,7 +12,10 @@ def normal_tree(shapes, dtype=jnp.float32, seed=0):
     """A tree of normal random arrays with these shapes."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda shape: jnp.asarray(rng.normal(size=shape), dtype), shapes, is_leaf=lambda x: isinstance(x, tuple)
+        # JAX would compile a program for each shape to convert an array of another dtype.
+        lambda shape: jnp.asarray(np.asarray(rng.normal(size=shape), dtype), dtype),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
     )
 
 

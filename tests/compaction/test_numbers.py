@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ramda_jax.compaction import CompactionError, compact_model
+from ramda_jax.compaction import CompactionError, compact, compact_model, expand, plan_compaction, trace_dims
 from ramda_jax.compaction.proof.numbers import batches_for, coarsest, compare_outputs, random_batches, tolerance_of
+from tests import tiny
 from tests.compaction.patterns import relative_difference
 
 ONES = [[(jnp.ones(3),)]]
@@ -122,3 +123,22 @@ def test_keys_and_integers_are_compared_as_before():
     assert sorted(batches[0][0][0].tolist()) == [1, 2, 3] and batches[1] == [(tokens, key)]
     assert compare_outputs(lambda p, t, k: (t, k), 0, lambda p, t, k: (t, k), 0, batches) == (0.0, None)
     assert "differ by" in str(compare_outputs(lambda p, t, k: t, 0, lambda p, t, k: t + 1, 0, batches)[1])
+
+
+def test_cut_arrays_and_random_batches_need_no_program(caplog):
+    params = tiny.normal_tree({"in": (5, 23), "out": (23, 3)})
+    params["out"] = jnp.asarray(np.where(np.arange(23)[:, None] < 11, params["out"], 0), jnp.float32)
+    batch = tiny.normal_tree((7, 5))
+    plan = plan_compaction(
+        trace_dims(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"], params, batch), params
+    )
+
+    def compiled(function):
+        caplog.clear()
+        with jax.log_compiles():
+            function()
+        return [record.message for record in caplog.records if record.message.startswith("Compiling")]
+
+    assert compiled(lambda: jax.jit(lambda x: x + 1)(1.0))  # a new program is seen
+    assert not compiled(lambda: expand(plan, compact(plan, params)))
+    assert not compiled(lambda: random_batches((batch,), 1))

@@ -225,4 +225,5 @@ def _entries(leaf):
 def _like(leaf, array):
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(array) if isinstance(leaf, jax.Array) else array
+    # With its dtype named, JAX takes the array over. Without, it compiles a program that copies it, one for each shape.
+    return jnp.asarray(array, array.dtype) if isinstance(leaf, jax.Array) else array

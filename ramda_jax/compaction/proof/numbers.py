@@ -66,7 +66,8 @@ def random_batches(args: tuple[Any, ...], number: int, seed: int = 0) -> list[li
             width = leaf.shape[-1] if leaf.ndim > 1 else 1
             features = np.asarray(leaf).astype(np.float64).reshape(-1, width) if leaf.size else np.zeros(leaf.shape)
             drawn += [_in_range(rng, features), rng.permuted(features, axis=0)] if leaf.size else [features] * 2
-        return [jnp.asarray(numbers.reshape(leaf.shape), leaf.dtype) for numbers in drawn]
+        # JAX would compile a program for each shape to convert an array of another dtype.
+        return [jnp.asarray(numbers.reshape(leaf.shape).astype(leaf.dtype), leaf.dtype) for numbers in drawn]
 
     def draw():
         leaves, treedef = jax.tree.flatten(args)
