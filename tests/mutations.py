@@ -193,7 +193,7 @@ MUTATIONS = [
         "builders/preconditioned.py",
         "jnp.where(jnp.isinf(diagonal) & is_finite, root, diagonal)",
         "diagonal",
-        ("tests/test_huge_gradients.py::test_finite_gradients_give_finite_parameters_and_states",),
+        ("tests/test_huge_gradients.py::test_parameters_stay_finite_when_a_sum_of_squares_overflows",),
     ),
     Mutation(
         "numerics/norms.py",

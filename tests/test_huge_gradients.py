@@ -117,6 +117,16 @@ def test_finite_gradients_give_finite_parameters_and_states(method, dtype, leave
             assert not not_finite((w, state)), (size, number)
 
 
+def test_parameters_stay_finite_when_a_sum_of_squares_overflows():
+    """Adagrad's sum is Optax's, and never falls."""
+    params = params_of(leaves=FEW)
+    w, state = params, optimizer_of("adagrad", FEW).init(params)
+    for _ in range(6):
+        w, state = step_of("adagrad", grads_like(params, jnp.finfo(jnp.float32).max), state, w)
+        assert not not_finite(w)
+    assert not_finite(state)
+
+
 @pytest.mark.parametrize("method", [pytest.param("ramda", marks=pytest.mark.slow), "prox_adamw"])
 def test_finite_gradients_give_finite_steps_without_jit(method):
     params = params_of(leaves=FEW)
