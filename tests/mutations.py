@@ -584,7 +584,7 @@ MUTATIONS = [
         "compaction/adapters/linen.py",
         'sizes = {"features": kernel[-1]}',
         'sizes = {"features": kernel[0]}',
-        ("ramda_jax/compaction/adapters/linen.py",),
+        ("tests/compaction/test_remembered.py::test_a_linen_module_reads_its_features_from_its_kernel",),
     ),
     Mutation(
         "compaction/adapters/factors/linen.py",

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.compaction import CompactionError, Plan, compact, compact_model, rebuild
+from ramda_jax.compaction.adapters.linen import sizes_from_variables
 from tests import tiny
 from tests.compaction.patterns import relative_difference
 
@@ -625,3 +626,16 @@ def test_equinox_convolutions_lose_whole_groups_or_as_many_of_each(dead, shape, 
     small = compact_model(net, batch, call=lambda net, x: jax.vmap(net)(x), num_random=1)
     assert (small.model.convs[1].weight.shape, small.model.convs[1].groups) == (shape, groups)
     assert small.model.convs[0].weight.shape[0] == before
+
+
+def test_a_linen_module_reads_its_features_from_its_kernel():
+    class Wide(nn.Module):
+        features: int
+
+        @nn.compact
+        def __call__(self, x):
+            kernel = self.param("kernel", nn.initializers.ones, (3, self.features))
+            return x @ kernel + jnp.zeros(self.features)
+
+    variables = {"params": {"kernel": jnp.ones((3, 2))}}
+    np.testing.assert_array_equal(sizes_from_variables(Wide(64).apply)(variables, jnp.ones((1, 3))), [[3.0, 3.0]])
