@@ -225,5 +225,6 @@ def _entries(leaf):
 def _like(leaf, array):
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    # With its dtype named, JAX takes the array over. Without, it compiles a program that copies it, one for each shape.
+    # With its dtype named, JAX takes the array over, which must be a fresh one: a view of the leaf would share its
+    # buffer. Without, JAX compiles a program that copies the array, one for each shape.
     return jnp.asarray(array, array.dtype) if isinstance(leaf, jax.Array) else array

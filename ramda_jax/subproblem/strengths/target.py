@@ -51,12 +51,12 @@ class Target:
         start: lambda of the first step, > 0.
         hold: the 0-based step from which on lambda is constant. None for the middle of the last stage if its length is
             known (`total_steps`), else for its start.
+        ends: 1-based step counts after which a stage ends; `ramda` and `rmda` fill in their `restarts`.
+        total_steps: the length of the run; `stages(total_steps=...)` fills it in.
         exact_at: a 0-based step in which the weight of psi is q_t itself, whatever lambda is. So the share of W_hat is
             the wanted one in this step, or up to one group above it (in leaves of more than 65,536 groups, of which
             a sample counts, to about 1e-4). It is for the last step before zeros are held, as in `ramda_then_hold`.
             From this step to the next restart the weight is not that of a constant lambda.
-        ends: 1-based step counts after which a stage ends; `ramda` and `rmda` fill in their `restarts`.
-        total_steps: the length of the run; `stages(total_steps=...)` fills it in.
 
     Raises:
         ValueError: share is outside (0, 1); start is not above 0; hold is 0, or the run does not reach it; the run does
@@ -75,9 +75,9 @@ class Target:
     of: Literal["weights", "groups"] | Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] = "weights"
     start: float = 1e-4
     hold: int | None = None
-    exact_at: int | None = None
     ends: tuple[int, ...] = ()
     total_steps: int | None = None
+    exact_at: int | None = None
 
     def __post_init__(self) -> None:
         remedy = "use for example `Target(0.9)` for nine tenths."
