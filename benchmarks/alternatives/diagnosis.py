@@ -15,10 +15,10 @@ import numpy as np
 from tabulate import tabulate
 
 import ramda_jax
-from benchmarks.alternatives.methods import METHODS, TIMES, Choice, staged_ramda
+from benchmarks.alternatives.methods import METHODS, TIMES, Choice, rising_target, staged_ramda
 from benchmarks.alternatives.problems import digits
 from benchmarks.alternatives.training import Lab
-from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
+from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends
 
 RATE, SPLIT, KEEPS = 6e-3, 0.5, (0.3, 0.07)
 FIRST_SEED = 100
@@ -38,8 +38,7 @@ def ramda(name, ends=None, factor=FACTOR, rise=RISE, speed=1.0, regularizer=None
         def make(rate, keep):
             at = late_ends(length) if ends is None else tuple(round(end * length) for end in ends)
             psi = groups.regularizer if regularizer is None else groups.coupling.regularizer(regularizer)
-            last = length - 1
-            target = groups.target(rising(1 - keep, rise * length), hold=last, exact_at=last, total_steps=length)
+            target = rising_target(groups, keep, length, rise)
             return groups.coupling.wrap(staged_ramda(speed * rate, psi, target, length, ends=at, factor=factor))
 
         numbers = lab.problem.ratio * choice.rate, keep

@@ -57,10 +57,10 @@ def staged_ramda(rate, regularizer, strength, num_steps, **staged):
     return ramda_jax.ramda(regularizer=regularizer, strength=strength, **settings)
 
 
-def _rising_target(groups, keep, num_steps):
+def rising_target(groups, keep, num_steps, rise=RISE):
     """A rising target that is followed to the end and met there, as in `ramda_then_hold`."""
     last = num_steps - 1
-    return groups.target(rising(1 - keep, RISE * num_steps), hold=last, exact_at=last, total_steps=num_steps)
+    return groups.target(rising(1 - keep, rise * num_steps), hold=last, exact_at=last, total_steps=num_steps)
 
 
 def ramda_alone(lab, keep, choice, seed, num_steps):
@@ -80,7 +80,7 @@ def ramda_held(lab, keep, choice, seed, num_steps):
     groups = lab.groups
 
     def make(rate, keep):
-        target = _rising_target(groups, keep, num_steps)
+        target = rising_target(groups, keep, num_steps)
         staged = {"ends": late_ends(num_steps), "factor": FACTOR}
         return groups.coupling.wrap(staged_ramda(rate, groups.regularizer, target, num_steps, **staged))
 
@@ -94,7 +94,7 @@ def _prox_adamw(is_held):
         groups = lab.groups
 
         def make(rate, keep):
-            held = _rising_target(groups, keep, num_steps)
+            held = rising_target(groups, keep, num_steps)
             target = held if is_held else groups.target(1 - keep, total_steps=num_steps)
             cosine = optax.cosine_decay_schedule(1.0, num_steps)
             method = ramda_jax.prox_adamw(lambda step: rate * cosine(step), groups.regularizer, target)

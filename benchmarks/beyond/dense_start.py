@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 
-from benchmarks.alternatives.methods import staged_ramda
+from benchmarks.alternatives.methods import rising_target, staged_ramda
 from benchmarks.alternatives.problems import digits
 from benchmarks.alternatives.training import Lab
-from ramda_jax.phases.ramda_then_hold import FACTOR, RISE, late_ends, rising
+from ramda_jax.phases.ramda_then_hold import FACTOR, late_ends
 
 KEEPS, ADAM_RATE = (0.3, 0.1), 3e-3
 #: RAMDA's learning rates.
@@ -35,8 +35,7 @@ def run(lab, plan, rate, keep, seed):
 
     def make(rate, keep):
         if held:
-            last = found - 1
-            target = groups.target(rising(1 - keep, RISE * found), hold=last, exact_at=last, total_steps=found)
+            target = rising_target(groups, keep, found)
             staged = {"ends": late_ends(found), "factor": FACTOR}
         else:
             target, staged = groups.target(1 - keep), {}
