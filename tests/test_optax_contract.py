@@ -200,16 +200,10 @@ def test_without_jit_a_step_compiles_nothing_anew(factory, regularizer, caplog):
         ramda_jax.eval_params(new_state, params)
         return new_state
 
-    def compiled(function):
-        caplog.clear()
-        with jax.log_compiles():
-            function()
-        return [record.message for record in caplog.records if record.message.startswith("Compiling")]
-
-    assert compiled(lambda: jax.jit(lambda x: x + 1)(1.0))  # a new program is seen
+    assert tiny.compiled(lambda: jax.jit(lambda x: x + 1)(1.0), caplog)  # a new program is seen
     state = one_step()
     state = one_step()
-    assert not compiled(one_step)
+    assert not tiny.compiled(one_step, caplog)
 
 
 def cast(params, dtype):

@@ -54,6 +54,14 @@ def train_step_by_step(optimizer, gradient, params, num_steps):
     return params, state
 
 
+def compiled(function, caplog):
+    """What JAX says that it compiles while `function` runs."""
+    caplog.clear()
+    with jax.log_compiles():
+        function()
+    return [record.message for record in caplog.records if record.message.startswith("Compiling")]
+
+
 def alive(leaf, axis=0):
     """A list that says for each slice along an axis whether it is not zero."""
     leaf = np.asarray(leaf)

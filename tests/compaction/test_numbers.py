@@ -133,12 +133,6 @@ def test_cut_arrays_and_random_batches_need_no_program(caplog):
         trace_dims(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"], params, batch), params
     )
 
-    def compiled(function):
-        caplog.clear()
-        with jax.log_compiles():
-            function()
-        return [record.message for record in caplog.records if record.message.startswith("Compiling")]
-
-    assert compiled(lambda: jax.jit(lambda x: x + 1)(1.0))  # a new program is seen
-    assert not compiled(lambda: expand(plan, compact(plan, params)))
-    assert not compiled(lambda: random_batches((batch,), 1))
+    assert tiny.compiled(lambda: jax.jit(lambda x: x + 1)(1.0), caplog)  # a new program is seen
+    assert not tiny.compiled(lambda: expand(plan, compact(plan, params)), caplog)
+    assert not tiny.compiled(lambda: random_batches((batch,), 1), caplog)
