@@ -10,7 +10,9 @@ from ramda_jax import compaction, metrics
 from ramda_jax.compaction.proof.numbers import compare_outputs
 from ramda_jax.regularizers import NormPenalty
 from ramda_jax.solvers import Context, choose_solver
-from ramda_jax.solvers.secular_root import newton_root
+from ramda_jax.solvers.secular_pass import LeafEquations
+from ramda_jax.solvers.secular_passes import left_over, roots_to_rounding
+from ramda_jax.xla.execution import PLAIN
 
 WEIGHT = 0.3
 REGULARIZERS = [
@@ -97,10 +99,15 @@ def test_summable_tolerance_must_be_finite():
             ramda_jax.summable_tolerance(scale, power)
 
 
-def test_newton_root_has_not_converged_without_a_finite_root():
-    root = newton_root(jnp.array([[1.0, jnp.nan]]), jnp.ones((1, 2)), jnp.asarray(0.0), (1,))
-    assert np.isnan(root.radii[0, 0])
-    assert not bool(root.converged)
+@pytest.mark.parametrize("lam", [0.0, 1.0, np.nan])
+def test_passes_have_not_converged_without_a_finite_root(lam):
+    rhs, radii = jnp.array([[1.0, jnp.nan if lam == lam else 1.0]]), jnp.zeros((1, 1))
+    (radii,), (errors,), passes = roots_to_rounding(
+        [LeafEquations(rhs, jnp.ones((1, 2)), NormPenalty(jnp.asarray(lam)), (1,), radii)], PLAIN, 40
+    )
+    assert np.isnan(radii[0, 0])
+    assert not bool(left_over(errors, jnp.asarray(lam))[1])
+    assert passes <= 2
 
 
 @pytest.mark.parametrize("bad", ["norms", "metric", "lam"])

@@ -48,7 +48,7 @@ class LeafArrays(NamedTuple):
         radii: the norms of the groups in the last solution.
         point: W_hat, after a step that does not write the parameters.
         params: the parameters, after a step that writes them.
-        errors: the groups' error bounds after a step (`GroupRoots`).
+        errors: the groups' error bounds after a step (`Roots`).
     """
 
     grad_sum: jax.Array

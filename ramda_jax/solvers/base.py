@@ -103,10 +103,8 @@ class Solver(abc.ABC):
     #: Whether the solver treats every group by itself, so that a part of the groups can be solved apart (in tiles).
     by_group: ClassVar[bool] = False
 
-    @property
-    def solves_at_once(self) -> bool:
-        """Whether the solver has `solve_at_once`."""
-        return False
+    #: Whether the solver has `solve_at_once`.
+    solves_at_once: ClassVar[bool] = False
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.typing import Axes, Scalar, Sums
-from ramda_jax.xla.reductions import plain_sums
+from ramda_jax.typing import Scalar
 
 #: The smallest tau: a step reduces a radius by no more than this share.
 SHORTEST = -63 / 64
@@ -36,80 +35,31 @@ def moment_terms(q: jax.Array, h: jax.Array) -> Moments:
     return Moments(q * q, q * b, b * b, (b * h) * b)
 
 
-class GaussStep(NamedTuple):
-    """The result of one pass; one number per group, with axes of length one inside the groups.
-
-    Attributes:
-        radii: left of the root; 0 where the group is zero, and where the pass gives no radius.
-        error: a bound on `|S(radii)^(1/2) - 1|`, apart from rounding; 0 where the group is zero, infinite where the
-            pass gives no radius.
-    """
-
-    radii: jax.Array
-    error: jax.Array
-
-
-def gauss_step(
-    rhs: jax.Array, metric: jax.Array, lam: Scalar, axes: Axes, radii: jax.Array, sums: Sums = plain_sums
-) -> GaussStep:
-    """Takes a step to the roots of `S(r) = ||rhs_g / (metric r + lam)||^2 = 1` for all groups at once, by one pass.
-
-    With q = rhs / (metric r + lam) and h = metric r / (metric r + lam), in [0, 1), at the radius r of a group
-
-        S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
-
-    the integral of a function of h with the weights q^2. Its `Moments` give the Gauss rule with two nodes, and the root
-    of the rule is the next radius. (The rule with one node gives Newton's step of `newton_root`.) The fourth derivative
-    of the function is positive. So the rule is nowhere above S, and its root lies left of the root of S, whether the
-    step starts left or right of it. The error is of fourth order, and it is bounded without another pass. With v and a
-    of `gauss_root`
-
-        0 <= S - rule <= 5 S(r) tau^4 v a (1 - a) / (1 + min(tau, 0))^6.
-
-    At r = 0 a pass only determines whether the group stays zero.
-
-    Args:
-        rhs: the right-hand side, any shape, float32 or float64.
-        metric: positive, broadcasts against rhs.
-        lam: weight of the norm, >= 0; a scalar or one number per group.
-        axes: the axes inside a group.
-        radii: the radii from which to start, >= 0, one number per group with axes of length one inside the groups.
-        sums: a function that sums several arrays over axes; `Execution.sums`.
-    """
-
-    is_zero = radii == 0
-    growth = metric * radii
-    t = growth + jnp.where(is_zero & (lam == 0), 1, lam)
-    moments = Moments(*sums(moment_terms(rhs / t, growth / t), axes))
-    tau, error = gauss_root(moments)
-    # With a weight of 0 q is not rhs / lam, and total says nothing about S(0).
-    stays_zero = is_zero & (moments.total <= 1 + 2 * jnp.finfo(rhs.dtype).eps) & (lam > 0)
-    # From many decades away the numbers in the rule overflow. Such a radius is useless.
-    known = ~is_zero & (tau > -0.5) & (moments.total < jnp.inf) & (error < jnp.inf)
-    radii = jnp.where(known, radii * (1 + tau), 0)
-    return GaussStep(radii, jnp.where(known, error, jnp.where(stays_zero, 0, jnp.inf)))
-
-
 def gauss_root(
-    moments: Moments,
-    lowest: Scalar | None = None,
-    highest: Scalar = 1.0,
-    longest: Scalar | None = None,
-    num_steps: int = 2,
+    moments: Moments, lowest: Scalar | None, highest: Scalar, longest: Scalar, num_steps: int
 ) -> tuple[jax.Array, jax.Array]:
     """The tau > -1 at which the Gauss rule is 1, and a bound on `|S^(1/2) - 1|` there.
 
-    With the mean c and the variance v of h, and a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
+    S is `||rhs_g / (metric r + lam)||^2`. At the radius (1 + tau) r it is
+
+        S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
+
+    the integral of a function of h with the weights q^2. The moments give the Gauss rule with two nodes. (The rule with
+    one node gives Newton's step for S^(-1/2) = 1.) With the mean c and the variance v of h, and a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
 
         total ((1 + a tau)^2 + v tau^2) / ((1 + c tau)(1 + a tau) - v tau^2)^2,
 
-    the derivative of tau times the second convergent of the continued fraction of E[1 / (1 + h tau)].
+    the derivative of tau times the second convergent of the continued fraction of E[1 / (1 + h tau)]. The fourth
+    derivative of the function is positive. So the rule is nowhere above S, and its root lies left of the root of S,
+    whether r lies left or right of it. The error is of fourth order, and it is bounded without another pass:
+
+        0 <= S - rule <= 5 S(r) tau^4 v a (1 - a) / (1 + min(tau, 0))^6.
 
     Args:
         moments: the moments of each group.
         lowest: a lower bound on all h, <= 0; None for 0.
         highest: an upper bound on all h. The second result is a bound only if this is 1.
-        longest: the largest tau allowed, for which `1 + lowest tau` is positive; None for no limit.
+        longest: the largest tau allowed, for which `1 + lowest tau` is positive.
         num_steps: the number of Newton's steps for the root of the rule.
 
     Returns:
@@ -128,8 +78,7 @@ def gauss_root(
     product = mean * other - variance
 
     def within(tau):
-        tau = jnp.maximum(tau, SHORTEST)
-        return tau if longest is None else jnp.minimum(tau, longest)
+        return jnp.minimum(jnp.maximum(tau, SHORTEST), longest)
 
     # Newton's method for rule(tau)^(-1/2) = 1, which is concave in tau: the first step ends left of the root from
     # either side. From tau = 0 it is the step of the rule with one node.
@@ -140,14 +89,15 @@ def gauss_root(
         top = x * x + variance * (tau * tau)
         root = 1 + tau * (mean + other + tau * product)
         slope = top * (mean + other + 2 * tau * product) - root * (other * x + variance * tau)
-        length = (jnp.sqrt(total * top) - root) * top / jnp.where(slope > 0, slope, 1)
+        # Only rounding makes a step negative. Next to the border of zero it could make a radius negative.
+        length = jnp.maximum((jnp.sqrt(total * top) - root) * top / jnp.where(slope > 0, slope, 1), 0)
         tau = within(tau + length)
     fourth = tau * tau
     fourth = fourth * fourth
     # `variance other (1 - other)` is at least the spread of the fourth moments of probabilities on [0, 1] that share
     # their first three (Dette and Studden, `The Theory of Canonical Moments`, 1997, section 1.3).
     from_lowest = other if lowest is None else other - lowest
-    remainder = 2.5 * total * fourth * (variance * from_lowest * (1 - other))
+    remainder = variance * from_lowest * (1 - other) * fourth * (2.5 * total)
     left = 1 + jnp.minimum(tau, 0 if lowest is None else lowest * tau)
     left = left * left
     error = (1.5 * (length * length) * (left * left) + remainder) / (left * left * left)

@@ -6,8 +6,8 @@ called by hand. The library's own steps pass one of the subclasses, which gives 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,6 @@ from ramda_jax.xla.reductions import fused_sums, one_kernel_sums, plain_sums
 if TYPE_CHECKING:
     from ramda_jax.builders.quadratic import QuadraticModel
 
-NamedTupleT = TypeVar("NamedTupleT", bound=NamedTuple)
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +29,6 @@ class Execution:
         """Returns `x`, which several passes over the data read; `like` is an array of its shape already in memory."""
         del like
         return x
-
-    def each_pass(
-        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
-    ) -> Callable[..., jax.Array]:
-        """A function that gives the array `make(model)` for one pass over the data.
-
-        Args:
-            make: a function of a leaf's `QuadraticModel` that returns an array of the leaf's shape.
-            model: the model.
-
-        Returns:
-            A function of `after`, a scalar that the previous pass has computed; None for a first pass.
-        """
-        return lambda after=None: make(model)
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
         """Returns the model for another pass over the data, which computes everything from it again."""
@@ -58,11 +42,12 @@ class Execution:
         """The largest of the scalars `x` of all leaves that are solved together."""
         return x
 
-    def unless(
-        self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
-    ) -> NamedTupleT:
-        """Returns `known()` if the scalar `done` is True, else `go_on()`; both are named tuples of the same type."""
-        return jax.lax.cond(done, known, go_on)
+    def quotients(
+        self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """`rhs / divisor` and `metric * reach / divisor`, for a normal or infinite positive divisor."""
+        # A finite numerator keeps the second at most 1 where the divisor overflows.
+        return rhs / divisor, jnp.minimum(metric * reach, jnp.finfo(rhs.dtype).max) / divisor
 
 
 #: The execution of a solver that is called by hand.
@@ -85,26 +70,6 @@ class InTurn(Execution):
     def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
         return keep_after(x, self.after, like)
 
-    def each_pass(
-        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
-    ) -> Callable[..., jax.Array]:
-        # Each pass computes its array again. If XLA kept the first pass's array for the later passes, that would be one
-        # more live temporary (0.55 instead of 0.46 of the parameters' bytes, `benchmarks/NOTES.md`, "Attempts").
-        def of_pass(after=None):
-            if after is None:
-                return make(model)
-            return make(model._replace(anchor=keep_after(model.anchor, after, model.linear)))
-
-        return of_pass
-
-    def unless(
-        self, done: jax.Array, known: Callable[[], NamedTupleT], go_on: Callable[[], NamedTupleT]
-    ) -> NamedTupleT:
-        chosen = super().unless(done, known, go_on)
-        # The first field goes into the state and must be sharded like it. A branch's output loses the sharding of its
-        # operands; selecting again outside of the branches restores it.
-        return chosen._replace(**{chosen._fields[0]: jnp.where(done, known()[0], chosen[0])})
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=("axis_name",))
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +77,8 @@ class Stacked(InTurn):
     """Leaves of equal shape, stacked, under a `jax.vmap` with a named axis.
 
     Attributes:
-        axis_name: the name of that axis. The maximum over this axis is the same for all leaves. With a value for each
-            leaf, `cond` would become a `select`, which computes both branches.
+        axis_name: the name of that axis. The maximum over this axis is the same for all leaves, so that their passes
+            are one loop.
     """
 
     axis_name: str = "leaves"
@@ -125,13 +90,7 @@ class Stacked(InTurn):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class InCache(InTurn):
-    """A tile of a leaf in a core's cache. Arrays that several passes read are computed once and kept there."""
-
-    def each_pass(
-        self, make: Callable[["QuadraticModel"], jax.Array], model: "QuadraticModel"
-    ) -> Callable[..., jax.Array]:
-        kept = self.keep(make(model), model.anchor)
-        return lambda after=None: kept
+    """A tile of a leaf in a core's cache, from where several sums are taken in one pass."""
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return fused_sums(terms, axes)
@@ -151,8 +110,18 @@ class AtOnce(Execution):
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return one_kernel_sums(terms, axes)
 
+    def quotients(
+        self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        # One division, because XLA for GPUs writes the result of each to memory: 78 to 72.5 bytes a parameter. On CPUs
+        # two divisions are faster: 2.7 instead of 4.3 times AdamW (`benchmarks/NOTES.md`).
+        inverse = 1 / divisor
+        return rhs * inverse, metric * (reach * inverse)
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class OnChip(Execution):
-    """A tile of a leaf inside a kernel (`xla.tile_kernels`): the plain computation, of arrays on the chip."""
+    """A tile of a leaf inside a kernel (`xla.tile_kernels`), with arrays on the chip."""
+
+    quotients = AtOnce.quotients

@@ -1,4 +1,4 @@
-"""SecularNewton from the radii of the last solution: the pass, its bound, and Newton's method if it is not enough."""
+"""SecularNewton from the radii of the last solution: the pass, its bound, and more passes if one is not enough."""
 
 import functools
 
@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramda_jax import GroupLasso, QuadraticModel, SecularNewton, proximal_point
+from ramda_jax.regularizers.groups import NormPenalty
 from ramda_jax.solvers import Context
-from ramda_jax.solvers.secular_gauss import gauss_step
+from ramda_jax.solvers.secular_pass import LeafEquations
+from ramda_jax.solvers.secular_passes import roots_to_rounding
+from ramda_jax.xla.execution import PLAIN
 from tests import problems
 from tests.reference import group_norm
 from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounded
@@ -26,7 +29,11 @@ def solve_from(radii, rhs, metric, weight, group_axes, max_steps=SecularNewton.m
     return SecularNewton(max_steps).solve(model, GroupLasso(group_axes, group_weight=1.0), context)
 
 
-one_pass = jax.jit(gauss_step, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=(3, 5))
+def passed(rhs, metric, weight, axes, radii, most=1):
+    """The radii after one pass, or at most so many, and their error bounds."""
+    roots = roots_to_rounding([LeafEquations(rhs, metric, NormPenalty(weight), axes, radii)], PLAIN, most)
+    return roots.radii[0], roots.errors[0]
 
 
 def kept_shape(shape, group_axes):
@@ -94,12 +101,13 @@ def test_one_pass_ends_left_of_the_root_and_within_its_bound(problem, off, seed)
         roots = np.asarray(solve_from(np.full(shape, np.nan), *problem).radii)
         start = roots * (1 + off * np.random.default_rng(seed).uniform(size=shape))
         axes = tuple(axis for axis in range(rhs.ndim) if axis not in [a % rhs.ndim for a in group_axes])
-        step = jax.tree.map(np.asarray, one_pass(rhs, metric, weight, axes, start))
-    known = alive & (start.reshape(-1) > 0) & np.isfinite(step.error.reshape(-1))
-    error = root_of_s(step.radii, *problem) - 1
+        radii, bounds = jax.tree.map(np.asarray, passed(rhs, metric, weight, axes, start))
+    # Without a weight any radius gives the solution.
+    known = alive & (start.reshape(-1) > 0) & np.isfinite(bounds.reshape(-1)) & (weight > 0)
+    error = root_of_s(radii, *problem) - 1
     rounding = 64 * np.finfo(float).eps
     assert np.all(error[known] >= -rounding)
-    assert np.all(error[known] <= step.error.reshape(-1)[known] + rounding)
+    assert np.all(error[known] <= bounds.reshape(-1)[known] + rounding)
 
 
 def test_the_error_is_of_fourth_order_where_newtons_is_of_second():
@@ -109,7 +117,7 @@ def test_the_error_is_of_fourth_order_where_newtons_is_of_second():
     with jax.enable_x64(True):
         root = np.asarray(solve_from(np.full((1, 1), np.nan), *problem).radii)
         errors = [
-            float(root_of_s(one_pass(rhs, metric, problem[2], (1,), root * (1 + off)).radii, *problem)[0] - 1)
+            float(root_of_s(passed(rhs, metric, problem[2], (1,), root * (1 + off))[0], *problem)[0] - 1)
             for off in (0.2, 0.1, 0.05)
         ]
     # Half the distance divides the error by 2^4, up to the next order.
@@ -123,8 +131,8 @@ def test_one_pass_is_exact_where_the_metric_takes_two_values():
     problem = (rhs, metric, 3.0, (0,))
     with jax.enable_x64(True):
         roots = np.asarray(solve_from(np.full((4, 1), np.nan), *problem).radii)
-        step = one_pass(rhs, metric, 3.0, (1,), 0.95 * roots)
-    np.testing.assert_allclose(root_of_s(step.radii, *problem), 1, rtol=1e-7)
+        radii, _ = passed(rhs, metric, 3.0, (1,), 0.95 * roots)
+    np.testing.assert_allclose(root_of_s(radii, *problem), 1, rtol=1e-7)
 
 
 @every_dtype
@@ -132,11 +140,14 @@ def test_what_a_pass_can_tell_at_radius_zero(dtype):
     rhs = np.array([[3.0, 4.0], [3.0, 4.0], [np.nan, 0.0], [0.0, 0.0]], dtype)
     lam = np.array([[5.0], [4.9], [1.0], [0.0]], dtype)
     with jax.enable_x64(dtype == np.float64):
-        step = one_pass(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
-    # The pass knows that the group at the border is zero. It knows nothing of a group that is alive, has a NaN, or has
-    # no weight.
-    np.testing.assert_array_equal(step.radii, [[0], [0], [0], [0]])
-    np.testing.assert_array_equal(step.error, [[0], [np.inf], [np.inf], [np.inf]])
+        found = passed(jnp.asarray(rhs), jnp.ones_like(rhs), jnp.asarray(lam), (1,), jnp.zeros((4, 1), dtype))
+        radii, errors = jax.tree.map(np.asarray, found)
+    # The pass knows that the group at the border is zero, and that the one without a weight is. Of the group that is
+    # alive it knows a radius left of the root, 5 - 4.9.
+    np.testing.assert_array_equal(errors, [[0], [np.inf], [np.inf], [0]])
+    np.testing.assert_array_equal(radii == 0, [[True], [False], [False], [True]])
+    assert 0 < radii[1] <= 0.1 + 1e-6
+    assert np.isnan(radii[2])
 
 
 def test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has():
@@ -150,6 +161,33 @@ def test_one_step_per_leaf_when_little_has_changed_and_more_when_much_has():
     far = solve_from(cold.radii, rhs * np.float32(3), metric, np.float32(4), (0,))
     assert near.num_steps == 1
     assert 1 < far.num_steps <= 8
+
+
+def test_the_result_of_a_group_does_not_depend_on_other_groups():
+    rng = np.random.default_rng(0)
+    rhs, metric = rng.normal(size=(500, 50)), problems.random_metric(rng, (500, 50), 4, 1)
+    problem = (rhs.astype(np.float32), metric.astype(np.float32), np.float32(4), (0,))
+    cold = solve_from(np.full((500, 1), np.nan, np.float32), *problem)
+    # The first group takes more passes than the others.
+    start = np.asarray(cold.radii) * np.float32(1.001)
+    one_far = np.where(np.arange(500)[:, None] == 0, 100 * start, start)
+    near, far = solve_from(start, *problem), solve_from(one_far, *problem)
+    assert near.num_steps < far.num_steps
+    np.testing.assert_array_equal(near.value[1:], far.value[1:])
+    np.testing.assert_array_equal(near.radii[1:], far.radii[1:])
+
+
+def test_a_root_in_a_flat_stretch_is_found_though_rounding_hides_its_side():
+    """The norm of rhs is some machine eps above the weight, and S changes by less than that over decades of radii."""
+    rng = np.random.default_rng(0)
+    rhs = np.float32([7e-6, 2.5e-2]) * rng.uniform(0.5, 2, (20_000, 2)).astype(np.float32)
+    metric = np.broadcast_to(np.float32([0.6, 7e-12]), rhs.shape)
+    norms = np.linalg.norm(rhs.astype(float), axis=1, keepdims=True)
+    weight = (norms * (1 - 2e-7 * rng.uniform(0, 4, norms.shape))).astype(np.float32)
+    radii, errors = passed(rhs, metric, weight, (1,), np.zeros_like(norms, np.float32), most=16)
+    assert np.all(errors <= np.finfo(np.float32).eps)
+    size = root_of_s(radii, rhs, metric, weight, (0,))
+    assert np.all((np.abs(size - 1) <= 1e-6) | (np.asarray(radii).ravel() == 0))
 
 
 def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutions():
@@ -178,14 +216,17 @@ def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutio
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_compiled_step_has_a_branch_and_not_both(batch):
-    """If the branch were under `vmap`, it would become a `select`, and Newton's method would always run."""
+def test_the_leaves_of_a_batch_share_one_loop(batch):
+    """If each leaf had its own condition, `vmap` would go on with all of them and select by leaf."""
     params = {f"{i}": jnp.ones((5, 7)) for i in range(batch)}
     transform = proximal_point(GroupLasso(), strength=1.0)
     model = QuadraticModel(params, params, jax.tree.map(lambda p: p + 1, params), 1.0)
-    jaxpr = jax.make_jaxpr(transform.update)(model, transform.init(params), params).jaxpr
-    assert "cond" in [equation.primitive.name for equation in jaxpr.eqns if "while" not in equation.primitive.name]
-    assert "while" not in [equation.primitive.name for equation in jaxpr.eqns]
+    program = jax.jit(transform.update).trace(model, transform.init(params), params).lower().as_text()
+    assert program.count("stablehlo.while") == 1
+    # The condition is about one number of passes, and not about one for each leaf.
+    condition = program[program.index("cond {") : program.index("} do {")]
+    assert f"tensor<{batch}xi1>" not in condition
+    assert "stablehlo.or" not in condition
 
 
 @pytest.mark.parametrize("max_steps", [1, 2])

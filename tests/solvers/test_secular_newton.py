@@ -73,7 +73,7 @@ def check_optimal(rhs, metric, weight, group_axes, solution=None):
     np.testing.assert_array_equal(alive[norms > 0], (radii != 0)[norms > 0])
     assert np.isfinite(solution.residual)
     assert solution.converged
-    assert solution.num_steps <= 16  # a test below has the bound 30 for hard problems over 12 decades
+    assert solution.num_steps <= 12
     return solution
 
 
@@ -154,7 +154,7 @@ def test_debug_nans_without_jit_would_see_a_nan_that_does_not_come_out():
 
 
 def climb(dtype, size, seed, population=256, generations=300):
-    """The largest number of Newton steps that hill climbing finds, for one group and 12 decades of metric."""
+    """The largest number of passes that hill climbing finds, for one group and 12 decades of metric."""
 
     @jax.jit
     @jax.vmap
@@ -197,11 +197,11 @@ def climb(dtype, size, seed, population=256, generations=300):
 
 @pytest.mark.parametrize("size", [2, 4, 16])
 @every_dtype
-def test_secular_newton_takes_at_most_30_steps_when_problems_are_made_to_be_hard(dtype, size):
+def test_secular_newton_takes_at_most_12_passes_when_problems_are_made_to_be_hard(dtype, size):
     with jax.enable_x64(dtype == np.float64):
         worst = climb(dtype, size, seed=0)
-    # The lower bound shows that hill climbing finds hard problems, because random problems take about 12 steps.
-    assert 15 <= worst <= 30
+    # The lower bound shows that hill climbing finds hard problems, because most random problems take 2.
+    assert 7 <= worst <= 12
 
 
 @pytest.mark.slow
@@ -229,6 +229,16 @@ def test_secular_newton_takes_at_most_5_steps_on_recorded_subproblems(network, s
             alive, groups = alive + np.sum(solution.radii != 0), groups + norms.size
     if strength < 1e-2:
         assert 0 < alive < groups  # some groups are zero and some are not
+
+
+@every_dtype
+def test_without_a_weight_only_what_underflows_is_zero(dtype):
+    rhs = np.array([[0, 0], [0, 1], [1e-30, 1e-34], [1e30, -1e30]], dtype)
+    metric = np.array([[1, 1], [2, 4], [1, 2], [1e-3, 1e3]], dtype)
+    solution = solve(rhs, metric, np.asarray(0, dtype), (0,))
+    np.testing.assert_array_equal(solution.value, rhs / metric)
+    np.testing.assert_array_equal(solution.radii.ravel() == 0, [True, False, False, False])
+    assert solution.converged
 
 
 @every_dtype
@@ -299,7 +309,7 @@ def test_weight_just_above_the_largest_norm_gives_zero_and_just_below_does_not(d
     below = solve(rhs, metric, np.asarray(largest * (1 - 8 * eps), dtype), group_axes)
     np.testing.assert_array_equal(above.value, 0)
     np.testing.assert_array_equal(above.radii, 0)
-    assert above.num_steps == 0
+    assert above.num_steps == 1
     assert np.count_nonzero(below.radii) == 1
     assert np.any(below.value != 0)
 

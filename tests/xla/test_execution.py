@@ -42,18 +42,6 @@ def test_every_execution_gives_the_solution_of_the_plain_one(run, start):
     np.testing.assert_allclose(found.value, exact.value, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_in_the_cache_is_computed_once_for_all_passes_and_else_for_each():
-    def made_by(run):
-        calls = []
-        of_pass = run.each_pass(lambda model: calls.append(1) or model.rhs, problem())
-        for after in (None, None, AFTER):
-            np.testing.assert_array_equal(of_pass(after), problem().rhs)
-        return len(calls)
-
-    assert made_by(RUNS["in cache"]) == 1
-    assert made_by(RUNS["in turn"]) == 3
-
-
 def test_what_is_in_the_cache_is_summed_in_one_pass():
     def reductions_of_several_operands(run):
         program = jax.jit(lambda x: run.sums((x, x * x, x + 1, 2 * x), (1,))).trace(jnp.ones(SHAPE))
