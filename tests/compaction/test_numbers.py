@@ -50,6 +50,13 @@ def test_what_computes_in_half_precision_is_compared_in_it_though_it_returns_sin
     assert compare_outputs(*small.whole, rounded, small.variables, [[(x,)]], precision=jnp.float32)[1]
 
 
+def test_outputs_need_not_agree_better_than_the_precision_inside_though_no_parameter_shows_it():
+    # Without parameters nothing changes if their last bits do.
+    same, rounded = lambda _, x: x, lambda _, x: 1.01 * x
+    assert compare_outputs(same, None, rounded, None, ONES, precision=jnp.bfloat16)[1] is None
+    assert compare_outputs(same, None, rounded, None, ONES, precision=jnp.float32)[1]
+
+
 def test_the_coarsest_dtype_is_that_of_the_largest_rounding():
     assert (
         coarsest([jnp.dtype("float32"), jnp.dtype("bfloat16"), jnp.dtype("float16"), jnp.dtype("int8")]) == jnp.bfloat16

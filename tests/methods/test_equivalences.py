@@ -134,6 +134,14 @@ def test_the_model_has_gradients_that_are_not_rounded_to_the_parameters_dtype():
     assert model.objective_scale == model.weight == jnp.float32(0.1)
 
 
+def test_a_transformation_that_reads_the_parameters_computes_in_the_dtype_of_the_sums():
+    params, grads = jnp.full(3, 1.0078125, jnp.bfloat16), jnp.zeros(3, jnp.bfloat16)
+    builder = ramda_jax.preconditioned(0.1, optax.add_decayed_weights(0.3))
+    model, _ = builder.update(grads, builder.init(params), params)
+    # In bfloat16 the product would be 0.302734375.
+    np.testing.assert_array_equal(model.linear, jnp.float32(0.3) * params.astype(jnp.float32))
+
+
 def test_prox_ssi_first_prox_is_stronger_than_prox_adamw_by_the_missing_correction(x64):
     # After one step on the same gradient the metrics are |g| and sqrt(1 - b2) |g|. So the shrinkage of a nonzero entry,
     # strength * rate / metric, differs by a factor of 1 / sqrt(1 - b2), about 32.

@@ -60,7 +60,6 @@ class Masks:
     def __init__(self, dims: Dims, plan: Plan) -> None:
         self._nodes = dims.nodes
         self.kept: np.ndarray = np.ones(dims.nodes.count, bool)
-        kept_somewhere = np.zeros(dims.nodes.count, bool)
         for path, value in dims.leaves.items():
             for label, kept in zip(value.labels, plan.leaves[path].kept, strict=True):
                 positions, nodes = dims.nodes.of(label)
@@ -69,10 +68,7 @@ class Masks:
                     mask[:] = False
                     mask[list(kept)] = True
                 self.kept[nodes[~mask[positions]]] = False
-                kept_somewhere[nodes[mask[positions]]] = True
-        # A product is deleted with any of its factors. A factor is kept if it also occurs in a kept index, or if the
-        # plan says so: where nothing of an axis is left, the leaves do not tell which factor was deleted.
-        self.kept |= kept_somewhere
+        # A product is deleted with any of its factors, and the leaves do not tell which factor it was. The plan does.
         planned = {(width.name, width.size, width.members): width.kept for width in plan.widths}
         for width in dims.widths:
             own = planned.get((width.name, width.size, tuple(map(str, width.members))), ())
