@@ -69,11 +69,12 @@ PATTERNS = {".*kernel": recording.REGULARIZER}
 class FixedPasses(ramda_jax.SecularNewton):
     """The solver as accelerators run it, on any device; it keeps its results in the current trace."""
 
-    strict: bool = True
     found: list = dataclasses.field(default_factory=list, compare=False)
     # Use neither tiles nor batches, so that each leaf is found once.
     by_group = False
     iterates = False
+    # Else the library would not call `solve` on an accelerator.
+    solves_at_once = False
 
     def solve(self, model, regularizer, context):
         solved = self.solve_at_once([(model, regularizer, dataclasses.replace(context, run=AtOnce()))])

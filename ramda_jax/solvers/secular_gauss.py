@@ -45,7 +45,8 @@ def gauss_root(
         S((1 + tau) r) = sum_i q_i^2 (1 + h_i tau)^-2,
 
     the integral of a function of h with the weights q^2. The moments give the Gauss rule with two nodes. (The rule with
-    one node gives Newton's step for S^(-1/2) = 1.) With the mean c and the variance v of h, and a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
+    one node gives Newton's step for S^(-1/2) = 1.) With the mean c and the variance v of h, and
+    a = c + E[(h - c)^3] / v, which is in [0, 1], the rule is
 
         total ((1 + a tau)^2 + v tau^2) / ((1 + c tau)(1 + a tau) - v tau^2)^2,
 

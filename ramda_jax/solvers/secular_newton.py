@@ -111,12 +111,12 @@ class SecularNewton(Solver):
 
 def _equations(model, regularizer, context):
     """The secular equations of one leaf."""
-    rhs = regularizer.reduced(model.rhs, model.weight)
+    rhs, metric = context.run.read_by_passes(regularizer.reduced(model.rhs, model.weight), model.metric)
     radii = context.radii
     if radii is None:
         radii = jnp.zeros(regularizer.radii_shape(rhs.shape), rhs.dtype)
     penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
-    return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
+    return LeafEquations(rhs, metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
 
 
 def _point(model, regularizer, context, radii):

@@ -34,6 +34,10 @@ class Execution:
         """Returns the model for another pass over the data, which computes everything from it again."""
         return model
 
+    def read_by_passes(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns the arrays, of one shape, that every pass over the data reads."""
+        return arrays
+
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
         return plain_sums(terms, axes)
@@ -46,8 +50,16 @@ class Execution:
         self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """`rhs / divisor` and `metric * reach / divisor`, for a normal or infinite positive divisor."""
-        # A finite numerator keeps the second at most 1 where the divisor overflows.
+        # A finite numerator keeps the second at most 1 where the divisor overflows, and not NaN.
         return rhs / divisor, jnp.minimum(metric * reach, jnp.finfo(rhs.dtype).max) / divisor
+
+
+def _behind_a_barrier(*arrays):
+    return jax.lax.optimization_barrier(arrays)
+
+
+def _unchanged(*arrays):
+    return arrays
 
 
 #: The execution of a solver that is called by hand.
@@ -110,13 +122,19 @@ class AtOnce(Execution):
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return one_kernel_sums(terms, axes)
 
+    def read_by_passes(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        # Otherwise XLA for GPUs computes them again in some passes and writes other arrays in others. On an H100 this
+        # saves RAMDA 72.5 to 69.4 bytes a parameter for a decoder and 82.5 to 74.8 for ResNet50, and ProxAdamW 73.7 to
+        # 68.2 and 95.5 to 72.2 (`python -m benchmarks.compiled`). XLA for TPUs writes none of them if it is free to: 60
+        # bytes instead of 88 for a matrix.
+        return jax.lax.platform_dependent(*arrays, cuda=_behind_a_barrier, default=_unchanged)
+
     def quotients(
         self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        # One division, because XLA for GPUs writes the result of each to memory: 78 to 72.5 bytes a parameter. On CPUs
-        # two divisions are faster: 2.7 instead of 4.3 times AdamW (`benchmarks/NOTES.md`).
-        inverse = 1 / divisor
-        return rhs * inverse, metric * (reach * inverse)
+        # XLA for GPUs fuses these into the sums: 74.4 to 69.4 bytes a parameter for a decoder. On CPUs they would take
+        # the step from 2.6 to 4.3 times AdamW (`benchmarks/NOTES.md`).
+        return rhs / divisor, metric * (reach / divisor)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
@@ -124,4 +142,9 @@ class AtOnce(Execution):
 class OnChip(Execution):
     """A tile of a leaf inside a kernel (`xla.tile_kernels`), with arrays on the chip."""
 
-    quotients = AtOnce.quotients
+    def quotients(
+        self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        # A division takes longer than two multiplications.
+        inverse = 1 / divisor
+        return rhs * inverse, metric * (reach * inverse)
