@@ -31,7 +31,7 @@ def solve_from(radii, rhs, metric, weight, group_axes, max_steps=SecularNewton.m
 
 @functools.partial(jax.jit, static_argnums=(3, 5))
 def passed(rhs, metric, weight, axes, radii, most=1):
-    """The radii after one pass, or at most so many, and their error bounds."""
+    """The radii after at most `most` passes, and their error bounds."""
     roots = roots_to_rounding([LeafEquations(rhs, metric, NormPenalty(weight), axes, radii)], PLAIN, most)
     return roots.radii[0], roots.errors[0]
 
