@@ -1,6 +1,6 @@
 """Types that recur in signatures: trees, shapes, numbers, and specifications of regularizers and solvers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
 
 import jax
@@ -42,8 +42,6 @@ SolverSpec: TypeAlias = Union["Solver", Mapping[str, "Solver | None"], None]
 MetricKind: TypeAlias = Literal["scalar", "diagonal"]
 #: A real number, of Python or JAX; if the docstring says so, also an array that broadcasts.
 Scalar: TypeAlias = float | jax.Array
-#: From arrays of one shape to their sums over axes, kept as axes of length one.
-Sums: TypeAlias = Callable[[Sequence[jax.Array], Axes], tuple[jax.Array, ...]]
 
 
 class StageSettings(TypedDict):

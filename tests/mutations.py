@@ -1869,8 +1869,8 @@ MUTATIONS = [
     ),
     Mutation(
         "solvers/secular_passes.py",
-        "jnp.where(is_free, jnp.sqrt(tiny), radii)",
-        "jnp.where(is_free, 1, radii)",
+        "jnp.where(is_free, jnp.sqrt(tiny), groups.start)",
+        "jnp.where(is_free, 1, groups.start)",
         ("tests/solvers/test_secular_newton.py::test_without_a_weight_only_what_underflows_is_zero",),
     ),
     Mutation(

@@ -115,10 +115,10 @@ class Solver(abc.ABC):
         """The minimiser for one leaf. If the model's weight is 0, `proximal_point` takes the centre instead."""
 
     def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
-        """The minimisers of several leaves of one dtype, without a branch or a loop; what accelerators run.
+        """The minimisers of several leaves of one dtype; what accelerators run.
 
-        An accelerator waits for its host at each branch and loop. The remaining error, whose bound is `residual`, is
-        reduced in the next step.
+        An accelerator waits for its host at each branch and loop, so there should be none. The remaining error, whose
+        bound is `residual`, is then reduced in the next step.
         """
         raise NotImplementedError(f"{type(self).__name__} can only solve leaf by leaf; use `solve`.")
 

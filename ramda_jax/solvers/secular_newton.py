@@ -36,8 +36,8 @@ class SecularNewton(Solver):
     the smallest root below the knee (or 0), and the unpenalised rhs / metric beyond it. The lower one is taken.
 
     On accelerators the library solves all leaves at once, by a fixed number of passes unless `strict`. Zeros are exact
-    there too. If two passes do not bring a group to rounding, `SolverInfo` has a bound on its error,
-    and the next step continues from there.
+    there too. If two passes do not bring a group to rounding, `SolverInfo` has a bound on its error, and the next step
+    continues from there.
 
     Args:
         max_steps: the largest number of passes per solve, an int >= 1. In tests over 12 decades of metric no problem

@@ -19,6 +19,7 @@ from ramda_jax.xla.many_leaves import join
 #: The largest tau of a pass, by the bits of the dtype: its fourth power must be in the range of the dtype.
 FARTHEST = {32: 2.0**20, 64: 2.0**160}
 #: The tau of a pass whose sums overflow. `S((1 + tau) r)` is at least `S(r) / (1 + tau)^2`, so it is left of the root.
+#: At r = 0, in units of lam, it may be right of it where the metric is large.
 BEYOND_RANGE = {32: 2.0**60, 64: 2.0**480}
 
 
@@ -41,14 +42,18 @@ class LeafEquations(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Vectors with one number per group of all leaves; for a single leaf arrays that broadcast against `start`.
+    """The groups of all leaves as vectors with one number per group; for a single leaf as arrays of its own shapes.
 
     Attributes:
-        start: `LeafEquations.radii`.
+        leaves: the equations.
+        split: a function that splits a vector into arrays by leaf.
+        start: `LeafEquations.radii`, and 0 beyond the knee, where no root is.
         lam, knee, concavity: those of the penalty; a convex penalty has an infinite knee.
         is_concave: whether any penalty is concave.
     """
 
+    leaves: Sequence[LeafEquations]
+    split: Callable[[jax.Array], list[jax.Array]]
     start: jax.Array
     lam: jax.Array
     knee: jax.Array
@@ -56,16 +61,17 @@ class Groups(NamedTuple):
     is_concave: bool
 
 
-def join_groups(leaves: Sequence[LeafEquations]) -> tuple[Groups, Callable[[jax.Array], list[jax.Array]]]:
-    """The `Groups` of all leaves, and a function that splits a vector into arrays by leaf."""
+def join_groups(leaves: Sequence[LeafEquations]) -> Groups:
+    """The `Groups` of all leaves."""
     start, split = join([leaf.radii for leaf in leaves])
 
     def joined(name, convex):
         fields = [getattr(leaf.penalty, name) for leaf in leaves]
         return per_group([convex if x is None else x for x in fields], leaves)
 
-    is_concave = any(leaf.penalty.knee is not None for leaf in leaves)
-    return Groups(start, joined("lam", 0), joined("knee", jnp.inf), joined("concavity", 0), is_concave), split
+    knee, is_concave = joined("knee", jnp.inf), any(leaf.penalty.knee is not None for leaf in leaves)
+    start = jnp.where(start < knee, start, 0)
+    return Groups(leaves, split, start, joined("lam", 0), knee, joined("concavity", 0), is_concave)
 
 
 def per_group(fields: Sequence[Scalar], leaves: Sequence[LeafEquations]) -> jax.Array:
@@ -78,12 +84,7 @@ def per_group(fields: Sequence[Scalar], leaves: Sequence[LeafEquations]) -> jax.
 
 
 def moments_at(
-    leaves: Sequence[LeafEquations],
-    split: Callable[[jax.Array], list[jax.Array]],
-    groups: Groups,
-    radii: jax.Array,
-    run: Execution,
-    sums_at_zero: bool = False,
+    groups: Groups, radii: jax.Array, run: Execution, sums_at_zero: bool = False
 ) -> tuple[list[jax.Array], Moments]:
     """The sum of (rhs / lam)^2 over each group in a list, empty without `sums_at_zero`; and the `Moments` at the radii.
 
@@ -97,7 +98,7 @@ def moments_at(
     reach = jnp.where(radii == 0, groups.lam, radii)
     by_leaf = [
         _leaf_sums(leaf, r, factor, run, sums_at_zero)
-        for leaf, r, factor in zip(leaves, split(radii), split(reach), strict=True)
+        for leaf, r, factor in zip(groups.leaves, groups.split(radii), groups.split(reach), strict=True)
     ]
     columns = [join(column)[0] for column in zip(*by_leaf, strict=True)]
     return columns[:-4], Moments(*columns[-4:])
@@ -182,20 +183,14 @@ def _limits(radii, groups, per_unit):
 
 
 def lower_minimum(
-    leaves: Sequence[LeafEquations],
-    split: Callable[[jax.Array], list[jax.Array]],
-    groups: Groups,
-    radii: jax.Array,
-    error: jax.Array,
-    is_zero: jax.Array,
-    run: Execution,
+    groups: Groups, radii: jax.Array, error: jax.Array, is_zero: jax.Array, run: Execution
 ) -> tuple[jax.Array, jax.Array]:
     """The radii and errors of the lower of two minima: the stationary point below the knee, and the one beyond it.
 
     The objective is summed by the same kind of pass as the moments.
     """
     terms = []
-    for leaf, r in zip(leaves, split(radii), strict=True):
+    for leaf, r in zip(groups.leaves, groups.split(radii), strict=True):
         rhs, metric, penalty, axes, _ = leaf
         if penalty.knee is None:
             terms.append((r, r, r))  # not used, because a convex penalty has one minimum

@@ -41,15 +41,16 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
 
     A start may lie on either side of its root. After the first pass a radius is left of the root, or it is 0, and the
     next pass decides exactly whether it stays 0: zero is stationary if and only if `||rhs / lam|| <= 1`. From the left
-    a pass goes at least as far as Newton's step, and never beyond the root (`gauss_root`). A group that is done keeps
-    its radius, so that its result does not depend on other groups.
+    a pass goes at least as far as Newton's step, and never beyond the root (`gauss_root`). Only where the sums overflow
+    at 0 may a radius land on the right. The next passes reduce it. A group that is done keeps its radius, so that its
+    result does not depend on other groups.
 
     Args:
         leaves: the equations.
         run: how the passes are run.
         most: the largest number of passes.
     """
-    groups, split = join_groups(leaves)
+    groups = join_groups(leaves)
     eps, tiny = jnp.finfo(groups.start.dtype).eps, jnp.finfo(groups.start.dtype).tiny
     # Without a weight every radius gives the same point, rhs / metric.
     is_free = groups.lam == 0
@@ -61,7 +62,7 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
     def one_pass(carry):
         radii, errors, is_zero, number = carry
         is_done, from_zero = errors <= eps, radii == 0
-        _, moments = moments_at(leaves, split, groups, radii, run)
+        _, moments = moments_at(groups, radii, run)
         step = next_radii(moments, radii, groups, num_steps=2)
         zero_now = (from_zero | is_free) & (moments.total <= jnp.where(is_free, 0, 1 + 2 * eps))
         settled = zero_now | is_free | jnp.isnan(step.radii)
@@ -73,16 +74,11 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
         errors = jnp.where(is_done, errors, jnp.where(settled, 0, step.error))
         return jnp.where(is_done, radii, new), errors, jnp.where(is_done, is_zero, zero_now), number + 1
 
-    # A radius beyond the knee is not a root, so do not start from it. Without a weight start where the sums underflow
-    # only if the point does.
-    radii = jnp.where(groups.start < groups.knee, groups.start, 0)
-    radii = jnp.where(is_free, jnp.sqrt(tiny), radii)
+    # Without a weight start where the sums underflow only if the point does.
+    radii = jnp.where(is_free, jnp.sqrt(tiny), groups.start)
     first = radii, jnp.full_like(radii, jnp.inf), jnp.zeros_like(radii, bool), jnp.zeros([], jnp.int32)
     radii, error, is_zero, number = jax.lax.while_loop(is_unfinished, one_pass, first)
-    if groups.is_concave:
-        radii, error = lower_minimum(leaves, split, groups, radii, error, is_zero, run)
-    error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
-    return Roots(split(radii), split(error), number)
+    return _roots(groups, radii, error, is_zero, number, run)
 
 
 def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
@@ -99,24 +95,27 @@ def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
         leaves: the equations.
         run: how the passes are run.
     """
-    groups, split = join_groups(leaves)
-    # A radius beyond the knee is not a root, so do not start from it.
-    radii = jnp.where(groups.start < groups.knee, groups.start, 0)
+    groups = join_groups(leaves)
     # Without a weight every nonzero radius gives the same point, rhs / metric.
-    radii = jnp.where((radii > 0) | (groups.lam > 0), radii, 1)
+    radii = jnp.where((groups.start > 0) | (groups.lam > 0), groups.start, 1)
     is_zero, error = jnp.zeros_like(radii, bool), jnp.full_like(radii, jnp.inf)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
     for number in range(passes):
-        at_zero, moments = moments_at(leaves, split, groups, radii, run, sums_at_zero=number == 0)
+        at_zero, moments = moments_at(groups, radii, run, sums_at_zero=number == 0)
         if number == 0:
             is_zero = at_zero[0] <= jnp.where(groups.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
         step = next_radii(moments, radii, groups, num_steps=4)
         radii, error = jnp.where(is_zero, 0, step.radii), step.error
     error = jnp.where(is_zero | (groups.lam == 0), 0, error)
+    return _roots(groups, radii, error, is_zero, jnp.asarray(passes, jnp.int32), run)
+
+
+def _roots(groups, radii, error, is_zero, passes, run):
+    """The `Roots` after the last pass; `is_zero` says where zero is stationary."""
     if groups.is_concave:
-        radii, error = lower_minimum(leaves, split, groups, radii, error, is_zero, run)
+        radii, error = lower_minimum(groups, radii, error, is_zero, run)
     error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
-    return Roots(split(radii), split(error), jnp.asarray(passes, jnp.int32))
+    return Roots(groups.split(radii), groups.split(error), passes)
 
 
 def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:

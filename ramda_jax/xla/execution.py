@@ -54,14 +54,6 @@ class Execution:
         return rhs / divisor, jnp.minimum(metric * reach, jnp.finfo(rhs.dtype).max) / divisor
 
 
-def _behind_a_barrier(*arrays):
-    return jax.lax.optimization_barrier(arrays)
-
-
-def _unchanged(*arrays):
-    return arrays
-
-
 #: The execution of a solver that is called by hand.
 PLAIN = Execution()
 
@@ -127,7 +119,9 @@ class AtOnce(Execution):
         # saves RAMDA 72.5 to 69.4 bytes a parameter for a decoder and 82.5 to 74.8 for ResNet50, and ProxAdamW 73.7 to
         # 68.2 and 95.5 to 72.2 (`python -m benchmarks.compiled`). XLA for TPUs writes none of them if it is free to: 60
         # bytes instead of 88 for a matrix.
-        return jax.lax.platform_dependent(*arrays, cuda=_behind_a_barrier, default=_unchanged)
+        return jax.lax.platform_dependent(
+            *arrays, cuda=lambda *x: jax.lax.optimization_barrier(x), default=lambda *x: x
+        )
 
     def quotients(
         self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
