@@ -77,7 +77,8 @@ class FixedPasses(ramda_jax.SecularNewton):
     solves_at_once = False
 
     def solve(self, model, regularizer, context):
-        solved = self.solve_at_once([(model, regularizer, dataclasses.replace(context, run=AtOnce()))])
+        leaf = model, regularizer, dataclasses.replace(context, run=AtOnce())
+        solved = self.solve_at_once([leaf], to_rounding=False)
         self.found.append((regularizer, model, solved.values[0], solved.residual))
         return Solution(solved.values[0], solved.radii[0], solved.num_steps, solved.residual, solved.converged)
 

@@ -114,11 +114,16 @@ class Solver(abc.ABC):
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
         """The minimiser for one leaf. If the model's weight is 0, `proximal_point` takes the centre instead."""
 
-    def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
-        """The minimisers of several leaves of one dtype; what accelerators run.
+    def solve_at_once(
+        self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]], to_rounding: bool
+    ) -> Solutions:
+        """The minimisers of several leaves of one dtype, all run in the same way.
 
-        An accelerator waits for its host at each branch and loop, so there should be none. The remaining error, whose
-        bound is `residual`, is then reduced in the next step.
+        Args:
+            leaves: the leaves.
+            to_rounding: whether to solve to rounding, as `solve` does. Accelerators pass False. They wait for their
+                host at each branch and loop, so there should be none. The remaining error, whose bound is `residual`,
+                is then reduced in the next step.
         """
         raise NotImplementedError(f"{type(self).__name__} can only solve leaf by leaf; use `solve`.")
 

@@ -11,7 +11,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_pass import LeafEquations
-from ramda_jax.solvers.secular_passes import left_over, left_over_of_all, roots_by_passes, roots_to_rounding
+from ramda_jax.solvers.secular_passes import left_over, roots_by_passes, roots_to_rounding
 from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_flag
 
@@ -81,20 +81,24 @@ class SecularNewton(Solver):
         return None
 
     def solve(self, model: QuadraticModel, regularizer: Regularizer, context: Context) -> Solution:
-        assert isinstance(regularizer, GroupRegularizer)  # `why_not` has refused every other
-        # `run` only controls XLA (`xla.execution`). The passes and the point read the metric.
-        model = model._replace(metric=context.run.keep(model.metric, model.anchor))
-        equations = _equations(model, regularizer, context)
-        (radii,), (errors,), passes = roots_to_rounding([equations], context.run, self.max_steps)
-        value = equations.penalty.point(equations.rhs, equations.metric, radii)
-        return Solution(value, radii, passes, *left_over(errors, equations.penalty.lam))
+        solved = self.solve_at_once([(model, regularizer, context)], to_rounding=True)
+        return Solution(solved.values[0], solved.radii[0], *solved[2:])
 
-    def solve_at_once(self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]]) -> Solutions:
-        # All leaves are run in the same way.
+    def solve_at_once(
+        self, leaves: Sequence[tuple[QuadraticModel, Regularizer, Context]], to_rounding: bool
+    ) -> Solutions:
+        # `run` only controls XLA (`xla.execution`). The passes and the point read the metric.
+        leaves = [
+            (model._replace(metric=context.run.keep(model.metric, model.anchor)), regularizer, context)
+            for model, regularizer, context in leaves
+        ]
         equations, run = [_equations(*leaf) for leaf in leaves], leaves[0][-1].run
-        roots = roots_to_rounding(equations, run, self.max_steps) if self.strict else roots_by_passes(equations, run)
+        if to_rounding or self.strict:
+            roots = roots_to_rounding(equations, run, self.max_steps)
+        else:
+            roots = roots_by_passes(equations, run)
         values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
-        return Solutions(values, roots.radii, roots.passes, *left_over_of_all(equations, roots.errors))
+        return Solutions(values, roots.radii, roots.passes, *left_over(equations, roots.errors))
 
     def solve_groups(
         self, model: QuadraticModel, regularizer: Regularizer, context: Context
@@ -111,6 +115,7 @@ class SecularNewton(Solver):
 
 def _equations(model, regularizer, context):
     """The secular equations of one leaf."""
+    assert isinstance(regularizer, GroupRegularizer)  # `why_not` has refused every other
     rhs, metric = context.run.read_by_passes(regularizer.reduced(model.rhs, model.weight), model.metric)
     radii = context.radii
     if radii is None:

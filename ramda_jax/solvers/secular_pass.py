@@ -14,7 +14,7 @@ from ramda_jax.regularizers.groups import NormPenalty, is_beyond_knee
 from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
 from ramda_jax.typing import Axes, Scalar
 from ramda_jax.xla.execution import Execution
-from ramda_jax.xla.many_leaves import join
+from ramda_jax.xla.many_leaves import join, splitter
 
 #: The largest tau of a pass, by the bits of the dtype: its fourth power must be in the range of the dtype.
 FARTHEST = {32: 2.0**20, 64: 2.0**160}
@@ -61,9 +61,10 @@ class Groups(NamedTuple):
     is_concave: bool
 
 
-def join_groups(leaves: Sequence[LeafEquations]) -> Groups:
+def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
     """The `Groups` of all leaves."""
-    start, split = join([leaf.radii for leaf in leaves])
+    radii = [leaf.radii for leaf in leaves]
+    start, split = join(radii), splitter([x.shape for x in radii], run.hidden)
 
     def joined(name, convex):
         fields = [getattr(leaf.penalty, name) for leaf in leaves]
@@ -80,7 +81,7 @@ def per_group(fields: Sequence[Scalar], leaves: Sequence[LeafEquations]) -> jax.
     if len(leaves) == 1:
         return jnp.asarray(fields[0], dtype)
     shapes = [leaf.radii.shape for leaf in leaves]
-    return join([jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x, shape in zip(fields, shapes, strict=True)])[0]
+    return join([jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x, shape in zip(fields, shapes, strict=True)])
 
 
 def moments_at(
@@ -100,7 +101,7 @@ def moments_at(
         _leaf_sums(leaf, r, factor, run, sums_at_zero)
         for leaf, r, factor in zip(groups.leaves, groups.split(radii), groups.split(reach), strict=True)
     ]
-    columns = [join(column)[0] for column in zip(*by_leaf, strict=True)]
+    columns = [join(column) for column in zip(*by_leaf, strict=True)]
     return columns[:-4], Moments(*columns[-4:])
 
 
@@ -202,7 +203,7 @@ def lower_minimum(
         inner_units = inner / jnp.where(penalty.knee > 0, penalty.knee, 1)
         pull = 0.5 * metric * inner / jnp.where(penalty.lam > 0, penalty.lam, 1)
         terms.append(run.sums([outer * outer, push * outer, inner_units * (pull - push)], axes))
-    square, gain, inner_value = [join(column)[0] for column in zip(*terms, strict=True)]
+    square, gain, inner_value = [join(column) for column in zip(*terms, strict=True)]
     outer = jnp.sqrt(square)
     inner = radii / groups.knee
     is_lower = 0.5 - 0.5 * gain < inner_value + inner * (1 - 0.5 * inner)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.typing import Axes
-from ramda_jax.xla.hints import keep_after
+from ramda_jax.xla.hints import keep_after, opaque_zero
 from ramda_jax.xla.reductions import fused_sums, one_kernel_sums, plain_sums
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Execution:
     def largest(self, x: jax.Array) -> jax.Array:
         """The largest of the scalars `x` of all leaves that are solved together."""
         return x
+
+    def hidden(self, numbers: Sequence[int]) -> Sequence[Any]:
+        """Whole numbers as scalars whose values the compiler does not know."""
+        return numbers
 
     def quotients(
         self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
@@ -94,10 +98,16 @@ class Stacked(InTurn):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("after",), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class InCache(InTurn):
-    """A tile of a leaf in a core's cache, from where several sums are taken in one pass."""
+    """A tile of a leaf, or small leaves, in a core's cache, from where several sums are taken in one pass."""
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return fused_sums(terms, axes)
+
+    def hidden(self, numbers: Sequence[int]) -> Sequence[Any]:
+        zero = opaque_zero(self.after)
+        # A division is so expensive in XLA's cost model that its result is stored. A sum would be fused into each slice
+        # as a constant.
+        return [jax.lax.div(zero + number, zero + 1) for number in numbers]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
@@ -113,6 +123,9 @@ class AtOnce(Execution):
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         return one_kernel_sums(terms, axes)
+
+    def hidden(self, numbers: Sequence[int]) -> Sequence[Any]:
+        return jax.lax.optimization_barrier(tuple(jnp.asarray(number, jnp.int32) for number in numbers))
 
     def read_by_passes(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         # Otherwise XLA for GPUs computes them again in some passes and writes other arrays in others. On an H100 this

@@ -1,12 +1,14 @@
 """Many small leaves as one array, so that an operation on all of them is compiled once, and not once per leaf."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ramda_jax.typing import TreeT
+from ramda_jax.typing import Shape, TreeT
 from ramda_jax.xla.hints import opaque_zero
 
 # A leaf of fewer entries costs less as a part of a vector than as a kernel of its own.
@@ -79,24 +81,38 @@ def unstack(tree: TreeT, length: int, scalar: jax.Array) -> list[TreeT]:
     )
 
 
-def join(arrays: Sequence[jax.Array]) -> tuple[jax.Array, Callable[[jax.Array], list[jax.Array]]]:
-    """All entries of several arrays as one vector, and the function that makes arrays of these shapes of a vector.
+def join(arrays: Sequence[jax.Array]) -> jax.Array:
+    """All entries of several arrays as one vector; a single array is returned unchanged.
 
-    Use it for numbers per group: an operation on one vector is a kernel or two, and not as many for each leaf. The
-    starts of the arrays in the vector are hidden from the compiler. XLA for GPUs would compile a kernel for each known
-    start. With unknown starts it compiles one for all leaves of a shape: for two layers of a decoder 35 kernels instead
-    of 76 (`python -m benchmarks.compiled`). A single array is returned unchanged.
+    Use it for numbers per group: an operation on one vector is a kernel or two, and not as many for each leaf.
     """
-    if len(arrays) == 1:
-        return arrays[0], lambda vector: [vector]
-    shapes, sizes = [x.shape for x in arrays], [x.size for x in arrays]
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate([x.ravel() for x in arrays])
+
+
+def splitter(
+    shapes: Sequence[Shape], hidden: Callable[[Sequence[int]], Sequence[Any]]
+) -> Callable[[jax.Array], list[jax.Array]]:
+    """The function that makes arrays of these shapes of a vector that `join` has made.
+
+    A slice at a known start is a kernel of its own, but at unknown starts all slices of a shape are one kernel: for two
+    layers of a decoder on an H100 35 kernels instead of 76 (`python -m benchmarks.compiled`). So the starts are hidden
+    from the compiler, unless all shapes differ.
+
+    Args:
+        shapes: those of the arrays.
+        hidden: returns whole numbers as scalars that the compiler does not know (`Execution.hidden`).
+    """
+    if len(shapes) == 1:
+        return lambda vector: [vector]
+    sizes = [math.prod(shape) for shape in shapes]
     starts = [0, *itertools.accumulate(sizes)][:-1]
-    hidden = jax.lax.optimization_barrier(tuple(jnp.asarray(start, jnp.int32) for start in starts))
+    if len(set(shapes)) < len(shapes):
+        starts = hidden(starts)
 
     def split(vector):
-        return [_at(vector, i, size).reshape(shape) for i, size, shape in zip(hidden, sizes, shapes, strict=True)]
+        return [_at(vector, i, size).reshape(shape) for i, size, shape in zip(starts, sizes, shapes, strict=True)]
 
-    return jnp.concatenate([x.ravel() for x in arrays]), split
+    return split
 
 
 def _at(x, start, size):

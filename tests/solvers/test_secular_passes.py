@@ -39,7 +39,7 @@ def at_once(regularizer, rhs, metric, weight, radii):
     """The solution for one leaf."""
     model = QuadraticModel(-rhs, jnp.zeros_like(rhs), metric, weight)
     context = Context(jnp.zeros_like(rhs), radii=radii, run=AtOnce())
-    solution = SecularNewton().solve_at_once([(model, regularizer, context)])
+    solution = SecularNewton().solve_at_once([(model, regularizer, context)], to_rounding=False)
     return Solution(solution.values[0], solution.radii[0], *solution[2:])
 
 

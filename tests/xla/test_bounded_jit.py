@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ramda_jax
-from ramda_jax.subproblem.running import batches
+from ramda_jax.subproblem.running import at_once, batches
 from ramda_jax.xla.bounded_jit import BoundedJit
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -51,7 +51,7 @@ def test_programs_that_go_are_freed():
 @pytest.mark.slow
 def test_eager_steps_with_many_regularizers_keep_few_programs_and_right_values(monkeypatch):
     params = {"kernel": jnp.array([[3.0, 4.0], [0.1, 0.1]])}
-    programs = batches.solve_leaf.programs
+    programs = at_once.PROGRAMS
     assert programs.size >= 100  # enough for the leaves of any network
     monkeypatch.setattr(programs, "size", 2)
 

@@ -1,4 +1,4 @@
-"""All leaves solved at once, without a branch or a loop, for accelerators."""
+"""Several leaves solved at once: on accelerators all of them, without a branch or a loop; on CPUs some small ones."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from ramda_jax.solvers.base import Solutions, Solver
 from ramda_jax.subproblem.leaf_problems import LeafProblem
 from ramda_jax.subproblem.running.eager import KEPT
 from ramda_jax.xla.bounded_jit import BoundedJit
-from ramda_jax.xla.execution import AtOnce
+from ramda_jax.xla.execution import Execution
 from ramda_jax.xla.reductions import is_on_several_devices
 
 
@@ -30,20 +30,26 @@ def at_once_key(problem: LeafProblem) -> Any:
     return solver, model.linear.dtype, together
 
 
-def solve_at_once(problems: Sequence[LeafProblem]) -> Solutions:
-    """Solves leaves of one solver and one dtype."""
+def solve_at_once(problems: Sequence[LeafProblem], run: Execution, to_rounding: bool) -> Solutions:
+    """Solves leaves of one `at_once_key`.
+
+    Args:
+        problems: the leaves.
+        run: how they are run.
+        to_rounding: whether they are solved to rounding, or by a fixed number of passes (`Solver.solve_at_once`).
+    """
     models, how = [problem.model for problem in problems], [problem.as_regularized() for problem in problems]
-    contexts = [dataclasses.replace(leaf.context, run=AtOnce()) for leaf in how]
-    solve = _solve if isinstance(models[0].linear, Tracer) else _solve_compiled
-    return solve(how[0].solver, tuple(leaf.regularizer for leaf in how), models, contexts)
+    contexts = [dataclasses.replace(leaf.context, run=run) for leaf in how]
+    solve = _solve if isinstance(models[0].linear, Tracer) else PROGRAMS
+    return solve(how[0].solver, tuple(leaf.regularizer for leaf in how), to_rounding, models, contexts)
 
 
-def _solve(solver: Solver, regularizers: tuple[Regularizer, ...], models, contexts):
+def _solve(solver: Solver, regularizers: tuple[Regularizer, ...], to_rounding: bool, models, contexts):
     leaves = [
         (model, regularizer.at_step(context.step), context)
         for model, regularizer, context in zip(models, regularizers, contexts, strict=True)
     ]
-    solved = solver.solve_at_once(leaves)
+    solved = solver.solve_at_once(leaves, to_rounding)
     values = [
         context.run.read_again(model).center_if_weightless(value)
         for model, context, value in zip(models, contexts, solved.values, strict=True)
@@ -51,7 +57,8 @@ def _solve(solver: Solver, regularizers: tuple[Regularizer, ...], models, contex
     return solved._replace(values=values)
 
 
-_solve_compiled = BoundedJit(_solve, num_static=2, size=KEPT)
+#: In eager use one program for each set of leaves.
+PROGRAMS = BoundedJit(_solve, num_static=3, size=KEPT)
 
 
 def by_platform(cpu: Callable[[], Any], other: Callable[[], Any], like: jax.Array) -> Any:

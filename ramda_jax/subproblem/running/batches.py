@@ -13,12 +13,12 @@ from ramda_jax.numerics import norm
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.solvers.base import Context, Solution, Solver, SolverInfo
 from ramda_jax.subproblem.leaf_problems import LeafProblem
+from ramda_jax.subproblem.running import tiles
 from ramda_jax.subproblem.running.at_once import at_once_key, by_platform, solve_at_once
 from ramda_jax.subproblem.running.eager import compiled_if_eager
-from ramda_jax.subproblem.running.tiles import solve_in_tiles
 from ramda_jax.typing import Scalar
-from ramda_jax.xla.execution import InTurn, Stacked
-from ramda_jax.xla.many_leaves import SMALL, unstack
+from ramda_jax.xla.execution import AtOnce, InCache, InTurn, Stacked
+from ramda_jax.xla.many_leaves import MANY, SMALL, unstack
 
 
 class Solved(NamedTuple):
@@ -70,7 +70,7 @@ def solve_all(
         if key is None:
             results, info, after = in_turn()
         else:
-            at_once = functools.partial(_solve_at_once, members)
+            at_once = functools.partial(_solve_at_once, members, AtOnce(), to_rounding=False)
             results, info, after = by_platform(in_turn, at_once, members[0].model.linear)
         solved.infos.append(info)
         for problem, (value, radii) in zip(members, results, strict=True):
@@ -95,18 +95,21 @@ def _info(solution):
     return SolverInfo(solution.num_steps, solution.residual, solution.converged)
 
 
-def _solve_at_once(problems):
+def _solve_at_once(problems, run, to_rounding):
     """The results of `_solve_in_turn`, by one solve of all leaves."""
-    solution = solve_at_once(problems)
+    solution = solve_at_once(problems, run, to_rounding)
     return list(zip(solution.values, solution.radii, strict=True)), _info(solution), solution.num_steps
 
 
 def _solve_in_turn(problems, after, scalar):
     """The leaves' (value, radii), how the solves went, and a scalar that is known after all are solved."""
-    batches, results, infos = {}, {}, []
+    batches, small, results, infos = {}, [], {}, []
     for problem in problems:
         batches.setdefault(_batch_of(problem), []).append(problem)
     for members in batches.values():
+        if len(members) < MANY and _is_small(members[0]):
+            small += members
+            continue
         pairs, solution = _solve_batch(members, after, scalar)
         infos.append(_info(solution))
         for problem, (value, radii) in zip(members, pairs, strict=True):
@@ -122,6 +125,10 @@ def _solve_in_turn(problems, after, scalar):
             after = jnp.max(solution.num_steps)
         elif solution.radii is not None:
             after = jnp.max(solution.radii, initial=0)
+    for members in _filling_a_cache(small):
+        solved, info, after = _solve_at_once(members, InCache(after), to_rounding=True)
+        infos.append(info)
+        results |= {problem.path: result for problem, result in zip(members, solved, strict=True)}
     return [results[problem.path] for problem in problems], summary(infos, infos[0].residual.dtype), after
 
 
@@ -136,6 +143,29 @@ def _batch_of(problem):
     if regularizer.expensive_prox or (solver.iterates and model.linear.size < SMALL):
         return regularizer, solver, model.linear.shape, model.linear.dtype, model.metric.ndim, problem.pattern
     return problem.path
+
+
+def _is_small(problem):
+    """Whether the leaf can be solved at once with others, and is not larger than a tile."""
+    # On several devices it may be sharded, and would have to be gathered.
+    return at_once_key(problem) is not None and problem.model.linear.size <= tiles.TILE and jax.device_count() == 1
+
+
+def _filling_a_cache(problems):
+    """The leaves in sets that are each solved at once.
+
+    A leaf that is solved with others adds only the kernels that read its entries. The others, which compute with
+    numbers per group, are compiled once for all leaves of a set (`benchmarks/NOTES.md`).
+    """
+    sets, entries = [], 0
+    for problem in problems:
+        size = problem.model.linear.size
+        if not sets or entries + size > 2 * tiles.TILE:
+            sets.append([])
+            entries = 0
+        sets[-1].append(problem)
+        entries += size
+    return sets
 
 
 def _solve_batch(members, after, scalar):
@@ -176,7 +206,7 @@ def _with_arrays(model: QuadraticModel, arrays):
 @compiled_if_eager
 def solve_leaf(solver: Solver, regularizer: Regularizer, model: QuadraticModel, context: Context) -> Solution:
     """Solves one leaf, in tiles if that pays; in a diagonal metric the value is the centre if the weight is 0."""
-    return solve_in_tiles(solver, model, regularizer.at_step(context.step), context)
+    return tiles.solve_in_tiles(solver, model, regularizer.at_step(context.step), context)
 
 
 @compiled_if_eager
