@@ -11,7 +11,7 @@ from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.regularizers.groups import GroupRegularizer
 from ramda_jax.solvers.base import Context, Solution, Solutions, Solver
 from ramda_jax.solvers.secular_pass import LeafEquations
-from ramda_jax.solvers.secular_passes import left_over, roots_by_passes, roots_to_rounding
+from ramda_jax.solvers.secular_passes import left_over_of_all, roots_by_passes, roots_to_rounding
 from ramda_jax.typing import MetricKind
 from ramda_jax.validation import check_count, check_flag
 
@@ -98,7 +98,7 @@ class SecularNewton(Solver):
         else:
             roots = roots_by_passes(equations, run)
         values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
-        return Solutions(values, roots.radii, roots.passes, *left_over(equations, roots.errors))
+        return Solutions(values, roots.radii, roots.passes, *left_over_of_all(equations, roots.errors))
 
     def solve_groups(
         self, model: QuadraticModel, regularizer: Regularizer, context: Context

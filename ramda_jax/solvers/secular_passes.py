@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.solvers.secular_pass import LeafEquations, join_groups, lower_minimum, moments_at, next_radii, per_group
+from ramda_jax.typing import Scalar
 from ramda_jax.xla.execution import Execution
 from ramda_jax.xla.many_leaves import join
 
@@ -117,19 +118,23 @@ def _roots(groups, radii, error, is_zero, passes, run):
     return Roots(groups.split(radii), groups.split(error), passes)
 
 
-def left_over(leaves: Sequence[LeafEquations], errors: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """How far the groups of all leaves are from their exact solutions.
+def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:
+    """How far the groups are from their exact solutions.
 
     Args:
-        leaves: the equations.
-        errors: `Roots.errors`.
+        errors: `Roots.errors`, one number per group, any shape.
+        lam: the slopes of the penalty at 0; a scalar, or of the shape of `errors`.
 
     Returns:
         A bound on the distance of 0 to the subdifferential over all groups, apart from rounding, `[]`; and a bool `[]`,
         whether all groups are at rounding.
     """
-    error, lam = join(errors), per_group([leaf.penalty.lam for leaf in leaves], leaves)
-    bounds = jnp.where(error > 0, jnp.where(lam > 0, lam, 1) * error, 0)
+    bounds = jnp.where(errors > 0, jnp.where(lam > 0, lam, 1) * errors, 0)
     # Both results are maxima over all groups, so that on a mesh XLA makes one all-reduce of them.
-    residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(error.size, error.dtype))
-    return residual, jnp.max(error, initial=0) <= jnp.finfo(error.dtype).eps
+    residual = jnp.max(bounds, initial=0) * jnp.sqrt(jnp.asarray(errors.size, errors.dtype))
+    return residual, jnp.max(errors, initial=0) <= jnp.finfo(errors.dtype).eps
+
+
+def left_over_of_all(leaves: Sequence[LeafEquations], errors: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """`left_over` of all groups of several leaves."""
+    return left_over(join(errors), per_group([leaf.penalty.lam for leaf in leaves], leaves))
