@@ -84,6 +84,30 @@ MUTATIONS = [
         ("tests/test_bits.py::test_without_a_weight_equal_leaves_that_are_solved_together_are_the_centre",),
     ),
     Mutation(
+        "subproblem/running/batches.py",
+        "entries + size > 2 * tiles.TILE",
+        "size > 2 * tiles.TILE",
+        ("tests/subproblem/test_small_leaves.py::test_a_set_is_one_loop_over_a_limited_number_of_entries",),
+    ),
+    Mutation(
+        "subproblem/running/batches.py",
+        "len(members) < MANY and",
+        "len(members) > MANY and",
+        ("tests/subproblem/test_small_leaves.py::test_a_set_is_one_loop_over_a_limited_number_of_entries",),
+    ),
+    Mutation(
+        "xla/many_leaves.py",
+        "starts = [0, *itertools.accumulate(sizes)][:-1]",
+        "starts = [0, *sizes][:-1]",
+        ("tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one",),
+    ),
+    Mutation(
+        "xla/execution.py",
+        "jax.lax.div(zero + number, zero + 1)",
+        "jax.lax.div(zero + number, zero + 2)",
+        ("tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one",),
+    ),
+    Mutation(
         "solvers/secular_passes.py",
         "PASSES = {32: 2, 64: 3}",
         "PASSES = {32: 2, 64: 2}",
@@ -1533,9 +1557,9 @@ MUTATIONS = [
         ("tests/regularizers/test_groups.py::test_group_weight",),
     ),
     Mutation(
-        "regularizers/groups/grouped.py",
-        "return jnp.any(w != 0, axis=",
-        "return jnp.all(w != 0, axis=",
+        "numerics/norms.py",
+        "return jnp.any(x != 0, axis=",
+        "return jnp.all(x != 0, axis=",
         ("tests/regularizers/test_group_lasso.py::test_support_and_sizes_are_those_of_a_loop_over_groups",),
     ),
     Mutation(

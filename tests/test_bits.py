@@ -20,6 +20,7 @@ from tests.inspection.test_eval_params import (
     init_params,
     train,
 )
+from tests.tiny import array
 
 
 @every_method
@@ -60,7 +61,7 @@ def test_strength_zero_is_the_method_without_regularizer_bit_by_bit(factory):
 )
 def test_without_a_weight_equal_leaves_that_are_solved_together_are_the_centre(regularizer, solver, is_compiled):
     rng = np.random.default_rng(0)
-    params = {name: jnp.asarray(rng.standard_normal((7, 5)), jnp.float32) for name in "abc"}
+    params = {name: array(rng.standard_normal((7, 5)), jnp.float32) for name in "abc"}
 
     def trained(optimizer):
         state, found = optimizer.init(params), params

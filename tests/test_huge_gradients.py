@@ -11,7 +11,7 @@ import pytest
 import ramda_jax
 from ramda_jax.numerics import gradient_limit, limited, reachable, saturated
 from ramda_jax.solvers import DouglasRachford, ProximalGradient
-from tests.tiny import apply_step
+from tests.tiny import apply_step, array
 
 pytestmark = pytest.mark.covering
 
@@ -227,7 +227,7 @@ def test_saturated_is_finite_where_its_terms_are():
 def test_averaging_reaches_no_infinity_from_anywhere_in_float16(kept):
     averaging = ramda_jax.iterate_averaging(1.0, kept)
     # Parameters are all finite float16 numbers, and points lie beyond both ends of the range.
-    params = jnp.asarray(np.arange(2**16, dtype=np.uint16).view(np.float16))
+    params = array(np.arange(2**16, dtype=np.uint16).view(np.float16))
     params = params[jnp.isfinite(params)]
     state = averaging.init(params)
     step = jax.jit(lambda point: apply_step(averaging, point, state, params)[0])

@@ -12,6 +12,7 @@ import pytest
 import ramda_jax
 from ramda_jax import L1, GroupLasso
 from tests import tiny
+from tests.tiny import array
 
 TARGET = {
     "body": {"bias": jnp.ones(3), "kernel": jnp.zeros((5, 3)).at[0].set(2.0)},
@@ -122,7 +123,7 @@ def test_multisteps_is_one_step_on_the_mean_gradient():
     params = make_params()
     state = optimizer.init(params)
     rng = np.random.default_rng(1)
-    draws = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params) for _ in range(3)]
+    draws = [jax.tree.map(lambda p: array(rng.normal(size=p.shape), jnp.float32), params) for _ in range(3)]
     poisoned = jax.tree.map(lambda g: g.at[0].set(jnp.nan), draws[0])
     update = jax.jit(optimizer.update)
     for grads in (draws[0], poisoned, draws[1]):  # the poisoned gradient is skipped

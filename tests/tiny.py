@@ -8,12 +8,17 @@ import numpy as np
 import optax
 
 
+def array(x, dtype=None):
+    """`jnp.asarray` of a NumPy array. JAX would compile a conversion for each shape."""
+    x = np.asarray(x, dtype)
+    return jax.device_put(x.astype(jax.dtypes.canonicalize_dtype(x.dtype)))
+
+
 def normal_tree(shapes, dtype=jnp.float32, seed=0):
     """A tree of normal random arrays with these shapes."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        # JAX would compile a program for each shape to convert an array of another dtype.
-        lambda shape: jnp.asarray(np.asarray(rng.normal(size=shape), dtype), dtype),
+        lambda shape: array(rng.normal(size=shape), dtype),
         shapes,
         is_leaf=lambda x: isinstance(x, tuple),
     )

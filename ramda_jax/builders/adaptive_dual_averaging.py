@@ -21,6 +21,7 @@ from ramda_jax.validation import (
     require_params,
 )
 from ramda_jax.xla.many_leaves import map_entries
+from ramda_jax.xla.one_program import one_program
 
 
 class AdaptiveDualAveragingState(NamedTuple):
@@ -55,6 +56,7 @@ class AdaptiveDualAveragingState(NamedTuple):
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
 
 
+@one_program()
 def metric_of(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
     """`cbrt(U) + eps` of one leaf."""
     return cbrt(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)

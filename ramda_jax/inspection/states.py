@@ -19,6 +19,7 @@ from ramda_jax.subproblem.restore import restore_by_path
 from ramda_jax.subproblem.state import ProximalPointState
 from ramda_jax.typing import TreeT
 from ramda_jax.validation import check_arrays
+from ramda_jax.xla.one_program import one_program
 
 
 def eval_params(state: Any, params: TreeT) -> TreeT:
@@ -74,6 +75,11 @@ def eval_params(state: Any, params: TreeT) -> TreeT:
     return structured
 
 
+@one_program()
+def _is_finite(leaf):
+    return jnp.all(jnp.isfinite(leaf))
+
+
 def solver_info(state: Any) -> SolverInfo:
     """How the last step's solves went, over all methods of this library in an optimizer's state.
 
@@ -101,7 +107,7 @@ def solver_info(state: Any) -> SolverInfo:
     for node in ours:
         check_arrays("A state's leaves", named_leaves(node))
     sums = [leaf for leaf in jax.tree.leaves(ours) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in sums]))
+    is_finite = jnp.all(jnp.stack([_is_finite(leaf) for leaf in sums]))
     residual = norm(jnp.stack([info.residual for info in infos]))
     return SolverInfo(
         num_steps=jnp.max(jnp.stack([info.num_steps for info in infos])),

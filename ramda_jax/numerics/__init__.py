@@ -14,6 +14,7 @@ from ramda_jax.numerics.dtypes import (
 from ramda_jax.numerics.limits import gradient_limit, limited, reachable, saturated
 from ramda_jax.numerics.long_sums import add_evenly
 from ramda_jax.numerics.norms import (
+    any_nonzero,
     differentiable_group_norms,
     group_norms,
     group_scales,
@@ -28,6 +29,7 @@ from ramda_jax.numerics.trees import copy, zeros_for_sums
 __all__ = [
     "LAST_COUNT",
     "add_evenly",
+    "any_nonzero",
     "at_step",
     "cbrt",
     "copy",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.numerics.dtypes import promoted
+from ramda_jax.xla.one_program import one_program
 
 
 def gradient_limit(dtype: jax.typing.DTypeLike) -> float:
@@ -18,6 +19,7 @@ def gradient_limit(dtype: jax.typing.DTypeLike) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp // 2 - 1)
 
 
+@one_program("dtype")
 def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`grad` in the `dtype` of a sum, with finite entries clipped at `gradient_limit`; NaN and infinity stay."""
     limit = gradient_limit(dtype)
@@ -32,6 +34,7 @@ def limited(grad: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     return grad.astype(dtype)
 
 
+@one_program()
 def saturated(total: jax.Array, *terms: jax.Array) -> jax.Array:
     """`total`, the sum of `terms`; the largest float if it has overflowed although the terms are finite."""
     limit = jnp.finfo(total.dtype).max

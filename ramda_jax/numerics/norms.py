@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ramda_jax.typing import Axes
+from ramda_jax.xla.one_program import one_program
 from ramda_jax.xla.reductions import one_kernel_sums
 
 
+@one_program("axes")
 def group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
     """`||x_g||` over `axes`, kept as axes of length one; no square over- or underflows.
 
@@ -18,6 +20,12 @@ def group_norms(x: jax.Array, axes: Axes | None) -> jax.Array:
     """
     scale, inverse = group_scales(x, axes)
     return scale * jnp.sqrt(jnp.sum(jnp.square(x * inverse), axis=axes, keepdims=True))
+
+
+@one_program("axes")
+def any_nonzero(x: jax.Array, axes: Axes) -> jax.Array:
+    """Whether any entry of each group is not zero, with axes of length one for `axes`."""
+    return jnp.any(x != 0, axis=axes, keepdims=True)
 
 
 def one_pass_norms(x: jax.Array, axes: Axes) -> jax.Array:

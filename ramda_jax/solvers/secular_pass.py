@@ -15,6 +15,7 @@ from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
 from ramda_jax.typing import Axes, Scalar
 from ramda_jax.xla.execution import Execution
 from ramda_jax.xla.many_leaves import join, splitter
+from ramda_jax.xla.one_program import one_program
 
 #: The largest tau of a pass, by the bits of the dtype: its fourth power must be in the range of the dtype.
 FARTHEST = {32: 2.0**20, 64: 2.0**160}
@@ -47,18 +48,19 @@ class Groups(NamedTuple):
     Attributes:
         leaves: the equations.
         split: a function that splits a vector into arrays by leaf.
-        start: `LeafEquations.radii`, and 0 beyond the knee, where no root is.
-        lam, knee, concavity: those of the penalty; a convex penalty has an infinite knee.
-        is_concave: whether any penalty is concave.
+        start: `LeafEquations.radii`, and 0 where it is beyond the knee or not finite.
+        penalty: the penalty of the group norms; with an infinite knee for the convex ones if another is concave.
     """
 
     leaves: Sequence[LeafEquations]
     split: Callable[[jax.Array], list[jax.Array]]
     start: jax.Array
-    lam: jax.Array
-    knee: jax.Array
-    concavity: jax.Array
-    is_concave: bool
+    penalty: NormPenalty
+
+    @property
+    def is_concave(self) -> bool:
+        """Whether any penalty is concave."""
+        return self.penalty.knee is not None
 
 
 def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
@@ -70,9 +72,11 @@ def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
         fields = [getattr(leaf.penalty, name) for leaf in leaves]
         return per_group([convex if x is None else x for x in fields], leaves)
 
-    knee, is_concave = joined("knee", jnp.inf), any(leaf.penalty.knee is not None for leaf in leaves)
-    start = jnp.where(start < knee, start, 0)
-    return Groups(leaves, split, start, joined("lam", 0), knee, joined("concavity", 0), is_concave)
+    penalty, knee = NormPenalty(joined("lam", 0)), jnp.inf
+    if any(leaf.penalty.knee is not None for leaf in leaves):
+        knee = joined("knee", jnp.inf)
+        penalty = penalty._replace(concavity=joined("concavity", 0), knee=knee)
+    return Groups(leaves, split, jnp.where(start < knee, start, 0), penalty)
 
 
 def per_group(fields: Sequence[Scalar], leaves: Sequence[LeafEquations]) -> jax.Array:
@@ -96,7 +100,7 @@ def moments_at(
     so the same rule gives the root r = lam tau.
     """
     # The factor of the metric in h.
-    reach = jnp.where(radii == 0, groups.lam, radii)
+    reach = jnp.where(radii == 0, groups.penalty.lam, radii)
     by_leaf = [
         _leaf_sums(leaf, r, factor, run, sums_at_zero)
         for leaf, r, factor in zip(groups.leaves, groups.split(radii), groups.split(reach), strict=True)
@@ -137,7 +141,8 @@ class PassStep(NamedTuple):
     is_far_right: jax.Array
 
 
-def next_radii(moments: Moments, radii: jax.Array, groups: Groups, num_steps: int) -> PassStep:
+@one_program("num_steps")
+def next_radii(moments: Moments, radii: jax.Array, penalty: NormPenalty, num_steps: int) -> PassStep:
     """The `PassStep` that follows from the moments at the radii."""
     from_zero, bits = radii == 0, jnp.finfo(radii.dtype).bits
     is_finite = (moments.total < jnp.inf) & (moments.first < jnp.inf)
@@ -152,32 +157,32 @@ def next_radii(moments: Moments, radii: jax.Array, groups: Groups, num_steps: in
     in_range = is_finite & (second < jnp.inf) & (jnp.abs(third) < jnp.inf) & (third != 0)
     second = jnp.where(in_range, second, first * (first * inverse))
     third = jnp.where(in_range, third, 0)
-    lowest, to_knee = _limits(radii, groups, per_unit) if groups.is_concave else (None, jnp.inf)
+    lowest, to_knee = (None, jnp.inf) if penalty.knee is None else _limits(radii, penalty, per_unit)
     longest, highest = jnp.minimum(to_knee, FARTHEST[bits]), jnp.where(from_zero, jnp.inf, 1)
     tau, error = gauss_root(Moments(total, first, second, third), lowest, highest, longest, num_steps)
     is_far_right = ~from_zero & (tau <= -0.5)
     known = ~from_zero & ~is_far_right & is_finite & (error < jnp.inf)
     # If even the first two moments overflow, the radius is many decades too small.
     tau = jnp.where(is_finite, tau, BEYOND_RANGE[bits])
-    new = jnp.where(from_zero, groups.lam * per_unit * tau, radii * (1 + tau))
-    has_root = groups.knee == jnp.inf
-    if groups.is_concave:
-        has_root |= (first > 0) & (tau < to_knee)
+    new = jnp.where(from_zero, penalty.lam * per_unit * tau, radii * (1 + tau))
+    has_root = jnp.ones_like(radii, bool)
+    if penalty.knee is not None:
+        has_root = (penalty.knee == jnp.inf) | ((first > 0) & (tau < to_knee))
         new = jnp.where(has_root, new, 0)
     # A NaN must stay NaN.
     new = jnp.where(jnp.isnan(moments.total), moments.total, new)
     return PassStep(new, jnp.where(known, error, jnp.inf), has_root, is_far_right)
 
 
-def _limits(radii, groups, per_unit):
+def _limits(radii, penalty, per_unit):
     """A lower bound on all h for concave penalties, and the tau at the knee; 0 and infinity for convex ones.
 
     With a concave penalty the entries of metric - concavity are at least -concavity. `1 + h tau` is positive up to the
     knee.
     """
-    from_zero, is_convex = radii == 0, groups.knee == jnp.inf
-    left = jnp.where(is_convex, 1, groups.knee - radii)
-    at_zero = jnp.where(is_convex | (groups.lam == 0), 1, groups.concavity) * per_unit
+    from_zero, is_convex = radii == 0, penalty.knee == jnp.inf
+    left = jnp.where(is_convex, 1, penalty.knee - radii)
+    at_zero = jnp.where(is_convex | (penalty.lam == 0), 1, penalty.concavity) * per_unit
     lowest = -jnp.where(from_zero, at_zero, radii / left)
     to_knee = jnp.where(from_zero, 1 / at_zero, left / jnp.where(from_zero, 1, radii))
     return jnp.where(is_convex, 0, lowest), jnp.where(is_convex, jnp.inf, to_knee)
@@ -205,9 +210,10 @@ def lower_minimum(
         terms.append(run.sums([outer * outer, push * outer, inner_units * (pull - push)], axes))
     square, gain, inner_value = [join(column) for column in zip(*terms, strict=True)]
     outer = jnp.sqrt(square)
-    inner = radii / groups.knee
+    knee = groups.penalty.knee
+    inner = radii / knee
     is_lower = 0.5 - 0.5 * gain < inner_value + inner * (1 - 0.5 * inner)
     is_outer = is_beyond_knee(radii, outer, is_lower, ~is_zero, knee=1)
-    is_outer = (is_outer | (groups.lam == 0)) & (groups.knee < jnp.inf)
-    outer = outer * jnp.where(groups.knee < jnp.inf, groups.knee, 0)
+    is_outer = (is_outer | (groups.penalty.lam == 0)) & (knee < jnp.inf)
+    outer = outer * jnp.where(knee < jnp.inf, knee, 0)
     return jnp.where(is_outer, outer, radii), jnp.where(is_outer, 0, error)

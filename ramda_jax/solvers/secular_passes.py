@@ -53,7 +53,7 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
     groups = join_groups(leaves, run)
     eps, tiny = jnp.finfo(groups.start.dtype).eps, jnp.finfo(groups.start.dtype).tiny
     # Without a weight every radius gives the same point, rhs / metric.
-    is_free = groups.lam == 0
+    is_free = groups.penalty.lam == 0
 
     def is_unfinished(carry):
         errors, number = carry[1], carry[-1]
@@ -63,7 +63,7 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
         radii, errors, is_zero, number = carry
         is_done, from_zero = errors <= eps, radii == 0
         _, moments = moments_at(groups, radii, run)
-        step = next_radii(moments, radii, groups, num_steps=2)
+        step = next_radii(moments, radii, groups.penalty, num_steps=2)
         zero_now = (from_zero | is_free) & (moments.total <= jnp.where(is_free, 0, 1 + 2 * eps))
         settled = zero_now | is_free | jnp.isnan(step.radii)
         if groups.is_concave:
@@ -97,16 +97,16 @@ def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
     """
     groups = join_groups(leaves, run)
     # Without a weight every nonzero radius gives the same point, rhs / metric.
-    radii = jnp.where((groups.start > 0) | (groups.lam > 0), groups.start, 1)
+    radii = jnp.where((groups.start > 0) | (groups.penalty.lam > 0), groups.start, 1)
     is_zero, error = jnp.zeros_like(radii, bool), jnp.full_like(radii, jnp.inf)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
     for number in range(passes):
         at_zero, moments = moments_at(groups, radii, run, sums_at_zero=number == 0)
         if number == 0:
-            is_zero = at_zero[0] <= jnp.where(groups.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
-        step = next_radii(moments, radii, groups, num_steps=4)
+            is_zero = at_zero[0] <= jnp.where(groups.penalty.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
+        step = next_radii(moments, radii, groups.penalty, num_steps=4)
         radii, error = jnp.where(is_zero, 0, step.radii), step.error
-    error = jnp.where(is_zero | (groups.lam == 0), 0, error)
+    error = jnp.where(is_zero | (groups.penalty.lam == 0), 0, error)
     return _roots(groups, radii, error, is_zero, jnp.asarray(passes, jnp.int32), run)
 
 

@@ -10,6 +10,7 @@ import pytest
 import ramda_jax
 from ramda_jax import GroupLasso, iterate_averaging
 from tests.factories import FACTORIES, factory_id
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -19,7 +20,7 @@ averaging_factory = pytest.mark.parametrize("factory", [f for f in FACTORIES if 
 
 def make_params(dtype=jnp.float32):
     rng = np.random.default_rng(0)
-    return {"kernel": jnp.asarray(rng.normal(size=(6, 4)), dtype), "bias": jnp.ones(4, dtype)}
+    return {"kernel": array(rng.normal(size=(6, 4)), dtype), "bias": jnp.ones(4, dtype)}
 
 
 def grads_of(params, dtype=None):

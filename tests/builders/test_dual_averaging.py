@@ -9,6 +9,7 @@ import pytest
 import ramda_jax
 from ramda_jax import adaptive_dual_averaging, dual_averaging
 from tests.reference.dual_averaging import trajectory
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -26,7 +27,7 @@ def random_tree(rng, dtypes=None, scale=1.0):
         {"bias": jnp.float32, "layer": {"kernel": jnp.float32, "scalar": jnp.float32}} if dtypes is None else dtypes
     )
     return jax.tree.map(
-        lambda shape, dtype: jnp.asarray(scale * rng.standard_normal(shape), dtype), SHAPES, dtypes, is_leaf=is_shape
+        lambda shape, dtype: array(scale * rng.standard_normal(shape), dtype), SHAPES, dtypes, is_leaf=is_shape
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ramda_jax.structure.paths import path_name
+from tests.tiny import array
 
 
 class MLP(nn.Module):
@@ -109,13 +110,13 @@ def make(name, dtype=jnp.float32):
 
     def fill(path, leaf):
         if path_name(path).endswith("var"):
-            return jnp.asarray(rng.uniform(0.5, 2.0, leaf.shape), dtype)
+            return array(rng.uniform(0.5, 2.0, leaf.shape), dtype)
         if leaf.ndim == 1:
-            return jnp.asarray(rng.normal(0.5, 0.3, leaf.shape), dtype)
-        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), dtype)
+            return array(rng.normal(0.5, 0.3, leaf.shape), dtype)
+        return array(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), dtype)
 
     shapes = jax.eval_shape(module.init, jax.random.key(0), batch)
     variables = jax.tree_util.tree_map_with_path(fill, shapes)
     if batch.dtype == jnp.int32:
-        return module, variables, jnp.asarray(rng.integers(0, 11, batch.shape), jnp.int32)
-    return module, variables, jnp.asarray(rng.normal(size=batch.shape), dtype)
+        return module, variables, array(rng.integers(0, 11, batch.shape), jnp.int32)
+    return module, variables, array(rng.normal(size=batch.shape), dtype)

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from ramda_jax.structure.paths import path_name
+from tests.tiny import array
 
 
 class MLP(nnx.Module):
@@ -290,10 +291,10 @@ def build(kind, dtype=jnp.float32):
             is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             return jax.random.split(jax.random.key(0), leaf.shape) if is_key else jnp.zeros(leaf.shape, leaf.dtype)
         if "var" in path_name(path).split("/"):
-            return jnp.asarray(rng.uniform(0.5, 2.0, leaf.shape), dtype)
+            return array(rng.uniform(0.5, 2.0, leaf.shape), dtype)
         if leaf.ndim == 1:
-            return jnp.asarray(rng.normal(0.5, 0.3, leaf.shape), dtype)
-        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), dtype)
+            return array(rng.normal(0.5, 0.3, leaf.shape), dtype)
+        return array(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), dtype)
 
     net = nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
     net.eval()

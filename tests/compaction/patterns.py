@@ -7,6 +7,7 @@ import numpy as np
 import ramda_jax
 from ramda_jax.structure import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
+from tests.tiny import array
 
 #: The largest allowed difference of outputs, relative to the largest output.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
@@ -18,7 +19,7 @@ def zero_groups(params, rng, share=0.5, regularizer=None):
     values = dict(named_leaves(params))
     for path, leaf, resolved in regularized_leaves(regularizer, params):
         shape = resolved.radii_shape(leaf.shape)
-        values[path] = jnp.asarray(np.where(rng.random(shape) < share, 0, np.asarray(leaf)), leaf.dtype)
+        values[path] = array(np.where(rng.random(shape) < share, 0, np.asarray(leaf)), leaf.dtype)
     return jax.tree.structure(params).unflatten(values[path] for path, _ in named_leaves(params))
 
 

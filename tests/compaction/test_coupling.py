@@ -22,6 +22,7 @@ from ramda_jax.compaction.adapters.choose import adapter_for
 from ramda_jax.structure import named_leaves, regularized_leaves
 from tests.compaction.nets_nnx import make
 from tests.compaction.patterns import relative_difference, zero_readers
+from tests.tiny import array
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(32, 6)), RNG.normal(size=(32, 2))
@@ -37,8 +38,8 @@ def residual(params, x):
 def initial():
     rng = np.random.default_rng(1)
     shapes = {"in": (6, 8), "up": (8, 10), "down": (10, 8), "left": (8, 2), "right": (8, 2)}
-    params = {name: {"kernel": jnp.asarray(rng.normal(size=shape) / 3)} for name, shape in shapes.items()}
-    return params | {"bias": jnp.asarray(rng.normal(size=8))}
+    params = {name: {"kernel": array(rng.normal(size=shape) / 3)} for name, shape in shapes.items()}
+    return params | {"bias": array(rng.normal(size=8))}
 
 
 def trained(optimizer, params, steps):

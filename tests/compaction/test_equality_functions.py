@@ -9,10 +9,11 @@ import pytest
 
 from ramda_jax.compaction import CompactionError, compact_model, trace_dims
 from tests.compaction.patterns import relative_difference, zero_readers
+from tests.tiny import array
 
 
 def normal(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])))
+    return array(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])))
 
 
 def check(function, params, x, seed=0):
@@ -175,7 +176,7 @@ def test_compact_function_computes_the_same(name):
     with jax.enable_x64():
         rng = np.random.default_rng(2)
         params = {key: normal(rng, *shape) for key, shape in shapes.items()}
-        x = jnp.asarray(rng.normal(size=(3, 4)))
+        x = array(rng.normal(size=(3, 4)))
         shrunk = set()
         for seed in (1, 2):
             small = check(function, params, x, seed)
@@ -259,7 +260,7 @@ def test_compact_model_computes_the_same_for_any_net_and_any_zeros(kinds, widths
     with jax.enable_x64():
         rng = np.random.default_rng(seed)
         apply, params = drawn_net(rng, ["conv", *kinds], [4, *widths[: len(kinds)]])
-        check(apply, params, jnp.asarray(rng.normal(size=(2, 6, 6, 2))), seed)
+        check(apply, params, array(rng.normal(size=(2, 6, 6, 2))), seed)
 
 
 def test_equinox_module_becomes_a_small_equinox_module():
@@ -323,7 +324,7 @@ def test_overrides_freeze_and_join_axes():
 def test_round_to_keeps_a_multiple_or_all(round_to, width):
     rng = np.random.default_rng(0)
     params = {"a": normal(rng, 4, 300), "b": normal(rng, 300, 2).at[rng.permutation(300)[:200]].set(0)}
-    x = jnp.asarray(rng.normal(size=(3, 4)))
+    x = array(rng.normal(size=(3, 4)))
     small = compact_model(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], x, variables=params, round_to=round_to)
     assert small.variables["a"].shape == (4, width)
     [inner] = [width for width in small.plan.widths if not width.reason]

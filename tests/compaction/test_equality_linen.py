@@ -7,6 +7,7 @@ import pytest
 from ramda_jax.compaction import compact, compact_model, trace_dims
 from tests.compaction.nets_linen import every_net, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
+from tests.tiny import array
 
 
 @pytest.mark.slow_except("mlp", "transformer")
@@ -45,9 +46,9 @@ def test_gradients_and_batch_statistics_of_the_compact_model_are_the_kept_slices
 
     rng = np.random.default_rng(0)
     with jax.enable_x64():
-        batch, labels = jnp.asarray(rng.normal(size=(5, 6, 6, 3))), jnp.asarray(rng.normal(size=(5, 4)))
+        batch, labels = array(rng.normal(size=(5, 6, 6, 3))), array(rng.normal(size=(5, 4)))
         variables = jax.tree.map(
-            lambda leaf: jnp.asarray(rng.uniform(0.1, 1.0, leaf.shape) * rng.choice([-1, 1], leaf.shape)),
+            lambda leaf: array(rng.uniform(0.1, 1.0, leaf.shape) * rng.choice([-1, 1], leaf.shape)),
             jax.eval_shape(Net().init, jax.random.key(0), batch),
         )
         variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])

@@ -9,6 +9,7 @@ from flax import nnx
 from ramda_jax.compaction import compact, compact_model, trace_dims
 from tests.compaction.nets_nnx import FULL_DEPTH, NETS, ResNet50, build, every_net, images, make
 from tests.compaction.patterns import TOLERANCES, relative_difference, zero_groups, zero_readers
+from tests.tiny import array
 
 #: Widths that Flax's code fixes, although the mathematics would not: the size of a head's values, which Flax's
 #: attention requires to be the size of its keys.
@@ -33,7 +34,7 @@ def traced(net, batch):
 
 def shuffled(batch):
     """A batch that the proof has not used."""
-    return jnp.asarray(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
+    return array(np.random.default_rng(7).permutation(np.asarray(batch).ravel()).reshape(batch.shape))
 
 
 @pytest.mark.slow_except("mlp", "lenet5", "transformer")

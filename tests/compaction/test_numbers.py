@@ -10,6 +10,7 @@ from ramda_jax.compaction import CompactionError, compact, compact_model, expand
 from ramda_jax.compaction.proof.numbers import batches_for, coarsest, compare_outputs, random_batches, tolerance_of
 from tests import tiny
 from tests.compaction.patterns import relative_difference
+from tests.tiny import array
 
 ONES = [[(jnp.ones(3),)]]
 
@@ -111,7 +112,7 @@ def difference(params, x):
 @pytest.mark.parametrize("function", [logarithm, difference])
 def test_inputs_with_a_domain_are_drawn_from_the_batch(function):
     low = np.random.default_rng(0).uniform(0.1, 9, (8, 1))
-    x = jnp.asarray(np.concatenate([low, low + 0.1], 1), jnp.float32)
+    x = array(np.concatenate([low, low + 0.1], 1), jnp.float32)
     size = 2 if function is logarithm else 1
     params = {"in": jnp.ones((size, 5)), "out": jnp.ones((5, 2)).at[3:].set(0)}
     small = compact_model(function, x, variables=params)
@@ -134,7 +135,7 @@ def test_keys_and_integers_are_compared_as_before():
 
 def test_cut_arrays_and_random_batches_need_no_program(caplog):
     params = tiny.normal_tree({"in": (5, 23), "out": (23, 3)})
-    params["out"] = jnp.asarray(np.where(np.arange(23)[:, None] < 11, params["out"], 0), jnp.float32)
+    params["out"] = array(np.where(np.arange(23)[:, None] < 11, params["out"], 0), jnp.float32)
     batch = tiny.normal_tree((7, 5))
     plan = plan_compaction(
         trace_dims(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"], params, batch), params

@@ -10,6 +10,7 @@ import pytest
 from ramda_jax.compaction import CompactionError, compact, compact_model, plan_compaction, trace_dims, verify
 from ramda_jax.compaction.proof.equation_params import _is_same
 from ramda_jax.compaction.proof.numbers import compare_outputs, random_batches
+from tests.tiny import array
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 
@@ -98,7 +99,7 @@ def test_an_einsum_whose_order_depends_on_sizes_says_so_and_goes_with_an_order()
     rng = np.random.default_rng(0)
     up, down = rng.normal(size=(4, 4, 10)), rng.normal(size=(4, 10, 4))
     down[:, [1, 3, 4, 8]] = 0
-    params, x = {"up": jnp.asarray(up), "down": jnp.asarray(down)}, jnp.asarray(rng.normal(size=(6, 4)))
+    params, x = {"up": jnp.asarray(up), "down": jnp.asarray(down)}, array(rng.normal(size=(6, 4)))
     with pytest.raises(CompactionError, match=r"teh,ehc,te->tc is fed.*`optimize=\[\(0, 1\), \(0, 1\)\]`"):
         compact_model(experts("optimal"), x, variables=params, num_random=0)
     small = compact_model(experts([(0, 1), (0, 1)]), x, variables=params, num_random=0)

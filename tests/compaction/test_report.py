@@ -17,6 +17,7 @@ from ramda_jax.compaction import (
     load_compact,
     save_compact,
 )
+from tests.tiny import array
 
 
 def mlp(params, x):
@@ -27,9 +28,9 @@ def small_mlp(dtype=jnp.float32, **settings):
     rng = np.random.default_rng(0)
     shapes = {"a": {"kernel": (6, 8), "bias": (8,)}, "b": {"kernel": (8, 3)}}
     is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
-    params = jax.tree.map(lambda shape: jnp.asarray(rng.normal(size=shape), dtype), shapes, is_leaf=is_shape)
+    params = jax.tree.map(lambda shape: array(rng.normal(size=shape), dtype), shapes, is_leaf=is_shape)
     params["b"]["kernel"] = params["b"]["kernel"].at[2:].set(0)
-    return compact_model(mlp, jnp.asarray(rng.normal(size=(5, 6)), dtype), variables=params, **settings)
+    return compact_model(mlp, array(rng.normal(size=(5, 6)), dtype), variables=params, **settings)
 
 
 def test_report_counts_what_can_be_counted_by_hand(tmp_path):

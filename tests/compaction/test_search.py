@@ -9,6 +9,7 @@ from ramda_jax.compaction import CompactionError, compact_model
 from ramda_jax.compaction import model as model_module
 from ramda_jax.compaction.planning.slicing import compact
 from ramda_jax.compaction.search.attempt import Attempts
+from tests.tiny import array
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6)), jnp.float32)
 
@@ -36,7 +37,7 @@ def blocks(depth, dead=4, width=8):
     rng = np.random.default_rng(1)
 
     def matrix(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+        return array(rng.normal(size=shape), jnp.float32)
 
     def block():
         return {"up": matrix(6, width), "down": matrix(width, 6).at[width - dead :].set(0)}
@@ -129,9 +130,7 @@ def test_kinds_that_can_go_alone_but_not_together_are_kept_one_after_the_other()
         return h @ params["c"] + g @ params["d"]
 
     rng = np.random.default_rng(0)
-    params = {
-        name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in {"a": (6, 6), "b": (6, 7)}.items()
-    }
+    params = {name: array(rng.normal(size=shape), jnp.float32) for name, shape in {"a": (6, 6), "b": (6, 7)}.items()}
     params |= {"c": jnp.ones((6, 2)).at[4:].set(0), "d": jnp.ones((7, 2)).at[5:].set(0)}
     small = compact_model(equal, X, variables=params, num_random=0)
     assert (small.variables["a"].shape, small.variables["b"].shape) == ((6, 4), (6, 7))

@@ -8,6 +8,7 @@ import pytest
 from ramda_jax.compaction.symmetry.follow import why_not_symmetric
 from ramda_jax.compaction.symmetry.moves import move
 from ramda_jax.compaction.tracing.trace import trace_function
+from tests.tiny import array
 
 
 def halves(h):
@@ -132,8 +133,8 @@ def check_random_programs(seed, number):
             steps = rng.choice(list(STEPS), rng.integers(1, 4)).tolist()
             kind = str(rng.choice(["scan", "reverse", "loop", "vmap", "mixed", "ragged"]))
             shapes = {"up": (3, 5, 8), "down": (3, 8, 5), "scale": (3, 8), "square": (3, 8, 8)}
-            layers = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
-            x = jnp.asarray(rng.normal(size=(2, 5)))
+            layers = {name: array(rng.normal(size=shape)) for name, shape in shapes.items()}
+            x = array(rng.normal(size=(2, 5)))
             run = program(steps, kind)
             with jax.disable_jit(False):
                 dims = trace_function(run, layers, x)

@@ -27,6 +27,7 @@ from ramda_jax.structure import regularized_leaves
 from ramda_jax.structure.paths import named_leaves
 from tests import tiny
 from tests.compaction.patterns import relative_difference, zero_readers
+from tests.tiny import array
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 4, 4, 2)), RNG.normal(size=(16, 3))
@@ -48,8 +49,8 @@ def initial():
     shapes = {"conv": (3, 3, 2, 5), "dense": (80, 8), "out": (8, 3), "side": (8, 3)}
     return {
         name: {
-            "kernel": jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))),
-            "bias": jnp.asarray(rng.normal(size=shape[-1])),
+            "kernel": array(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))),
+            "bias": array(rng.normal(size=shape[-1])),
         }
         for name, shape in shapes.items()
     }

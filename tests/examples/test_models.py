@@ -14,6 +14,7 @@ from examples import models
 from examples.models import tacotron2, transformer_xl
 from examples.models.layers import batch_norm
 from ramda_jax.structure import regularized_leaves
+from tests.tiny import array
 
 TXL_GROUPS = {r"layers/.*/kernel": ramda_jax.GroupLasso("input")}
 LOW_RANK = {r"layers/.*/kernel": ramda_jax.NuclearNorm()}
@@ -130,8 +131,8 @@ def images_and_norms_that_matter(model, side):
     rng = np.random.default_rng(0)
     for _, norm in nnx.iter_graph(model):
         if isinstance(norm, nnx.BatchNorm):
-            norm.scale[...] = jnp.asarray(rng.uniform(0.5, 1.5, norm.scale[...].shape), jnp.float32)
-            norm.bias[...] = jnp.asarray(rng.normal(size=norm.bias[...].shape), jnp.float32)
+            norm.scale[...] = array(rng.uniform(0.5, 1.5, norm.scale[...].shape), jnp.float32)
+            norm.bias[...] = array(rng.normal(size=norm.bias[...].shape), jnp.float32)
     return rng.normal(size=(3, side, side, 3)).astype(np.float32)
 
 
@@ -314,7 +315,7 @@ def test_the_loss_by_chunks_is_the_loss():
     model = tiny_txl(chunks=4)
     model.eval()
     rng = np.random.default_rng(0)
-    tokens, targets = jnp.asarray(rng.integers(0, 50, (2, 2, 4)))
+    tokens, targets = array(rng.integers(0, 50, (2, 2, 4)))
     losses, _ = nnx.jit(lambda model, *args: model.losses(*args))(model, tokens, targets, model.empty_memory(2))
     x, _ = call(model, tokens, model.empty_memory(2))
     flat = model.softmax.log_probs(x.reshape(8, 16), model.embed.embedding[...], targets.reshape(-1))
@@ -331,9 +332,9 @@ def tiny_tacotron():
 def speech(frames=7, symbols=6):
     rng = np.random.default_rng(0)
     return (
-        jnp.asarray(rng.integers(0, 9, (2, symbols))),
+        array(rng.integers(0, 9, (2, symbols))),
         jnp.array([5, 3]),
-        jnp.asarray(rng.normal(size=(2, frames, 4)), jnp.float32),
+        array(rng.normal(size=(2, frames, 4)), jnp.float32),
         jnp.array([6, 4]),
     )
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from examples import rigl
+from tests.tiny import array
 
 
 def test_erdos_renyi_kernel_keeps_the_total_and_the_proportions():
@@ -46,7 +47,7 @@ def test_a_dropped_weight_of_a_large_gradient_grows_again():
 
 def make(every=5, until=1000, fraction=0.3):
     rng = np.random.default_rng(0)
-    params = {"dense": {"kernel": jnp.asarray(rng.normal(size=(20, 30)), jnp.float32), "bias": jnp.ones(30)}}
+    params = {"dense": {"kernel": array(rng.normal(size=(20, 30)), jnp.float32), "bias": jnp.ones(30)}}
     optimizer = rigl.rigl(optax.sgd(0.1), ["dense/kernel"], 0.2, fraction, every=every, until=until)
     state = optimizer.init(params)
     return optimizer, rigl.start(params, state), state

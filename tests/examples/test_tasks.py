@@ -15,6 +15,7 @@ from examples.experiments import CONFIGS
 from examples.experiments.sequence_tasks import Speech
 from examples.experiments.tasks import Classification, MaskedImages
 from examples.training.optimizers import make_optimizer, make_plan
+from tests.tiny import array
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -98,8 +99,8 @@ def test_the_solver_that_a_method_names_is_taken():
     config = CONFIGS["fashion_lowrank"]
     assert config.methods["ramda"].solver == config.methods["prox_adamw"].solver
     rng = np.random.default_rng(0)
-    params = {"dense": {"kernel": jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)}}
-    grads = {"dense": {"kernel": jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)}}
+    params = {"dense": {"kernel": array(rng.normal(size=(6, 5)), jnp.float32)}}
+    grads = {"dense": {"kernel": array(rng.normal(size=(6, 5)), jnp.float32)}}
 
     def steps(solver):
         changed = config.with_method("ramda", solver=solver, strength=10.0)

@@ -20,6 +20,7 @@ import ramda_jax
 from ramda_jax import GroupLasso, ProximalGradient
 from ramda_jax.structure import named_leaves
 from tests import tiny
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -80,7 +81,7 @@ def init_params(dtype=jnp.float32):
     rng = np.random.default_rng(0)
 
     def normal(*shape):
-        return jnp.asarray(0.2 * rng.standard_normal(shape), dtype)
+        return array(0.2 * rng.standard_normal(shape), dtype)
 
     return {
         "conv": {"kernel": normal(2, 2, 3, 4)},

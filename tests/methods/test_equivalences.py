@@ -8,14 +8,15 @@ import pytest
 
 import ramda_jax
 from ramda_jax.builders.uncorrected_adam import scale_by_uncorrected_adam
+from tests.tiny import array
 
 
 def trajectory(optimizer, steps=30, seed=0):
     """The iterates under noisy gradients of a quadratic, in float64, as one array."""
     rng = np.random.default_rng(seed)
-    params = {"kernel": jnp.asarray(rng.normal(size=(4, 3))), "bias": jnp.asarray(rng.normal(size=3))}
-    hessian = {"kernel": jnp.asarray(10.0 ** rng.uniform(-2, 1, size=(4, 3))), "bias": jnp.ones(3)}
-    noise = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=(steps, *p.shape))), params)
+    params = {"kernel": array(rng.normal(size=(4, 3))), "bias": array(rng.normal(size=3))}
+    hessian = {"kernel": array(10.0 ** rng.uniform(-2, 1, size=(4, 3))), "bias": jnp.ones(3)}
+    noise = jax.tree.map(lambda p: array(rng.normal(size=(steps, *p.shape))), params)
 
     def step(carry, noise):
         params, state = carry

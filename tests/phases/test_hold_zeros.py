@@ -15,6 +15,7 @@ import ramda_jax
 from ramda_jax import GroupLasso, Target, compaction, metrics
 from ramda_jax.structure import named_leaves
 from tests import tiny
+from tests.tiny import array
 
 SWITCH, TOTAL = 24, 40
 REGULARIZER = GroupLasso()
@@ -180,7 +181,7 @@ class Net(nnx.Module):
 def test_ramda_then_hold_reaches_a_size_on_a_model_with_coupled_groups():
     model = Net(nnx.Rngs(0))
     rng = np.random.default_rng(0)
-    images, labels = jnp.asarray(rng.normal(size=(64, 4, 4, 1)), jnp.float32), jnp.asarray(rng.integers(3, size=64))
+    images, labels = array(rng.normal(size=(64, 4, 4, 1)), jnp.float32), array(rng.integers(3, size=64))
     coupling = compaction.couple_model(model, images[:2], weight="saving")
     regularizer = coupling.regularizer()
     recipe = ramda_jax.ramda_then_hold(0.05, regularizer, Target(0.5, of="groups"), total_steps=160)

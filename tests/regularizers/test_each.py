@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ramda_jax as rj
 from ramda_jax.numerics import differentiable_group_norms
 from tests.regularizers.cases import CASES, prox
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -503,16 +504,15 @@ def test_leaves_of_equal_shape_are_solved_in_one_batch_as_if_alone(metric):
     rng = np.random.default_rng(0)
     shapes = {"a": (6, 4), "b": (6, 4), "c": (5, 4), "d": (6, 4), "e": (2, 3, 4), "f": (4, 6)}
     # The sizes are very different, so some leaves end after few iterations and some after many.
-    linear = {k: jnp.asarray(rng.normal(size=s) * 10.0**i, jnp.float32) for i, (k, s) in enumerate(shapes.items())}
-    anchor = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    linear = {k: array(rng.normal(size=s) * 10.0**i, jnp.float32) for i, (k, s) in enumerate(shapes.items())}
+    anchor = {k: array(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
     if metric == "diagonal":
         diagonal = {
-            k: jnp.asarray(10.0 ** rng.uniform(-0.3 * i, 0, size=s), jnp.float32)
-            for i, (k, s) in enumerate(shapes.items())
+            k: array(10.0 ** rng.uniform(-0.3 * i, 0, size=s), jnp.float32) for i, (k, s) in enumerate(shapes.items())
         }
     else:
         diagonal = {k: jnp.asarray(10.0**-i, jnp.float32) for i, k in enumerate(shapes)}
-    start = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    start = {k: array(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
     model = rj.QuadraticModel(linear, anchor, diagonal, jnp.float32(1.5))
     solver = rj.ProximalGradient(max_steps=200, rtol=1e-4) if metric == "diagonal" else None
 

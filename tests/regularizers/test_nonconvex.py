@@ -14,6 +14,7 @@ import pytest
 import ramda_jax as rj
 from tests.reference import regularizers as reference
 from tests.regularizers.cases import Case, Problems, fixed, solve
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -270,7 +271,7 @@ def test_prox_of_mcp_is_the_hard_threshold_from_weight_omega_on(x64, factor):
     hard = np.where(np.abs(x) > threshold, x, 0)
     np.testing.assert_array_equal(rj.MCP(omega).prox(jnp.asarray(x), weight), hard)
     # Groups of two entries in the direction (0.6, 0.8), where the threshold applies to the norm.
-    points = jnp.asarray(np.stack([0.6 * np.abs(x), 0.8 * x], axis=1))
+    points = array(np.stack([0.6 * np.abs(x), 0.8 * x], axis=1))
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     kept = np.where(norms > threshold, points, 0)
     found = rj.GroupMCP((0,), group_weight=1.0, omega=omega).prox(points, weight)

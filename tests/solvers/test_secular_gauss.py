@@ -18,6 +18,7 @@ from ramda_jax.xla.execution import PLAIN
 from tests import problems
 from tests.reference import group_norm
 from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounded
+from tests.tiny import array
 
 LAYOUTS = [((40,), ()), ((9, 33), (0,)), ((3, 3, 5, 4), (2,)), ((0, 5), (0,))]
 
@@ -192,8 +193,8 @@ def test_a_root_in_a_flat_stretch_is_found_though_rounding_hides_its_side():
 
 def test_small_leaves_of_equal_shape_are_solved_in_one_batch_to_the_same_solutions():
     rng = np.random.default_rng(0)
-    params = {f"{i}": jnp.asarray(rng.normal(size=(5, 7)), jnp.float32) for i in range(3)}
-    params["other"] = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
+    params = {f"{i}": array(rng.normal(size=(5, 7)), jnp.float32) for i in range(3)}
+    params["other"] = array(rng.normal(size=(6, 7)), jnp.float32)
 
     def solve(names):
         some = {name: params[name] for name in names}

@@ -13,6 +13,7 @@ from ramda_jax import GroupLasso, QuadraticModel, SecularNewton, proximal_point
 from ramda_jax.solvers import Context
 from tests import problems
 from tests.reference import group_norm
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -286,8 +287,8 @@ def test_strength_zero_gives_the_center_bit_by_bit(dtype, jit):
     rng = np.random.default_rng(3)
     with jax.enable_x64(dtype == np.float64):
         model = QuadraticModel(
-            linear={"kernel": jnp.asarray(rng.normal(size=(7, 5)), dtype).at[0].set(0)},
-            anchor={"kernel": jnp.asarray(rng.normal(size=(7, 5)), dtype)},
+            linear={"kernel": array(rng.normal(size=(7, 5)), dtype).at[0].set(0)},
+            anchor={"kernel": array(rng.normal(size=(7, 5)), dtype)},
             metric={"kernel": jnp.asarray(problems.random_metric(rng, (7, 5), 6, 1), dtype)},
             weight=jnp.asarray(2.0, dtype),
         )

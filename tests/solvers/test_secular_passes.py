@@ -22,6 +22,7 @@ from tests import problems
 from tests.reference import group_norm
 from tests.solvers.test_secular_newton import check_optimal, every_dtype, rounded
 from tests.test_golden import GOLDEN, golden_optimizer, largest_deviation
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -129,7 +130,7 @@ def test_a_concave_penalty_gets_the_lower_of_both_minima_below_and_beyond_its_kn
     metric = np.exp(rng.normal(size=(400, 6)) - 0.3)
     with jax.enable_x64(True):
         wanted = compiled_exact(regularizer, rhs, metric, 1.0)
-        radii = jnp.asarray(np.where(rng.uniform(size=(400, 1)) < 0.5, 0, wanted.radii))
+        radii = array(np.where(rng.uniform(size=(400, 1)) < 0.5, 0, wanted.radii))
         for factor in (0.1, 0.99, 1.01, 5.0):
             found = compiled_exact(regularizer, rhs, metric, 1.0, factor * radii)
             assert found.converged
@@ -197,8 +198,8 @@ METHODS = {
 
 def net(leaves=3):
     rng = np.random.default_rng(0)
-    params = {f"layer{i}": {"kernel": jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)} for i in range(leaves)}
-    return params | {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 4, 6)), jnp.float32)}}
+    params = {f"layer{i}": {"kernel": array(rng.normal(size=(8, 5)), jnp.float32)} for i in range(leaves)}
+    return params | {"conv": {"kernel": array(rng.normal(size=(3, 3, 4, 6)), jnp.float32)}}
 
 
 def lowered(optimizer, params, platform):

@@ -25,6 +25,7 @@ from ramda_jax import (
 from ramda_jax.solvers import Context, choose_solver
 from ramda_jax.solvers.base import check_solver
 from tests.reference import group_norm
+from tests.tiny import array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +143,8 @@ def test_closed_form_in_a_scalar_metric_is_what_proximal_gradient_finds(x64, reg
 def test_users_regularizer_trains_in_every_method(x64):
     # The minimiser of 1/2 ||w||^2_metric - <rhs, w> + weight / 2 ||w||^2 is rhs / (metric + weight).
     rng = np.random.default_rng(0)
-    params = {"kernel": jnp.asarray(rng.normal(size=(4, 3)))}
-    metric = jnp.asarray(rng.uniform(0.1, 1, size=(4, 3)))
+    params = {"kernel": array(rng.normal(size=(4, 3)))}
+    metric = array(rng.uniform(0.1, 1, size=(4, 3)))
     for diagonal in (metric, jnp.float64(0.5)):
         model = QuadraticModel(params, params, {"kernel": diagonal}, jnp.float64(3.0))
         optimizer = proximal_point(Ridge(), 0.5, None if diagonal.ndim == 0 else ProximalGradient(tolerance=0.0))

@@ -10,6 +10,7 @@ import pytest
 
 import ramda_jax as rj
 from ramda_jax import prox
+from tests.tiny import array
 
 pytestmark = pytest.mark.covering
 
@@ -58,7 +59,7 @@ def test_the_derivative_is_that_of_finite_differences(name, kind, x64):
     value = function(*arguments)
     assert name in ("Null", "Box", "Projection") or 0 < np.mean(value == 0) < 1 or "Nuclear" in name
     rng = np.random.default_rng(4)
-    directions = [jnp.asarray(rng.normal(size=np.shape(x))) for x in arguments]
+    directions = [array(rng.normal(size=np.shape(x))) for x in arguments]
     h = 1e-6
     moved = [function(*(x + sign * h * d for x, d in zip(arguments, directions, strict=True))) for sign in (1, -1)]
     # The points are away from kinks, so the structure is the same on both sides.
@@ -66,7 +67,7 @@ def test_the_derivative_is_that_of_finite_differences(name, kind, x64):
     expected = (moved[0] - moved[1]) / (2 * h)
     _, forward = jax.jvp(function, arguments, tuple(directions))
     np.testing.assert_allclose(forward, expected, rtol=1e-6, atol=2e-8)
-    weights = jnp.asarray(rng.normal(size=SHAPE))
+    weights = array(rng.normal(size=SHAPE))
     gradients = jax.grad(lambda *a: jnp.vdot(weights, function(*a)), argnums=(0, 1, 2))(*arguments)
     backward = sum(jnp.vdot(g, d) for g, d in zip(gradients, directions, strict=True))
     np.testing.assert_allclose(backward, jnp.vdot(weights, expected), rtol=1e-6, atol=1e-8)
@@ -103,8 +104,8 @@ def test_second_derivatives_of_groups_are_those_of_differences(x64):
 
 def test_it_is_what_a_method_solves_for_every_leaf():
     rng = np.random.default_rng(0)
-    params = {"a": {"kernel": jnp.asarray(rng.normal(size=SHAPE), jnp.float32), "bias": jnp.ones(6)}}
-    metric = jax.tree.map(lambda p: jnp.asarray(rng.uniform(0.5, 2, size=p.shape), jnp.float32), params)
+    params = {"a": {"kernel": array(rng.normal(size=SHAPE), jnp.float32), "bias": jnp.ones(6)}}
+    metric = jax.tree.map(lambda p: array(rng.uniform(0.5, 2, size=p.shape), jnp.float32), params)
     for regularizer in (rj.GroupLasso(), {"kernel": rj.L1(), "bias": rj.Box()}, rj.TopGroups(0.5), None):
         for given, diagonal in ((metric, metric), (2.0, jax.tree.map(lambda _: jnp.asarray(2.0), params))):
             model = rj.QuadraticModel(jax.tree.map(jnp.zeros_like, params), params, diagonal, 0.3)

@@ -7,6 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.subproblem.running import batches, tiles
+from tests.tiny import array
 
 TILE = 2**10
 SHAPES = {
@@ -28,11 +29,11 @@ STRENGTHS = {"ramda": 0.9, "prox_adamw": 2.0}
 def trained(method, regularizer):
     """(structured points, last info) of six steps."""
     rng = np.random.default_rng(0)
-    params = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
+    params = {name: array(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
     optimizer = getattr(ramda_jax, method)(0.1, regularizer, STRENGTHS[method])
     state, update, points = optimizer.init(params), jax.jit(optimizer.update), []
     for _ in range(6):
-        gradients = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
+        gradients = {name: array(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
         updates, state = update(gradients, state, params)
         params = jax.tree.map(jnp.add, params, updates)
         points.append(ramda_jax.eval_params(state, params))

@@ -7,6 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.subproblem.running import tiles
+from tests.tiny import array
 
 SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64), "one": (20, 40)}
 
@@ -15,7 +16,7 @@ def trained(method, groups, strength, monkeypatch, tile):
     """(structured points, parameters, numbers of solver steps, last info) of eight steps on three leaves."""
     monkeypatch.setattr(tiles, "TILE", tile)
     rng = np.random.default_rng(0)
-    params = {name: jnp.asarray(rng.standard_normal(SHAPES[name])) for name in ("dense", "conv", "one")}
+    params = {name: array(rng.standard_normal(SHAPES[name])) for name in ("dense", "conv", "one")}
     gradients = [{name: rng.standard_normal(SHAPES[name]) for name in params} for _ in range(8)]
     averaging = {"averaging": 1.0} if method == "ramda" else {}
     optimizer = getattr(ramda_jax, method)(0.1, ramda_jax.GroupLasso(groups), strength, **averaging)

@@ -7,6 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.xla.execution import PLAIN, InCache, InTurn, Stacked
+from tests.tiny import array
 
 SHAPE = (128, 96)
 AFTER = jnp.float32(1.0)
@@ -15,8 +16,8 @@ RUNS = {"in turn": InTurn(AFTER), "in cache": InCache(AFTER)}
 
 def problem():
     rng = np.random.default_rng(0)
-    linear, anchor = (jnp.asarray(rng.standard_normal(SHAPE), jnp.float32) for _ in range(2))
-    metric = jnp.asarray(np.exp(rng.standard_normal(SHAPE)), jnp.float32)
+    linear, anchor = (array(rng.standard_normal(SHAPE), jnp.float32) for _ in range(2))
+    metric = array(np.exp(rng.standard_normal(SHAPE)), jnp.float32)
     return ramda_jax.QuadraticModel(linear, anchor, metric, jnp.float32(0.5))
 
 

@@ -10,6 +10,7 @@ import pytest
 import ramda_jax
 from ramda_jax.xla import many_leaves
 from ramda_jax.xla.many_leaves import MANY, SMALL, map_entries, unstack
+from tests.tiny import array
 
 
 def leaves(count, seed=0):
@@ -24,7 +25,7 @@ def leaves(count, seed=0):
         ((SMALL,), "f4"),
         ((4, 3), "f4"),
     ]
-    return [jnp.asarray(rng.random(shape), dtype) for _, (shape, dtype) in zip(range(count), 100 * kinds, strict=False)]
+    return [array(rng.random(shape), dtype) for _, (shape, dtype) in zip(range(count), 100 * kinds, strict=False)]
 
 
 @pytest.mark.parametrize("count", [MANY // 2, 6 * MANY])
@@ -62,7 +63,7 @@ def test_a_nan_in_one_leaf_stays_there():
 def test_an_ensemble_under_vmap_is_its_members():
     rng = np.random.default_rng(0)
     shapes = [(4, 3) if number % 2 else (5,) for number in range(2 * MANY)]
-    params, gradients = ([jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32) for shape in shapes] for _ in range(2))
+    params, gradients = ([array(rng.normal(size=(3, *shape)), jnp.float32) for shape in shapes] for _ in range(2))
     optimizer = ramda_jax.ramda(jnp.asarray(0.1), ramda_jax.GroupLasso(), 0.2)
 
     def step(params, gradients):

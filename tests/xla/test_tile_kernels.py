@@ -11,6 +11,7 @@ import pytest
 from ramda_jax.xla import tile_plans
 from ramda_jax.xla.tile_kernels import TileKernel, TileValues, by_chip
 from ramda_jax.xla.tile_plans import Chip, TilePlan, plan_tiles
+from tests.tiny import array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def kernel_of(shape, inside, chip):
 
 def arrays(shape, inside, batch=()):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(*batch, *shape)), jnp.float32)
+    x = array(rng.normal(size=(*batch, *shape)), jnp.float32)
     groups = jnp.zeros([1 if axis in inside else length for axis, length in enumerate(shape)])
     return TileValues((x, x.astype(jnp.bfloat16)), (jnp.broadcast_to(groups, (*batch, *groups.shape)),))
 

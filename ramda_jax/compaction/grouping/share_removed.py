@@ -15,6 +15,7 @@ from ramda_jax.compaction.tracing.trace import Dims, check_dims
 from ramda_jax.compaction.tracing.units.savings import counted
 from ramda_jax.structure.packing import packing_of
 from ramda_jax.typing import RegularizerSpec
+from ramda_jax.xla.one_program import one_program
 
 
 def share_removed(
@@ -78,15 +79,19 @@ def share_removed(
         terms.append((cost / max(math.prod(axes[number][0] for number in own), 1), own))
     whole = sum(cost * math.prod(axes[number][0] for number in own) for cost, own in terms)
 
-    def removed(alive: Mapping[str, Any]) -> jax.Array:
+    @one_program()
+    def removed_by(masks):
         kept = jnp.ones(dims.nodes.count)
         for name, nodes in widths.items():
-            mask = jnp.ravel(jnp.asarray(alive[f"{COUPLED}/{name}"]))
+            mask = masks[name]
             kept = kept.at[nodes].set(mask.at[0].set(mask[0] | ~jnp.any(mask)))
         # An index that is a product is deleted with any of its factors.
         counts = [jnp.sum(jnp.ones(size).at[positions].min(kept[nodes])) for size, positions, nodes in axes]
         left = sum(cost / whole * math.prod(counts[number] for number in own) for cost, own in terms)
         return jnp.asarray(1 - left)
+
+    def removed(alive: Mapping[str, Any]) -> jax.Array:
+        return removed_by({name: jnp.ravel(jnp.asarray(alive[f"{COUPLED}/{name}"])) for name in widths})
 
     return removed
 

@@ -118,5 +118,6 @@ def from_stored(path: str, kind: ArrayKind, shape: tuple[int, ...], stored: dict
             f"'{path}' was saved as {kind.dtype.name} and must not be rounded to 32 bits, as JAX would do; load it "
             "with `jax.enable_x64(True)`."
         )
-    array = jnp.array(np.frombuffer(stored["data"], kind.dtype).reshape(whole))
+    # A copy, because JAX may use the array's memory. With the dtype that the array has, JAX compiles nothing.
+    array = jnp.asarray(np.frombuffer(stored["data"], kind.dtype).reshape(whole).copy(), kind.dtype)
     return jax.random.wrap_key_data(array, impl=kind.key) if kind.key else array

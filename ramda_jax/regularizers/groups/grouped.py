@@ -6,9 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 
-from ramda_jax.numerics import group_norms
+from ramda_jax.numerics import any_nonzero, group_norms
 from ramda_jax.regularizers.base import Regularizer
 from ramda_jax.typing import Axes, GroupSpec, Shape
 
@@ -55,7 +54,7 @@ class Grouped(Regularizer):
         return group_norms(w, self.axes_inside(w.ndim))
 
     def support(self, w: jax.Array) -> jax.Array:
-        return jnp.any(w != 0, axis=self.axes_inside(w.ndim), keepdims=True)
+        return any_nonzero(w, self.axes_inside(w.ndim))
 
     @abc.abstractmethod
     def point(self, model: "QuadraticModel", radii: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.typing import Scalar
+from ramda_jax.xla.one_program import one_program
 
 
 class NormPenalty(NamedTuple):
@@ -40,6 +41,7 @@ class NormPenalty(NamedTuple):
             return self.lam * jnp.ones_like(r)
         return jnp.where(r < self.knee, self.lam - self.concavity * r, 0)
 
+    @one_program()
     def point(self, rhs: jax.Array, metric: Scalar, radii: jax.Array) -> jax.Array:
         """The solution whose groups have the norms `radii`; it is exactly 0 where they are.
 
@@ -52,6 +54,7 @@ class NormPenalty(NamedTuple):
             shift = jnp.where(radii >= self.knee, 0, shift - self.concavity)
         return jnp.where(is_zero, 0, rhs / jnp.where(is_zero, 1, metric + shift))
 
+    @one_program()
     def radii(self, norms: jax.Array, metric: Scalar) -> jax.Array:
         """The minimising radii if the metric is one number (per group); `norms` are the norms of rhs.
 

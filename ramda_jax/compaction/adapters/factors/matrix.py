@@ -84,7 +84,7 @@ def factor(matrix: jax.Array, rank: int) -> Factored:
         ((4, 1), (1, 6))
     """
     left, right = _factors(np.asarray(matrix, np.float64), rank)
-    return Factored(jnp.asarray(left, matrix.dtype), jnp.asarray(right, matrix.dtype))
+    return Factored(_as_jax(left, matrix.dtype), _as_jax(right, matrix.dtype))
 
 
 def _factors(matrix, rank):
@@ -123,6 +123,11 @@ class Layout(NamedTuple):
         return rank if rank * (rows + columns) < rows * columns else None
 
 
+def _as_jax(array, dtype):
+    # NumPy converts it, because JAX would compile a program for each shape.
+    return jnp.asarray(array.astype(dtype), dtype)
+
+
 class Cut(NamedTuple):
     """How an array is divided into two factors.
 
@@ -140,7 +145,7 @@ class Cut(NamedTuple):
         pairs = [_factors(matrix, self.rank) for matrix in self.layout.matrices(leaf)]
         left = np.stack([left for left, _ in pairs]).reshape(*shape[:split], self.rank)
         right = np.stack([right for _, right in pairs]).reshape(*shape[:batch], self.rank, *shape[split:])
-        return jnp.asarray(left, leaf.dtype), jnp.asarray(right, leaf.dtype)
+        return _as_jax(left, leaf.dtype), _as_jax(right, leaf.dtype)
 
 
 #: The layout of a leaf of two axes about which nothing else is known: it may be a factor of a matrix product.
