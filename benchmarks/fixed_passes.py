@@ -73,8 +73,6 @@ class FixedPasses(ramda_jax.SecularNewton):
     # Use neither tiles nor batches, so that each leaf is found once.
     by_group = False
     iterates = False
-    # Else the library would not call `solve` on an accelerator.
-    solves_at_once = False
 
     def solve(self, model, regularizer, context):
         leaf = model, regularizer, dataclasses.replace(context, run=AtOnce())

@@ -91,7 +91,6 @@ class Recorder(ramda_jax.SecularNewton):
 
     by_group = False
 
-    strict: bool = True  # so that accelerators call `solve`, and do not solve all leaves together
     subproblems: list = dataclasses.field(default_factory=list, compare=False)
 
     def solve(self, model, regularizer, context):

@@ -103,8 +103,14 @@ class Solver(abc.ABC):
     #: Whether the solver treats every group by itself, so that a part of the groups can be solved apart (in tiles).
     by_group: ClassVar[bool] = False
 
-    #: Whether the solver has `solve_at_once`.
+    #: Whether the solver has `solve_at_once`. A subclass with a `solve` of its own must have its own `solve_at_once`
+    #: too, or the library calls `solve` for every leaf.
     solves_at_once: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "solve" in vars(cls) and "solve_at_once" not in vars(cls):
+            cls.solves_at_once = False
 
     @abc.abstractmethod
     def why_not(self, regularizer: Regularizer, metric_kind: MetricKind) -> str | None:

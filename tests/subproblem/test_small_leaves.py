@@ -91,6 +91,21 @@ def test_leaves_share_a_loop_if_their_regularizers_differ_but_not_if_their_dtype
         assert loops(both | {"01": jax.ShapeDtypeStruct((8, 6), jnp.float64)}) == 2
 
 
+@pytest.mark.parametrize("base", [ramda_jax.SecularNewton, ramda_jax.ClosedForm], ids=lambda base: base.__name__)
+def test_a_subclass_with_a_solve_of_its_own_gets_every_leaf(base):
+    found = []
+
+    class Watched(base):
+        def solve(self, model, regularizer, context):
+            found.append(model.linear.shape)
+            return super().solve(model, regularizer, context)
+
+    params, method = leaves((8, 4), (8, 6)), ramda_jax.rmda if base is ramda_jax.ClosedForm else ramda_jax.ramda
+    optimizer = method(0.1, CONVEX, 0.5, solver=Watched())
+    jax.eval_shape(optimizer.update, params, jax.eval_shape(optimizer.init, params), params)
+    assert {(8, 4), (8, 6)} <= set(found)
+
+
 def test_a_nan_stays_in_its_leaf():
     params = {name: jnp.full(shape, 0.5) for name, shape in SHAPES.items()}
     gradients = jax.tree.map(jnp.ones_like, params)
