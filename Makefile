@@ -17,6 +17,7 @@ NUMBERS := tests/builders tests/subproblem/test_tiles.py tests/solvers/test_secu
   tests/solvers/test_secular_newton.py tests/test_golden.py tests/test_identification.py tests/xla/test_many_leaves.py \
   tests/test_numerics.py
 MORE_NUMBERS := tests/regularizers/test_subproblem.py::test_exact_solvers_leave_a_kkt_residual_at_rounding \
+  tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one \
   tests/benchmarks/test_zoo.py::test_the_family_with_maxima_comes_to_what_the_page_says
 # CACHE=DIR keeps compiled programs from run to run.
 export COMPILATION_CACHE := $(if $(CACHE),$(abspath $(CACHE)))

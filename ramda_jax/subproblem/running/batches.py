@@ -1,4 +1,7 @@
-"""All leaves solved one after the other; leaves of equal shape in one batch if that pays."""
+"""All leaves solved: on accelerators at once if the solver can, else in batches one after the other.
+
+A batch is a large leaf, a set of small ones, or a stack of leaves of equal shape.
+"""
 
 import dataclasses
 import functools
