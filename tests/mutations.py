@@ -1707,7 +1707,7 @@ MUTATIONS = [
         "subproblem/running/tiles.py",
         "residual + jnp.square(solved.residual)",
         "residual + solved.residual",
-        ("tests/subproblem/test_tiles.py::test_a_training_in_tiles_is_the_whole_one[ramda-input-0.8]",),
+        ("tests/subproblem/test_tiles.py::test_the_residual_is_that_of_all_tiles",),
     ),
     Mutation(
         "subproblem/running/tiles.py",

@@ -99,6 +99,30 @@ def test_a_nan_stays_in_its_group(monkeypatch):
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(updates["kernel"]).any(axis=1)), [17])
 
 
+def test_the_residual_is_that_of_all_tiles(monkeypatch):
+    monkeypatch.setattr(tiles, "TILE", 2**10)
+    rng = np.random.default_rng(0)
+    linear, metric = array(rng.standard_normal((96, 80)), "f4"), array(np.exp(rng.standard_normal((96, 80))), "f4")
+    model = ramda_jax.QuadraticModel(linear, jnp.zeros_like(linear), metric, jnp.float32(1.0))
+    rows = ramda_jax.GroupLasso((0,), group_weight=5.0)
+    exact = ramda_jax.SecularNewton().solve(model, rows, ramda_jax.Context(jnp.zeros_like(linear)))
+
+    # One pass from these radii leaves a residual with a bound.
+    solver, radii = ramda_jax.SecularNewton(max_steps=1), exact.radii * jnp.linspace(1.2, 1.6, 96)[:, None]
+
+    def residual(solve, part):
+        of_part = model._replace(linear=linear[part], anchor=model.anchor[part], metric=metric[part])
+        return solve(solver, of_part, rows, ramda_jax.Context(jnp.zeros_like(linear[part]), radii=radii[part])).residual
+
+    def solved_whole(solver, *problem):
+        return solver.solve(*problem)
+
+    whole = residual(tiles.solve_in_tiles, slice(None))
+    parts = [residual(solved_whole, slice(start, start + 12)) for start in range(0, 96, 12)]
+    assert all(0 < part < np.inf for part in parts)
+    np.testing.assert_allclose(whole, np.linalg.norm(parts), rtol=1e-5)
+
+
 class WeightOfShape(ramda_jax.GroupLasso):
     """Groups whose weight depends on the length of an axis that is cut into tiles."""
 
