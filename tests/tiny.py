@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import ramda_jax
+
 
 def array(x, dtype=None):
     """`jnp.asarray` of a NumPy array. JAX would compile a conversion for each shape."""
@@ -57,6 +59,16 @@ def train_step_by_step(optimizer, gradient, params, num_steps):
     for _ in range(num_steps):
         params, state = step(optimizer, gradient, params, state)
     return params, state
+
+
+def points_and_infos(optimizer, params, gradients):
+    """(structured points, parameters, infos of the solver) after each step of a training on these gradients."""
+    state, update, found = optimizer.init(params), jax.jit(optimizer.update), []
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        found.append((ramda_jax.eval_params(state, params), params, ramda_jax.solver_info(state)))
+    return tuple(zip(*jax.tree.map(np.asarray, found), strict=True))
 
 
 def compiled(function, caplog):

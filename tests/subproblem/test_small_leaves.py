@@ -7,7 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.subproblem.running import batches, tiles
-from tests.tiny import array
+from tests.tiny import array, points_and_infos
 
 TILE = 2**10
 SHAPES = {
@@ -31,13 +31,9 @@ def trained(method, regularizer):
     rng = np.random.default_rng(0)
     params = {name: array(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
     optimizer = getattr(ramda_jax, method)(0.1, regularizer, STRENGTHS[method])
-    state, update, points = optimizer.init(params), jax.jit(optimizer.update), []
-    for _ in range(6):
-        gradients = {name: array(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
-        updates, state = update(gradients, state, params)
-        params = jax.tree.map(jnp.add, params, updates)
-        points.append(ramda_jax.eval_params(state, params))
-    return jax.tree.map(np.asarray, (points, ramda_jax.solver_info(state)))
+    gradients = [{name: rng.standard_normal(shape) for name, shape in SHAPES.items()} for _ in range(6)]
+    points, _, infos = points_and_infos(optimizer, params, gradients)
+    return points, infos[-1]
 
 
 @pytest.mark.slow_except("ramda-mixed")

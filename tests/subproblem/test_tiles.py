@@ -7,7 +7,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax.subproblem.running import tiles
-from tests.tiny import array
+from tests.tiny import array, points_and_infos
 
 SHAPES = {"dense": (96, 80), "wide": (12, 640), "conv": (3, 3, 16, 64), "one": (20, 40)}
 
@@ -20,14 +20,8 @@ def trained(method, groups, strength, monkeypatch, tile):
     gradients = [{name: rng.standard_normal(SHAPES[name]) for name in params} for _ in range(8)]
     averaging = {"averaging": 1.0} if method == "ramda" else {}
     optimizer = getattr(ramda_jax, method)(0.1, ramda_jax.GroupLasso(groups), strength, **averaging)
-    state, points, steps = optimizer.init(params), [], []
-    update = jax.jit(optimizer.update)
-    for gradient in gradients:
-        updates, state = update(gradient, state, params)
-        params = jax.tree.map(jnp.add, params, updates)
-        points.append(ramda_jax.eval_params(state, params))
-        steps.append(int(ramda_jax.solver_info(state).num_steps))
-    return jax.tree.map(np.asarray, (points, params, steps, ramda_jax.solver_info(state)))
+    points, params, infos = points_and_infos(optimizer, params, gradients)
+    return points, params[-1], [int(info.num_steps) for info in infos], infos[-1]
 
 
 @pytest.mark.slow

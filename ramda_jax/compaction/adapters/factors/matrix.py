@@ -87,6 +87,11 @@ def factor(matrix: jax.Array, rank: int) -> Factored:
     return Factored(_as_jax(left, matrix.dtype), _as_jax(right, matrix.dtype))
 
 
+def _as_jax(array, dtype):
+    # NumPy converts it, because JAX would compile a program for each shape.
+    return jnp.asarray(array.astype(dtype), dtype)
+
+
 def _factors(matrix, rank):
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     root = np.sqrt(s[:rank])
@@ -121,11 +126,6 @@ class Layout(NamedTuple):
         limits = relative * singular.max(axis=1, keepdims=True)
         rank = max(int(np.sum(~(singular <= limits), axis=1).max()), 1)
         return rank if rank * (rows + columns) < rows * columns else None
-
-
-def _as_jax(array, dtype):
-    # NumPy converts it, because JAX would compile a program for each shape.
-    return jnp.asarray(array.astype(dtype), dtype)
 
 
 class Cut(NamedTuple):
