@@ -102,6 +102,18 @@ MUTATIONS = [
         ("tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one",),
     ),
     Mutation(
+        "xla/reductions.py",
+        "for part in (x.real, x.imag)",
+        "for part in (x.imag, x.real)",
+        ("tests/xla/test_reductions.py::test_sums_in_pairs_are_the_sums",),
+    ),
+    Mutation(
+        "xla/reductions.py",
+        "alone = terms[2 * len(pairs) :]",
+        "alone = terms[2 * len(pairs) + 1 :]",
+        ("tests/xla/test_reductions.py::test_sums_in_pairs_are_the_sums",),
+    ),
+    Mutation(
         "xla/execution.py",
         "jax.lax.div(zero + number, zero + 1)",
         "jax.lax.div(zero + number, zero + 2)",

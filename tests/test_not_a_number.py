@@ -102,7 +102,7 @@ def test_summable_tolerance_must_be_finite():
 @pytest.mark.parametrize("lam", [0.0, 1.0, np.nan])
 def test_passes_have_not_converged_without_a_finite_root(lam):
     rhs, radii = jnp.array([[1.0, jnp.nan if lam == lam else 1.0]]), jnp.zeros((1, 1))
-    (radii,), (errors,), passes = roots_to_rounding(
+    (radii,), errors, passes = roots_to_rounding(
         [LeafEquations(rhs, jnp.ones((1, 2)), NormPenalty(jnp.asarray(lam)), (1,), radii)], PLAIN, 40
     )
     assert np.isnan(radii[0, 0])

@@ -97,7 +97,10 @@ class SecularNewton(Solver):
             roots = roots_to_rounding(equations, run, self.max_steps)
         else:
             roots = roots_by_passes(equations, run)
-        values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
+        values = [
+            regularizer.point(context.run.read_again(model), radii)
+            for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
+        ]
         return Solutions(values, roots.radii, roots.passes, *left_over_of_all(equations, roots.errors))
 
     def solve_groups(
@@ -109,21 +112,16 @@ class SecularNewton(Solver):
             The minimiser; the norms of its groups, and for each group what is left (`Roots.errors`), with axes of
             length one inside the groups.
         """
-        (radii,), (errors,), _ = roots_by_passes([_equations(model, regularizer, context)], context.run)
-        return model.center_if_weightless(_point(model, regularizer, context, radii)), radii, errors
+        (radii,), errors, _ = roots_by_passes([_equations(model, regularizer, context)], context.run)
+        return model.center_if_weightless(regularizer.point(model, radii)), radii, errors
 
 
 def _equations(model, regularizer, context):
     """The secular equations of one leaf."""
     assert isinstance(regularizer, GroupRegularizer)  # `why_not` has refused every other
-    rhs, metric = context.run.read_by_passes(regularizer.reduced(model.rhs, model.weight), model.metric)
+    rhs = regularizer.reduced(model.rhs, model.weight)
     radii = context.radii
     if radii is None:
         radii = jnp.zeros(regularizer.radii_shape(rhs.shape), rhs.dtype)
     penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
-    return LeafEquations(rhs, metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
-
-
-def _point(model, regularizer, context, radii):
-    """The solution of one leaf whose groups have the norms `radii`."""
-    return regularizer.point(context.run.read_again(model), radii)
+    return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)

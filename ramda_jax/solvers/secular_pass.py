@@ -48,12 +48,14 @@ class Groups(NamedTuple):
     Attributes:
         leaves: the equations.
         split: a function that splits a vector into arrays by leaf.
+        split_for_pass: the same, for the radii of a pass.
         start: `LeafEquations.radii`, and 0 where it is beyond the knee or not finite.
         penalty: the penalty of the group norms; with an infinite knee for the convex ones if another is concave.
     """
 
     leaves: Sequence[LeafEquations]
     split: Callable[[jax.Array], list[jax.Array]]
+    split_for_pass: Callable[[jax.Array], list[jax.Array]]
     start: jax.Array
     penalty: NormPenalty
 
@@ -65,8 +67,9 @@ class Groups(NamedTuple):
 
 def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
     """The `Groups` of all leaves."""
-    radii = [leaf.radii for leaf in leaves]
-    start, split = join(radii), splitter([x.shape for x in radii], run.hidden)
+    start, shapes = join([leaf.radii for leaf in leaves]), [leaf.radii.shape for leaf in leaves]
+    split = splitter(shapes, run.hidden)
+    split_for_pass = splitter(shapes, lambda starts: starts) if run.passes_know_starts else split
 
     def joined(name, convex):
         fields = [getattr(leaf.penalty, name) for leaf in leaves]
@@ -76,7 +79,7 @@ def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
     if any(leaf.penalty.knee is not None for leaf in leaves):
         knee = joined("knee", jnp.inf)
         penalty = penalty._replace(concavity=joined("concavity", 0), knee=knee)
-    return Groups(leaves, split, jnp.where(start < knee, start, 0), penalty)
+    return Groups(leaves, split, split_for_pass, jnp.where(start < knee, start, 0), penalty)
 
 
 def per_group(fields: Sequence[Scalar], leaves: Sequence[LeafEquations]) -> jax.Array:
@@ -101,10 +104,8 @@ def moments_at(
     """
     # The factor of the metric in h.
     reach = jnp.where(radii == 0, groups.penalty.lam, radii)
-    by_leaf = [
-        _leaf_sums(leaf, r, factor, run, sums_at_zero)
-        for leaf, r, factor in zip(groups.leaves, groups.split(radii), groups.split(reach), strict=True)
-    ]
+    of_leaves = zip(groups.leaves, groups.split_for_pass(radii), groups.split_for_pass(reach), strict=True)
+    by_leaf = [_leaf_sums(leaf, r, factor, run, sums_at_zero) for leaf, r, factor in of_leaves]
     columns = [join(column) for column in zip(*by_leaf, strict=True)]
     return columns[:-4], Moments(*columns[-4:])
 
@@ -196,7 +197,7 @@ def lower_minimum(
     The objective is summed by the same kind of pass as the moments.
     """
     terms = []
-    for leaf, r in zip(groups.leaves, groups.split(radii), strict=True):
+    for leaf, r in zip(groups.leaves, groups.split_for_pass(radii), strict=True):
         rhs, metric, penalty, axes, _ = leaf
         if penalty.knee is None:
             terms.append((r, r, r))  # not used, because a convex penalty has one minimum

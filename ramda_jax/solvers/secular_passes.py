@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from ramda_jax.solvers.secular_pass import LeafEquations, join_groups, lower_minimum, moments_at, next_radii, per_group
 from ramda_jax.typing import Scalar
 from ramda_jax.xla.execution import Execution
-from ramda_jax.xla.many_leaves import join
 
 #: The number of passes over the data, by the bits of the dtype. In float32 two passes are enough for nearly all
 #: subproblems of real training, also from cold starts (`python -m benchmarks.fixed_passes`).
@@ -22,17 +21,18 @@ PASSES = {32: 2, 64: 3}
 
 
 class Roots(NamedTuple):
-    """The result of the passes; the first two by leaf, with axes of length one inside the groups.
+    """The result of the passes.
 
     Attributes:
-        radii: the norms of the solution's groups; exactly 0 where the group is zero.
-        errors: bounds on `|S(radii)^(1/2) - 1|`, apart from rounding; 0 where the root is exact, infinite where no
-            bound is known.
+        radii: the norms of the solution's groups by leaf, with axes of length one inside the groups; exactly 0 where
+            the group is zero.
+        errors: bounds on `|S(radii)^(1/2) - 1|`, apart from rounding, as `Groups` has all groups; 0 where the root is
+            exact, infinite where no bound is known.
         passes: int32 `[]`, the number of passes.
     """
 
     radii: list[jax.Array]
-    errors: list[jax.Array]
+    errors: jax.Array
     passes: jax.Array
 
 
@@ -84,7 +84,7 @@ def roots_to_rounding(leaves: Sequence[LeafEquations], run: Execution, most: int
 def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
     """The roots of several leaves' equations of one dtype, with a fixed number of passes over the data.
 
-    The first pass also sums `(rhs / lam)^2`. Zero is stationary if and only if this sum is at most 1, so the first pass
+    The last pass also sums `(rhs / lam)^2`. Zero is stationary if and only if this sum is at most 1, so the pass
     decides exactly which groups are zero. `errors` bounds the remaining error of the others. The next step's solve
     continues from there.
 
@@ -98,15 +98,17 @@ def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
     groups = join_groups(leaves, run)
     # Without a weight every nonzero radius gives the same point, rhs / metric.
     radii = jnp.where((groups.start > 0) | (groups.penalty.lam > 0), groups.start, 1)
-    is_zero, error = jnp.zeros_like(radii, bool), jnp.full_like(radii, jnp.inf)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
-    for number in range(passes):
-        at_zero, moments = moments_at(groups, radii, run, sums_at_zero=number == 0)
-        if number == 0:
-            is_zero = at_zero[0] <= jnp.where(groups.penalty.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
-        step = next_radii(moments, radii, groups.penalty, num_steps=4)
-        radii, error = jnp.where(is_zero, 0, step.radii), step.error
-    error = jnp.where(is_zero | (groups.penalty.lam == 0), 0, error)
+    for _ in range(passes - 1):
+        # From 0 a step may lead below 0, where the last pass finds that the group is zero.
+        _, moments = moments_at(groups, radii, run)
+        radii = jnp.maximum(next_radii(moments, radii, groups.penalty, num_steps=4).radii, 0)
+    # Not in the first pass: with a sum less XLA for GPUs makes it one kernel with the writing of V and U.
+    (at_zero,), moments = moments_at(groups, radii, run, sums_at_zero=True)
+    is_zero = at_zero <= jnp.where(groups.penalty.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
+    step = next_radii(moments, radii, groups.penalty, num_steps=4)
+    radii = jnp.where(is_zero, 0, step.radii)
+    error = jnp.where(is_zero | (groups.penalty.lam == 0), 0, step.error)
     return _roots(groups, radii, error, is_zero, jnp.asarray(passes, jnp.int32), run)
 
 
@@ -115,7 +117,7 @@ def _roots(groups, radii, error, is_zero, passes, run):
     if groups.is_concave:
         radii, error = lower_minimum(groups, radii, error, is_zero, run)
     error = jnp.where(jnp.isfinite(radii), error, jnp.inf)
-    return Roots(groups.split(radii), groups.split(error), passes)
+    return Roots(groups.split(radii), error, passes)
 
 
 def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:
@@ -135,6 +137,6 @@ def left_over(errors: jax.Array, lam: Scalar) -> tuple[jax.Array, jax.Array]:
     return residual, jnp.max(errors, initial=0) <= jnp.finfo(errors.dtype).eps
 
 
-def left_over_of_all(leaves: Sequence[LeafEquations], errors: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """`left_over` of all groups of several leaves."""
-    return left_over(join(errors), per_group([leaf.penalty.lam for leaf in leaves], leaves))
+def left_over_of_all(leaves: Sequence[LeafEquations], errors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`left_over` of all groups of several leaves; `errors` as in `Roots`."""
+    return left_over(errors, per_group([leaf.penalty.lam for leaf in leaves], leaves))

@@ -7,7 +7,7 @@ called by hand. The library's own steps pass one of the subclasses, which gives 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """The plain computation."""
+    """The plain computation.
+
+    Attributes:
+        passes_know_starts: whether a pass over the data of a leaf reads its numbers per group at a start that the
+            compiler knows, where others are `hidden`.
+    """
+
+    passes_know_starts: ClassVar[bool] = False
 
     def keep(self, x: jax.Array, like: jax.Array) -> jax.Array:
         """Returns `x`, which several passes over the data read; `like` is an array of its shape already in memory."""
@@ -33,10 +40,6 @@ class Execution:
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
         """Returns the model for another pass over the data, which computes everything from it again."""
         return model
-
-    def read_by_passes(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns the arrays, of one shape, that every pass over the data reads."""
-        return arrays
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
         """The sums of several arrays of one shape over `axes`, kept as axes of length one."""
@@ -115,10 +118,19 @@ class InCache(InTurn):
 class AtOnce(Execution):
     """All leaves of a tree at once, on an accelerator."""
 
+    # XLA for GPUs makes the first pass one kernel with the writing of V and U only if it knows them: 60 instead of 70
+    # bytes a parameter for RAMDA's step of a decoder on an H100 (`benchmarks/NOTES.md`, "On accelerators").
+    passes_know_starts = True
+
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        # The barrier makes XLA compute everything from these two again. Otherwise it would keep an array of the last
-        # pass: 4 bytes more a parameter (`benchmarks/NOTES.md`, "On accelerators").
-        linear, anchor = jax.lax.optimization_barrier((model.linear, model.anchor))
+        # XLA for TPUs would keep an array of the last pass: 56 bytes a parameter instead of 52 for ProxAdamW's step of
+        # a matrix. On an H100 a barrier costs 1 to 4 bytes; only `strict` would save 4 by it.
+        linear, anchor = jax.lax.platform_dependent(
+            model.linear,
+            model.anchor,
+            tpu=lambda *arrays: jax.lax.optimization_barrier(arrays),
+            default=lambda *arrays: arrays,
+        )
         return model._replace(linear=linear, anchor=anchor)
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
@@ -127,20 +139,12 @@ class AtOnce(Execution):
     def hidden(self, numbers: Sequence[int]) -> Sequence[Any]:
         return jax.lax.optimization_barrier(tuple(jnp.asarray(number, jnp.int32) for number in numbers))
 
-    def read_by_passes(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-        # Otherwise XLA for GPUs computes them again in some passes and writes other arrays in others. On an H100 this
-        # saves RAMDA 72.5 to 69.4 bytes a parameter for a decoder and 82.5 to 74.8 for ResNet50, and ProxAdamW 73.7 to
-        # 68.2 and 95.5 to 72.2 (`python -m benchmarks.compiled`). XLA for TPUs writes none of them if it is free to: 60
-        # bytes instead of 88 for a matrix.
-        return jax.lax.platform_dependent(
-            *arrays, cuda=lambda *x: jax.lax.optimization_barrier(x), default=lambda *x: x
-        )
-
     def quotients(
         self, rhs: jax.Array, metric: jax.Array, reach: jax.Array, divisor: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        # XLA for GPUs fuses these into the sums: 74.4 to 69.4 bytes a parameter for a decoder. On CPUs they would take
-        # the step from 2.6 to 4.3 times AdamW (`benchmarks/NOTES.md`).
+        # XLA for GPUs fuses these into more of the sums: 61.2 to 59.6 bytes a parameter for RAMDA's step of a decoder
+        # on an H100, and 66.3 to 62.7 for ResNet50. On CPUs they would take the step from 2.6 to 4.3 times AdamW
+        # (`benchmarks/NOTES.md`).
         return rhs / divisor, metric * (reach / divisor)
 
 

@@ -22,20 +22,39 @@ def is_on_several_devices(x: jax.Array) -> bool:
 def one_kernel_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
     """`plain_sums` for accelerators: on one device a single reduction of several operands, which is a single kernel.
 
+    On NVIDIA's GPUs the operands are complex numbers that hold two terms each. For each operand of a reduction XLA's
+    cost model counts everything that it is computed from once more. With four or five operands it would rather write
+    arrays that they share to memory, and read these: 77 bytes a parameter instead of 60 for RAMDA's step of a decoder
+    on an H100 (`benchmarks/NOTES.md`, "On accelerators").
+
     On several devices it is `plain_sums` itself. XLA's partitioner gathers the parts of a reduction of several
     operands, with a gather for each sum of each leaf, but adds the parts of all plain sums in one all-reduce
     (`python -m benchmarks.compiled`).
     """
     if is_on_several_devices(terms[0]):
         return plain_sums(terms, axes)
-    return tuple(jnp.expand_dims(x, axes) for x in _reduce(terms, axes))
+    return jax.lax.platform_dependent(
+        *terms,
+        cuda=lambda *terms: _sums_in_pairs(terms, axes),
+        default=lambda *terms: _kept(_reduce(terms, axes), axes),
+    )
 
 
 def _reduce(terms, axes):
-    zero = jnp.zeros([], terms[0].dtype)
-    return jax.lax.reduce(
-        tuple(terms), (zero,) * len(terms), lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)), axes
-    )
+    zeros = tuple(jnp.zeros([], x.dtype) for x in terms)
+    return jax.lax.reduce(tuple(terms), zeros, lambda x, y: tuple(a + b for a, b in zip(x, y, strict=True)), axes)
+
+
+def _kept(sums, axes):
+    return tuple(jnp.expand_dims(x, axes) for x in sums)
+
+
+def _sums_in_pairs(terms, axes):
+    """`plain_sums` by a reduction of complex numbers, and of one real number if the number of terms is odd."""
+    pairs = [jax.lax.complex(*pair) for pair in zip(terms[::2], terms[1::2], strict=False)]
+    alone = terms[2 * len(pairs) :]
+    sums = _kept(_reduce([*pairs, *alone], axes), axes)
+    return *(part for x in sums[: len(pairs)] for part in (x.real, x.imag)), *sums[len(pairs) :]
 
 
 def fused_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:

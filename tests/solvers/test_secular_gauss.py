@@ -34,7 +34,7 @@ def solve_from(radii, rhs, metric, weight, group_axes, max_steps=SecularNewton.m
 def passed(rhs, metric, weight, axes, radii, most=1):
     """The radii after at most `most` passes, and their error bounds."""
     roots = roots_to_rounding([LeafEquations(rhs, metric, NormPenalty(weight), axes, radii)], PLAIN, most)
-    return roots.radii[0], roots.errors[0]
+    return roots.radii[0], roots.errors
 
 
 def kept_shape(shape, group_axes):

@@ -29,6 +29,25 @@ def test_fused_sums_are_the_sums(shape, axes, cut):
         np.testing.assert_allclose(found, np.sum(terms, axes, np.float64, keepdims=True), rtol=1e-6)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_in_pairs_are_the_sums(number, dtype):
+    with jax.enable_x64(dtype == np.float64):
+        terms = np.random.default_rng(number).normal(size=(number, 3, 40, 8)).astype(dtype)
+        terms[0, 1, 2, 3], terms[-1, 2, 5, 6] = np.inf, np.nan
+        sums = reductions._sums_in_pairs([jnp.asarray(x) for x in terms], (0, 2))
+        assert [x.dtype for x in sums] == [dtype] * number
+        found, expected = np.stack(sums), np.sum(terms, (1, 3), np.float64, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=2e-6 if dtype == np.float32 else 1e-14, atol=1e-5)
+
+
+@pytest.mark.parametrize("platform, in_pairs", [("cpu", False), ("tpu", False), ("cuda", True)])
+def test_only_gpus_of_nvidia_sum_in_pairs(platform, in_pairs):
+    terms = [jax.ShapeDtypeStruct((6, 8), np.float32)] * 3
+    step = jax.jit(lambda *terms: reductions.one_kernel_sums(terms, (1,)))
+    assert ("complex<f32>" in step.trace(*terms).lower(lowering_platforms=(platform,)).as_text()) == in_pairs
+
+
 def test_fused_sums_keep_a_nan_in_its_group():
     x = jnp.ones((96, 128)).at[5, 77].set(jnp.nan)
     (sums,) = reductions.fused_sums((x,), (1,))
