@@ -97,10 +97,7 @@ class SecularNewton(Solver):
             roots = roots_to_rounding(equations, run, self.max_steps)
         else:
             roots = roots_by_passes(equations, run)
-        values = [
-            regularizer.point(context.run.read_again(model), radii)
-            for (model, regularizer, context), radii in zip(leaves, roots.radii, strict=True)
-        ]
+        values = [_point(*leaf, radii) for leaf, radii in zip(leaves, roots.radii, strict=True)]
         return Solutions(values, roots.radii, roots.passes, *left_over_of_all(equations, roots.errors))
 
     def solve_groups(
@@ -113,7 +110,7 @@ class SecularNewton(Solver):
             length one inside the groups.
         """
         (radii,), errors, _ = roots_by_passes([_equations(model, regularizer, context)], context.run)
-        return model.center_if_weightless(regularizer.point(model, radii)), radii, errors
+        return model.center_if_weightless(_point(model, regularizer, context, radii)), radii, errors
 
 
 def _equations(model, regularizer, context):
@@ -125,3 +122,8 @@ def _equations(model, regularizer, context):
         radii = jnp.zeros(regularizer.radii_shape(rhs.shape), rhs.dtype)
     penalty = regularizer.leaf_penalty(rhs.shape, model.weight)
     return LeafEquations(rhs, model.metric, penalty, regularizer.inner_axes(rhs.ndim), radii)
+
+
+def _point(model, regularizer, context, radii):
+    """The solution of one leaf whose groups have the norms `radii`."""
+    return regularizer.point(context.run.read_again(model), radii)
