@@ -17,6 +17,7 @@ from ramda_jax import GroupLasso, GroupMCP, QuadraticModel, SecularNewton, Spars
 from ramda_jax.solvers import Context, Solution
 from ramda_jax.solvers.secular_passes import PASSES
 from ramda_jax.subproblem.running import batches
+from ramda_jax.xla import execution, reductions
 from ramda_jax.xla.execution import AtOnce
 from tests import problems
 from tests.reference import group_norm
@@ -277,3 +278,10 @@ def test_strength_zero_is_the_centre_bit_by_bit(on_an_accelerator):
 def test_the_golden_trajectories_are_followed(x64, on_an_accelerator, factory):
     golden = np.load(GOLDEN / f"{factory.__name__.replace('_', '')}_glasso.npz")
     assert largest_deviation(golden, golden_optimizer(golden, factory, "glasso", None)) <= 1e-10
+
+
+def test_sums_in_pairs_follow_them_too(x64, on_an_accelerator, monkeypatch):
+    """The sums as GPUs of NVIDIA take them."""
+    monkeypatch.setattr(execution, "one_kernel_sums", reductions._sums_in_pairs)
+    golden = np.load(GOLDEN / "ramda_glasso.npz")
+    assert largest_deviation(golden, golden_optimizer(golden, ramda_jax.ramda, "glasso", None)) <= 1e-10
