@@ -100,7 +100,7 @@ def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
     radii = jnp.where((groups.start > 0) | (groups.penalty.lam > 0), groups.start, 1)
     passes = PASSES[jnp.finfo(radii.dtype).bits]
     for _ in range(passes - 1):
-        # From 0 a step may lead below 0, where the last pass finds that the group is zero.
+        # From 0 a step leads below 0 if the group is zero, which only the last pass decides.
         _, moments = moments_at(groups, radii, run)
         radii = jnp.maximum(next_radii(moments, radii, groups.penalty, num_steps=4).radii, 0)
     # Not in the first pass: with a sum less XLA for GPUs makes it one kernel with the writing of V and U.
