@@ -102,6 +102,12 @@ MUTATIONS = [
         ("tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one",),
     ),
     Mutation(
+        "solvers/secular_passes.py",
+        "radii = jnp.where(is_zero, 0, step.radii)",
+        "radii = step.radii",
+        ("tests/solvers/test_secular_passes.py::test_every_group_regularizer_gets_its_exact_solution",),
+    ),
+    Mutation(
         "xla/reductions.py",
         "for part in (x.real, x.imag)",
         "for part in (x.imag, x.real)",

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from ramda_jax.builders.dual_averaging import next_step_size
 from ramda_jax.builders.quadratic import QuadraticModel
@@ -50,16 +49,7 @@ class AdaptiveDualAveragingState(NamedTuple):
         """The model of the last step, for `strength = 1`."""
 
         def diagonal(u):
-            if not isinstance(u, Tracer):
-                return metric_of(u, self.epsilon)
-            # On NVIDIA's GPUs a cube root is one operation, exact to a unit in the last place. XLA then computes it
-            # again in more of the passes, and writes less: 59.6 instead of 60.2 bytes a parameter for a decoder on an
-            # H100, and 62.7 instead of 65.5 for ResNet50 (`benchmarks/NOTES.md`, "On accelerators").
-            return jax.lax.platform_dependent(
-                u,
-                cuda=lambda u: jax.lax.cbrt(u) + self.epsilon.astype(u.dtype),
-                default=lambda u: metric_of(u, self.epsilon),
-            )
+            return metric_by_device(u, self.epsilon)
 
         # alpha_t serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
@@ -70,6 +60,17 @@ class AdaptiveDualAveragingState(NamedTuple):
 def metric_of(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
     """`cbrt(U) + eps` of one leaf."""
     return cbrt(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)
+
+
+@one_program()
+def metric_by_device(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """`metric_of`, with the device's own cube root on NVIDIA's GPUs, which is exact to a unit in the last place."""
+    # It is one operation. XLA then computes it again in more of the passes, and writes less: 59.6 instead of 60.2 bytes
+    # a parameter for a decoder on an H100, and 62.7 instead of 65.5 for ResNet50 (`benchmarks/NOTES.md`, "On
+    # accelerators").
+    return jax.lax.platform_dependent(
+        grad_sq_sum, cuda=lambda u: jax.lax.cbrt(u) + epsilon.astype(u.dtype), default=lambda u: metric_of(u, epsilon)
+    )
 
 
 def with_gradient(total: jax.Array, gradient: jax.Array, step_size: jax.Array, is_first: jax.Array | None) -> jax.Array:

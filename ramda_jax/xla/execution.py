@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ramda_jax.typing import Axes
 from ramda_jax.xla.hints import keep_after, opaque_zero
+from ramda_jax.xla.one_program import one_program
 from ramda_jax.xla.reductions import fused_sums, one_kernel_sums, plain_sums
 
 if TYPE_CHECKING:
@@ -123,14 +124,7 @@ class AtOnce(Execution):
     passes_know_starts = True
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":
-        # XLA for TPUs would keep an array of the last pass: 56 bytes a parameter instead of 52 for ProxAdamW's step of
-        # a matrix. On an H100 a barrier costs 1 to 4 bytes; only `strict` would save 4 by it.
-        linear, anchor = jax.lax.platform_dependent(
-            model.linear,
-            model.anchor,
-            tpu=lambda *arrays: jax.lax.optimization_barrier(arrays),
-            default=lambda *arrays: arrays,
-        )
+        linear, anchor = _read_again_on_tpus(model.linear, model.anchor)
         return model._replace(linear=linear, anchor=anchor)
 
     def sums(self, terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
@@ -159,3 +153,15 @@ class OnChip(Execution):
         # A division takes longer than two multiplications.
         inverse = 1 / divisor
         return rhs * inverse, metric * (reach * inverse)
+
+
+@one_program()
+def _read_again_on_tpus(linear, anchor):
+    # XLA for TPUs would keep an array of the last pass: 56 bytes a parameter instead of 52 for ProxAdamW's step of a
+    # matrix. On an H100 a barrier costs 1 to 4 bytes; only `strict` would save 4 by it.
+    return jax.lax.platform_dependent(
+        linear,
+        anchor,
+        tpu=lambda *arrays: jax.lax.optimization_barrier(arrays),
+        default=lambda *arrays: arrays,
+    )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ramda_jax.typing import Axes
+from ramda_jax.xla.one_program import one_program
 
 
 def plain_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, ...]:
@@ -33,6 +34,11 @@ def one_kernel_sums(terms: Sequence[jax.Array], axes: Axes) -> tuple[jax.Array, 
     """
     if is_on_several_devices(terms[0]):
         return plain_sums(terms, axes)
+    return _one_reduction(tuple(terms), axes)
+
+
+@one_program("axes")
+def _one_reduction(terms, axes):
     return jax.lax.platform_dependent(
         *terms,
         cuda=lambda *terms: _sums_in_pairs(terms, axes),
