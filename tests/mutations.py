@@ -102,6 +102,12 @@ MUTATIONS = [
         ("tests/subproblem/test_small_leaves.py::test_solutions_are_those_of_leaves_solved_one_by_one",),
     ),
     Mutation(
+        "builders/adaptive_dual_averaging.py",
+        "jax.lax.cbrt(u) + epsilon",
+        "jax.lax.sqrt(u) + epsilon",
+        ("tests/builders/test_dual_averaging.py::test_the_metric_of_nvidias_gpus_is_that_of_others",),
+    ),
+    Mutation(
         "solvers/secular_passes.py",
         "radii = jnp.where(is_zero, 0, step.radii)",
         "radii = step.radii",

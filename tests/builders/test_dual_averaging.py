@@ -8,6 +8,7 @@ import pytest
 
 import ramda_jax
 from ramda_jax import adaptive_dual_averaging, dual_averaging
+from ramda_jax.builders.adaptive_dual_averaging import metric_by_device
 from tests.reference.dual_averaging import trajectory
 from tests.tiny import array
 
@@ -399,3 +400,15 @@ def test_without_regularizer_ramda_steps_to_the_center_of_the_reference_model(x6
             center = step.W0 - step.V / step.metric
             expected = (1 - averagings[k]) * np.asarray(path[k]) + averagings[k] * center
             np.testing.assert_allclose(path[k + 1], expected, rtol=1e-13, atol=1e-13)
+
+
+def test_the_metric_of_nvidias_gpus_is_that_of_others(monkeypatch):
+    def as_on_a_gpu(*args, default, **platforms):
+        return platforms.get("cuda", default)(*args)
+
+    squares, epsilon = np.logspace(-30, 30, 61, dtype=np.float32), jnp.float32(0.25)
+    usual = metric_by_device(jnp.asarray(squares), epsilon)
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_on_a_gpu)
+    found = metric_by_device.__wrapped__(jnp.asarray(squares), epsilon)
+    np.testing.assert_allclose(found, usual, rtol=5e-7)
+    np.testing.assert_allclose(found, np.cbrt(squares.astype(np.float64)) + 0.25, rtol=2e-7)
