@@ -1,5 +1,6 @@
 """The model of RAMDA: dual averaging in the metric of the cube root of the squared gradients' sum."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,16 @@ import optax
 from ramda_jax.builders.dual_averaging import next_step_size
 from ramda_jax.builders.quadratic import QuadraticModel
 from ramda_jax.builders.restarts import first_anchor, reset, starts_stage
-from ramda_jax.numerics import at_step, cbrt, limited, next_count, saturated, scalars_dtype, zeros_for_sums
+from ramda_jax.numerics import (
+    at_step,
+    cbrt,
+    cbrt_for_step,
+    limited,
+    next_count,
+    saturated,
+    scalars_dtype,
+    zeros_for_sums,
+)
 from ramda_jax.structure.belonging import check_state, check_step
 from ramda_jax.structure.paths import named_leaves
 from ramda_jax.validation import (
@@ -49,28 +59,17 @@ class AdaptiveDualAveragingState(NamedTuple):
         """The model of the last step, for `strength = 1`."""
 
         def diagonal(u):
-            return metric_by_device(u, self.epsilon)
+            return metric_of(u, self.epsilon, cbrt_for_step)
 
         # alpha_t serves only as a scalar whose value the compiler does not know (`xla.many_leaves`).
         metric = map_entries(diagonal, self.grad_sq_sum, self.step_size_sum)
         return QuadraticModel(self.grad_sum, self.anchor, metric, self.step_size_sum, weight_is_sum=True)
 
 
-@one_program()
-def metric_of(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """`cbrt(U) + eps` of one leaf."""
-    return cbrt(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)
-
-
-@one_program()
-def metric_by_device(grad_sq_sum: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """`metric_of`, with the device's own cube root on NVIDIA's GPUs, which is exact to a unit in the last place."""
-    # It is one operation. XLA then computes it again in more of the passes, and writes less: 59.6 instead of 60.2 bytes
-    # a parameter for a decoder on an H100, and 62.7 instead of 65.5 for ResNet50 (`benchmarks/NOTES.md`, "On
-    # accelerators").
-    return jax.lax.platform_dependent(
-        grad_sq_sum, cuda=lambda u: jax.lax.cbrt(u) + epsilon.astype(u.dtype), default=lambda u: metric_of(u, epsilon)
-    )
+@one_program("root")
+def metric_of(grad_sq_sum: jax.Array, epsilon: jax.Array, root: Callable[[jax.Array], jax.Array] = cbrt) -> jax.Array:
+    """`cbrt(U) + eps` of one leaf, with `root` as the cube root."""
+    return root(grad_sq_sum) + epsilon.astype(grad_sq_sum.dtype)
 
 
 def with_gradient(total: jax.Array, gradient: jax.Array, step_size: jax.Array, is_first: jax.Array | None) -> jax.Array:

@@ -1,6 +1,6 @@
 """Numbers: counts, dtypes and limits of sums, norms, the largest of many, the cube root, shardings, trees of arrays."""
 
-from ramda_jax.numerics.cbrt import cbrt
+from ramda_jax.numerics.cbrt import cbrt, cbrt_for_step
 from ramda_jax.numerics.counts import count, exact_count, total
 from ramda_jax.numerics.dtypes import (
     LAST_COUNT,
@@ -32,6 +32,7 @@ __all__ = [
     "any_nonzero",
     "at_step",
     "cbrt",
+    "cbrt_for_step",
     "copy",
     "count",
     "differentiable_group_norms",

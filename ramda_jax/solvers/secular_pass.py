@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ramda_jax.regularizers.groups import NormPenalty, is_beyond_knee
 from ramda_jax.solvers.secular_gauss import Moments, gauss_root, moment_terms
 from ramda_jax.typing import Axes, Scalar
-from ramda_jax.xla.execution import Execution
+from ramda_jax.xla.execution import PLAIN, Execution
 from ramda_jax.xla.many_leaves import join, splitter
 from ramda_jax.xla.one_program import one_program
 
@@ -48,7 +48,7 @@ class Groups(NamedTuple):
     Attributes:
         leaves: the equations.
         split: a function that splits a vector into arrays by leaf.
-        split_for_pass: the same, for the radii of a pass.
+        split_for_pass: the same for a pass over the data (`Execution.passes_know_starts`).
         start: `LeafEquations.radii`, and 0 where it is beyond the knee or not finite.
         penalty: the penalty of the group norms; with an infinite knee for the convex ones if another is concave.
     """
@@ -69,7 +69,7 @@ def join_groups(leaves: Sequence[LeafEquations], run: Execution) -> Groups:
     """The `Groups` of all leaves."""
     start, shapes = join([leaf.radii for leaf in leaves]), [leaf.radii.shape for leaf in leaves]
     split = splitter(shapes, run.hidden)
-    split_for_pass = splitter(shapes, lambda starts: starts) if run.passes_know_starts else split
+    split_for_pass = splitter(shapes, PLAIN.hidden) if run.passes_know_starts else split
 
     def joined(name, convex):
         fields = [getattr(leaf.penalty, name) for leaf in leaves]

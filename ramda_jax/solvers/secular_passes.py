@@ -26,8 +26,8 @@ class Roots(NamedTuple):
     Attributes:
         radii: the norms of the solution's groups by leaf, with axes of length one inside the groups; exactly 0 where
             the group is zero.
-        errors: bounds on `|S(radii)^(1/2) - 1|`, apart from rounding, as `Groups` has all groups; 0 where the root is
-            exact, infinite where no bound is known.
+        errors: bounds on `|S(radii)^(1/2) - 1|`, apart from rounding: a vector of all groups, or for a single leaf an
+            array of its radii's shape; 0 where the root is exact, infinite where no bound is known.
         passes: int32 `[]`, the number of passes.
     """
 
@@ -103,7 +103,8 @@ def roots_by_passes(leaves: Sequence[LeafEquations], run: Execution) -> Roots:
         # From 0 a step leads below 0 if the group is zero, which only the last pass decides.
         _, moments = moments_at(groups, radii, run)
         radii = jnp.maximum(next_radii(moments, radii, groups.penalty, num_steps=4).radii, 0)
-    # Not in the first pass: with a sum less XLA for GPUs makes it one kernel with the writing of V and U.
+    # The first pass has a sum less. XLA for GPUs then makes it one kernel with the writing of V and U for more leaves:
+    # 66.2 to 59.6 bytes a parameter for RAMDA's step of a decoder on an H100 (`benchmarks/NOTES.md`).
     (at_zero,), moments = moments_at(groups, radii, run, sums_at_zero=True)
     is_zero = at_zero <= jnp.where(groups.penalty.lam > 0, 1 + 2 * jnp.finfo(radii.dtype).eps, 0)
     step = next_radii(moments, radii, groups.penalty, num_steps=4)

@@ -27,8 +27,8 @@ class Execution:
     """The plain computation.
 
     Attributes:
-        passes_know_starts: whether a pass over the data of a leaf reads its numbers per group at a start that the
-            compiler knows, where others are `hidden`.
+        passes_know_starts: whether the compiler knows where a leaf's numbers per group start in the vector of all
+            groups, when a pass over the data reads them. The solution's starts are `hidden` all the same.
     """
 
     passes_know_starts: ClassVar[bool] = False
@@ -119,8 +119,8 @@ class InCache(InTurn):
 class AtOnce(Execution):
     """All leaves of a tree at once, on an accelerator."""
 
-    # XLA for GPUs makes the first pass one kernel with the writing of V and U only if it knows them: 60 instead of 70
-    # bytes a parameter for RAMDA's step of a decoder on an H100 (`benchmarks/NOTES.md`, "On accelerators").
+    # Only then does XLA for GPUs make the first pass one kernel with the writing of V and U: 60 instead of 70 bytes a
+    # parameter for RAMDA's step of a decoder on an H100 (`benchmarks/NOTES.md`, "On accelerators").
     passes_know_starts = True
 
     def read_again(self, model: "QuadraticModel") -> "QuadraticModel":

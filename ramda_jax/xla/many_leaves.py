@@ -95,12 +95,13 @@ def splitter(
     """The function that makes arrays of these shapes of a vector that `join` has made.
 
     A slice at a known start is a kernel of its own, but at unknown starts all slices of a shape are one kernel: for two
-    layers of a decoder on an H100 35 kernels instead of 76 (`python -m benchmarks.compiled`). So the starts are hidden
-    from the compiler, unless all shapes differ.
+    layers of a decoder on an H100 66 kernels instead of 82 (`benchmarks/NOTES.md`, "On accelerators"). So the starts
+    are hidden from the compiler, unless all shapes differ.
 
     Args:
         shapes: those of the arrays.
-        hidden: returns whole numbers as scalars that the compiler does not know (`Execution.hidden`).
+        hidden: returns whole numbers as scalars that the compiler does not know, or as they are if it may know them
+            (`Execution.hidden`).
     """
     if len(shapes) == 1:
         return lambda vector: [vector]
